@@ -1,0 +1,83 @@
+"""Learning-rate schedules and stochastic gradient descent.
+
+Source: the training recipes of Chen et al., ICCV 2021 (section 5 and the released
+settings), and for "cyclic" those of Wong et al., ICLR 2020.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+import optax
+
+from apr_jax import config as config_lib
+
+Schedule: TypeAlias = Callable[[Any], Any]  # step -> learning rate
+
+
+def _constant(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
+    return optax.constant_schedule(optim.learning_rate)
+
+
+def _multistep(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
+    boundaries = {round(m * epoch_steps): optim.gamma for m in optim.milestones}
+    return optax.piecewise_constant_schedule(optim.learning_rate, boundaries)
+
+
+def _cosine(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
+    steps = max(1, round((optim.epochs - optim.warmup_epochs) * epoch_steps))
+    return optax.cosine_decay_schedule(optim.learning_rate, steps)
+
+
+def _cyclic(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
+    steps = max(1.0, optim.epochs * epoch_steps)
+    knots = jnp.array([0.0, optim.peak * steps, steps])
+    rates = jnp.array([0.0, optim.learning_rate, 0.0])
+    return lambda step: jnp.interp(step, knots, rates)
+
+
+SCHEDULES: dict[str, Callable[[config_lib.Optim, float], Schedule]] = {
+    "constant": _constant,
+    "multistep": _multistep,
+    "cosine": _cosine,
+    "cyclic": _cyclic,
+}
+
+
+def schedule(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
+    """Returns the learning rate as a function of the step.
+
+    Args:
+        optim: which schedule and its numbers; ``milestones`` and
+            ``warmup_epochs`` are in epochs.
+        epoch_steps: steps an epoch takes, not necessarily a whole number.
+
+    Raises:
+        ValueError: the schedule's name is unknown.
+    """
+    if optim.schedule not in SCHEDULES:
+        raise ValueError(
+            f"optim.schedule is {optim.schedule!r}; choose from {', '.join(SCHEDULES)}"
+        )
+    main = SCHEDULES[optim.schedule](optim, epoch_steps)
+    warmup = round(optim.warmup_epochs * epoch_steps)
+    if warmup == 0 or optim.schedule == "cyclic":
+        return main
+    if optim.schedule == "cosine":
+        rise = optax.linear_schedule(0.0, optim.learning_rate, warmup)
+        return optax.join_schedules([rise, main], [warmup])
+    # Milestones count from the start of the run, warm-up included.
+    return lambda step: main(step) * jnp.minimum(1.0, step / warmup)
+
+
+def sgd(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation:
+    """Returns SGD with momentum and weight decay, step for step PyTorch's.
+
+    The decay is added to the gradient before the momentum (the coupled form) and
+    acts on every parameter, biases and BatchNorm's included, as in the paper's code.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(optim.weight_decay),
+        optax.trace(decay=optim.momentum, nesterov=optim.nesterov),
+        optax.scale_by_learning_rate(rate),
+    )

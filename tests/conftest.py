@@ -1,0 +1,39 @@
+"""Strict JAX settings and the fixtures that every test file shares."""
+
+import pathlib
+import tempfile
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Tests use up to 8 devices. More are declared than used: XLA's pool has a thread for
+# each declared device, and collectives can starve a pool that has none to spare.
+jax.config.update("jax_num_cpu_devices", 12)
+
+# The same programs are compiled in many tests; the second time they come from here.
+_CACHE = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with golden outputs and real data, where the checkout has one."""
+    if not (SHARED / "golden" / "reference.npz").exists():
+        pytest.skip(f"needs the reference data in {SHARED}, which is not there")
+    return SHARED
