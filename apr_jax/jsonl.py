@@ -1,0 +1,103 @@
+"""Files of one JSON object a line, which survive being cut off while written."""
+
+import json
+import os
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Appends rows, each as one line, and waits until they are on the disk.
+
+    All lines go out in one write at the end of the file, so that two processes do not
+    mix theirs. Where an earlier write was cut off, the new rows start on a line of
+    their own.
+
+    Raises:
+        ValueError: for a value that JSON cannot hold, NaN and infinity included.
+        OSError: where the file cannot be written.
+    """
+    data = encode(rows)
+    if not data:
+        return
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            data = b"\n" + data
+        while data:
+            # One write takes it all, unless the disk is filling up.
+            data = data[os.write(file, data) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def replace(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a file of these rows alone; at any moment it is the old or the new one.
+
+    Raises:
+        ValueError, OSError: as ``append``; the old file then stays.
+    """
+    data, target = encode(rows), pathlib.Path(path)
+    file, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(file, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
+    """Reads the rows with their line numbers, which start at 1.
+
+    A line that is not a whole JSON object, as a killed process leaves behind, is left
+    out with a warning that names it.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    rows, broken = [], []
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append((number, row))
+            else:
+                broken.append(str(number))
+    if broken:
+        warnings.warn(
+            f"{os.fspath(path)}: left out line {', '.join(broken)}, which is not a "
+            "whole JSON object (cut off while it was written?)",
+            stacklevel=2,
+        )
+    return rows
+
+
+def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """The lines of the rows. Raises ValueError for what JSON cannot hold."""
+    lines = [
+        json.dumps(dict(row), allow_nan=False, ensure_ascii=False, default=_plain)
+        for row in rows
+    ]
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _plain(value: Any) -> Any:
+    """NumPy and JAX scalars and arrays as Python numbers and lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise ValueError(f"{value!r} of type {type(value).__name__} is not for JSON")
