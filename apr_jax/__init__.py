@@ -1,0 +1,10 @@
+"""Amplitude-phase recombination in JAX: the functions that other code imports.
+
+Everything else of the package (networks, training, evaluation) is imported by its own
+module path.
+"""
+
+from apr_jax.augment import apr, apr_pair, apr_single
+from apr_jax.spectral import recombine
+
+__all__ = ["apr", "apr_pair", "apr_single", "recombine"]

@@ -1,0 +1,106 @@
+"""Augmentations, key first: APR on single images and on pairs, crop and flip.
+
+`AUGMENTS` names the training methods.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.augment.image_ops import OPS, apply_op
+from apr_jax.augment.pair import apr_pair
+from apr_jax.augment.single import apr_single, recombine_levels
+from apr_jax.augment.standard import random_crop, random_flip
+
+__all__ = [
+    "AUGMENTS",
+    "OPS",
+    "Method",
+    "apply_op",
+    "apr",
+    "apr_pair",
+    "apr_single",
+    "get_method",
+    "random_crop",
+    "random_flip",
+    "recombine_levels",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """Which forms of APR a training method uses, beside crop and flip."""
+
+    single: bool
+    pair: bool
+
+
+AUGMENTS = {
+    "standard": Method(single=False, pair=False),
+    "apr_p": Method(single=False, pair=True),
+    "apr_s": Method(single=True, pair=False),
+    "apr_sp": Method(single=True, pair=True),
+}
+
+
+def get_method(name: str) -> Method:
+    """The entry of `AUGMENTS`.
+
+    Raises:
+      ValueError: another name.
+    """
+    if name not in AUGMENTS:
+        raise ValueError(f"unknown method {name!r}, choose from {tuple(AUGMENTS)}")
+    return AUGMENTS[name]
+
+
+def apr(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    single_prob: float | jax.Array = 0.5,
+    pair_prob: float | jax.Array = 0.6,
+    level: float | jax.Array = 3.0,
+    ops: str = "base",
+    per: str = "batch",
+    axes: Sequence[int] = (-3, -2, -1),
+    overflow: str = "clip",
+    clip: bool = False,
+    backend: str = "auto",
+) -> jax.Array:
+    """APR-SP: `apr_single`, then `apr_pair` on the result.
+
+    Args:
+      key: one key.
+      images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1].
+      single_prob, level, ops, overflow: as `apr_single`'s (`prob` for the first).
+      pair_prob, per, clip: as `apr_pair`'s (`prob` for the first).
+      axes, backend: of both.
+
+    Returns:
+      [N, H, W, C] in [0, 1] up to ringing; float32 for uint8 images, else their type.
+    """
+    single_key, pair_key = jax.random.split(key)
+    images = apr_single(
+        single_key,
+        images,
+        prob=single_prob,
+        level=level,
+        ops=ops,
+        axes=axes,
+        overflow=overflow,
+        backend=backend,
+    )
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    return apr_pair(
+        pair_key,
+        images,
+        prob=pair_prob,
+        per=per,
+        axes=axes,
+        clip=clip,
+        backend=backend,
+    )

@@ -1,0 +1,147 @@
+"""The AugMix operations that APR-S draws from, each as Pillow computes it.
+
+Grouped in families, each one computation for all its operations, so that a batch costs
+a few passes and no branch per image.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax.augment import geometric, tonal
+from apr_jax.augment.packed import pack, unpack, update_rows
+
+OPS = (
+    "autocontrast",
+    "equalize",
+    "posterize",
+    "rotate",
+    "solarize",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+)
+# The last four overlap with corruptions of the -C sets and are left out beside them.
+OP_SETS = {"base": OPS[:9], "all": OPS}
+
+# Of a chunk on a CPU: smaller ones waste time starting work, larger ones on images that
+# don't need it.
+_CHUNK_PIXELS = 8_192
+
+
+def op_set(ops: str) -> tuple[str, ...]:
+    """The names in "base" (nine) or "all" (thirteen).
+
+    Raises:
+      ValueError: another name.
+    """
+    if ops not in OP_SETS:
+        raise ValueError(f"unknown ops {ops!r}, choose from {tuple(OP_SETS)}")
+    return OP_SETS[ops]
+
+
+def default_chunk(height: int, width: int) -> int | None:
+    """Chunk of `packed.update_rows`: a CPU gains by computing only what is needed."""
+    if jax.default_backend() != "cpu":
+        return None
+    return max(1, _CHUNK_PIXELS // (height * width))
+
+
+def apply_op(
+    images: jax.Array,
+    name: str,
+    level: float | jax.Array,
+    *,
+    negate: bool | jax.Array = False,
+) -> jax.Array:
+    """One operation on every image: uint8 [N, H, W, C] -> same, C of 1 or 3.
+
+    Args:
+      name: one of `OPS`.
+      level: strength in [0, 10], AugMix's scale; a number or one per image [N].
+      negate: turns the direction of rotation, shear and translation; likewise.
+
+    Raises:
+      TypeError: pixels are not uint8.
+      ValueError: unknown name, or another shape.
+    """
+    if name not in OPS:
+        raise ValueError(f"unknown operation {name!r}, choose from {OPS}")
+    if images.dtype != jnp.uint8:
+        raise TypeError(f"images must be uint8, got {images.dtype}")
+    count, _, _, channels = images.shape
+    words = apply_ops(
+        pack(images),
+        jnp.full(count, OPS.index(name)),
+        jnp.broadcast_to(jnp.asarray(level, jnp.float32), (count,)),
+        jnp.broadcast_to(jnp.asarray(negate), (count,)),
+        names=OPS,
+        channels=channels,
+    )
+    return unpack(words, channels)
+
+
+def apply_ops(
+    words: jax.Array,
+    op: jax.Array,
+    level: jax.Array,
+    negate: jax.Array,
+    *,
+    names: tuple[str, ...],
+    channels: int,
+    chunk: int | None = None,
+) -> jax.Array:
+    """Each image's own operation.
+
+    Args:
+      words: packed uint32 [N, H, W].
+      op: int [N]; an image with a number past the end of `names` stays as it is.
+      level, negate: float and bool [N].
+      names: what the numbers in `op` stand for, one of `OP_SETS`.
+      chunk: as `packed.update_rows`'s.
+    """
+    _, height, width = words.shape
+
+    # Outside the functions: inside, sines would be fused into the work per pixel.
+    matrices = geometric.affine_matrices(
+        names, op, level, negate, height=height, width=width
+    )
+
+    def warp(words: jax.Array, matrices: jax.Array, *_: jax.Array) -> jax.Array:
+        return geometric.warp(words, matrices, channels=channels)
+
+    def stretch(words: jax.Array, *_: jax.Array) -> jax.Array:
+        return tonal.autocontrast(words, channels=channels)
+
+    def point(words: jax.Array, *rest: jax.Array) -> jax.Array:
+        _, op, level = rest
+        return tonal.point(names, op, level, words, channels=channels)
+
+    def blend(words: jax.Array, *rest: jax.Array) -> jax.Array:
+        _, op, level = rest
+        return tonal.blend(names, op, level, words, channels=channels)
+
+    def equalize(words: jax.Array, *_: jax.Array) -> jax.Array:
+        tables = tonal.equalize_tables(words, channels=channels)
+        return tonal.apply_tables(words, tables)
+
+    families: dict[Callable[..., jax.Array], tuple[str, ...]] = {
+        warp: geometric.GEOMETRIC,
+        stretch: ("autocontrast",),
+        equalize: ("equalize",),
+        point: tonal.POINT,
+    }
+    if tonal.BLEND[0] in names:
+        families[blend] = tonal.BLEND
+    kinds = np.full(len(names) + 1, len(families))
+    for family, members in enumerate(families.values()):
+        kinds[[names.index(name) for name in members if name in names]] = family
+    kind = jnp.asarray(kinds)[jnp.minimum(op, len(names))]
+    return update_rows(kind, list(families), words, matrices, op, level, chunk=chunk)

@@ -1,0 +1,105 @@
+"""Images as one 32-bit word per pixel, and work on part of a batch.
+
+One word holds all channels of a pixel, so a warp looks a neighbour up once instead of
+once per channel, and moving images about copies whole words.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+CHANNELS = (1, 3)
+
+
+def pack(images: jax.Array) -> jax.Array:
+    """uint8 [N, H, W, C] -> uint32 [N, H, W], channel c in bits 8c to 8c + 7.
+
+    Raises:
+      ValueError: not four axes, or neither one channel nor three.
+    """
+    if images.ndim != 4 or images.shape[-1] not in CHANNELS:
+        raise ValueError(
+            f"images must be [N, H, W, C] with C of {CHANNELS}, got {images.shape}"
+        )
+    spare = 4 - images.shape[-1]
+    padded = jnp.pad(images, ((0, 0), (0, 0), (0, 0), (0, spare)))
+    return jax.lax.bitcast_convert_type(padded, jnp.uint32)
+
+
+def unpack(words: jax.Array, channels: int) -> jax.Array:
+    """uint32 [N, H, W] -> uint8 [N, H, W, C], the inverse of `pack`."""
+    return jax.lax.bitcast_convert_type(words, jnp.uint8)[..., :channels]
+
+
+def channel(words: jax.Array, index: int) -> jax.Array:
+    """One channel as int32 grey levels, same shape as `words`."""
+    return (words >> (8 * index) & 255).astype(jnp.int32)
+
+
+def join(levels: list[jax.Array]) -> jax.Array:
+    """int32 grey levels of each channel, in [0, 255] -> words."""
+    words = levels[0].astype(jnp.uint32)
+    for index, level in enumerate(levels[1:], start=1):
+        words = words | level.astype(jnp.uint32) << (8 * index)
+    return words
+
+
+def look_up(flat: jax.Array, index: jax.Array) -> jax.Array:
+    """flat[index] for an index known to be valid: [M] and int32 [...] -> [...]."""
+    # Unsigned, or JAX adds code for negative indices.
+    return flat.at[index.astype(jnp.uint32)].get(mode="promise_in_bounds")
+
+
+def update_rows(
+    kind: jax.Array,
+    functions: Sequence[Callable[..., jax.Array]],
+    rows: jax.Array,
+    *arguments: jax.Array,
+    chunk: int | None,
+) -> jax.Array:
+    """Each row through the function of its kind.
+
+    Args:
+      kind: int [N], index into `functions`; rows past its end stay as they are.
+      functions: each maps [K, ...] rows and arguments to the new [K, ...] rows, every
+        row by itself, for any K.
+      rows: [N, ...].
+      *arguments: [N, ...] each.
+      chunk: None computes every function for all N rows and selects. A number brings
+        the rows of a kind together and computes as many chunks of that size as hold
+        them, which pays where work is done in sequence. The result is the same.
+    """
+    count = rows.shape[0]
+    if chunk is None:
+        for number, function in enumerate(functions):
+            new = function(rows, *arguments)
+            rows = jnp.where(_like(kind == number, rows), new, rows)
+        return rows
+    chunk = min(chunk, count)
+    order = jnp.argsort(kind)
+    in_order = [array[order] for array in (rows, kind, *arguments)]
+    stop = jnp.sum(kind < len(functions))
+
+    def step(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        position, rows = state
+        # The last chunk may have to begin earlier; what precedes `position` is done.
+        first = jnp.minimum(position, count - chunk)
+        old, kinds, *rest = [
+            jax.lax.dynamic_slice_in_dim(array, first, chunk)
+            for array in (rows, *in_order[1:])
+        ]
+        number = jax.lax.dynamic_index_in_dim(in_order[1], position, keepdims=False)
+        new = jax.lax.switch(number, functions, old, *rest)
+        mine = (kinds == number) & (first + jnp.arange(chunk) >= position)
+        new = jnp.where(_like(mine, rows), new, old)
+        rows = jax.lax.dynamic_update_slice_in_dim(rows, new, first, 0)
+        return position + jnp.sum(mine), rows
+
+    start = (jnp.zeros_like(stop), in_order[0])
+    _, rows = jax.lax.while_loop(lambda state: state[0] < stop, step, start)
+    return jnp.zeros_like(rows).at[order].set(rows, unique_indices=True)
+
+
+def _like(mine: jax.Array, rows: jax.Array) -> jax.Array:
+    return mine.reshape(-1, *(1,) * (rows.ndim - 1))

@@ -1,0 +1,87 @@
+"""APR-P: the phase of an image with the amplitude of another one (paper, section 4)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.spectral import recombine
+
+PER = ("batch", "image")
+
+
+def apr_pair(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    prob: float | jax.Array = 0.6,
+    per: str = "batch",
+    axes: Sequence[int] = (-3, -2, -1),
+    clip: bool = False,
+    donors: jax.Array | None = None,
+    donor_index: jax.Array | None = None,
+    backend: str = "auto",
+) -> jax.Array:
+    """Images with their own phase and, by chance, the amplitude of a shuffled donor.
+
+    The label stays that of the phase, the image's own. Donors are a random permutation
+    of the batch; an image may meet itself and then stays as it is, up to rounding.
+
+    Args:
+      key: one key.
+      images: floating point [N, H, W, C] in [0, 1].
+      prob: probability of mixing; 0.6 on CIFAR, 0.5 on ImageNet, 0.16 in adversarial
+        training.
+      per: "batch" throws one coin for all, as the authors do; "image" one for each.
+      axes: of the DFT, as `recombine`'s.
+      clip: clip what was mixed to [0, 1]; the authors don't.
+      donors: [M, H, W, C], M >= N, another pool to draw donors from, without
+        replacement; for instance the batch of all devices.
+      donor_index: int [N], which of the pool (or of the batch) is whose donor, instead
+        of the random permutation.
+      backend: as `recombine`'s.
+
+    Returns:
+      [N, H, W, C] of the same type; bit for bit `images` where the coin says no.
+
+    Raises:
+      TypeError: pixels are not floating point.
+      ValueError: an unknown name or another shape.
+    """
+    if per not in PER:
+        raise ValueError(f"unknown per {per!r}, choose from {PER}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images must be floating point in [0, 1], got {images.dtype}: for uint8 "
+            "pass images.astype(jnp.float32) / 255"
+        )
+    if images.ndim != 4:
+        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
+    pool = images if donors is None else donors
+    count = images.shape[0]
+    if pool.shape[1:] != images.shape[1:]:
+        raise ValueError(
+            f"donors must be [M, {', '.join(map(str, images.shape[1:]))}], "
+            f"got {pool.shape}"
+        )
+    donor_key, coin_key = jax.random.split(key)
+    if donor_index is None:
+        if pool.shape[0] < count:
+            raise ValueError(f"{count} images need as many donors, got {pool.shape[0]}")
+        donor_index = jax.random.permutation(donor_key, pool.shape[0])[:count]
+    elif donor_index.shape != (count,):
+        raise ValueError(
+            f"donor_index must be [{count}], got shape {donor_index.shape}"
+        )
+
+    def mix(images: jax.Array) -> jax.Array:
+        donor = jnp.take(pool, donor_index, axis=0).astype(images.dtype)
+        mixed = recombine(donor, images, axes=axes, backend=backend)
+        return jnp.clip(mixed, 0, 1) if clip else mixed
+
+    if per == "batch":
+        return jax.lax.cond(
+            jax.random.bernoulli(coin_key, prob), mix, lambda images: images, images
+        )
+    coin = jax.random.bernoulli(coin_key, prob, (count,))
+    return jnp.where(coin[:, None, None, None], mix(images), images)

@@ -1,0 +1,188 @@
+"""APR-S: an image recombined with an augmented version of itself (paper, section 4)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax import spectral
+from apr_jax.augment import image_ops
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.packed import channel, join, pack, unpack, update_rows
+
+OVERFLOWS = ("clip", "wrap")
+
+# AugMix draws a level from U(0.1, level).
+LOWEST_LEVEL = 0.1
+
+
+def apr_single(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    prob: float | jax.Array = 0.5,
+    level: float | jax.Array = 3.0,
+    ops: str = "base",
+    axes: Sequence[int] = (-3, -2, -1),
+    overflow: str = "clip",
+    chunk: int | str = "auto",
+    backend: str = "auto",
+) -> jax.Array:
+    """Amplitude and phase from two augmented versions of the same image.
+
+    As the authors' code has it: one operation is always applied; with probability
+    `prob` a second one is applied to that result, and a fair coin picks which of the
+    two gives the amplitude, the other the phase. The label is the image's own.
+
+    Args:
+      key: one key, or one per image [N]: then image i depends on key i and itself
+        alone, however the images are batched or sharded.
+      images: [N, H, W, C], C of 1 or 3, any size: uint8, or floating point in [0, 1],
+        which is rounded to 256 grey levels first.
+      prob: probability of the second operation and the recombination.
+      level: highest strength of an operation, drawn from U(0.1, level) each time.
+      ops: "base" (nine operations) or "all" (thirteen), see `image_ops`.
+      axes: of the DFT, as `spectral.recombine`'s.
+      overflow: "clip" rounds and clips to [0, 255]; "wrap" truncates and takes the
+        result modulo 256 as the authors' cast does.
+      chunk: how many images are computed together of those that need the same thing;
+        "all": all at once, needed or not; "auto": small chunks on a CPU, "all"
+        elsewhere. It changes the speed, and which pixels a Fourier transform's rounding
+        moves by a grey level.
+      backend: as `spectral.recombine`'s.
+
+    Returns:
+      [N, H, W, C] of the same type.
+
+    Raises:
+      TypeError: pixels neither uint8 nor floating point.
+      ValueError: an unknown name, another shape, or a wrong number of keys.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating) and images.dtype != jnp.uint8:
+        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
+    names = image_ops.op_set(ops)
+    _check_overflow(overflow)
+    words = pack(_to_levels(images))
+    count, height, width, channels = images.shape
+    at_once = _at_once(chunk, height, width)
+
+    # One draw of eight numbers per image: operation, level and sign twice, then two
+    # coins. A generator call costs more than its output.
+    uniform = jax.vmap(lambda k: jax.random.uniform(k, (8,)), out_axes=1)(
+        per_image_keys(key, count)
+    )
+    twice, swap = uniform[6] < prob, uniform[7] < 0.5
+
+    def augment(
+        words: jax.Array, draw: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        (which, strength, sign), need = draw
+        op = jnp.floor(which * len(names)).astype(jnp.int32)
+        op = jnp.where(need, jnp.minimum(op, len(names) - 1), len(names))
+        words = image_ops.apply_ops(
+            words,
+            op,
+            LOWEST_LEVEL + strength * (level - LOWEST_LEVEL),
+            sign < 0.5,
+            names=names,
+            channels=channels,
+            chunk=at_once,
+        )
+        return words, words
+
+    def mix(words: jax.Array, other: jax.Array, swap: jax.Array) -> jax.Array:
+        swap = swap[:, None, None]
+        return _recombine_words(
+            jnp.where(swap, other, words),
+            jnp.where(swap, words, other),
+            channels=channels,
+            axes=axes,
+            overflow=overflow,
+            backend=backend,
+        )
+
+    # A loop of two: unrolled, the operations would be compiled twice.
+    draws = uniform[:6].reshape(2, 3, count)
+    needs = jnp.stack([jnp.ones_like(twice), twice])
+    _, (once, other) = jax.lax.scan(augment, words, (draws, needs))
+    kind = jnp.where(twice, 0, 1)
+    mixed = update_rows(kind, [mix], once, other, swap, chunk=at_once)
+    return _from_levels(unpack(mixed, channels), images.dtype)
+
+
+def recombine_levels(
+    amplitude_from: jax.Array,
+    phase_from: jax.Array,
+    *,
+    axes: Sequence[int] = (-3, -2, -1),
+    overflow: str = "clip",
+    backend: str = "auto",
+) -> jax.Array:
+    """`spectral.recombine` of uint8 [N, H, W, C] images, C of 1 or 3, cast to uint8.
+
+    Knobs and errors as `apr_single`'s.
+    """
+    for image in (amplitude_from, phase_from):
+        if image.dtype != jnp.uint8:
+            raise TypeError(f"images must be uint8, got {image.dtype}")
+    _check_overflow(overflow)
+    channels = phase_from.shape[-1]
+    words = _recombine_words(
+        pack(amplitude_from),
+        pack(phase_from),
+        channels=channels,
+        axes=axes,
+        overflow=overflow,
+        backend=backend,
+    )
+    return unpack(words, channels)
+
+
+def _recombine_words(
+    amplitude_from: jax.Array,
+    phase_from: jax.Array,
+    *,
+    channels: int,
+    axes: Sequence[int],
+    overflow: str,
+    backend: str,
+) -> jax.Array:
+    mixed = spectral.recombine_channels(
+        [channel(amplitude_from, c).astype(jnp.float32) for c in range(channels)],
+        [channel(phase_from, c).astype(jnp.float32) for c in range(channels)],
+        axes=axes,
+        backend=backend,
+    )
+    if overflow == "wrap":
+        return join([level.astype(jnp.int32) & 255 for level in mixed])
+    return join([jnp.clip(jnp.round(v), 0, 255).astype(jnp.int32) for v in mixed])
+
+
+def _check_overflow(overflow: str) -> None:
+    if overflow not in OVERFLOWS:
+        raise ValueError(f"unknown overflow {overflow!r}, choose from {OVERFLOWS}")
+
+
+def _at_once(chunk: int | str, height: int, width: int) -> int | None:
+    if chunk == "all":
+        return None
+    if chunk == "auto":
+        return image_ops.default_chunk(height, width)
+    if not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(
+            f'chunk must be a number of images, "auto" or "all", got {chunk!r}'
+        )
+    return chunk
+
+
+def _to_levels(images: jax.Array) -> jax.Array:
+    if images.dtype == jnp.uint8:
+        return images
+    levels = jnp.round(images.astype(jnp.float32) * 255)
+    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
+
+
+def _from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if dtype == jnp.uint8:
+        return levels
+    return (levels.astype(jnp.float32) / 255).astype(dtype)

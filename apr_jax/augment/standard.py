@@ -1,0 +1,54 @@
+"""Random crop and mirror image, the augmentation that every method has."""
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.augment.keys import per_image_keys
+
+
+def random_crop(
+    key: jax.Array, images: jax.Array, *, pad: int = 4, fill: float = 128
+) -> jax.Array:
+    """Each image shifted by up to `pad` pixels both ways: [N, H, W, C] -> same.
+
+    The crop of H x W from the image with `pad` pixels of `fill` on every side, all
+    offsets equally likely.
+
+    Args:
+      key: one key, or one per image [N], see `per_image_keys`.
+      images: any type.
+      pad: 0 or more.
+      fill: in the images' own units, 128 for the authors' uint8.
+
+    Raises:
+      ValueError: negative `pad`, not four axes, or a wrong number of keys.
+    """
+    if pad < 0:
+        raise ValueError(f"pad must not be negative, got {pad}")
+    keys = _keys(key, images)
+    sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = jnp.pad(images, sides, constant_values=fill)
+    offsets = jax.vmap(lambda k: jax.random.randint(k, (2,), 0, 2 * pad + 1))(keys)
+
+    def crop(image: jax.Array, offset: jax.Array) -> jax.Array:
+        start = (offset[0], offset[1], 0)
+        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+
+    return jax.vmap(crop)(padded, offsets)
+
+
+def random_flip(
+    key: jax.Array, images: jax.Array, *, prob: float | jax.Array = 0.5
+) -> jax.Array:
+    """Each image mirrored left to right with probability `prob`: [N, H, W, C] -> same.
+
+    Key and errors as `random_crop`'s.
+    """
+    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(_keys(key, images))
+    return jnp.where(coin[:, None, None, None], images[:, :, ::-1], images)
+
+
+def _keys(key: jax.Array, images: jax.Array) -> jax.Array:
+    if images.ndim != 4:
+        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
+    return per_image_keys(key, images.shape[0])

@@ -1,0 +1,139 @@
+"""The image operations against Pillow, which defines them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax.augment import OPS, apply_op, image_ops, packed
+from tests import oracle
+
+LEVELS = np.linspace(0.1, 9.9, 20).astype(np.float32)
+
+# Pillow warps in float64 and stretches with a rounded scale; all else is equal.
+EXACT = {
+    "autocontrast": 0.99,
+    "rotate": 0.999,
+    "shear_x": 0.999,
+    "shear_y": 0.999,
+}
+
+
+@jax.jit
+def run_all(images, op, level, negate):
+    channels = images.shape[-1]
+    words = image_ops.apply_ops(
+        packed.pack(images), op, level, negate, names=OPS, channels=channels
+    )
+    return packed.unpack(words, channels)
+
+
+def compare(images, name, levels):
+    """Per level, the shares of equal levels and of those at most one apart."""
+    count = len(images)
+    op = np.full(count, OPS.index(name))
+    for number, level in enumerate(levels):
+        negate = np.arange(count) % 2 == number % 2
+        got = run_all(images, op, np.full(count, level), negate)
+        want = [
+            oracle.pillow_op(image, name, float(level), turn)
+            for image, turn in zip(images, negate, strict=True)
+        ]
+        away = np.abs(np.asarray(got, np.int32) - np.stack(want))
+        yield (away == 0).mean(), (away <= 1).mean()
+
+
+def check(images, name, levels):
+    exact, close = np.transpose(list(compare(images, name, levels)))
+    assert close.min() >= 0.99, f"{name}: {close}"
+    # A single level is a large share of a tiny image.
+    if images[0].size > 100:
+        assert exact.mean() >= EXACT.get(name, 1.0), f"{name}: {exact}"
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return {
+        "even": oracle.photo_crops((32, 32), 100),
+        "odd": oracle.photo_crops((27, 45), 12),
+        "grey": oracle.photo_crops((21, 16), 12)[..., :1],
+    }
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_operations_are_pillows(crops, name):
+    check(crops["even"], name, LEVELS)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("kind", ["odd", "grey"])
+def test_operations_take_any_size(crops, kind, name):
+    check(crops[kind], name, LEVELS[::5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPS)
+def test_operations_are_pillows_on_large_images(name):
+    check(oracle.photo_crops((224, 224), 10), name, LEVELS)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", OPS)
+def test_operations_are_pillows_on_cifar(shared, name):
+    check(oracle.cifar10_test(shared, 100), name, LEVELS)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 3)])
+def test_operations_take_tiny_and_flat_images(rng, shape):
+    images = rng.integers(0, 256, (6, *shape, 3), np.uint8)
+    images[3:] = [[[[0, 7, 255]]]] * 3
+    for name in OPS:
+        check(images, name, LEVELS[::10])
+
+
+def test_level_and_direction_may_differ_by_image(crops):
+    images = crops["even"][:6]
+    levels = np.array([1, 3, 5, 7, 9, 2], np.float32)
+    negate = np.array([True, False] * 3)
+    run = jax.jit(apply_op, static_argnums=1)
+    got = run(images, "rotate", levels, negate=negate)
+    for i in range(6):
+        want = oracle.pillow_op(images[i], "rotate", float(levels[i]), negate[i])
+        assert (np.abs(np.asarray(got[i], np.int32) - want) <= 1).mean() > 0.99
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 100])
+def test_chunks_change_nothing(rng, crops, chunk):
+    images = crops["even"][:33]
+    # One family missing, one image past the end of the names, which stays as it is.
+    op = rng.choice([0, 1, 2, 4, 5, 9, 11, 12, 13], 33)
+    level = rng.uniform(0.1, 9.9, 33).astype(np.float32)
+    negate = rng.random(33) < 0.5
+    words = packed.pack(jnp.asarray(images))
+    run = jax.jit(
+        lambda *x: image_ops.apply_ops(*x, names=OPS, channels=3, chunk=chunk)
+    )
+    got = packed.unpack(run(words, op, level, negate), 3)
+    np.testing.assert_array_equal(got, run_all(images, op, level, negate))
+    np.testing.assert_array_equal(got[op == 13], images[op == 13])
+
+
+def test_nothing_to_do_is_nothing_done(crops):
+    images = crops["even"][:5]
+    words = packed.pack(jnp.asarray(images))
+    none = jnp.full(5, len(OPS))
+    zero = jnp.zeros(5)
+    run = jax.jit(lambda *x: image_ops.apply_ops(*x, names=OPS, channels=3, chunk=2))
+    np.testing.assert_array_equal(run(words, none, zero, zero > 0), words)
+
+
+def test_wrong_arguments_are_named(crops):
+    images = jnp.asarray(crops["even"][:2])
+    with pytest.raises(ValueError, match=r"'twirl'.*autocontrast.*sharpness"):
+        apply_op(images, "twirl", 3.0)
+    with pytest.raises(ValueError, match=r"'some'.*base.*all"):
+        image_ops.op_set("some")
+    with pytest.raises(TypeError, match="float32"):
+        apply_op(images / 255, "rotate", 3.0)
+    with pytest.raises(ValueError, match=r"\(1, 3\).*\(2, 32, 32, 2\)"):
+        apply_op(images[..., :2], "rotate", 3.0)
