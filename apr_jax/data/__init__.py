@@ -1,0 +1,147 @@
+"""Images and labels, from wherever they are, as arrays and batches.
+
+Small images are decoded once, cached on disk and held in memory (``load``); large
+ones are streamed from their files (``apr_jax.data.imagenet``). The only part of the
+project that imports TensorFlow, inside the functions that need it.
+"""
+
+import hashlib
+import types
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import arrays, bundled, cache, folder, imagenet, tfds
+from apr_jax.data.batches import (
+    ArraySplit,
+    Batch,
+    DataError,
+    DataSet,
+    epoch_order,
+    eval_batches,
+    global_indices,
+)
+
+__all__ = [
+    "ArraySplit",
+    "Batch",
+    "DataError",
+    "DataSet",
+    "Description",
+    "describe",
+    "epoch_order",
+    "eval_batches",
+    "global_indices",
+    "imagenet",
+    "load",
+]
+
+# Each has fingerprint(data, split), which is quick, and read(data, split).
+_SOURCES: dict[str, types.ModuleType] = {
+    "bundled": bundled,
+    "tfds": tfds,
+    "folder": folder,
+    "arrays": arrays,
+}
+
+
+class Description(NamedTuple):
+    """What a network has to know of its data.
+
+    Attributes:
+        class_names: in the order of the labels.
+        train_size: examples of the training split.
+    """
+
+    class_names: tuple[str, ...]
+    train_size: int
+
+
+def describe(data: Data) -> Description:
+    """Returns the classes and the size of the training split, streamed or not.
+
+    Raises:
+        DataError: the data aren't there.
+    """
+    if data.streaming:
+        size = imagenet.num_examples(data, data.train_split)
+        return Description(imagenet.class_names(data), size)
+    found = load(data, splits=(data.train_split,))
+    return Description(found.class_names, len(found.splits[data.train_split].labels))
+
+
+def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
+    """Loads splits of small images, from the cache on disk where they are there.
+
+    Args:
+        data: says which set; ``data.streaming`` must be false.
+        splits: names of splits; None is all that ``data`` names.
+
+    Raises:
+        DataError: the source is unknown, or the data isn't there, can't be read, or
+            can't be cached. The message names the field and what to do.
+    """
+    if data.source not in _SOURCES:
+        choices = ", ".join(map(repr, _SOURCES))
+        raise DataError(f"data.source is {data.source!r}; choose from {choices}")
+    if data.streaming:
+        raise DataError(
+            "data.streaming is true: such a set is not loaded into memory; see "
+            "apr_jax.data.imagenet"
+        )
+    source = _SOURCES[data.source]
+    if splits is None:
+        splits = (data.train_split, data.test_split, *data.shifted_splits)
+    entries, digests = {}, {}
+    for split in splits:
+        key = {
+            "source": data.source,
+            "name": data.name,
+            "split": split,
+            "image_size": data.image_size,
+            "eval_resize": data.eval_resize,
+            **source.fingerprint(data, split),
+        }
+        entries[split], digests[split] = cache.load_or_build(
+            cache.folder(data.cache_dir),
+            f"{data.source}-{data.name}-{split}",
+            key,
+            lambda split=split: _read(source, data, split),  # type: ignore[misc]
+        )
+    names = {split: entry.class_names for split, entry in entries.items()}
+    if len(set(names.values())) > 1:
+        counts = ", ".join(f"{split!r} {len(n)}" for split, n in names.items())
+        raise DataError(
+            f"the splits of {data.name!r} differ in their classes: {counts}"
+        )
+    return DataSet(
+        name=data.name or data.source,
+        class_names=next(iter(names.values())),
+        splits={split: entry.split for split, entry in entries.items()},
+        fingerprint=hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
+    )
+
+
+def _read(source: types.ModuleType, data: Data, split: str) -> cache.Entry:
+    """Reads a split from its source and checks it before it is cached."""
+    entry: cache.Entry = source.read(data, split)
+    images, labels = entry.split
+    size = data.image_size
+    if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        raise DataError(
+            f"images of split {split!r} are {images.dtype} {list(images.shape)}; "
+            f"data.image_size {size} wants uint8 [N, {size}, {size}, 3]"
+        )
+    if len(labels) == 0:
+        raise DataError(f"split {split!r} of {data.name or data.source!r} is empty")
+    outside = (labels < 0) | (labels >= len(entry.class_names))
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise DataError(
+            f"label {labels[first]} of example {first} in split {split!r} is out of "
+            f"range: {len(entry.class_names)} classes allow 0 to "
+            f"{len(entry.class_names) - 1}"
+        )
+    return entry

@@ -1,0 +1,181 @@
+"""Images in NumPy files.
+
+``data.data_dir`` is one of
+
+- an ``.npz`` file with ``SPLIT_images`` and ``SPLIT_labels`` for each split;
+- a folder with ``SPLIT.npz``, which has ``images`` and ``labels``;
+- a folder with ``SPLIT_images.npy`` and ``SPLIT_labels.npy``;
+- a folder with ``SPLIT.npy`` and one ``labels.npy`` for all, as CIFAR-10-C has.
+
+Images are [N, H, W, 3], [N, H, W, 1] or [N, H, W]; uint8, or floats in [0, 1], which
+are multiplied by 255 and rounded. Labels are integers [N]. Names of the classes are
+optional: ``class_names`` in an ``.npz``, or ``class_names.txt`` in the folder, one a
+line. Without them classes are named by number, up to the largest training label.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import images as images_lib
+from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.cache import Entry
+
+
+def fingerprint(data: Data, split: str) -> dict[str, Any]:
+    """Returns what the contents of a split depend on, as JSON values.
+
+    Raises:
+        DataError: the split isn't there.
+    """
+    root = _root(data)
+    used = {*_find(root, split), *_find_classes(root, data.train_split)}
+    stats = {str(p.relative_to(root.parent)): p.stat() for p in sorted(used)}
+    return {
+        "root": str(root.resolve()),
+        "train_split": data.train_split,
+        "files": {k: [s.st_size, s.st_mtime_ns] for k, s in stats.items()},
+    }
+
+
+def read(data: Data, split: str) -> Entry:
+    """Reads a split.
+
+    Raises:
+        DataError: shape, type or range of the arrays isn't what the module's
+            documentation says.
+    """
+    root = _root(data)
+    images, labels = _load(root, split)
+    where = f"split {split!r} of {root}"
+    labels = _checked_labels(labels, len(images), where)
+    classes = _class_names(root, data.train_split, labels)
+    images = _to_uint8(_checked_shape(images, where), where)
+    size, shorter = data.image_size, data.eval_resize or data.image_size
+    if images.shape[1:3] != (size, size):
+        images = np.stack([images_lib.fit(image, size, shorter) for image in images])
+    return Entry(ArraySplit(images, labels), classes)
+
+
+def _root(data: Data) -> pathlib.Path:
+    if not data.data_dir:
+        raise DataError(
+            "data.data_dir is empty; for data.source 'arrays' it names an .npz file "
+            "or a folder of .npy or .npz files"
+        )
+    root = pathlib.Path(data.data_dir).expanduser()
+    if not root.exists():
+        raise DataError(f"data.data_dir is {str(root)!r}, which isn't there")
+    return root
+
+
+def _find(root: pathlib.Path, split: str) -> tuple[pathlib.Path, ...]:
+    """Returns the files of a split: one .npz, or images and labels."""
+    if root.is_file():
+        return (root,)
+    for names in (
+        (f"{split}.npz",),
+        (f"{split}_images.npy", f"{split}_labels.npy"),
+        (f"{split}.npy", "labels.npy"),
+    ):
+        if all((root / name).is_file() for name in names):
+            return tuple(root / name for name in names)
+    there = ", ".join(sorted(p.name for p in root.glob("*.np[yz]"))) or "no such files"
+    raise DataError(
+        f"no split {split!r} in data.data_dir {str(root)!r}: looked for {split}.npz, "
+        f"for {split}_images.npy with {split}_labels.npy, and for {split}.npy with "
+        f"labels.npy; there is {there}"
+    )
+
+
+def _find_classes(root: pathlib.Path, train_split: str) -> tuple[pathlib.Path, ...]:
+    """Returns the files that the class names come from, if there are any."""
+    if root.is_dir() and (root / "class_names.txt").is_file():
+        return (root / "class_names.txt",)
+    try:
+        return _find(root, train_split)
+    except DataError:
+        return ()
+
+
+def _load(root: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    files = _find(root, split)
+    try:
+        if len(files) == 2:
+            images, labels = (np.load(f, mmap_mode="r") for f in files)
+            return images, labels
+        prefix = f"{split}_" if root.is_file() else ""
+        with np.load(files[0]) as packed:
+            for key in (f"{prefix}images", f"{prefix}labels"):
+                if key not in packed:
+                    raise DataError(
+                        f"no {key!r} in {files[0]}; it has {', '.join(packed.files)}"
+                    )
+            return packed[f"{prefix}images"], packed[f"{prefix}labels"]
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"can't read {files[0]}: {error}") from error
+
+
+def _class_names(
+    root: pathlib.Path, train_split: str, labels: np.ndarray
+) -> tuple[str, ...]:
+    """Returns given names, or numbers up to the largest training label."""
+    files = _find_classes(root, train_split)
+    if files and files[0].suffix == ".txt":
+        return tuple(files[0].read_text().split("\n")[:-1])
+    if files and files[0].suffix == ".npz":
+        with np.load(files[0]) as packed:
+            if "class_names" in packed:
+                return tuple(str(name) for name in packed["class_names"])
+    if files:
+        labels = _load(root, train_split)[1]
+    return tuple(str(i) for i in range(int(labels.max(initial=-1)) + 1))
+
+
+def _checked_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"labels of {where} are {labels.dtype} {list(labels.shape)}; "
+            "they must be integers [N]"
+        )
+    if len(labels) != count:
+        raise DataError(f"{where} has {count} images and {len(labels)} labels")
+    return labels.astype(np.int32)
+
+
+def _checked_shape(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images [N, H, W, 3 or 1]."""
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        hint = ""
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
+        raise DataError(
+            f"images of {where} have the shape {list(images.shape)}; "
+            f"it must be [N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
+        )
+    return images
+
+
+def _to_uint8(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images uint8 [N, H, W, 3]."""
+    if images.dtype == np.uint8:
+        return images_lib.three_channels(np.asarray(images))
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"images of {where} are {images.dtype}; they must be uint8, or floats in "
+            "[0, 1]"
+        )
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    if not (low >= 0 and high <= 1):  # in this form NaN is refused too
+        raise DataError(
+            f"images of {where} are {images.dtype} from {low:g} to {high:g}; floats "
+            "must be in [0, 1]: divide by 255, or undo the normalisation"
+        )
+    levels = np.rint(np.asarray(images) * 255).astype(np.uint8)
+    return images_lib.three_channels(levels)

@@ -1,0 +1,143 @@
+"""Folders of image files, ``SPLIT/CLASS/*.jpg``, as torchvision's ImageFolder reads.
+
+Classes are numbered in the sorted order of their folders' names.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import images as images_lib
+from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.cache import Entry
+
+
+class Listing(NamedTuple):
+    """The files of one split.
+
+    Attributes:
+        root: folder of the split.
+        files: paths below ``root``, CLASS/NAME, sorted.
+        labels: int32 [N].
+        class_names: sorted.
+    """
+
+    root: pathlib.Path
+    files: list[str]
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+
+
+def listing(data: Data, split: str) -> Listing:
+    """Lists the image files of a split.
+
+    Raises:
+        DataError: there is no such folder, it has no images, or its classes aren't
+            those of the training split.
+    """
+    root = _root(data) / split
+    names = _classes(_root(data), split)
+    train = _root(data) / data.train_split
+    if split != data.train_split and train.is_dir():
+        _check_classes(names, _classes(_root(data), data.train_split), split, data)
+    files, labels = [], []
+    for label, name in enumerate(names):
+        with os.scandir(root / name) as entries:
+            found = [e.name for e in entries if _is_image(e.name)]
+        files += [f"{name}/{file}" for file in sorted(found)]
+        labels += [label] * len(found)
+    if not files:
+        raise DataError(
+            f"no images in {root}/*/; their names end in one of "
+            f"{' '.join(images_lib.EXTENSIONS)}"
+        )
+    return Listing(root, files, np.asarray(labels, np.int32), names)
+
+
+def fingerprint(data: Data, split: str) -> dict[str, Any]:
+    """Returns what the contents of a split depend on, as JSON values."""
+    files = listing(data, split)
+    stats = ((name, (files.root / name).stat()) for name in files.files)
+    facts = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
+    text = json.dumps([files.class_names, facts])
+    return {
+        "root": str(files.root.resolve()),
+        "files": hashlib.sha256(text.encode()).hexdigest(),
+        "max_broken": data.max_broken,
+    }
+
+
+def read(data: Data, split: str) -> Entry:
+    """Decodes a split; images that aren't square are resized and cropped.
+
+    The shorter side is resized to ``data.eval_resize``, or where that is 0 to
+    ``data.image_size``, then the centre is cut out; an image that has its size
+    already is left alone.
+
+    Raises:
+        DataError: more than ``data.max_broken`` files can't be decoded.
+    """
+    files = listing(data, split)
+    size, shorter = data.image_size, data.eval_resize or data.image_size
+    images = np.empty((len(files.files), size, size, 3), np.uint8)
+    good = np.ones(len(files.files), bool)
+    broken = images_lib.Broken(data.max_broken)
+    for i, name in enumerate(files.files):
+        path = files.root / name
+        try:
+            images[i] = images_lib.fit(images_lib.decode(path), size, shorter)
+        except images_lib.BrokenImageError as error:
+            good[i] = False
+            broken.add(str(path), str(error))
+    split_arrays = ArraySplit(images[good], files.labels[good])
+    return Entry(split_arrays, files.class_names, tuple(broken.files))
+
+
+def _root(data: Data) -> pathlib.Path:
+    if not data.data_dir:
+        raise DataError(
+            "data.data_dir is empty; for data.source 'folder' it names a folder with "
+            f"{data.train_split}/CLASS/IMAGE.jpg and {data.test_split}/CLASS/IMAGE.jpg"
+        )
+    return pathlib.Path(data.data_dir).expanduser()
+
+
+def _classes(root: pathlib.Path, split: str) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise DataError(f"data.data_dir is {str(root)!r}, which is no folder")
+    folder = root / split
+    if not folder.is_dir():
+        there = ", ".join(_folders(root)) or "no folder"
+        raise DataError(f"no split {split!r} in data.data_dir {str(root)!r}: {there}")
+    names = _folders(folder)
+    if not names:
+        raise DataError(f"no class folders in {folder}; it must have CLASS/IMAGE.jpg")
+    return tuple(names)
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+    with os.scandir(root) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(images_lib.EXTENSIONS) and not name.startswith(".")
+
+
+def _check_classes(
+    names: tuple[str, ...], train: tuple[str, ...], split: str, data: Data
+) -> None:
+    if names == train:
+        return
+    missing = sorted(set(train) - set(names))[:5]
+    added = sorted(set(names) - set(train))[:5]
+    raise DataError(
+        f"the classes of split {split!r} in {data.data_dir} aren't those of "
+        f"{data.train_split!r}: {len(names)} and {len(train)}, missing {missing}, "
+        f"only there {added}"
+    )

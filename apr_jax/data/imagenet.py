@@ -1,0 +1,270 @@
+"""Streams of large images, decoded and cropped as they are needed.
+
+Sources are image folders and TFDS sets of JPEGs, read by ``tf.data``. A stream is a
+function of (data, seed, layout of processes): started at a later step it yields
+exactly what an uninterrupted one yields from there.
+
+Order. From a folder, the examples of step s are those of ``global_indices``, spread
+over the processes, so they depend on no number of processes. From TFDS each process
+reads its own share of the records: per epoch the files in an order drawn from (seed,
+epoch), several at a time, then a shuffle buffer of undecoded images. Each process
+sees each of its examples once per epoch. The random window of an image is drawn from
+(seed, epoch, example).
+
+Files that TensorFlow can't decode (CMYK) are decoded by Pillow. One that Pillow can't
+decode either is broken: it is named and counted, and up to ``data.max_broken`` of
+them training goes on, with the next good image of the batch in the place of each.
+Evaluation must count every example, and stops at the first.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import folder, jpeg, records, tfds
+from apr_jax.data import images as images_lib
+from apr_jax.data.batches import Batch, DataError, pad
+
+# Undecoded images that wait for the decoders at a time.
+_IN_FLIGHT = 64
+
+
+def num_examples(data: Data, split: str) -> int:
+    """Returns the number of images in a split, broken ones included."""
+    _check(data)
+    return records.num_examples(data, split)
+
+
+def class_names(data: Data) -> tuple[str, ...]:
+    """Returns the names of the classes, in the order of the labels."""
+    _check(data)
+    if data.source == "folder":
+        return folder.listing(data, data.train_split).class_names
+    return tfds.class_names(tfds.open_builder(data))
+
+
+def train_stream(
+    data: Data,
+    *,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Returns an endless stream of random windows, not yet mirrored.
+
+    Args:
+        data: the set; of ``data.train_split``.
+        seed: of the run, at least 0.
+        start_step: the first step to yield, counted from the start of the run.
+        batch_size: images in a batch over all processes, a multiple of their number.
+        process_index, process_count: which share of each batch is wanted.
+
+    Returns:
+        Batches of ``batch_size / process_count`` images [data.image_size] square;
+        every row is a real example.
+
+    Raises:
+        DataError: at once if the data isn't there; while reading, if there are more
+            broken files than ``data.max_broken``.
+    """
+    _check(data)
+    rows = _rows(batch_size, process_count)
+    raw = records.train(
+        data,
+        seed=seed,
+        start_step=start_step,
+        batch_size=batch_size,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    tf = tfds.engine().tf
+
+    def tf_image(contents: Any, seed: Any) -> Any:
+        return jpeg.tf_train_image(
+            tf, contents, jpeg.uniforms(tf, seed), data.image_size
+        )
+
+    def image(contents: bytes, seed: np.ndarray) -> np.ndarray:
+        draws = np.asarray(jpeg.uniforms(tf, seed))
+        return jpeg.train_image(contents, draws, data.image_size)
+
+    broken = images_lib.Broken(data.max_broken)
+    batches = _batches(raw, tf_image, image, data.image_size, rows, broken)
+    return (_replaced(batch) for batch in batches)
+
+
+def eval_stream(
+    data: Data,
+    split: str,
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Returns a stream of every image of a split, resized and centrally cropped.
+
+    The shorter side is resized to ``data.eval_resize`` pixels (0: not at all). All
+    processes get the same number of batches; together they get every example once.
+    Rows that fill up a batch have a false mask.
+
+    Args:
+        data: the set.
+        split: which part of it.
+        batch_size: images in a batch over all processes, a multiple of their number.
+        process_index, process_count: which share of the examples is wanted.
+
+    Raises:
+        DataError: at once if the data isn't there; while reading, if a file is broken.
+    """
+    _check(data)
+    rows = _rows(batch_size, process_count)
+    tf = tfds.engine().tf
+    size = num_examples(data, split)
+    part = records.share(size, process_index, process_count)
+    raw = records.evaluate(data, split, part)
+
+    def tf_image(contents: Any, seed: Any) -> Any:
+        del seed
+        return jpeg.tf_eval_image(tf, contents, data.image_size, data.eval_resize)
+
+    def image(contents: bytes, seed: np.ndarray) -> np.ndarray:
+        del seed
+        decoded = images_lib.decode(contents)
+        return images_lib.fit(decoded, data.image_size, data.eval_resize)
+
+    broken = images_lib.Broken(0, "evaluation counts every example")
+    batches = _batches(raw, tf_image, image, data.image_size, rows, broken)
+    # The largest share decides, so that all processes take part in every step.
+    steps = math.ceil(math.ceil(size / process_count) / rows)
+    return _filled(batches, steps, rows, data.image_size)
+
+
+def _check(data: Data) -> None:
+    choices = ("folder", "tfds")
+    if data.source not in choices:
+        raise DataError(
+            f"data.source is {data.source!r}; streams come from {' or '.join(choices)}"
+        )
+
+
+def _rows(batch_size: int, process_count: int) -> int:
+    rows, rest = divmod(batch_size, process_count)
+    if rest or not rows:
+        raise DataError(
+            f"a batch of {batch_size} can't be divided among {process_count} processes"
+        )
+    return rows
+
+
+def _batches(
+    raw: records.Raw,
+    tf_image: Callable[[Any, Any], Any],
+    image: Callable[[bytes, np.ndarray], np.ndarray],
+    size: int,
+    rows: int,
+    broken: images_lib.Broken,
+) -> Iterator[Batch]:
+    """Decodes with TensorFlow, and what that can't decode with Pillow.
+
+    Args:
+        raw: the examples.
+        tf_image: (contents, seed) to uint8 [S, S, 3], in TensorFlow.
+        image: the same in NumPy.
+        size: of an image, S.
+        rows: of a batch; the last may have fewer.
+        broken: is told of broken files.
+
+    Yields:
+        Batches; the mask is false where the file is broken.
+    """
+    decoded = _decoded(raw, tf_image, size, rows)
+    for images, labels, good, handles, seeds, names in decoded.as_numpy_iterator():
+        # What TensorFlow gives out may be read-only.
+        images, good = np.array(images), np.array(good)
+        for i in np.flatnonzero(~good):
+            try:
+                images[i] = image(raw.contents(handles[i]), seeds[i])
+                good[i] = True
+            except (images_lib.BrokenImageError, OSError) as error:
+                broken.add(names[i].decode(), str(error))
+        yield Batch(images, labels.astype(np.int32), good)
+
+
+def _decoded(
+    raw: records.Raw, tf_image: Callable[[Any, Any], Any], size: int, rows: int
+) -> Any:
+    """Returns a tf.data.Dataset of batches, ready before they are asked for.
+
+    Elements are (image, label, decoded or not, handle of an image that isn't, seed,
+    name), in the order of the examples.
+    """
+    tf = tfds.engine().tf
+
+    def image_or_handle(handle: Any, label: Any, seed: Any, name: Any) -> Any:
+        # A graph can't catch an error, but a data set can leave out what failed:
+        # then the second of two, without an image, is the first.
+        example = tf.data.Dataset.from_tensors((handle, label, seed, name))
+        good = example.map(
+            lambda handle, label, seed, name: (
+                tf_image(raw.tf_contents(handle), seed),
+                label,
+                True,
+                b"",
+                seed,
+                name,
+            )
+        )
+        failed = example.map(
+            lambda handle, label, seed, name: (
+                tf.zeros((size, size, 3), tf.uint8),
+                label,
+                False,
+                handle,
+                seed,
+                name,
+            )
+        )
+        return good.ignore_errors().concatenate(failed).take(1)
+
+    options = tf.data.Options()
+    options.deterministic = True
+    return (
+        raw.examples.interleave(
+            image_or_handle,
+            cycle_length=_IN_FLIGHT,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        .batch(rows)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(options)
+    )
+
+
+def _replaced(batch: Batch) -> Batch:
+    """Puts the next good image of the batch in the place of each broken one."""
+    if batch.mask.all():
+        return batch
+    good = np.flatnonzero(batch.mask)
+    if not len(good):
+        raise DataError(f"all {len(batch.mask)} images of a batch are broken")
+    rows = np.arange(len(batch.mask))
+    source = good[np.searchsorted(good, rows) % len(good)]
+    return Batch(batch.image[source], batch.label[source], batch.mask[source])
+
+
+def _filled(
+    batches: Iterator[Batch], steps: int, rows: int, size: int
+) -> Iterator[Batch]:
+    """Fills up the last batch, and adds empty ones up to ``steps``."""
+    for _ in range(steps):
+        batch = next(batches, None)
+        if batch is None:
+            yield pad(np.zeros((0, size, size, 3), np.uint8), np.zeros(0), rows)
+            continue
+        yield pad(batch.image, batch.label, rows)

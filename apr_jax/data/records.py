@@ -1,0 +1,277 @@
+"""Undecoded examples of large images, in a reproducible order, as ``tf.data``.
+
+Each example is (handle, label, seed, name): the handle is the path of a file, or the
+contents of one; the seed belongs to (run, epoch, example).
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import folder, tfds
+from apr_jax.data.batches import DataError, epoch_order, example_numbers
+
+_SEED_STREAM = 0xC409
+# TFDS files that are read by turns, and how many examples of one at a time.
+_FILES_AT_ONCE = 16
+_EXAMPLES_AT_ONCE = 16
+# Paths that the generator hands over at a time.
+_BLOCK = 256
+
+
+class Raw(NamedTuple):
+    """Undecoded examples, and how to get at the contents of one.
+
+    Attributes:
+        examples: tf.data.Dataset of (handle string, label int64, seed int64 [2],
+            name string).
+        tf_contents: a handle to the contents of the file, in TensorFlow.
+        contents: the same for a handle as ``bytes``.
+    """
+
+    examples: Any
+    tf_contents: Callable[[Any], Any]
+    contents: Callable[[bytes], bytes]
+
+
+def num_examples(data: Data, split: str) -> int:
+    """Returns the number of images in a split."""
+    if data.source == "folder":
+        return len(folder.listing(data, split).files)
+    return sum(piece.take for piece in _pieces(data, split))
+
+
+def train(
+    data: Data,
+    *,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    process_index: int,
+    process_count: int,
+) -> Raw:
+    """Returns one process's endless training examples, from a step on."""
+    rows = batch_size // process_count
+    if data.source == "folder":
+        first = start_step * batch_size + process_index * rows
+        return _folder_train(data, seed, first, rows, batch_size)
+    pieces = _pieces(data, data.train_split)
+    mine = share(sum(p.take for p in pieces), process_index, process_count)
+    return _tfds_train(data, seed, start_step * rows, _cut(pieces, mine))
+
+
+def evaluate(data: Data, split: str, part: range) -> Raw:
+    """Returns the examples of a split whose places are in ``part``, in order."""
+    if data.source == "folder":
+        return _folder_eval(data, split, part)
+    return _tfds_eval(_cut(_pieces(data, split), part))
+
+
+def share(size: int, process_index: int, process_count: int) -> range:
+    """Returns the places of the examples that a process has; shares differ by 1."""
+    start, stop = ((process_index + i) * size // process_count for i in range(2))
+    return range(start, stop)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Returns a number from 0 to 2^63 - 1 for an epoch of a run."""
+    state = np.random.SeedSequence([_SEED_STREAM, seed, epoch])
+    return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+# Paths, labels int64 [N], and seeds int64 [N, 2] of some files.
+Block = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+# --- Image folders: the handle is a path.
+
+
+def _folder_train(data: Data, seed: int, first: int, rows: int, batch_size: int) -> Raw:
+    files = folder.listing(data, data.train_split)
+
+    def block(i: np.ndarray) -> Block:
+        start = first + int(i) * batch_size
+        numbers = np.arange(start, start + rows, dtype=np.int64)
+        indices, epochs = example_numbers(seed, numbers, len(files.files))
+        return _block(files, indices, [epoch_seed(seed, int(e)) for e in epochs])
+
+    return _folder_raw(block, None)
+
+
+def _folder_eval(data: Data, split: str, part: range) -> Raw:
+    files = folder.listing(data, split)
+
+    def block(i: np.ndarray) -> Block:
+        start = part.start + int(i) * _BLOCK
+        indices = np.arange(start, min(start + _BLOCK, part.stop))
+        return _block(files, indices, [0] * len(indices))
+
+    return _folder_raw(block, -(-len(part) // _BLOCK))
+
+
+def _block(files: folder.Listing, indices: np.ndarray, seeds: list[int]) -> Block:
+    paths = np.asarray([str(files.root / files.files[i]).encode() for i in indices])
+    labels = files.labels[indices].astype(np.int64)
+    return paths, labels, np.stack([np.asarray(seeds, np.int64), indices], axis=1)
+
+
+def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
+    """Makes examples of blocks 0, 1, ... up to ``count``, or for ever."""
+    tf = tfds.engine().tf
+
+    def block_in_graph(i: Any) -> Any:
+        kinds = (tf.string, tf.int64, tf.int64)
+        paths, labels, seeds = tf.numpy_function(block, [i], kinds)
+        paths.set_shape([None])
+        labels.set_shape([None])
+        seeds.set_shape([None, 2])
+        return paths, labels, seeds, paths
+
+    # Not Dataset.from_generator: at the end of the program it complains of Python
+    # being gone.
+    numbers = (
+        tf.data.Dataset.counter() if count is None else tf.data.Dataset.range(count)
+    )
+    return Raw(
+        numbers.map(block_in_graph).unbatch(),
+        tf.io.read_file,
+        lambda path: pathlib.Path(path.decode()).read_bytes(),
+    )
+
+
+# --- TFDS: the handle is the contents, read along with the record.
+
+
+class _Piece(NamedTuple):
+    """A run of records in one file: ``take`` of them from ``skip`` on.
+
+    ``first`` is the number, in the split, of the first of them.
+    """
+
+    file: str
+    skip: int
+    take: int
+    first: int
+
+
+def _pieces(data: Data, split: str) -> list[_Piece]:
+    """Returns the files that a split consists of."""
+    tfds.check_split(tfds.prepared_dir(data), split)
+    builder = tfds.open_builder(data)
+    if builder.info.file_format.value != "tfrecord":
+        raise DataError(
+            f"the files of {data.name!r} are {builder.info.file_format.value}; streams "
+            f"read tfrecord: `tfds build {data.name} --file_format=tfrecord`"
+        )
+    pieces, first = [], 0
+    for part in builder.info.splits[split].file_instructions:
+        take = part.take if part.take >= 0 else part.examples_in_shard - part.skip
+        pieces.append(_Piece(str(part.filename), part.skip, take, first))
+        first += take
+    return pieces
+
+
+def _cut(pieces: list[_Piece], part: range) -> list[_Piece]:
+    """Returns the pieces of the examples whose places are in ``part``."""
+    cut = []
+    for piece in pieces:
+        start = max(part.start, piece.first)
+        stop = min(part.stop, piece.first + piece.take)
+        if start < stop:
+            skip = piece.skip + start - piece.first
+            cut.append(_Piece(piece.file, skip, stop - start, start))
+    return cut
+
+
+def _tfds_train(data: Data, seed: int, first: int, pieces: list[_Piece]) -> Raw:
+    """Returns endless examples of pieces, shuffled anew in every epoch."""
+    tf = tfds.engine().tf
+    size = sum(piece.take for piece in pieces)
+    if size == 0:
+        raise DataError(
+            f"split {data.train_split!r} of {data.name!r} has fewer examples than "
+            "there are processes"
+        )
+    first_epoch, skipped = divmod(first, size)
+
+    def ordered(epoch: np.ndarray) -> tuple[Any, ...]:
+        order = epoch_order(seed, int(epoch), len(pieces))
+        return *_columns([pieces[i] for i in order]), epoch_seed(seed, int(epoch))
+
+    def one_epoch(epoch: Any) -> Any:
+        kinds = (tf.string, tf.int64, tf.int64, tf.int64, tf.int64)
+        *columns, mixing = tf.numpy_function(ordered, [epoch], kinds)
+        for column in columns:
+            column.set_shape([None])
+        mixing.set_shape([])
+        examples = _read(tf, columns, min(_FILES_AT_ONCE, len(pieces)))
+        shuffled = examples.shuffle(
+            data.shuffle_buffer, seed=mixing, reshuffle_each_iteration=False
+        )
+        return shuffled.map(
+            lambda contents, label, number, name: (
+                contents,
+                label,
+                tf.stack([mixing, number]),
+                name,
+            )
+        )
+
+    epochs = tf.data.Dataset.counter(np.int64(first_epoch))
+    return _tfds_raw(epochs.flat_map(one_epoch).skip(skipped))
+
+
+def _tfds_eval(pieces: list[_Piece]) -> Raw:
+    tf = tfds.engine().tf
+    examples = _read(tf, [tf.constant(c) for c in _columns(pieces)], 1)
+    return _tfds_raw(
+        examples.map(
+            lambda contents, label, number, name: (
+                contents,
+                label,
+                tf.stack([tf.zeros_like(number), number]),
+                name,
+            )
+        )
+    )
+
+
+def _columns(pieces: list[_Piece]) -> tuple[np.ndarray, ...]:
+    """Returns files, and skip, take and first as int64, for TensorFlow."""
+    return (
+        np.asarray([piece.file.encode() for piece in pieces], np.bytes_),
+        *(np.asarray([p[i] for p in pieces], np.int64) for i in range(1, 4)),
+    )
+
+
+def _read(tf: Any, columns: list[Any], at_once: int) -> Any:
+    """Returns (contents, label, number, name) of the records of pieces, by turns."""
+    wanted = {
+        "image": tf.io.FixedLenFeature([], tf.string),
+        "label": tf.io.FixedLenFeature([], tf.int64),
+    }
+
+    def records(file: Any, skip: Any, take: Any, first: Any) -> Any:
+        def parsed(number: Any, record: Any) -> Any:
+            example = tf.io.parse_single_example(record, wanted)
+            place = tf.strings.as_string(skip + number - first)
+            name = tf.strings.join([file, place], "__")
+            return example["image"], example["label"], number, name
+
+        found = tf.data.TFRecordDataset(file).skip(skip).take(take)
+        return found.enumerate(first).map(parsed)
+
+    return tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
+        records,
+        cycle_length=at_once,
+        block_length=_EXAMPLES_AT_ONCE,
+        num_parallel_calls=at_once,
+        deterministic=True,
+    )
+
+
+def _tfds_raw(examples: Any) -> Raw:
+    return Raw(examples, lambda contents: contents, lambda contents: contents)

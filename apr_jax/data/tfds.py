@@ -1,0 +1,250 @@
+"""Sets of TensorFlow Datasets: any with an image and a label.
+
+A prepared set is found and fingerprinted by its files, without TensorFlow; only
+reading (and downloading) imports it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import socket
+import types
+import urllib.parse
+import urllib.request
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+
+from apr_jax.config import Data
+from apr_jax.data import cache
+from apr_jax.data import images as images_lib
+from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.cache import Entry
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_INFO = "dataset_info.json"
+_CONNECT_SECONDS = 5.0
+
+
+class Engine(NamedTuple):
+    """The modules ``tensorflow`` and ``tensorflow_datasets``."""
+
+    tf: types.ModuleType
+    tfds: types.ModuleType
+
+
+def engine() -> Engine:
+    """Imports TensorFlow for reading data on the CPU; it leaves GPUs to JAX."""
+    # TensorFlow's notes on its own start are no concern of who trains with JAX. The
+    # second is about oneDNN, and goes away with it; nothing here needs it.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    # A RuntimeError: the program has used TensorFlow before, and has chosen.
+    with contextlib.suppress(RuntimeError):
+        tf.config.set_visible_devices([], "GPU")
+    return Engine(tf, tfds)
+
+
+def fingerprint(data: Data, split: str) -> dict[str, Any]:
+    """Returns what the contents of a split depend on, as JSON values.
+
+    A set that isn't there is downloaded first.
+    """
+    root = prepared_dir(data)
+    check_split(root, split)
+    described = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.iterdir())
+        if path.name.endswith((".json", ".labels.txt"))
+    }
+    records = {p.name: p.stat().length for p in sorted(root.iterdir())}
+    return {"set": f"{data.name} {root.name}", "files": described, "records": records}
+
+
+def read(data: Data, split: str) -> Entry:
+    """Decodes a split. Images of other sizes are resized and cropped.
+
+    As for image folders, the shorter side becomes ``data.eval_resize`` or, where that
+    is 0, ``data.image_size`` pixels; then the centre is cut out.
+
+    Raises:
+        DataError: the set has no images and labels of the right kind.
+    """
+    tfds = engine().tfds
+    builder = open_builder(data)
+    size, shorter = data.image_size, data.eval_resize or data.image_size
+    wanted = tfds.decode.PartialDecoding({"image": True, "label": True})
+    examples = builder.as_dataset(
+        split=split,
+        decoders=wanted,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    images, labels = [], []
+    if None not in builder.info.features["image"].shape:
+        examples = examples.batch(512)
+    else:
+        examples = examples.batch(1)
+    for example in tfds.as_numpy(examples.prefetch(2)):
+        pixels = images_lib.three_channels(example["image"])
+        if pixels.shape[1:3] != (size, size):
+            pixels = np.stack([images_lib.fit(p, size, shorter) for p in pixels])
+        images.append(pixels)
+        labels.append(example["label"].astype(np.int32))
+    if not labels:
+        raise DataError(f"split {split!r} of {data.name!r} has no examples")
+    split_arrays = ArraySplit(np.concatenate(images), np.concatenate(labels))
+    return Entry(split_arrays, class_names(builder))
+
+
+def open_builder(data: Data) -> Any:
+    """Returns the TFDS builder of a prepared set, after checking its features.
+
+    Raises:
+        DataError: the set isn't there, or has no images and labels.
+    """
+    root = prepared_dir(data)
+    builder = engine().tfds.builder_from_directory(os.fspath(root))
+    features = builder.info.features
+    listed = ", ".join(features)
+    for field in ("image", "label"):
+        if field not in features:
+            raise DataError(f"the set {data.name!r} has no {field!r}; it has {listed}")
+    image, label = features["image"], features["label"]
+    if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] == 4:
+        raise DataError(
+            f"images of {data.name!r} are {image.np_dtype} {image.shape}; wanted are "
+            "uint8 [H, W, 3] or [H, W, 1]"
+        )
+    if getattr(label, "names", None) is None:
+        raise DataError(f"labels of {data.name!r} are {label!r}, and no class labels")
+    return builder
+
+
+def class_names(builder: Any) -> tuple[str, ...]:
+    """Returns the names of the classes of a set, in the order of the labels."""
+    return tuple(builder.info.features["label"].names)
+
+
+def prepared_dir(data: Data) -> epath.Path:
+    """Returns the folder of a prepared set; downloads the set if there is none.
+
+    Raises:
+        DataError: it isn't there and can't be downloaded, or the name is ambiguous.
+    """
+    if not data.name:
+        raise DataError("data.name is empty; for data.source 'tfds' it names the set")
+    found = _find(_root(data), data.name)
+    if found is None:
+        lock = re.sub(r"\W+", "_", f"{_root(data)}_{data.name}")
+        with cache.locked(cache.folder(data.cache_dir) / f"download_{lock}"):
+            # Another process may have downloaded it while this one waited.
+            found = _find(_root(data), data.name)
+            if found is None:
+                _download(data)
+                found = _find(_root(data), data.name)
+    if found is None:
+        raise DataError(_how_to_get(data, "downloading it left no prepared set"))
+    return found
+
+
+def check_split(root: epath.Path, split: str) -> None:
+    """Raises DataError, listing the choices, if a prepared set lacks a split."""
+    info = json.loads((root / _INFO).read_text())
+    there = [s["name"] for s in info.get("splits", [])]
+    for part in split.split("+"):
+        if part.split("[")[0] not in there:
+            raise DataError(
+                f"no split {split!r} in {root}; choose from {', '.join(there)}, or a "
+                "part such as 'train[:90%]'"
+            )
+
+
+def _root(data: Data) -> epath.Path:
+    default = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return epath.Path(data.data_dir or default).expanduser()
+
+
+def _find(root: epath.Path, name: str) -> epath.Path | None:
+    """Returns the newest prepared version of a set, NAME[/CONFIG][:VERSION]."""
+    path, _, version = name.partition(":")
+    folder = root / path
+    if not folder.is_dir():
+        return None
+    prepared = [p for p in folder.iterdir() if (p / _INFO).exists()]
+    prepared = [p for p in prepared if _VERSION.fullmatch(p.name)]
+    if version:
+        prepared = [p for p in prepared if p.name == version]
+    if prepared:
+        return max(prepared, key=lambda p: [int(n) for n in p.name.split(".")])
+    # TFDS would silently take the first configuration: for cifar10_corrupted that
+    # is brightness at severity 1.
+    configs = sorted(p.name for p in folder.iterdir() if any(p.glob(f"*/{_INFO}")))
+    if configs and "/" not in path:
+        listed = ", ".join(f"{path}/{c}" for c in configs)
+        raise DataError(f"{path!r} has several configurations: data.name is {listed}")
+    return None
+
+
+def _download(data: Data) -> None:
+    """Downloads and prepares a set, or raises DataError that says how to."""
+    tfds = engine().tfds
+    try:
+        builder = tfds.builder(data.name, data_dir=os.fspath(_root(data)))
+    except tfds.core.registered.DatasetNotFoundError:
+        local = _root(data).iterdir() if _root(data).is_dir() else ()
+        there = ", ".join(sorted(p.name for p in local if p.is_dir())) or "nothing"
+        raise DataError(
+            f"data.name is {data.name!r}, and there is no such set in TensorFlow "
+            f"Datasets; data.data_dir {os.fspath(_root(data))!r} has {there}"
+        ) from None
+    except Exception as error:
+        raise DataError(_how_to_get(data, str(error))) from error
+    if (host := _unreachable_host(builder)) is not None:
+        raise DataError(_how_to_get(data, f"{host} can't be reached from here"))
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # of requests, of TFDS, of the file system
+        raise DataError(_how_to_get(data, str(error))) from error
+
+
+def _unreachable_host(builder: Any) -> str | None:
+    """Returns the host of the set's files if it can't be reached, else None.
+
+    TFDS itself tries for minutes before it gives up.
+    """
+    if urllib.request.getproxies():
+        return None
+    hosts = (urllib.parse.urlsplit(url).hostname for url in builder.url_infos)
+    host = next((h for h in hosts if h), None)
+    if host is None:
+        return None
+    try:
+        socket.create_connection((host, 443), timeout=_CONNECT_SECONDS).close()
+    except OSError:
+        return host
+    return None
+
+
+def _how_to_get(data: Data, problem: str) -> str:
+    root = os.fspath(_root(data))
+    name, _, version = data.name.partition(":")
+    looked = f"{root}/{name}/{version or '<version>'}/{_INFO}"
+    text = (
+        f"the set {data.name!r} is not there: data.data_dir is {data.data_dir!r}, "
+        f"looked for {looked}; {problem.strip().splitlines()[0]}. To get it, run "
+        f"`tfds build {data.name} --data_dir={root}` where there is a network, copy "
+        f"{root}/{name} here if need be, and set data.data_dir"
+    )
+    if name.startswith("imagenet2012"):
+        text += (
+            ". ImageNet must be downloaded by hand first: put ILSVRC2012_img_train.tar "
+            f"and ILSVRC2012_img_val.tar into {root}/downloads/manual"
+        )
+    return text
