@@ -1,0 +1,213 @@
+"""Devices and processes: the only place that knows how many there are.
+
+A ``Layout`` says which devices work together. Functions written for one device are
+mapped over them with ``jax.pmap``; what is the same everywhere is replicated, what
+belongs to the batch is split along its first axis. One process drives all of its
+devices; several processes find each other through ``jax.distributed``.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from apr_jax import config as config_lib
+
+AXIS = "devices"
+
+# XLA's pool has one thread for each declared CPU device. With as many devices in use
+# as declared, the threads that wait in a collective can leave none for the work they
+# wait for, so more are declared than are used.
+_SPARE_CPU_DEVICES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The devices of a run, in the order in which they share a batch."""
+
+    devices: tuple[jax.Device, ...]  # of all processes
+
+    @property
+    def count(self) -> int:
+        """Devices over all processes."""
+        return len(self.devices)
+
+    @property
+    def local(self) -> tuple[jax.Device, ...]:
+        """This process's devices."""
+        here = jax.process_index()
+        return tuple(d for d in self.devices if d.process_index == here)
+
+    @property
+    def platform(self) -> str:
+        """ "cpu", "gpu" or "tpu"."""
+        return self.devices[0].platform
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether the devices are something else than processor cores."""
+        return self.platform != "cpu"
+
+    def describe(self) -> str:
+        """Returns a phrase such as "2 x NVIDIA H100 (2 processes)"."""
+        kind = self.devices[0].device_kind
+        processes = jax.process_count()
+        several = f" ({processes} processes)" if processes > 1 else ""
+        return f"{self.count} x {kind}{several}"
+
+
+def declare_cpu_devices(count: int) -> None:
+    """Makes at least ``count`` CPU devices available; before JAX starts only."""
+    if count > 1:
+        jax.config.update("jax_num_cpu_devices", count + _SPARE_CPU_DEVICES)
+
+
+def start_processes(
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the processes of a run; a TPU pod and Slurm need no arguments.
+
+    Args:
+        coordinator: "host:port" of the first process.
+        process_count: how many there are.
+        process_id: which one this is, from 0.
+    """
+    jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+def make_layout(requested: int) -> Layout:
+    """Returns the devices to work on.
+
+    Args:
+        requested: how many, over all processes. 0 means every accelerator, or on a
+            CPU one device for each process.
+
+    Raises:
+        ConfigError: there are fewer devices, or the processes can't have equally
+            many.
+    """
+    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+    processes = jax.process_count()
+    if requested == 0:
+        on_cpu = devices[0].platform == "cpu"
+        requested = processes if on_cpu else len(devices)
+    if requested > len(devices) or requested % processes:
+        raise config_lib.ConfigError(
+            f"train.devices is {requested}; there are {len(devices)} devices in "
+            f"{processes} process(es), and each process must have equally many"
+        )
+    each = requested // processes
+    chosen: list[jax.Device] = []
+    for process in range(processes):
+        chosen += [d for d in devices if d.process_index == process][:each]
+    return Layout(tuple(chosen))
+
+
+def check_batch(field: str, batch_size: int, layout: Layout) -> None:
+    """Raises ConfigError unless the devices can share the batch equally."""
+    if batch_size % layout.count:
+        below = batch_size - batch_size % layout.count
+        near = [str(n) for n in (below, below + layout.count) if n]
+        raise config_lib.ConfigError(
+            f"{field} is {batch_size}, which {layout.count} devices can't share "
+            f"equally; use a multiple such as {' or '.join(near)}"
+        )
+
+
+def map_devices(
+    function: Callable[..., Any],
+    layout: Layout,
+    *,
+    in_axes: Any = 0,
+    donate: tuple[int, ...] = (),
+) -> Callable[..., Any]:
+    """Maps a per-device function with axis ``AXIS`` over the layout's devices.
+
+    Mapped arguments and results carry a leading axis of this process's devices.
+    ``donate`` names arguments whose memory the results may take.
+    """
+    return jax.pmap(
+        function,
+        axis_name=AXIS,
+        in_axes=in_axes,
+        devices=layout.devices,
+        donate_argnums=donate,
+    )
+
+
+def replicate(tree: Any, layout: Layout) -> Any:
+    """Puts a copy of every leaf on each local device, along a new leading axis."""
+    copy = map_devices(lambda _, leaf: leaf, layout, in_axes=(0, None))
+    return copy(np.zeros(len(layout.local), np.int8), tree)
+
+
+def first_copy(tree: Any) -> Any:
+    """Returns the first device's part of a replicated tree, as NumPy arrays.
+
+    Slicing a replicated leaf would compile a gather for each shape; reading the
+    first shard's memory doesn't.
+    """
+
+    def read(leaf: jax.Array) -> np.ndarray:
+        shards = sorted(leaf.addressable_shards, key=lambda s: s.device.id)
+        return np.asarray(shards[0].data)[0]
+
+    return jax.tree.map(read, tree)
+
+
+def split_batch(tree: Any, layout: Layout, axis: int = 0) -> Any:
+    """Shares this process's part of a batch out to its devices.
+
+    Leaves [..., B, ...] become [D, ..., B / D, ...]: ``axis`` is divided into D
+    equal runs and the new axis of local devices comes first.
+    """
+    count = len(layout.local)
+
+    def share(leaf: np.ndarray) -> np.ndarray:
+        return np.stack(np.split(np.asarray(leaf), count, axis=axis))
+
+    return jax.tree.map(share, tree)
+
+
+def local_rows(batch_size: int, layout: Layout) -> slice:
+    """Returns which rows of a global batch belong to this process."""
+    each = batch_size // layout.count * len(layout.local)
+    start = each * jax.process_index()
+    return slice(start, start + each)
+
+
+def is_primary() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def make_gather(
+    function: Callable[..., Any], layout: Layout
+) -> Callable[[Any, Any], Any]:
+    """Maps ``function(variables, batch)`` and gathers its results from all devices.
+
+    Returns a function of (replicated variables, batch split by ``split_batch``) that
+    gives NumPy arrays of the whole global batch, in order, on every process.
+    """
+    several = jax.process_count() > 1
+
+    def run(variables: Any, batch: Any) -> Any:
+        result = function(variables, batch)
+        # One process reads its own devices; that needs no collective.
+        return jax.lax.all_gather(result, AXIS, tiled=True) if several else result
+
+    mapped = map_devices(run, layout)
+
+    def gather(variables: Any, batch: Any) -> Any:
+        result = mapped(variables, batch)
+        if several:
+            return first_copy(result)
+        return jax.tree.map(
+            lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), result
+        )
+
+    return gather

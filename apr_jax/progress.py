@@ -1,0 +1,156 @@
+"""What a run says while it works: a progress bar, a curve, an early stop on NaN."""
+
+import collections
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.progress
+
+from apr_jax import curves, optim, parallel
+
+_WIDTH = 110  # characters, of output that goes to a file
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def _console() -> rich.console.Console:
+    """Standard error; wide enough for the bar where it isn't a terminal."""
+    return rich.console.Console(
+        stderr=True, width=None if sys.stderr.isatty() else _WIDTH
+    )
+
+
+def make_bar(*columns: str, disable: bool = False) -> rich.progress.Progress:
+    """Returns a progress bar on standard error; ``columns`` are rich's templates."""
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(bar_width=20),
+        rich.progress.TaskProgressColumn(),
+        *(rich.progress.TextColumn(c) for c in columns),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("left"),
+        rich.progress.TimeRemainingColumn(),
+        console=_console(),
+        refresh_per_second=2,
+        disable=disable,
+    )
+
+
+def say(text: str) -> None:
+    """Prints a line for the user on standard error, from the first process only."""
+    if parallel.is_primary():
+        _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Meter:
+    """Follows the metrics of a run, one call behind the devices.
+
+    Reading a result waits for it; reading each only when the next call is under way
+    keeps the devices busy. ``flush`` reads what is left.
+    """
+
+    def __init__(
+        self,
+        *,
+        first: int,
+        total: int,
+        batch_size: int,
+        epoch_steps: float,
+        log_every: int,
+        rate: optim.Schedule,
+        curve: curves.CurveWriter | None,
+        started: float,
+        quiet: bool,
+    ) -> None:
+        """Starts at step ``first`` of ``total``; ``started`` is in monotonic time."""
+        self._batch_size = batch_size
+        self._epoch_steps = epoch_steps
+        self._log_every = log_every
+        self._rate = rate
+        self._curve = curve
+        self._started = started
+        self._pending: collections.deque[tuple[int, Any]] = collections.deque()
+        self._window: list[tuple[float, float]] = []
+        self._window_start = time.monotonic()
+        self.seconds_to_first_step: float | None = None
+        self._bar = make_bar("{task.fields[said]}", disable=quiet)
+        self._task = self._bar.add_task(
+            "compiling", total=total, completed=first, said=""
+        )
+
+    def __enter__(self) -> "Meter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def add(self, step: int, metrics: Any) -> None:
+        """Takes the metrics of a call that began at ``step``; reads the one before."""
+        self._pending.append((step, metrics))
+        while len(self._pending) > 1:
+            self._read(*self._pending.popleft())
+
+    def flush(self) -> None:
+        """Waits for every call so far and reads its metrics."""
+        while self._pending:
+            self._read(*self._pending.popleft())
+
+    def _read(self, step: int, metrics: Any) -> None:
+        """Reads the metrics of one call.
+
+        Raises:
+            Diverged: a loss is not finite; the message says at which step.
+        """
+        values = parallel.first_copy(metrics)
+        if self.seconds_to_first_step is None:
+            self.seconds_to_first_step = time.monotonic() - self._started
+            self._window_start = time.monotonic()
+        pairs = zip(values["loss"], values["accuracy"], strict=True)
+        for offset, (loss, accuracy) in enumerate(pairs):
+            if not np.isfinite(loss):
+                raise Diverged(f"the loss is {loss} at step {step + offset}")
+            self._window.append((float(loss), float(accuracy)))
+            done = step + offset + 1
+            if done % self._log_every == 0:
+                self._point(done)
+        self._show(step + len(values["loss"]))
+
+    def _speed(self) -> float:
+        """Images a second since the last point."""
+        elapsed = max(time.monotonic() - self._window_start, 1e-9)
+        return len(self._window) * self._batch_size / elapsed
+
+    def _point(self, done: int) -> None:
+        """Adds a point to the curve: means since the point before."""
+        loss, accuracy = np.mean(self._window, axis=0)
+        if self._curve is not None:
+            self._curve.write(
+                curves.CurveRow(
+                    step=done,
+                    epoch=done / self._epoch_steps,
+                    loss=float(loss),
+                    accuracy=float(accuracy),
+                    learning_rate=float(self._rate(done - 1)),
+                    images_per_second=self._speed(),
+                    time=time.time(),
+                )
+            )
+        self._window = []
+        self._window_start = time.monotonic()
+
+    def _show(self, done: int) -> None:
+        epoch = f"epoch {done / self._epoch_steps:.1f}"
+        self._bar.update(self._task, completed=done, description=epoch)
+        if self._window:
+            loss, accuracy = np.mean(self._window, axis=0)
+            said = (
+                f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  "
+                f"{self._speed():,.0f} images/s"
+            )
+            self._bar.update(self._task, said=said)

@@ -1,0 +1,327 @@
+"""The training step and prediction, written for one device with a named axis.
+
+Everything random is a function of (seed, step, position in the global batch), so a
+resumed run, or one on another number of devices, draws the same numbers.
+
+Source: Chen et al., ICCV 2021, section 4, and the released training loop: the
+network sees the clean images and the recombined ones in one batch of twice the
+size, and the loss is the sum of the two cross-entropies.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+
+from apr_jax import augment, models
+from apr_jax import config as config_lib
+
+Variables = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run carries from one step to the next."""
+
+    step: jax.Array  # int32, steps done
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """What ``model.apply`` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+TrainStep = Callable[
+    [TrainState, jax.Array, jax.Array, jax.Array, jax.Array],
+    tuple[TrainState, Metrics],
+]
+
+
+def make_model(
+    config: config_lib.Config, *, num_classes: int, sync_axis: str | None = None
+) -> nn.Module:
+    """Returns the network of a configuration.
+
+    With ``sync_axis`` BatchNorm shares its statistics over that mapped axis.
+    """
+    return models.build(
+        config.model.name,
+        num_classes=num_classes,
+        dtype=jnp.dtype(config.model.dtype),
+        sync_axis=sync_axis,
+    )
+
+
+def init_state(
+    key: jax.Array,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+) -> TrainState:
+    """Returns the state before the first step; ``image_shape`` is (H, W, C)."""
+
+    def init(key: jax.Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+        params = variables["params"]
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(params),
+        )
+
+    return jax.jit(init)(key)
+
+
+def to_pixels(images: jax.Array) -> jax.Array:
+    """Returns uint8 grey levels as float32 pixels in [0, 1]; floats unchanged."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255.0
+    return images
+
+
+def normalise(pixels: jax.Array, data: config_lib.Data) -> jax.Array:
+    """Returns (pixels - mean) / std, per channel; pixels [..., C] in [0, 1]."""
+    shape = (1,) * (pixels.ndim - 1) + (len(data.mean),)
+    mean = jnp.asarray(data.mean, pixels.dtype).reshape(shape)
+    std = jnp.asarray(data.std, pixels.dtype).reshape(shape)
+    return (pixels - mean) / std
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the mean cross-entropy of logits [N, K] and integer labels [N]."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
+def augment_images(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    settings: config_lib.Augment,
+) -> jax.Array:
+    """APR-S, crop and flip, in the order of the paper's code.
+
+    Args:
+        key: the step's key; image i draws from it and ``positions[i]`` alone.
+        images: uint8 [B, H, W, C].
+        positions: int32 [B], places in the global batch.
+        settings: which method, and its numbers.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    single_keys, crop_keys, flip_keys = jnp.unstack(
+        jax.vmap(lambda k: jax.random.split(k, 3))(keys), axis=1
+    )
+    if augment.get_method(settings.method).single:
+        images = augment.apr_single(
+            single_keys,
+            images,
+            prob=settings.single_prob,
+            level=settings.single_level,
+            ops=settings.single_ops,
+            axes=settings.axes,
+            overflow=settings.single_overflow,
+        )
+    if settings.crop_pad:
+        images = augment.random_crop(
+            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
+        )
+    if settings.flip:
+        images = augment.random_flip(flip_keys, images)
+    return images
+
+
+def mix_images(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    settings: config_lib.Augment,
+    axis_name: str | None,
+) -> jax.Array:
+    """APR-P: pixels in [0, 1] of uint8 images, amplitudes from other images.
+
+    With ``pair_donors`` "global" the amplitudes come from the whole batch, whatever
+    the number of devices; with "device" from the images on the same device.
+    """
+    # The coin is the batch's, the same on every device; the donors are drawn apart.
+    coin_key, donor_key = jax.random.split(key)
+    donors = images
+    shared_donors = settings.pair_donors == "global"
+    if axis_name is not None and shared_donors:
+        donors = jax.lax.all_gather(images, axis_name, tiled=True)
+    elif axis_name is not None:
+        donor_key = jax.random.fold_in(donor_key, jax.lax.axis_index(axis_name))
+    order = jax.random.permutation(donor_key, len(donors))
+    return augment.apr_pair(
+        coin_key,
+        to_pixels(images),
+        donors=to_pixels(donors),
+        donor_index=order[positions] if shared_donors else order,
+        prob=settings.pair_prob,
+        per=settings.pair_per,
+        axes=settings.axes,
+        clip=settings.pair_clip,
+    )
+
+
+def mean_over(tree: Any, axis_name: str | None, *, fuse: bool) -> Any:
+    """Returns the mean of a float tree over the devices of ``axis_name``.
+
+    ``fuse`` makes one collective of all leaves: on a CPU each one is a point where
+    the devices of one process wait for each other.
+    """
+    if axis_name is None:
+        return tree
+    if not fuse:
+        return jax.lax.pmean(tree, axis_name)
+    flat, unravel = jax.flatten_util.ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, axis_name))
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: config_lib.Config,
+    *,
+    axis_name: str | None = None,
+    fuse: bool = False,
+) -> TrainStep:
+    """Returns the step ``(state, images, labels, positions, key) -> (state, metrics)``.
+
+    The step takes this device's share of the batch: uint8 images [B, H, W, C], int
+    labels [B], and their int32 positions [B] in the global batch. ``key`` is the
+    run's and stays the same. Metrics are float32 scalars, means over all devices:
+    "loss" (the sum that is minimised) and "accuracy" (of the clean half).
+
+    Args:
+        model: built with ``sync_axis=axis_name`` if statistics are to be shared.
+        optimizer: from ``apr_jax.optim``.
+        config: its ``augment`` and ``data`` parts are used.
+        axis_name: of the mapped axis; None on a single unmapped device.
+        fuse: see ``mean_over``.
+    """
+    settings = config.augment
+    pair = augment.get_method(settings.method).pair
+
+    def train_step(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        image_key, pair_key, dropout_key = jax.random.split(
+            jax.random.fold_in(key, state.step), 3
+        )
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        clean = augment_images(image_key, images, positions, settings)
+        pixels = to_pixels(clean)
+        if pair:
+            mixed = mix_images(pair_key, clean, positions, settings, axis_name)
+            pixels = jnp.concatenate([pixels, mixed])
+
+        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            logits, updates = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                normalise(pixels, config.data),
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            halves = jnp.split(logits, 2) if pair else [logits]
+            loss = jnp.stack([cross_entropy(half, labels) for half in halves]).sum()
+            return loss, (halves[0], updates.get("batch_stats", {}))
+
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params)
+        correct = (logits.argmax(-1) == labels).astype(jnp.float32)
+        metrics = {"loss": loss, "accuracy": correct.mean()}
+        # Running statistics are linear in the batch's, so their mean over devices
+        # is that of the whole history, and the state is the same everywhere.
+        grads, batch_stats, metrics = mean_over(
+            (grads, batch_stats, metrics), axis_name, fuse=fuse
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]:
+    """Returns ``steps`` training steps over images that lie on the device.
+
+    The function takes (state, images uint8 [N, H, W, C], labels [N], indices
+    int32 [steps, B], positions [B], key) and returns the state and the metrics with
+    a leading axis of ``steps``. More than one step is a ``lax.scan``, which suits an
+    accelerator; on a CPU convolutions in a loop lose their fast kernels.
+    """
+
+    def run(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        indices: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Metrics]:
+            return train_step(state, images[index], labels[index], positions, key)
+
+        if steps == 1:
+            state, metrics = body(state, indices[0])
+            return state, jax.tree.map(lambda m: m[None], metrics)
+        return jax.lax.scan(body, state, indices)
+
+    return run
+
+
+def make_streamed_step(train_step: TrainStep) -> TrainStep:
+    """Returns one training step whose metrics have a leading axis of one step."""
+
+    def run(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        state, metrics = train_step(state, images, labels, positions, key)
+        return state, jax.tree.map(lambda m: m[None], metrics)
+
+    return run
+
+
+def make_predict(model: nn.Module, data: config_lib.Data) -> Callable[..., Any]:
+    """Returns ``(variables, images) -> (logits, features)``.
+
+    Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
+    inside, logits [B, K] and penultimate features [B, F] are float32.
+    """
+
+    def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        inputs = normalise(to_pixels(images), data)
+        outputs: Any = model.apply(variables, inputs, train=False, capture=True)
+        logits, features = outputs
+        return logits.astype(jnp.float32), features.astype(jnp.float32)
+
+    return predict

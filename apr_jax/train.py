@@ -1,0 +1,341 @@
+"""Trains a network: data -> step -> checkpoint, and goes on where it stopped.
+
+``train`` can be killed at any moment. Started again in the same work directory it
+takes up the newest good checkpoint and ends with the same bits as a run that was
+never stopped, on the same devices.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from apr_jax import augment, checkpoint, curves, data, models, optim, parallel, rundir
+from apr_jax import config as config_lib
+from apr_jax import step as step_lib
+from apr_jax.data import imagenet
+from apr_jax.interrupt import StopSignal
+from apr_jax.progress import Diverged, Meter, say
+
+# On an accelerator so many steps at most go into one call: enough to hide the
+# host's work, few enough to answer a signal within a second or two.
+_MAX_STEPS_PER_CALL = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do, resolved before any long work starts."""
+
+    config: config_lib.Config
+    run: rundir.RunDir
+    layout: parallel.Layout
+    class_names: tuple[str, ...]
+    train_size: int
+    resident: data.DataSet | None  # None: the images are streamed
+    model: nn.Module
+
+    @property
+    def epoch_steps(self) -> float:
+        """Steps an epoch takes; not necessarily a whole number."""
+        return self.train_size / self.config.train.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return max(1, round(self.config.optim.epochs * self.epoch_steps))
+
+    @property
+    def steps_per_call(self) -> int:
+        """Steps between two looks of the host."""
+        asked = self.config.train.steps_per_call
+        if self.resident is None:
+            return 1
+        if asked:
+            return asked
+        if not self.layout.accelerated:
+            return 1
+        return max(
+            k for k in range(1, _MAX_STEPS_PER_CALL + 1) if self.total_steps % k == 0
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Where a call of ``train`` ended."""
+
+    step: int
+    stopped_by: str | None  # name of the signal that ended it before the last step
+    state: step_lib.TrainState  # NumPy arrays
+    seconds_to_first_step: float | None  # None: there was no step left to do
+
+
+def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
+    """Checks everything that can be checked and loads the data.
+
+    Raises:
+        ConfigError: a field can't be used; the message names it, its value and the
+            choices. Names, sizes and the work directory are checked before data are
+            read.
+        DataError: the data aren't there or can't be used.
+    """
+    config_lib.check(config)
+    _check_names(config)
+    layout = parallel.make_layout(config.train.devices)
+    parallel.check_batch("train.batch_size", config.train.batch_size, layout)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    run = rundir.prepare(workdir, config, write=parallel.is_primary())
+    if config.data.streaming:
+        resident, names = None, imagenet.class_names(config.data)
+        size = imagenet.num_examples(config.data, config.data.train_split)
+    else:
+        resident = data.load(config.data)
+        names = tuple(resident.class_names)
+        size = len(resident.splits[config.data.train_split].labels)
+    if config.train.batch_size > size:
+        raise config_lib.ConfigError(
+            f"train.batch_size is {config.train.batch_size}; there are only {size} "
+            f"images in data.train_split {config.data.train_split!r}"
+        )
+    if parallel.is_primary():
+        rundir.write_class_names(run, names)
+    return Plan(
+        config=config,
+        run=run,
+        layout=layout,
+        class_names=names,
+        train_size=size,
+        resident=resident,
+        model=step_lib.make_model(
+            config,
+            num_classes=len(names),
+            sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
+        ),
+    )
+
+
+def _check_names(config: config_lib.Config) -> None:
+    """Raises ConfigError unless method and model exist and fit the images."""
+    size = config.data.image_size
+    try:
+        field = "augment.method"
+        augment.get_method(config.augment.method)
+        field = "model.name"
+        models.minimum_size(config.model.name)
+        field = "data.image_size"
+        models.check_image_size(config.model.name, size, size)
+    except ValueError as error:
+        raise config_lib.ConfigError(f"{field}: {error}") from error
+
+
+def initial_state(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:
+    """Returns the state before the first step, as NumPy arrays, and the schedule."""
+    state, rate = _init(plan)
+    return jax.tree.map(np.asarray, state), rate
+
+
+def _init(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:
+    rate = optim.schedule(plan.config.optim, plan.epoch_steps)
+    size = plan.config.data.image_size
+    state = step_lib.init_state(
+        jax.random.key(plan.config.seed),
+        plan.model,
+        optim.sgd(plan.config.optim, rate),
+        (size, size, len(plan.config.data.mean)),
+    )
+    return state, rate
+
+
+def parameter_count(plan: Plan) -> int:
+    """Returns how many numbers the network learns."""
+    state = jax.eval_shape(lambda: _init(plan)[0])
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def example_images(plan: Plan, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns ``count`` training images, uint8 [N, H, W, C], and their labels.
+
+    They are the first of different classes, as far as there are so many.
+    """
+    config = plan.config
+    if plan.resident is not None:
+        split = plan.resident.splits[config.data.train_split]
+        labels = np.asarray(split.labels)
+        order = np.unique(labels, return_index=True)[1]
+        chosen = np.resize(order, count)
+        return np.asarray(split.images[chosen]), labels[chosen]
+    batch = next(_stream(plan, 0))
+    return batch.image[:count], batch.label[:count]
+
+
+def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Trained:
+    """Trains from the newest checkpoint, or the start, to the end.
+
+    A SIGTERM or SIGINT ends it after the call under way, with the state saved.
+
+    Args:
+        plan: from ``plan``.
+        until: stop after this step, with the state saved, if it comes before the end.
+        quiet: no progress bar.
+
+    Raises:
+        Diverged: the loss is not finite; the last good checkpoint stays.
+        CheckpointError: a state could not be saved, or none can be read.
+    """
+    started = time.monotonic()
+    config, total = plan.config, plan.total_steps
+    state, rate = initial_state(plan)
+    saved = checkpoint.Checkpoints(plan.run.checkpoints, keep=config.checkpoint.keep)
+    found = saved.restore(state)
+    if found is not None:
+        state = found[1]
+        say(f"going on from the checkpoint of step {found[0]:,} of {total:,}")
+    first = done = int(state.step)
+    writer = None
+    if parallel.is_primary():
+        writer = curves.curve_writer(
+            plan.run.root, resume_step=first, tensorboard=config.train.tensorboard
+        )
+    meter = Meter(
+        first=first,
+        total=total,
+        batch_size=config.train.batch_size,
+        epoch_steps=plan.epoch_steps,
+        log_every=config.train.log_every,
+        rate=rate,
+        curve=writer,
+        started=started,
+        quiet=quiet or not parallel.is_primary(),
+    )
+    make = _streamed if plan.resident is None else _resident
+    advance = make(plan, rate, first)
+    last = total if until is None else min(until, total)
+    stopped_by = None
+    try:
+        with StopSignal() as signal, writer or contextlib.nullcontext(), meter:
+            on_devices = parallel.replicate(state, plan.layout)
+            while done < last and stopped_by is None:
+                count = min(plan.steps_per_call, last - done)
+                on_devices, metrics = advance(on_devices, done, count)
+                meter.add(done, metrics)
+                before, done = done, done + count
+                stopped_by = _stop_requested(saved, done, signal)
+                every = config.checkpoint.every_steps
+                if stopped_by or done == last or done // every > before // every:
+                    meter.flush()  # so that no state after a bad loss is saved
+                    state = parallel.first_copy(on_devices)
+                    saved.save(done, state)
+    except Diverged as error:
+        saved.close()
+        raise Diverged(f"{error}; {_last_good(saved)}") from None
+    saved.close()
+    return Trained(
+        step=done,
+        stopped_by=stopped_by if done < total else None,
+        state=state,
+        seconds_to_first_step=meter.seconds_to_first_step,
+    )
+
+
+def _last_good(saved: checkpoint.Checkpoints) -> str:
+    """Says which checkpoint a diverged run leaves behind."""
+    if not saved.steps:
+        return "there is no checkpoint yet. A lower optim.learning_rate may help"
+    return (
+        f"the last good checkpoint, of step {saved.steps[-1]}, is kept. "
+        "A lower optim.learning_rate may help"
+    )
+
+
+def _stop_requested(
+    saved: checkpoint.Checkpoints, step: int, signal: StopSignal
+) -> str | None:
+    """Returns the signal that ends the run after ``step``, the same on each process."""
+    if jax.process_count() > 1:
+        return "SIGTERM" if saved.reached_preemption(step) else None
+    return signal.name
+
+
+Advance = Callable[[Any, int, int], tuple[Any, Any]]
+
+
+def _make_step(plan: Plan, rate: optim.Schedule) -> step_lib.TrainStep:
+    return step_lib.make_train_step(
+        plan.model,
+        optim.sgd(plan.config.optim, rate),
+        plan.config,
+        axis_name=parallel.AXIS,
+        fuse=not plan.layout.accelerated,
+    )
+
+
+def _constants(plan: Plan) -> tuple[Any, np.ndarray]:
+    """Returns what every step takes: the run's key, and each device's positions."""
+    # Data order and augmentation must not repeat the numbers of the initial weights.
+    key = jax.random.fold_in(jax.random.key(plan.config.seed), 1)
+    batch = plan.config.train.batch_size
+    rows = np.arange(batch, dtype=np.int32)[parallel.local_rows(batch, plan.layout)]
+    return (
+        parallel.replicate(key, plan.layout),
+        parallel.split_batch(rows, plan.layout),
+    )
+
+
+def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
+    """Returns ``(state, step, count) -> (state, metrics)``; images on the devices."""
+    assert plan.resident is not None
+    config = plan.config
+    split = plan.resident.splits[config.data.train_split]
+    key, positions = _constants(plan)
+    images = parallel.replicate(np.asarray(split.images), plan.layout)
+    labels = parallel.replicate(np.asarray(split.labels, np.int32), plan.layout)
+    rows = parallel.local_rows(config.train.batch_size, plan.layout)
+    train_step = _make_step(plan, rate)
+    mapped: dict[int, Callable[..., Any]] = {}
+
+    def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
+        if count not in mapped:  # the last call of a run may be shorter
+            run = step_lib.make_resident_steps(train_step, count)
+            mapped[count] = parallel.map_devices(run, plan.layout, donate=(0,))
+        indices = data.global_indices(
+            config.seed, step, count, config.train.batch_size, plan.train_size
+        )
+        mine = parallel.split_batch(indices[:, rows], plan.layout, axis=1)
+        return mapped[count](state, images, labels, mine, positions, key)
+
+    return advance
+
+
+def _streamed(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
+    """Returns ``(state, step, 1) -> (state, metrics)``; images read on the fly.
+
+    The stream begins at step ``first`` and gives one batch after the other.
+    """
+    key, positions = _constants(plan)
+    batches = _stream(plan, first)
+    run = step_lib.make_streamed_step(_make_step(plan, rate))
+    mapped = parallel.map_devices(run, plan.layout, donate=(0,))
+
+    def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
+        batch = next(batches)
+        image, label = parallel.split_batch((batch.image, batch.label), plan.layout)
+        return mapped(state, image, label, positions, key)
+
+    return advance
+
+
+def _stream(plan: Plan, first: int) -> Iterator[data.Batch]:
+    """Returns this process's share of the batches from step ``first`` on."""
+    return imagenet.train_stream(
+        plan.config.data,
+        seed=plan.config.seed,
+        start_step=first,
+        batch_size=plan.config.train.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )

@@ -1,0 +1,124 @@
+"""Saved states: complete, checked, and the one before when one is damaged."""
+
+import errno
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax import checkpoint
+
+# TensorStore reports reads that fail beside the first one as unraisable.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+def state_of(step):
+    values = np.arange(12, dtype=np.float32).reshape(3, 4) + step
+    return {"params": {"kernel": values}, "step": np.asarray(step, np.int32)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def saved(folder):
+    opened = checkpoint.Checkpoints(folder, keep=2)
+    for step in (10, 20, 30):
+        opened.save(step, state_of(step))
+    opened.wait()
+    yield opened
+    opened.close()
+
+
+def damage(folder, step):
+    """Flips a byte in the middle of every data file of one checkpoint."""
+    files = [p for p in (folder / str(step)).rglob("d/*") if p.is_file()]
+    assert files
+    for path in files:
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(bytes(content))
+
+
+def test_newest_is_restored_and_old_ones_go(saved):
+    assert saved.steps == [20, 30]
+    step, state = saved.restore(state_of(0))
+    assert step == 30
+    jax.tree.map(np.testing.assert_array_equal, state, state_of(30))
+    assert state["step"].dtype == np.int32
+
+
+def test_nothing_to_restore(folder):
+    opened = checkpoint.Checkpoints(folder, keep=2)
+    assert opened.restore(state_of(0)) is None
+    opened.close()
+
+
+def test_damaged_newest_falls_back_and_says_so(saved, folder, caplog):
+    damage(folder, 30)
+    step, state = saved.restore(state_of(0))
+    assert step == 20
+    jax.tree.map(np.testing.assert_array_equal, state, state_of(20))
+    assert "the checkpoint of step 30 is damaged" in caplog.text
+    assert (folder / "damaged-30").is_dir()
+    saved.save(30, state_of(30))  # its place is free again
+    saved.wait()
+    assert saved.restore(state_of(0))[0] == 30
+
+
+def test_missing_files_fall_back(saved, folder, caplog):
+    shutil.rmtree(folder / "30" / "state")
+    assert saved.restore(state_of(0))[0] == 20
+    assert "step 30 is damaged" in caplog.text
+
+
+def test_changed_values_are_noticed(saved, folder, caplog):
+    # A readable checkpoint whose contents are not those of its digest.
+    shutil.rmtree(folder / "30" / "state")
+    shutil.copytree(folder / "20" / "state", folder / "30" / "state")
+    assert saved.restore(state_of(0))[0] == 20
+    assert "not those that were saved" in caplog.text
+
+
+def test_all_damaged(saved, folder):
+    damage(folder, 20)
+    damage(folder, 30)
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"none of .* \(steps 20, 30\)"
+    ):
+        saved.restore(state_of(0))
+
+
+def test_an_unfinished_save_is_no_checkpoint(saved, folder):
+    saved.close()
+    shutil.copytree(folder / "30", folder / "40.orbax-checkpoint-tmp-1")
+    again = checkpoint.Checkpoints(folder, keep=2)
+    assert again.restore(state_of(0))[0] == 30
+    again.close()
+
+
+def test_disk_full(saved, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saved._manager, "save", full)
+    message = r"could not save .*: the disk is full; complete checkpoints there: 20, 30"
+    with pytest.raises(checkpoint.CheckpointError, match=message):
+        saved.save(40, state_of(40))
+    monkeypatch.undo()
+
+
+def test_digest_tells_values_names_and_types_apart():
+    one = checkpoint.digest(state_of(1))
+    assert one == checkpoint.digest(state_of(1))
+    assert one != checkpoint.digest(state_of(2))
+    assert checkpoint.digest({"a": np.zeros(2)}) != checkpoint.digest(
+        {"b": np.zeros(2)}
+    )
+    single, double = np.zeros(2, np.float32), np.zeros(1, np.float64)
+    assert checkpoint.digest([single]) != checkpoint.digest([double])

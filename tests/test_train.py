@@ -1,0 +1,259 @@
+"""Training: resumption to the bit, layouts, interruptions, and bad input."""
+
+import dataclasses
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax import checkpoint, curves, data, models, parallel, train
+from apr_jax import config as config_lib
+from apr_jax.progress import Diverged
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+def run(folder, workdir, *, until=None, **changes):
+    plan = train.plan(toy.config(folder, **changes), workdir)
+    return train.train(plan, until=until, quiet=True)
+
+
+def assert_same(one, other):
+    assert checkpoint.digest(one) == checkpoint.digest(other)
+
+
+def assert_close(one, other, rtol=2e-4, atol=2e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other
+    )
+
+
+def test_it_learns_and_says_so(folder, tmp_path):
+    trained = run(folder, tmp_path / "run", optim__epochs=8.0, augment__method="apr_sp")
+    assert (trained.step, trained.stopped_by) == (48, None)
+    assert trained.seconds_to_first_step > 0
+    rows = curves.read_curve(tmp_path / "run")
+    assert [row.step for row in rows] == list(range(5, 49, 5))
+    assert rows[-1].accuracy > rows[0].accuracy
+    assert rows[0].epoch == pytest.approx(5 / 6)
+    assert rows[-1].learning_rate == pytest.approx(0.02)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["name"] == "toy"
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_resumed_is_bit_identical(folder, tmp_path, devices):
+    whole = run(folder, tmp_path / "whole", train__devices=devices)
+    for until in (3, 10, 17, None):
+        parts = run(folder, tmp_path / "parts", until=until, train__devices=devices)
+    assert parts.step == whole.step == 24
+    assert_same(parts.state, whole.state)
+    whole_rows = curves.read_curve(tmp_path / "whole")
+    part_rows = curves.read_curve(tmp_path / "parts")
+    assert [r.step for r in part_rows] == [r.step for r in whole_rows]
+
+
+def test_a_finished_run_does_nothing_more(folder, tmp_path):
+    first = run(folder, tmp_path / "run", optim__epochs=1.0)
+    again = run(folder, tmp_path / "run", optim__epochs=1.0)
+    assert again.seconds_to_first_step is None
+    assert_same(first.state, again.state)
+
+
+def test_scanned_steps_are_the_same_steps(folder, tmp_path):
+    one = run(folder, tmp_path / "one", train__steps_per_call=1)
+    five = run(folder, tmp_path / "five", train__steps_per_call=5)
+    assert_close(one.state.params, five.state.params)
+
+
+@pytest.mark.parametrize("method", ["standard", "apr_sp"])
+def test_one_step_is_the_same_on_any_number_of_devices(folder, tmp_path, method):
+    states = [
+        run(
+            folder,
+            tmp_path / str(devices),
+            until=1,
+            train__devices=devices,
+            augment__method=method,
+            augment__pair_prob=1.0,
+        ).state
+        for devices in (1, 8)
+    ]
+    assert_close(states[0].params, states[1].params)
+    assert_close(states[0].batch_stats, states[1].batch_stats)
+    assert_close(states[0].opt_state, states[1].opt_state)
+
+
+def test_without_synchronised_statistics_devices_differ(folder, tmp_path):
+    states = [
+        run(
+            folder,
+            tmp_path / str(devices),
+            until=1,
+            train__devices=devices,
+            train__sync_batch_norm=False,
+        ).state
+        for devices in (1, 4)
+    ]
+    with pytest.raises(AssertionError):
+        assert_close(states[0].params, states[1].params)
+
+
+def test_a_checkpoint_resumes_on_another_layout(folder, tmp_path):
+    alone = run(folder, tmp_path / "alone")
+    run(folder, tmp_path / "moved", until=10, train__devices=4)
+    moved = run(folder, tmp_path / "moved", train__devices=2)
+    assert moved.step == alone.step
+    assert_close(moved.state.params, alone.state.params, rtol=5e-3, atol=5e-4)
+
+
+def test_each_epoch_sees_every_example_once(folder, tmp_path, monkeypatch):
+    seen = []
+    inner = data.global_indices
+
+    def spy(*args):
+        seen.append(inner(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(data, "global_indices", spy)
+    run(folder, tmp_path / "run", train__batch_size=20, optim__epochs=5.0)
+    order = np.concatenate([s.ravel() for s in seen])
+    assert len(order) == 5 * 96
+    for epoch in order.reshape(5, 96):
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(96))
+
+
+def test_the_step_compiles_once(folder, tmp_path):
+    plan = train.plan(toy.config(folder), tmp_path / "run")
+    traces = []
+    inner = plan.model.__class__.__call__
+
+    class Counting(toy.TinyNet):
+        def __call__(self, x, *, train, capture=False):
+            if train:
+                traces.append(x.shape)
+            return inner(self, x, train=train, capture=capture)
+
+    counting = Counting(num_classes=toy.CLASSES, sync_axis=parallel.AXIS)
+    train.train(dataclasses.replace(plan, model=counting), quiet=True)
+    assert traces == [(32, 8, 8, 3)]
+
+
+def test_a_signal_saves_and_leaves_within_one_call(folder, tmp_path, monkeypatch):
+    inner = data.global_indices
+
+    def stop_at_nine(seed, step, *rest):
+        if step == 9:
+            signal.raise_signal(signal.SIGTERM)
+        return inner(seed, step, *rest)
+
+    monkeypatch.setattr(data, "global_indices", stop_at_nine)
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = run(folder, tmp_path / "run")
+    assert (stopped.step, stopped.stopped_by) == (10, "SIGTERM")
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+    finished = run(folder, tmp_path / "run")
+    assert_same(finished.state, run(folder, tmp_path / "whole").state)
+
+
+def test_nan_loss_stops_and_keeps_the_last_good_state(folder, tmp_path):
+    message = r"loss is (nan|inf) at step \d+; the last good checkpoint, of step 7, is"
+    good = run(folder, tmp_path / "run", until=7)
+    steps = tmp_path / "run" / "checkpoints"
+    poisoned = good.state.replace(
+        step=np.asarray(9, np.int32),
+        params=jax.tree.map(lambda p: p * np.float32(np.inf), good.state.params),
+    )
+    plan = train.plan(toy.config(folder), tmp_path / "run")
+    inner = checkpoint.Checkpoints.restore
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoints, "restore", lambda *_: (9, poisoned))
+        with pytest.raises(Diverged, match=message):
+            train.train(plan, quiet=True)
+    assert inner is checkpoint.Checkpoints.restore
+    assert [p.name for p in steps.iterdir() if p.name.isdigit()] == ["7"]
+
+
+def test_disk_full_keeps_what_was_saved(folder, tmp_path, monkeypatch):
+    run(folder, tmp_path / "run", until=7)
+
+    def full(self, step, state):
+        raise self._explained(OSError(28, "No space left on device"))
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
+    with pytest.raises(checkpoint.CheckpointError, match=r"disk is full; .* there: 7"):
+        run(folder, tmp_path / "run")
+
+
+BAD = [
+    ({"model__name": "resnet19"}, r"model.name: unknown model 'resnet19'.*wrn_40_2"),
+    ({"augment__method": "apr_x"}, r"augment.method: unknown method 'apr_x'.*apr_sp"),
+    (
+        {"train__batch_size": 18, "train__devices": 4},
+        r"train.batch_size is 18, which 4",
+    ),
+    ({"eval__batch_size": 9, "train__devices": 2}, r"eval.batch_size is 9, which 2"),
+    ({"train__batch_size": 100}, r"train.batch_size is 100; there are only 96 images"),
+    ({"train__devices": 999}, r"train.devices is 999; there are \d+ devices"),
+    ({"data__data_dir": "/nowhere"}, r"data.data_dir.*/nowhere"),
+    ({"data__image_size": 2}, r"data.image_size.*2.*at least 4"),
+    ({"data__test_split": "exam"}, r"exam"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=lambda x: str(x)[:40])
+def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
+    config = toy.config(folder, **changes)
+    with pytest.raises((config_lib.ConfigError, data.DataError), match=message):
+        train.plan(config, tmp_path / "run")
+
+
+def test_labels_out_of_range(tmp_path):
+    toy.write_arrays(tmp_path)
+    stored = dict(np.load(tmp_path / "test.npz"))
+    stored["labels"][3] = -1
+    np.savez(tmp_path / "test.npz", **stored)
+    with pytest.raises(data.DataError, match=r"label -1 of example 3"):
+        train.plan(toy.config(tmp_path), tmp_path / "run")
+
+
+def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
+    run(folder, tmp_path / "run", until=1)
+    changed = toy.config(folder, optim__learning_rate=0.2, augment__method="apr_s")
+    message = (
+        r"another configuration: augment.method is 'apr_s', there 'apr_p'; "
+        r"optim.learning_rate is 0.2, there 0.1"
+    )
+    with pytest.raises(config_lib.ConfigError, match=message):
+        train.plan(changed, tmp_path / "run")
+
+
+def test_workdir_not_writable(folder, tmp_path):
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(config_lib.ConfigError, match=r"workdir is .* can't be written"):
+        train.plan(toy.config(folder), tmp_path / "file" / "run")
+
+
+def test_checks_come_before_data(tmp_path):
+    # The data aren't there either, but the cheaper mistake is named first.
+    config = toy.config(tmp_path, model__name="resnet19")
+    started = time.monotonic()
+    with pytest.raises(config_lib.ConfigError, match="unknown model"):
+        train.plan(config, tmp_path / "run")
+    assert time.monotonic() - started < 5
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,73 @@
+"""A set of tiny images and a configuration that trains on it in seconds."""
+
+import pathlib
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax.models.layers import BatchNorm
+from configs import base
+
+CLASSES = 4
+
+
+class TinyNet(nn.Module):
+    """One convolution with BatchNorm: compiles in a fraction of a second."""
+
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+    sync_axis: str | None = None
+    minimum_size: int = 4
+
+    @nn.compact
+    def __call__(self, x, *, train, capture=False):
+        x = nn.Conv(8, (3, 3), use_bias=False)(x)
+        x = nn.relu(BatchNorm(axis_name=self.sync_axis)(x, train=train))
+        features = x.mean((1, 2))
+        logits = nn.Dense(self.num_classes)(features)
+        return (logits, features) if capture else logits
+
+
+def write_arrays(folder: pathlib.Path, size: int = 8) -> None:
+    """Writes train.npz (96 images) and test.npz (50): noise over a shade per class."""
+    rng = np.random.default_rng(7)
+    for split, count in (("train", 96), ("test", 50)):
+        labels = rng.integers(0, CLASSES, count)
+        labels[:CLASSES] = np.arange(CLASSES)
+        noise = rng.integers(0, 80, (count, size, size, 3))
+        images = (noise + 45 * labels[:, None, None, None]).astype(np.uint8)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+
+
+def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDict:
+    """Returns a configuration for ``folder``; ``changes`` are optim__epochs=3."""
+    config = base.get_config()
+    config.name = "toy"
+    config.data.update(
+        source="arrays",
+        name="toy",
+        data_dir=str(folder),
+        cache_dir=str(folder / "cache"),
+        image_size=8,
+    )
+    config.model.name = "tiny"
+    config.augment.crop_pad = 1
+    config.augment.method = "apr_p"
+    config.augment.pair_donors = "global"
+    config.optim.update(epochs=4.0, milestones=(3.0,))
+    config.train.update(
+        batch_size=16, sync_batch_norm=True, log_every=5, tensorboard=False
+    )
+    config.checkpoint.update(every_steps=7, keep=2)
+    config.eval.batch_size = 16
+    for field, value in changes.items():
+        config.update_from_flattened_dict({field.replace("__", "."): value})
+    return config
+
+
+def config(folder: pathlib.Path, **changes: object) -> config_lib.Config:
+    """Returns ``settings`` parsed."""
+    return config_lib.parse(settings(folder, **changes).to_dict())
