@@ -1,0 +1,1 @@
+"""Measurements of a trained classifier, each an entry point of its own."""

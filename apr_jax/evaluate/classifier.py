@@ -1,0 +1,210 @@
+"""What is measured: a run, a file of PyTorch weights, or a function of pixels."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax import checkpoint, data, optim, parallel, progress, rundir
+from apr_jax import config as config_lib
+from apr_jax import step as step_lib
+from apr_jax.data import imagenet
+from apr_jax.models import torch_weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A trained classifier and what is known of it."""
+
+    name: str
+    predict: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+    # (variables, images uint8 or pixels in [0, 1] [B, H, W, C])
+    # -> (logits [B, K], penultimate features [B, F])
+    variables: Any  # first argument of predict
+    config: config_lib.Config  # of the run; of the data, for weights from elsewhere
+    class_names: tuple[str, ...]
+    step: int  # training steps; 0 where it isn't known
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What a classifier says of a whole split, in the split's order."""
+
+    logits: np.ndarray  # float32 [N, K]
+    features: np.ndarray  # float32 [N, F]
+    labels: np.ndarray  # int32 [N]
+
+
+def make(
+    config: config_lib.Config,
+    variables: Any,
+    class_names: Iterable[str],
+    *,
+    name: str = "",
+    step: int = 0,
+) -> Classifier:
+    """Returns the classifier of a configuration with the given variables."""
+    names = tuple(class_names)
+    model = step_lib.make_model(config, num_classes=len(names))
+    return Classifier(
+        name=name or config.name,
+        predict=step_lib.make_predict(model, config.data),
+        variables=variables,
+        config=config,
+        class_names=names,
+        step=step,
+    )
+
+
+def from_run(root: pathlib.Path) -> Classifier:
+    """Returns the network of a run, in the last state that was saved.
+
+    Raises:
+        ConfigError: ``root`` is no run, or has no checkpoint yet.
+        CheckpointError: none of its checkpoints can be read.
+    """
+    run, config = rundir.open_run(root)
+    names = rundir.read_class_names(run)
+    model = step_lib.make_model(config, num_classes=len(names))
+    size = config.data.image_size
+    like = jax.eval_shape(
+        lambda key: step_lib.init_state(
+            key,
+            model,
+            optim.sgd(config.optim, optim.schedule(config.optim, 1.0)),
+            (size, size, len(config.data.mean)),
+        ),
+        jax.random.key(0),
+    )
+    saved = checkpoint.Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
+    found = saved.restore(like)
+    saved.close()
+    if found is None:
+        raise config_lib.ConfigError(
+            f"{root} has no checkpoint yet; its training has not got that far"
+        )
+    step, state = found
+    return make(config, state.variables, names, step=step)
+
+
+def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
+    """Returns a network with weights of a PyTorch file.
+
+    Args:
+        path: a state dictionary that ``torch.save`` wrote; reading it needs PyTorch.
+        config: names the network, and the data whose classes it tells apart.
+
+    Raises:
+        ConfigError: PyTorch isn't installed, or the file's tensors don't fit.
+    """
+    if config.data.streaming:
+        names = imagenet.class_names(config.data)
+    else:
+        names = data.load(config.data, splits=[config.data.test_split]).class_names
+    try:
+        variables = torch_weights.load_torch_file(config.model.name, path)
+    except (ImportError, ValueError) as error:
+        raise config_lib.ConfigError(f"{path}: {error}") from error
+    return make(config, variables, names, name=path.stem)
+
+
+def collect(
+    classifier: Classifier,
+    batches: Iterable[data.Batch],
+    expected: int,
+    layout: parallel.Layout,
+    *,
+    max_broken: int = 0,
+    what: str = "evaluating",
+    quiet: bool = False,
+) -> Outputs:
+    """Runs a classifier over a split on all devices; every example counts once.
+
+    Args:
+        classifier: what to run.
+        batches: this process's batches, equally many on each, padded and masked.
+        expected: examples of the split, over all processes.
+        layout: the devices.
+        max_broken: so many examples may be missing, as their files can't be read.
+        what: says what the progress bar is about.
+        quiet: no progress bar.
+
+    Raises:
+        RuntimeError: the batches held more examples than ``expected``, or fewer.
+    """
+
+    def run(variables: Any, batch: data.Batch) -> Any:
+        logits, features = classifier.predict(variables, jnp.asarray(batch.image))
+        return logits, features, batch.label, batch.mask
+
+    gather = parallel.make_gather(run, layout)
+    variables = parallel.replicate(classifier.variables, layout)
+    parts: list[tuple[np.ndarray, ...]] = []
+    quiet = quiet or not parallel.is_primary()
+    with progress.make_bar(disable=quiet) as bar:
+        task = bar.add_task(what, total=expected)
+        for batch in batches:
+            shared = parallel.split_batch(data.Batch(*map(np.asarray, batch)), layout)
+            logits, features, labels, mask = gather(variables, shared)
+            parts.append((logits[mask], features[mask], labels[mask]))
+            bar.update(task, advance=int(mask.sum()))
+    logits, features, labels = map(np.concatenate, zip(*parts, strict=True))
+    missing = expected - len(labels)
+    if not 0 <= missing <= max_broken:
+        raise RuntimeError(
+            f"the split has {expected} examples, but {len(labels)} were evaluated"
+        )
+    if missing:
+        progress.say(f"{missing} of {expected:,} images of {what} can't be read")
+    return Outputs(logits=logits, features=features, labels=labels)
+
+
+def collect_split(
+    classifier: Classifier,
+    split: str,
+    layout: parallel.Layout,
+    *,
+    resident: data.DataSet | None,
+    quiet: bool = False,
+) -> Outputs:
+    """Runs a classifier over one split of its data; see ``collect``.
+
+    Args:
+        classifier: what to run.
+        split: of the data that its configuration names.
+        layout: the devices.
+        resident: the images, where they are in memory; None streams them.
+        quiet: no progress bar.
+    """
+    config = classifier.config
+    batch_size = config.eval.batch_size
+    if resident is not None:
+        images = resident.splits[split]
+        size = len(images.labels)
+        rows = parallel.local_rows(batch_size, layout)
+        batches: Iterable[data.Batch] = (
+            data.Batch(*(part[rows] for part in batch))
+            for batch in data.eval_batches(images, batch_size)
+        )
+    else:
+        size = imagenet.num_examples(config.data, split)
+        batches = imagenet.eval_stream(
+            config.data,
+            split,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    return collect(
+        classifier,
+        batches,
+        size,
+        layout,
+        max_broken=config.data.max_broken if resident is None else 0,
+        what=split,
+        quiet=quiet,
+    )

@@ -1,0 +1,74 @@
+"""Accuracy, calibration and likelihood of a classifier on undisturbed images.
+
+    python -m apr_jax.evaluate.clean RUN
+    python -m apr_jax.evaluate.clean WEIGHTS.pth --config configs/cifar.py --workdir OUT
+
+measures a run, or a file of PyTorch weights, on the test split of its configuration
+and on the shifted splits. It prints a table, appends one record for each number to
+``results.jsonl`` in the work directory, and draws ``report.html`` there.
+"""
+
+from apr_jax import config as config_lib
+from apr_jax import data, metrics, parallel, results
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import options
+
+JOB = "evaluate.clean"
+
+
+def measure(
+    classifier: classifier_lib.Classifier,
+    layout: parallel.Layout,
+    *,
+    resident: data.DataSet | None = None,
+    quiet: bool = False,
+) -> list[results.Record]:
+    """Measures a classifier on its test split and the shifted ones.
+
+    Args:
+        classifier: what to measure; its configuration names the data.
+        layout: the devices.
+        resident: the images, where they are in memory already.
+        quiet: no progress bar.
+
+    Returns:
+        One record for each split and metric: accuracy, error, top-5 accuracy where
+        there are more than five classes, NLL, ECE, RMS calibration error and Brier
+        score, with 95 % intervals. The record of the ECE carries the reliability
+        diagram.
+
+    Raises:
+        DataError: the data aren't there, or have other classes.
+    """
+    config = classifier.config
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    if resident is None and not config.data.streaming:
+        splits = (config.data.test_split, *config.data.shifted_splits)
+        resident = data.load(config.data, splits=splits)
+    records: list[results.Record] = []
+    for split in (config.data.test_split, *config.data.shifted_splits):
+        outputs = classifier_lib.collect_split(
+            classifier, split, layout, resident=resident, quiet=quiet
+        )
+        diagram = metrics.reliability_of(outputs.logits, outputs.labels)
+        confusion = metrics.confusion(outputs.logits, outputs.labels)
+        records += results.records_of(
+            metrics.summary(outputs.logits, outputs.labels, seed=config.seed),
+            job=JOB,
+            data=config.data.name,
+            split=split,
+            step=classifier.step,
+            config_hash=config_lib.config_hash(config),
+            seed=config.seed,
+            device=layout.describe(),
+            extra={"classifier": classifier.name},
+            extra_of={
+                "accuracy": {"confusion": confusion},
+                "ece": {"reliability": diagram.to_json()},
+            },
+        )
+    return records
+
+
+if __name__ == "__main__":
+    options.main(measure)

@@ -1,0 +1,92 @@
+"""The command line that the evaluations share."""
+
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from apr_jax import command, page, parallel, results, rundir
+from apr_jax import config as config_lib
+from apr_jax.evaluate import classifier as classifier_lib
+
+Measure = Callable[..., list[results.Record]]
+
+
+def main(measure: Measure) -> None:
+    """Runs an evaluation as a program.
+
+    The command line names a run's directory or a file of weights. ``measure`` takes
+    (classifier, layout, quiet=...) and returns records, which go to the work
+    directory's ``results.jsonl``, its report and the terminal.
+    """
+    config = config_flags.DEFINE_config_file(
+        "config", None, "For a file of weights: names the network and the data."
+    )
+    workdir = flags.DEFINE_string(
+        "workdir", None, "Where records and report go; a run's own directory if unset."
+    )
+    beside = flags.DEFINE_list("beside", [], "Finished runs to show beside this one.")
+    devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
+    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+
+    def work(argv: Sequence[str]) -> None:
+        if len(argv) != 2:
+            raise app.UsageError("give one run directory or one file of weights")
+        command.finish(
+            lambda: _measure(
+                measure,
+                pathlib.Path(argv[1]),
+                config.value,
+                pathlib.Path(workdir.value) if workdir.value else None,
+                beside=[pathlib.Path(b) for b in beside.value],
+                devices=devices.value,
+                quiet=quiet.value,
+            )
+        )
+
+    app.run(work)
+
+
+def _measure(
+    measure: Measure,
+    what: pathlib.Path,
+    values: Any,
+    workdir: pathlib.Path | None,
+    *,
+    beside: Sequence[pathlib.Path],
+    devices: int,
+    quiet: bool,
+) -> None:
+    parallel.declare_cpu_devices(devices)
+    classifier, root = _open(what, values, workdir)
+    command.use_compile_cache(classifier.config.data)
+    layout = parallel.make_layout(devices)
+    run = rundir.prepare(root, classifier.config, write=parallel.is_primary())
+    records = measure(classifier, layout, quiet=quiet)
+    if parallel.is_primary():
+        rundir.write_class_names(run, classifier.class_names)
+        results.append(run.results, records)
+        page.write(run.report, [root, *beside], command=shlex.join(sys.argv))
+
+
+def _open(
+    what: pathlib.Path, values: Any, workdir: pathlib.Path | None
+) -> tuple[classifier_lib.Classifier, pathlib.Path]:
+    """Returns the classifier, and the directory its records go to."""
+    if what.is_dir():
+        return classifier_lib.from_run(what), workdir or what
+    if not what.exists():
+        raise config_lib.ConfigError(
+            f"{what} is not there; give a run's directory or a file of weights"
+        )
+    if values is None or workdir is None:
+        raise config_lib.ConfigError(
+            f"{what} is a file of weights: --config must name its network and data, "
+            "and --workdir where the records go"
+        )
+    config = config_lib.parse(values.to_dict())
+    return classifier_lib.from_weights(what, config), workdir

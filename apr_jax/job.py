@@ -1,0 +1,123 @@
+"""One job from start to end: prepare, train, measure, draw the page."""
+
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+
+from apr_jax import command, data, page, parallel, results, rundir, train
+from apr_jax import config as config_lib
+from apr_jax.evaluate import classifier, clean
+from apr_jax.progress import say
+
+
+def main(
+    values: ml_collections.ConfigDict,
+    *,
+    workdir: str | None,
+    beside: Sequence[str] = (),
+    quiet: bool = False,
+    distributed: bool = False,
+    coordinator: str | None = None,
+    process_count: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Trains and measures; ends the program with an error line where it can't.
+
+    Args:
+        values: the configuration.
+        workdir: where everything goes; None is ``runs/NAME``.
+        beside: work directories of finished runs, shown beside this one.
+        quiet: no progress bar.
+        distributed: whether other processes take part.
+        coordinator, process_count, process_id: see ``parallel.start_processes``.
+    """
+
+    def work() -> str | None:
+        config = config_lib.parse(values.to_dict())
+        parallel.declare_cpu_devices(config.train.devices // (process_count or 1))
+        if distributed:
+            parallel.start_processes(coordinator, process_count, process_id)
+        root = pathlib.Path(workdir or f"runs/{config.name}")
+        return run(config, root, beside=[pathlib.Path(b) for b in beside], quiet=quiet)
+
+    command.finish(work)
+
+
+def run(
+    config: config_lib.Config,
+    root: pathlib.Path,
+    *,
+    beside: Sequence[pathlib.Path] = (),
+    quiet: bool = False,
+) -> str | None:
+    """Trains to the end, measures the last state, and writes the report.
+
+    Args:
+        config: what to do.
+        root: the work directory.
+        beside: finished runs to show beside this one.
+        quiet: no progress bar.
+
+    Returns:
+        The name of the signal that ended it early, or None.
+    """
+    for other in beside:
+        rundir.open_run(other)  # a wrong name is better found before training
+    command.use_compile_cache(config.data)
+    plan = train.plan(config, root)
+    describe(plan)
+    trained = train.train(plan, quiet=quiet)
+    if trained.seconds_to_first_step is not None:
+        say(f"first step after {trained.seconds_to_first_step:.1f} s")
+    if trained.stopped_by is not None:
+        say(
+            f"{trained.stopped_by}: saved step {trained.step:,} of "
+            f"{plan.total_steps:,}; the same command goes on from there"
+        )
+        return trained.stopped_by
+    network = classifier.make(
+        config, trained.state.variables, plan.class_names, step=trained.step
+    )
+    records = clean.measure(network, plan.layout, resident=plan.resident, quiet=quiet)
+    if parallel.is_primary():
+        results.append(plan.run.results, records)
+        shown = train.example_images(plan, page.EXAMPLES)
+        page.write_examples(
+            plan.run.examples, page.examples(config, *shown, plan.class_names)
+        )
+        page.write(
+            plan.run.report,
+            [root, *beside],
+            command=shlex.join(sys.argv),
+            facts={
+                "Parameters": f"{train.parameter_count(plan):,}",
+                "Devices": plan.layout.describe(),
+            },
+        )
+    return None
+
+
+def describe(plan: train.Plan) -> None:
+    """Says what a run resolved to: values, devices, sizes and places."""
+    config = plan.config
+    for name, value in config_lib.flatten(config):
+        say(f"  {name} = {value!r}")
+    say(f"{config.name}, configuration {config_lib.config_hash(config)}")
+    say(f"  devices     {plan.layout.describe()}, JAX {jax.__version__}")
+    say(
+        f"  network     {config.model.name}, {train.parameter_count(plan):,} parameters"
+    )
+    say(
+        f"  data        {plan.train_size:,} training images, "
+        f"{len(plan.class_names)} classes"
+    )
+    say(
+        f"  steps       {plan.total_steps:,} of {config.train.batch_size} images, "
+        f"{plan.steps_per_call} a call"
+    )
+    say(f"  work        {plan.run.root.absolute()}")
+    say(f"  cache       {data.cache.folder(config.data.cache_dir)}")

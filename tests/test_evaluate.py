@@ -1,0 +1,197 @@
+"""Measuring: every example once, the same numbers however it is run."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import data, job, models, parallel, results, rundir
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import clean
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    """A work directory after a whole job."""
+    root = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", toy.TinyNet)
+        config = toy.config(folder, optim__epochs=2.0, augment__method="apr_sp")
+        assert job.run(config, root, quiet=True) is None
+    return root
+
+
+def expected_logits(finished, folder):
+    """Logits of the test split, straight from the network, all in one batch."""
+    network = classifier_lib.from_run(finished)
+    with np.load(folder / "test.npz") as stored:
+        images, labels = stored["images"], stored["labels"]
+    logits, _ = jax.jit(network.predict)(network.variables, images)
+    return np.asarray(logits), labels
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(16, 1), (50, 2), (7, 1), (64, 8)])
+def test_every_example_once(finished, folder, batch, devices):
+    network = classifier_lib.from_run(finished)
+    config = toy.config(folder, eval__batch_size=batch)
+    split = data.load(config.data).splits["test"]
+    outputs = classifier_lib.collect(
+        network,
+        data.eval_batches(split, batch),
+        50,
+        parallel.make_layout(devices),
+        quiet=True,
+    )
+    logits, labels = expected_logits(finished, folder)
+    np.testing.assert_array_equal(outputs.labels, labels)
+    np.testing.assert_allclose(outputs.logits, logits, rtol=1e-4, atol=1e-5)
+    assert outputs.features.shape == (50, 8)
+
+
+@pytest.mark.parametrize("expected", [49, 51])
+def test_a_wrong_count_is_an_error(finished, folder, expected):
+    network = classifier_lib.from_run(finished)
+    split = data.load(toy.config(folder).data).splits["test"]
+    with pytest.raises(RuntimeError, match=f"{expected} examples, but 50 were"):
+        classifier_lib.collect(
+            network,
+            data.eval_batches(split, 16),
+            expected,
+            parallel.make_layout(1),
+            quiet=True,
+        )
+
+
+def test_records_of_a_job(finished, folder):
+    records = results.read(finished / "results.jsonl")
+    found = {record.metric: record for record in records}
+    logits, labels = expected_logits(finished, folder)
+    assert found["accuracy"].value == pytest.approx(
+        np.mean(logits.argmax(1) == labels), abs=1e-9
+    )
+    probabilities = np.exp(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+    picked = probabilities[np.arange(50), labels]
+    assert found["nll"].value == pytest.approx(-np.log(picked).mean(), rel=1e-4)
+    for record in records:
+        assert (record.n, record.step, record.split) == (50, 12, "test")
+        assert record.low <= record.value <= record.high
+    assert set(found) == {
+        "accuracy",
+        "error",
+        "nll",
+        "ece",
+        "rms_calibration_error",
+        "brier",
+    }
+
+
+def test_the_page_is_complete(finished):
+    page = (finished / "report.html").read_text()
+    for wanted in ("toy", "Accuracy", "APR-S", "Calibration", "Learning rate"):
+        assert wanted in page
+    assert "<script src" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_measuring_a_run_again_gives_the_same_numbers(finished):
+    network = classifier_lib.from_run(finished)
+    again = clean.measure(network, parallel.make_layout(1), quiet=True)
+    before = {r.metric: r.value for r in results.read(finished / "results.jsonl")}
+    assert {r.metric: r.value for r in again} == pytest.approx(before, rel=1e-5)
+
+
+def test_a_directory_that_is_no_run(tmp_path):
+    with pytest.raises(config_lib.ConfigError, match=r"is not a run: it has no config"):
+        classifier_lib.from_run(tmp_path)
+
+
+def test_a_run_without_checkpoint(folder, tmp_path):
+    config = toy.config(folder)
+    run = rundir.prepare(tmp_path, config, write=True)
+    rundir.write_class_names(run, "abcd")
+    with pytest.raises(config_lib.ConfigError, match="has no checkpoint yet"):
+        classifier_lib.from_run(tmp_path)
+
+
+def test_a_wrong_beside_is_found_before_training(folder, tmp_path):
+    with pytest.raises(config_lib.ConfigError, match="is not a run"):
+        job.run(toy.config(folder), tmp_path / "run", beside=[tmp_path], quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pytorch_weights(folder, tmp_path, rng):
+    torch = pytest.importorskip("torch")
+    config = toy.config(folder, model__name="wrn_10_1")
+    shapes = wrn_shapes(toy.CLASSES)
+    tensors = {
+        name: torch.tensor(0.1 * rng.standard_normal(shape), dtype=torch.float32)
+        for name, shape in shapes.items()
+    }
+    for name in shapes:
+        if name.endswith("running_var"):
+            tensors[name] = tensors[name].abs() + 1.0
+    torch.save({"state_dict": tensors}, tmp_path / "weights.pth")
+    loaded = classifier_lib.from_weights(tmp_path / "weights.pth", config)
+    assert loaded.name == "weights"
+    records = clean.measure(loaded, parallel.make_layout(1), quiet=True)
+    assert {record.n for record in records} == {50}
+
+    tensors.pop("fc.bias")
+    torch.save(tensors, tmp_path / "weights.pth")
+    with pytest.raises(config_lib.ConfigError, match=r"weights.pth: .*fc.bias"):
+        classifier_lib.from_weights(tmp_path / "weights.pth", config)
+
+
+def wrn_shapes(classes):
+    """Names and shapes of WRN-10-1's tensors in the usual PyTorch implementation."""
+    shapes = {"conv1.weight": (16, 3, 3, 3)}
+
+    def norm(name, width):
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            shapes[f"{name}.{part}"] = (width,)
+
+    width = 16
+    for number, out in enumerate((16, 32, 64), 1):
+        block = f"block{number}.layer.0"
+        norm(f"{block}.bn1", width)
+        shapes[f"{block}.conv1.weight"] = (out, width, 3, 3)
+        norm(f"{block}.bn2", out)
+        shapes[f"{block}.conv2.weight"] = (out, out, 3, 3)
+        if out != width:
+            shapes[f"{block}.conv_shortcut.weight"] = (out, width, 1, 1)
+        width = out
+    norm("bn1", 64)
+    shapes.update({"fc.weight": (classes, 64), "fc.bias": (classes,)})
+    return shapes
+
+
+def test_the_command_explains_itself(tmp_path):
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "apr_jax.evaluate.clean", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    missing = run(str(tmp_path / "nothing"))
+    assert missing.returncode == 2
+    assert "is not there; give a run's directory or a file of weights" in missing.stderr
+    helped = run("--help")
+    assert "--workdir" in helped.stdout + helped.stderr
