@@ -1,0 +1,89 @@
+"""Image classifiers in Flax Linen, by name.
+
+`build(name, num_classes=10)` gives a module;
+`module.apply(variables, normalised_images, train=False, capture=False)` gives float32
+logits `[N, num_classes]`, with `capture` also the penultimate features `[N, C]`. In
+training pass `mutable=["batch_stats"]` and, for `allconv`, `rngs={"dropout": key}`.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from apr_jax.models.allconv import AllConv
+from apr_jax.models.densenet import DenseNet
+from apr_jax.models.preact_resnet import PreActResNet18
+from apr_jax.models.resnet import ResNet18, ResNet50
+from apr_jax.models.resnext import ResNeXt29
+from apr_jax.models.wide_resnet import WideResNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "allconv": AllConv,
+    "densenet_bc_100_12": functools.partial(DenseNet, depth=100, bottleneck=True),
+    "densenet_40_12": functools.partial(DenseNet, depth=40, bottleneck=False),
+    "wrn_40_2": functools.partial(WideResNet, depth=40, width=2),
+    "resnext29_32x4": functools.partial(ResNeXt29, cardinality=32, base_width=4),
+    "resnext29_4x32": functools.partial(ResNeXt29, cardinality=4, base_width=32),
+    "resnet18": ResNet18,
+    "preact_resnet18": PreActResNet18,
+    "resnet50": ResNet50,
+}
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    dtype: Any = jnp.float32,
+    sync_axis: str | None = None,
+) -> nn.Module:
+    """The network called `name`: one of `MODELS`, or `wrn_D_K` with D = 6n + 4.
+
+    `dtype` is the compute type (float32 or bfloat16); parameters, statistics and
+    logits stay float32. With `sync_axis` BatchNorm averages over that mapped axis.
+    Raises ValueError on an unknown name (listing the choices), `num_classes` < 1 or
+    a type that is not floating.
+    """
+    factory = _factory(name)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype must be a floating type, got {dtype!r}")
+    return factory(num_classes=num_classes, dtype=jnp.dtype(dtype), sync_axis=sync_axis)
+
+
+def minimum_size(name: str) -> int:
+    """Smallest height and width in pixels that the network `name` can take."""
+    return build(name, num_classes=1).minimum_size  # type: ignore[attr-defined]
+
+
+def check_image_size(
+    name: str, height: int, width: int, *, field: str = "image size"
+) -> None:
+    """Raises ValueError, naming `field`, where `name` can't take such images."""
+    smallest = minimum_size(name)
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"{field} {height}x{width} is too small for {name}: height and width "
+            f"must be at least {smallest} pixels"
+        )
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    if name in MODELS:
+        return MODELS[name]
+    choices = ", ".join([*MODELS, "wrn_D_K (depth D = 6n + 4, width K)"])
+    wide = re.fullmatch(r"wrn_([1-9]\d*)_([1-9]\d*)", name)
+    if wide is None:
+        raise ValueError(f"unknown model {name!r}; choose one of: {choices}")
+    depth, width = int(wide[1]), int(wide[2])
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(
+            f"model {name!r}: the depth must be 6n + 4 (10, 16, 22, 28, 34, 40, ...), "
+            f"got {depth}"
+        )
+    return functools.partial(WideResNet, depth=depth, width=width)

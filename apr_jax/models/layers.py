@@ -1,0 +1,175 @@
+"""The pieces that all networks share: convolution, BatchNorm, pooling, classifier.
+
+Images and feature maps are `[N, H, W, C]`. Parameters and batch statistics are
+float32 whatever the compute type.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# He et al. 2015, eq. 15 ("backward" case): variance 2 / (kernel area * outputs).
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def torch_default(
+    key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
+) -> jax.Array:
+    """PyTorch's own start for kernels: uniform in +-1/sqrt(fan in).
+
+    `shape` is a Flax kernel shape, outputs last; fan in is the product of the rest.
+    """
+    bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+    return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
+
+
+def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:
+    """PyTorch's own start for a bias: uniform in +-1/sqrt(fan in) of its kernel."""
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def init(key: Any, shape: Any, dtype: Any = jnp.float32, *_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def conv(
+    features: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    padding: int | None = None,
+    bias: bool = False,
+    init: nn.initializers.Initializer = he_fan_out,
+    dtype: Any = jnp.float32,
+    name: str | None = None,
+) -> nn.Conv:
+    """A square convolution padded as PyTorch pads: the same on all four sides.
+
+    `padding=None` means (kernel - 1) / 2, which at stride 2 differs from "SAME".
+    """
+    pad = (kernel - 1) // 2 if padding is None else padding
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=(stride, stride),
+        padding=((pad, pad), (pad, pad)),
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=init,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, with PyTorch's statistics.
+
+    In training the batch's own mean and biased variance normalise, and the running
+    ones (collection `batch_stats`, names `mean` and `var`) move towards the mean and
+    the *unbiased* variance, n/(n-1), as in PyTorch; `flax.linen.BatchNorm` keeps the
+    biased one. Statistics are float32 and over the devices of `axis_name`, if given.
+    Returns `dtype`.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        mean_of = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var_of = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if train:
+            mean, var, count = self._moments(x, mean_of.value)
+            if not self.is_initializing():
+                keep = self.momentum
+                unbiased = var * (count / max(count - 1, 1))
+                mean_of.value = keep * mean_of.value + (1 - keep) * mean
+                var_of.value = keep * var_of.value + (1 - keep) * unbiased
+        else:
+            mean, var = mean_of.value, var_of.value
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        factor, mean, bias = (
+            v.reshape((1,) * (x.ndim - 1) + shape) for v in (factor, mean, bias)
+        )
+        return ((x.astype(jnp.float32) - mean) * factor + bias).astype(self.dtype)
+
+    def _moments(
+        self, x: jax.Array, running_mean: jax.Array
+    ) -> tuple[jax.Array, jax.Array, int]:
+        """Mean and biased variance `[C]`, and the number of values they are over.
+
+        One pass and one collective: the mean and the mean square of x - shift. The
+        shift is the running mean, the same on every device and near enough to the
+        batch's own for the subtraction of squares to keep its digits.
+        """
+        shift = jax.lax.stop_gradient(running_mean)
+        axes = tuple(range(x.ndim - 1))
+        d = x.astype(jnp.float32) - shift.reshape((1,) * len(axes) + shift.shape)
+        moments = jnp.stack([jnp.mean(d, axes), jnp.mean(d * d, axes)])
+        count = math.prod(x.shape[:-1])
+        # Initialisation happens outside the mapped step, where the axis is unbound.
+        if self.axis_name is not None and not self.is_initializing():
+            moments = jax.lax.pmean(moments, self.axis_name)
+            count *= jax.lax.psum(1, self.axis_name)
+        var = jnp.maximum(moments[1] - jnp.square(moments[0]), 0.0)
+        return moments[0] + shift, var, count
+
+
+def _pairs(x: jax.Array) -> jax.Array:
+    """`[N, H, W, C]` as `[N, H/2, 2, W/2, 2, C]`; an odd last row or column goes."""
+    n, h, w, c = x.shape
+    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+
+
+def max_pool_2x2(x: jax.Array) -> jax.Array:
+    """Largest of each 2x2 block: cheaper to differentiate than a general window."""
+    return _pairs(x).max((2, 4))
+
+
+def avg_pool_2x2(x: jax.Array) -> jax.Array:
+    """Mean of each 2x2 block."""
+    return _pairs(x).mean((2, 4))
+
+
+def check_images(images: jax.Array, minimum: int, network: str) -> None:
+    """Raises ValueError unless `images` is `[N, H, W, C]` with sides >= `minimum`."""
+    if images.ndim != 4 or min(images.shape[1:3]) < minimum:
+        raise ValueError(
+            f"{network} takes images [N, H, W, C] with H and W of at least "
+            f"{minimum}, got {list(images.shape)}"
+        )
+
+
+def classify(
+    maps: jax.Array,
+    *,
+    num_classes: int,
+    capture: bool,
+    name: str,
+    zero_bias: bool = True,
+    init: nn.initializers.Initializer = torch_default,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
+    """Global mean and linear layer, in float32: logits `[N, num_classes]`.
+
+    With `capture` also the features `[N, C]` that the linear layer sees. To be
+    called from a network's compact `__call__`; `name` is the linear layer's.
+    """
+    features = maps.astype(jnp.float32).mean((1, 2))
+    bias = (
+        nn.initializers.zeros if zero_bias else torch_default_bias(features.shape[-1])
+    )
+    logits = nn.Dense(num_classes, kernel_init=init, bias_init=bias, name=name)(
+        features
+    )
+    return (logits, features) if capture else logits
