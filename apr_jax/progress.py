@@ -12,6 +12,7 @@ import rich.progress
 from apr_jax import curves, optim, parallel
 
 _WIDTH = 110  # characters, of output that goes to a file
+_SECONDS_A_LINE = 30  # between lines of output that goes to a file
 
 
 class Diverged(RuntimeError):
@@ -78,7 +79,10 @@ class Meter:
         self._window: list[tuple[float, float]] = []
         self._window_start = time.monotonic()
         self.seconds_to_first_step: float | None = None
-        self._bar = make_bar("{task.fields[said]}", disable=quiet)
+        # A bar can't be redrawn in a file; a line now and then takes its place.
+        self._lines = not quiet and not sys.stderr.isatty()
+        self._last_line = started
+        self._bar = make_bar("{task.fields[said]}", disable=quiet or self._lines)
         self._task = self._bar.add_task(
             "compiling", total=total, completed=first, said=""
         )
@@ -147,10 +151,17 @@ class Meter:
     def _show(self, done: int) -> None:
         epoch = f"epoch {done / self._epoch_steps:.1f}"
         self._bar.update(self._task, completed=done, description=epoch)
-        if self._window:
-            loss, accuracy = np.mean(self._window, axis=0)
-            said = (
-                f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  "
-                f"{self._speed():,.0f} images/s"
-            )
-            self._bar.update(self._task, said=said)
+        if not self._window:
+            return
+        loss, accuracy = np.mean(self._window, axis=0)
+        said = (
+            f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  "
+            f"{self._speed():,.0f} images/s"
+        )
+        self._bar.update(self._task, said=said)
+        now = time.monotonic()
+        if self._lines and now - self._last_line > _SECONDS_A_LINE:
+            self._last_line = now
+            left = self._bar.tasks[self._task].time_remaining
+            hint = f", {left / 60:.0f} min left" if left else ""
+            say(f"{epoch}, step {done:,}: {said}{hint}")

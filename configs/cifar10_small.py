@@ -16,6 +16,6 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.name = f"cifar10_small_{method}"
     config.augment.method = method
     config.model.name = "wrn_10_1"
-    config.optim.update(epochs=10.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
+    config.optim.update(epochs=6.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
     config.checkpoint.every_steps = 500
     return config
