@@ -23,6 +23,10 @@ class CheckpointError(RuntimeError):
     """A state that could not be saved or read back."""
 
 
+class _OwnerError(Exception):
+    """A good checkpoint, of something else."""
+
+
 def digest(tree: Any) -> str:
     """Returns a SHA-256 over names, shapes, types and values of a tree's leaves."""
     total = hashlib.sha256()
@@ -37,9 +41,14 @@ def digest(tree: Any) -> str:
 class Checkpoints:
     """The checkpoints of one work directory."""
 
-    def __init__(self, directory: pathlib.Path, *, keep: int) -> None:
-        """Opens or makes ``directory``; the newest ``keep`` states stay."""
+    def __init__(self, directory: pathlib.Path, *, keep: int, owner: str) -> None:
+        """Opens or makes ``directory``; the newest ``keep`` states stay.
+
+        ``owner`` names what the states belong to, such as a configuration's hash;
+        states of another owner are never restored.
+        """
         self._directory = directory.absolute()
+        self._owner = owner
         self._keep = keep
         self._manager = self._open()
 
@@ -69,7 +78,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        about = {"step": step, "digest": digest(state)}
+        about = {"step": step, "owner": self._owner, "digest": digest(state)}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
@@ -98,12 +107,18 @@ class Checkpoints:
         A damaged checkpoint is renamed to ``damaged-STEP`` with a warning.
 
         Raises:
-            CheckpointError: there are checkpoints, and every one is damaged.
+            CheckpointError: there are checkpoints, and every one is damaged; or the
+                newest belongs to another owner.
         """
         found = self.steps
         for step in reversed(found):
             try:
                 return step, self._read(step, like)
+            except _OwnerError:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} in {self._directory} belongs to a "
+                    "run of another configuration; use another work directory"
+                ) from None
             except Exception as error:
                 reason = str(error).strip().split("\n")[0][:300]
                 self._put_aside(step)
@@ -132,14 +147,13 @@ class Checkpoints:
         self._manager.close()
 
     def _read(self, step: int, like: Any) -> Any:
-        read = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), about=ocp.args.JsonRestore()
-            ),
-        )
-        state = jax.tree.map(np.asarray, read["state"])
-        if digest(state) != read["about"]["digest"]:
+        restore, args = self._manager.restore, ocp.args
+        about = restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
+        if about["owner"] != self._owner:
+            raise _OwnerError
+        wanted = args.Composite(state=args.StandardRestore(like))
+        state = jax.tree.map(np.asarray, restore(step, args=wanted)["state"])
+        if digest(state) != about["digest"]:
             raise CheckpointError("its values are not those that were saved")
         return state
 

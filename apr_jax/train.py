@@ -190,7 +190,11 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
     started = time.monotonic()
     config, total = plan.config, plan.total_steps
     state, rate = initial_state(plan)
-    saved = checkpoint.Checkpoints(plan.run.checkpoints, keep=config.checkpoint.keep)
+    saved = checkpoint.Checkpoints(
+        plan.run.checkpoints,
+        keep=config.checkpoint.keep,
+        owner=config_lib.config_hash(config),
+    )
     found = saved.restore(state)
     if found is not None:
         state = found[1]

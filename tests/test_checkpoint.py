@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def saved(folder):
-    opened = checkpoint.Checkpoints(folder, keep=2)
+    opened = checkpoint.Checkpoints(folder, keep=2, owner="me")
     for step in (10, 20, 30):
         opened.save(step, state_of(step))
     opened.wait()
@@ -54,7 +54,7 @@ def test_newest_is_restored_and_old_ones_go(saved):
 
 
 def test_nothing_to_restore(folder):
-    opened = checkpoint.Checkpoints(folder, keep=2)
+    opened = checkpoint.Checkpoints(folder, keep=2, owner="me")
     assert opened.restore(state_of(0)) is None
     opened.close()
 
@@ -97,7 +97,7 @@ def test_all_damaged(saved, folder):
 def test_an_unfinished_save_is_no_checkpoint(saved, folder):
     saved.close()
     shutil.copytree(folder / "30", folder / "40.orbax-checkpoint-tmp-1")
-    again = checkpoint.Checkpoints(folder, keep=2)
+    again = checkpoint.Checkpoints(folder, keep=2, owner="me")
     assert again.restore(state_of(0))[0] == 30
     again.close()
 
@@ -122,3 +122,12 @@ def test_digest_tells_values_names_and_types_apart():
     )
     single, double = np.zeros(2, np.float32), np.zeros(1, np.float64)
     assert checkpoint.digest([single]) != checkpoint.digest([double])
+
+
+def test_states_of_another_owner_are_refused(saved, folder):
+    saved.wait()
+    other = checkpoint.Checkpoints(folder, keep=2, owner="you")
+    with pytest.raises(checkpoint.CheckpointError, match="of another configuration"):
+        other.restore(state_of(0))
+    other.close()
+    assert saved.restore(state_of(0))[0] == 30

@@ -80,7 +80,11 @@ def from_run(root: pathlib.Path) -> Classifier:
         ),
         jax.random.key(0),
     )
-    saved = checkpoint.Checkpoints(run.checkpoints, keep=config.checkpoint.keep)
+    saved = checkpoint.Checkpoints(
+        run.checkpoints,
+        keep=config.checkpoint.keep,
+        owner=config_lib.config_hash(config),
+    )
     found = saved.restore(like)
     saved.close()
     if found is None:
