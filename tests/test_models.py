@@ -1,0 +1,167 @@
+"""Networks: golden logits and counts, statistics, types and messages."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax import models
+from apr_jax.models import flops, torch_weights
+from apr_jax.models.layers import BatchNorm
+
+GOLDEN = [
+    "wrn_40_2",
+    "resnet18",
+    "preact_resnet18",
+    "allconv",
+    "resnext29_4x32",
+    pytest.param("densenet_40_12", marks=pytest.mark.slow),
+    pytest.param("resnext29_32x4", marks=pytest.mark.slow),
+    pytest.param("densenet_bc_100_12", marks=pytest.mark.slow),
+]
+
+
+def golden_state_dict(golden, name):
+    """The weights that the reference logits were made with, drawn anew."""
+    tensors = {}
+    for i, entry in enumerate(golden[f"model_{name}_state_dict"]):
+        key, shape_text = str(entry).split("|")
+        shape = tuple(int(s) for s in re.findall(r"\d+", shape_text))
+        rng = np.random.default_rng([1, i])
+        scale = key.endswith("weight") and len(shape) == 1
+        if key.endswith("running_var") or scale:
+            value = rng.uniform(0.5, 1.5, shape)
+        elif key.endswith(("running_mean", "bias")):
+            value = 0.1 * rng.standard_normal(shape)
+        else:
+            value = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        tensors[key] = value.astype(np.float32)
+    return tensors
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_logits_and_counts_are_the_references(shared, name):
+    golden = np.load(shared / "golden" / "reference.npz")
+    variables = torch_weights.from_torch(name, golden_state_dict(golden, name))
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert count == int(golden[f"model_{name}_params"])
+    model = models.build(name, num_classes=10)
+    images = (golden["model_images"] - 0.5) / 0.25
+    logits, features = jax.jit(
+        lambda v, x: model.apply(v, x, train=False, capture=True)
+    )(variables, images)
+    expected = golden[f"model_{name}_logits"]
+    np.testing.assert_allclose(
+        logits / expected.std(), expected / expected.std(), atol=1e-4
+    )
+    assert features.ndim == 2
+    assert features.shape[0] == 4
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_shapes_types_and_features(name):
+    size = 224 if name == "resnet50" else 32
+    model = models.build(name, num_classes=7, dtype=jnp.bfloat16)
+    image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+
+    def run(key, x):
+        variables = model.init(key, x, train=False)
+        outputs = model.apply(variables, x, train=False, capture=True)
+        trained, updates = model.apply(
+            variables,
+            x,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return variables, outputs, trained, updates
+
+    variables, (logits, features), trained, updates = jax.eval_shape(
+        run, jax.random.key(0), image
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert logits.shape == trained.shape == (2, 7)
+    assert logits.dtype == trained.dtype == jnp.float32
+    assert features.shape[0] == 2
+    assert jax.tree.structure(updates["batch_stats"]) == jax.tree.structure(
+        variables["batch_stats"]
+    )
+
+
+def test_bfloat16_is_near_float32(key):
+    images = jax.random.normal(key, (2, 8, 8, 3))
+    wide, narrow = (
+        models.build("wrn_10_1", num_classes=5, dtype=d)
+        for d in (jnp.float32, jnp.bfloat16)
+    )
+    variables = jax.jit(lambda k: wide.init(k, images, train=False))(key)
+    one = jax.jit(lambda v, x: wide.apply(v, x, train=False))(variables, images)
+    two = jax.jit(lambda v, x: narrow.apply(v, x, train=False))(variables, images)
+    assert two.dtype == jnp.float32
+    assert 0 < jnp.abs(one - two).max() < 0.1 * jnp.abs(one).max()
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 3), (1, 3, 3, 2)])
+def test_batch_norm_is_pytorchs(rng, shape):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.BatchNorm2d(shape[-1])
+    ours = BatchNorm()
+    images = (rng.normal(size=(3, *shape)) * 3 + 10).astype(np.float32)
+    variables = ours.init(jax.random.key(0), images[0], train=False)
+    step = jax.jit(lambda v, x: ours.apply(v, x, train=True, mutable=["batch_stats"]))
+    for batch in images:
+        expected = theirs(torch.tensor(batch.transpose(0, 3, 1, 2)))
+        got, updates = step(variables, batch)
+        variables = {**variables, **updates}
+        np.testing.assert_allclose(
+            got, expected.detach().numpy().transpose(0, 2, 3, 1), atol=2e-4
+        )
+    stats = variables["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], theirs.running_mean.numpy(), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], theirs.running_var.numpy(), rtol=1e-4)
+
+
+def test_multiply_adds():
+    # Counted by hand for WRN-10-1 at 8 px: stem, three blocks, shortcuts, classifier.
+    stem = 64 * 27 * 16
+    first = 2 * 64 * 9 * 16 * 16
+    second = 16 * 32 * (9 * 16 + 9 * 32 + 16)
+    third = 4 * 64 * (9 * 32 + 9 * 64 + 32)
+    by_hand = stem + first + second + third + 64 * 10
+    assert flops.multiply_adds("wrn_10_1", num_classes=10, size=8) == by_hand
+    # The figure that torchvision gives for its ResNet-50.
+    count = flops.multiply_adds("resnet50", num_classes=1000, size=224)
+    assert count / 1e9 == pytest.approx(4.089, abs=1e-3)
+    assert flops.parameters("resnet50", num_classes=1000, size=224) == 25_557_032
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet19", r"unknown model 'resnet19'; choose one of: allconv, .*wrn_D_K"),
+        ("wrn_41_2", r"model 'wrn_41_2': the depth must be 6n \+ 4"),
+        ("wrn_4_2", r"the depth must be 6n \+ 4"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(name, num_classes=10)
+
+
+def test_bad_classes_type_and_size():
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        models.build("wrn_10_1", num_classes=0)
+    with pytest.raises(ValueError, match="dtype must be a floating type"):
+        models.build("wrn_10_1", num_classes=2, dtype=jnp.int32)
+    smallest = models.minimum_size("allconv")
+    with pytest.raises(ValueError, match=f"must be at least {smallest} pixels"):
+        models.check_image_size("allconv", smallest - 1, 64)
+    models.check_image_size("allconv", smallest, smallest)
+
+
+def test_train_must_be_said(key):
+    model = models.build("wrn_10_1", num_classes=3)
+    with pytest.raises(TypeError, match="train"):
+        model.init(key, jnp.zeros((1, 8, 8, 3)))
