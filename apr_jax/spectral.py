@@ -25,9 +25,9 @@ LUMA = (0.2989, 0.5870, 0.1140)
 # any spectrum of pixels, and the derivative of 1/|F| overflows float32 further down.
 TINY = 1e-24
 
-# Pixels that a CPU transforms at once: the work on them stays in its caches, which
-# makes large images three times faster.
-_CPU_CHUNK = 65_536
+# More pixels than this a CPU transforms in chunks of half as many: the work on them
+# stays in its caches, which makes large images up to twice as fast.
+_CPU_CHUNK = 262_144
 
 
 def recombine(
@@ -84,9 +84,10 @@ def recombine(
         return jnp.stack(mixed, axis=-1).astype(dtype)
 
     count = math.prod(phase_from.shape[:-3])
-    at_once = max(1, _CPU_CHUNK // max(1, shape[0] * shape[1]))
-    if jax.default_backend() != "cpu" or count <= at_once:
+    pixels = shape[0] * shape[1]
+    if jax.default_backend() != "cpu" or count * pixels <= _CPU_CHUNK:
         return one_chunk((amplitude_from, phase_from))
+    at_once = min(count, max(1, _CPU_CHUNK // (2 * pixels)))
     flat = tuple(image.reshape(-1, *shape) for image in (amplitude_from, phase_from))
     return jax.lax.map(one_chunk, flat, batch_size=at_once).reshape(phase_from.shape)
 

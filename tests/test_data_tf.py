@@ -207,7 +207,9 @@ def test_sets_without_labels_are_refused(prepared, tmp_path):
     parts["class"] = parts.pop("label")
     (copy / "features.json").write_text(json.dumps(features))
     (copy / "label.labels.txt").rename(copy / "class.labels.txt")
-    with pytest.raises(data.DataError, match=r"no 'label'; it has class, image"):
+    with pytest.raises(
+        data.DataError, match=r"no 'label'; it has (class, image|image, class)"
+    ):
         data.load(settings(tmp_path / "sets", tmp_path))
 
 
@@ -259,7 +261,7 @@ def test_tensorflow_decodes_as_pillow_does(rng, kind, mode, sides):
 
 
 def close(ours, theirs, beyond=0.0):
-    """Pillow rounds between its two passes, so a grey level may be off by one.
+    """Pillow's weights are integers, so a grey level may be off by one.
 
     ``beyond`` is the share of values that may be off by more: where only a window is
     decoded, colours at its edge are interpolated without their neighbours outside.
@@ -268,7 +270,7 @@ def close(ours, theirs, beyond=0.0):
     assert ours.dtype == np.uint8
     difference = np.abs(ours.astype(int) - theirs)
     assert (difference > 1).mean() <= beyond
-    assert difference.mean() < 0.4
+    assert (difference > 0).mean() < 0.25
 
 
 # --- Streams.
@@ -285,7 +287,8 @@ def folder(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             kind = "PNG" if i == 4 else "JPEG"
             mode = {2: "L", 7: "CMYK"}.get(i, "RGB")
-            path.write_bytes(encoded(picture(rng, 40 + i, 50), kind, mode))
+            more = b"after the end" if i == 9 else b""
+            path.write_bytes(encoded(picture(rng, 40 + i, 50), kind, mode) + more)
     return root
 
 
@@ -432,6 +435,28 @@ def test_training_goes_on_past_broken_files(folder, tmp_path, caplog):
         taken(data.imagenet.train_stream(strict, **run(0, batch_size=4)), 11)
 
 
+def test_broken_record_is_named(prepared, tmp_path, caplog):
+    root, _ = prepared
+    tf = tfds.engine().tf
+    copy = tmp_path / "sets" / "tiny_jpeg" / "1.0.0"
+    copy.mkdir(parents=True)
+    for file in (root / "tiny_jpeg" / "1.0.0").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (file,) = copy.glob("*-train.tfrecord*")
+    records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+    start = records[4].index(b"\xff\xd8")
+    damaged = bytearray(records[4])
+    damaged[start : start + 2] = b"no"
+    records[4] = bytes(damaged)
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    where = stream_settings(tmp_path / "sets", tmp_path, max_broken=1)
+    found = taken(data.imagenet.train_stream(where, **run(0, batch_size=10)), 3)
+    assert all(b.mask.all() for b in found)
+    assert caplog.text.count(f"{file}__4 ") == 1
+
+
 def test_evaluation_stops_at_a_broken_file(folder, tmp_path):
     root = copied(folder, tmp_path)
     (root / "test" / "cat" / "00.jpg").write_bytes(b"")
@@ -504,7 +529,7 @@ def test_real_jpegs(shared, tmp_path):
     pixels = np.concatenate([b.image[b.mask] for b in batches])
     assert len(pixels) == 200
     for path, ours in zip(paths, pixels, strict=True):
-        close(ours, images.fit(images.decode(path), 224, 256))
+        close(ours, images.fit(images.decode(path), 224, 256), beyond=1e-4)
     (batch,) = taken(data.imagenet.train_stream(where, **run(0, batch_size=200)), 1)
     order = data.global_indices(0, 0, 1, 200, 200)[0]
     tf = tfds.engine().tf

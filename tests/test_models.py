@@ -90,6 +90,7 @@ def test_shapes_types_and_features(name):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_is_near_float32(key):
     images = jax.random.normal(key, (2, 8, 8, 3))
     wide, narrow = (

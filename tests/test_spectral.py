@@ -152,7 +152,7 @@ def test_recombine_under_the_transformations(rng):
 
 
 def test_large_batches_go_through_in_chunks(rng, monkeypatch):
-    monkeypatch.setattr(spectral, "_CPU_CHUNK", 2 * 6 * 8)
+    monkeypatch.setattr(spectral, "_CPU_CHUNK", 4 * 6 * 8)
     a, p = pair(rng, (5, 6, 8, 3))
     jaxpr = str(jax.make_jaxpr(recombine)(a, p))
     assert "scan" in jaxpr or "while" in jaxpr

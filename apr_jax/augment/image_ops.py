@@ -33,7 +33,7 @@ OP_SETS = {"base": OPS[:9], "all": OPS}
 
 # Of a chunk on a CPU: smaller ones waste time starting work, larger ones on images that
 # don't need it.
-_CHUNK_PIXELS = 8_192
+_CHUNK_PIXELS = 16_384
 
 
 def op_set(ops: str) -> tuple[str, ...]:

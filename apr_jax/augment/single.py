@@ -73,22 +73,18 @@ def apr_single(
     )
     twice, swap = uniform[6] < prob, uniform[7] < 0.5
 
-    def augment(
-        words: jax.Array, draw: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        (which, strength, sign), need = draw
-        op = jnp.floor(which * len(names)).astype(jnp.int32)
+    def augment(words: jax.Array, draw: jax.Array, need: jax.Array) -> jax.Array:
+        op = jnp.floor(draw[0] * len(names)).astype(jnp.int32)
         op = jnp.where(need, jnp.minimum(op, len(names) - 1), len(names))
-        words = image_ops.apply_ops(
+        return image_ops.apply_ops(
             words,
             op,
-            LOWEST_LEVEL + strength * (level - LOWEST_LEVEL),
-            sign < 0.5,
+            LOWEST_LEVEL + draw[1] * (level - LOWEST_LEVEL),
+            draw[2] < 0.5,
             names=names,
             channels=channels,
             chunk=at_once,
         )
-        return words, words
 
     def mix(words: jax.Array, other: jax.Array, swap: jax.Array) -> jax.Array:
         swap = swap[:, None, None]
@@ -101,10 +97,8 @@ def apr_single(
             backend=backend,
         )
 
-    # A loop of two: unrolled, the operations would be compiled twice.
-    draws = uniform[:6].reshape(2, 3, count)
-    needs = jnp.stack([jnp.ones_like(twice), twice])
-    _, (once, other) = jax.lax.scan(augment, words, (draws, needs))
+    once = augment(words, uniform[0:3], jnp.ones_like(twice))
+    other = augment(once, uniform[3:6], twice)
     kind = jnp.where(twice, 0, 1)
     mixed = update_rows(kind, [mix], once, other, swap, chunk=at_once)
     return _from_levels(unpack(mixed, channels), images.dtype)

@@ -3,9 +3,9 @@
 Made of what scikit-learn ships: 1,797 handwritten digits (8x8, UCI) and two
 photographs, 640x427. Each class of digits has its own kind of background: sky,
 water, roof tiles, petals, ... In training, and in the split "test", the background
-goes with the digit nine times out of ten or more; in the split "test_shifted" it
-never does. So the background's amplitude spectrum is a shortcut that a network can
-take, and that stops working when the images shift.
+goes with the digit nine times out of ten; in the split "test_shifted" it
+never does. So brightness and texture of the background, its amplitude spectrum, are a
+shortcut that a network can take, and that misleads it when the images shift.
 
 Training and test images share neither digits nor pixels of the photographs. An
 image of "test_shifted" is the image of "test" of the same number, with another
@@ -24,6 +24,7 @@ from apr_jax.data.batches import ArraySplit, DataError
 from apr_jax.data.cache import Entry
 
 SIZE = 32
+_VERSION = 1  # of the code below; another one makes other images
 SPLITS = ("train", "test", "test_shifted")
 CLASSES = tuple(str(digit) for digit in range(10))
 
@@ -56,21 +57,22 @@ class Recipe:
     """How the set is made; a change makes another set."""
 
     seed: int = 0
-    train: int = 9000
-    test: int = 2000
-    # Of each digit's images; the others are for the test splits.
+    train: int = 9000  # images
+    test: int = 2000  # images, of each of the two test splits
+    # Of the 1,797 digits; the others are for the test splits.
     train_digits: float = 0.7
-    # Share of images whose background is their class's. Lower, and a network does
-    # well to ignore it; at 1 nothing in training says that the digit matters.
+    # Share of images whose background is of their class's kind. Lower, and a network
+    # does well to leave the background alone; at 1 nothing would say that the digit
+    # is what matters.
     shortcut: float = 0.9
-    # Grey levels between digit and the mean of its background: readable for a
-    # person, and harder for a network than the background.
+    # Contrast of a background about its mean, of the photograph's. At 1 digits on
+    # leaves or roof tiles are hard to read.
+    texture: float = 0.7
+    # Grey levels between a digit and the mean of what is under it, up or down. Easy
+    # for a person; to a network that starts, the background is easier still.
     contrast: tuple[float, float] = (110.0, 170.0)
-    # Height of a digit in pixels.
-    height: tuple[int, int] = (24, 30)
-    texture: float = 1.0
-    any_hue: bool = True
-    tint: float = 25.0  # grey levels, for each channel
+    tint: float = 25.0  # grey levels, up to, that each channel of the ink is off grey
+    height: tuple[int, int] = (24, 30)  # pixels of the square that a digit fills
 
 
 RECIPE = Recipe()
@@ -90,7 +92,7 @@ def fingerprint(data: Data, split: str) -> dict[str, Any]:
             f"data.image_size is {data.image_size}; images of the bundled set have "
             f"{SIZE} pixels"
         )
-    recipe = hashlib.sha256(repr((RECIPE, _AREAS)).encode()).hexdigest()
+    recipe = hashlib.sha256(repr((_VERSION, RECIPE, _AREAS)).encode()).hexdigest()
     return {"recipe": recipe}
 
 
@@ -112,11 +114,10 @@ def compose(split: str, recipe: Recipe) -> ArraySplit:
     tint = rng.uniform(-recipe.tint, recipe.tint, (size, 3))
 
     rng = np.random.default_rng([recipe.seed, _BACKGROUNDS, SPLITS.index(split)])
-    backgrounds = _crops(rng, kinds, _tiles(train))
+    backgrounds = _crops(rng, kinds, _tiles(train)).astype(np.float32)
     mean = backgrounds.mean((1, 2), keepdims=True)
-    backgrounds = np.rint(mean + recipe.texture * (backgrounds - mean)).astype(np.uint8)
-    if recipe.any_hue:
-        backgrounds = _turn_hue(backgrounds, rng.uniform(0, 2 * np.pi, size))
+    backgrounds = mean + recipe.texture * (backgrounds - mean)
+    backgrounds = _turn_hue(backgrounds, rng.uniform(0, 2 * np.pi, size))
     return ArraySplit(_blend(backgrounds, opacity, contrast, tint), labels)
 
 
@@ -206,14 +207,19 @@ def _crops(
     return crops
 
 
-def _turn_hue(images: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Turns the colours of uint8 [N, H, W, 3] about the grey axis by angles [N]."""
+def _turn_hue(pixels: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Turns the colours of float [N, H, W, 3] about the grey axis by angles [N].
+
+    So that no class has a hue of its own. A transform over the channels too, as the
+    paper's code has it, keeps the hue in the phase, where amplitude-phase
+    recombination leaves it; the shortcut here shall be in the amplitude.
+    """
     cosine, sine = np.cos(angles), np.sin(angles)
     # Rodrigues' rotation about (1, 1, 1) / sqrt(3).
     own = (cosine + (1 - cosine) / 3)[:, None, None]
     before = ((1 - cosine) / 3 - sine / np.sqrt(3))[:, None, None]
     after = ((1 - cosine) / 3 + sine / np.sqrt(3))[:, None, None]
-    red, green, blue = np.moveaxis(images.astype(np.float32), -1, 0)
+    red, green, blue = np.moveaxis(pixels, -1, 0)
     turned = np.stack(
         [
             own * red + before * green + after * blue,
@@ -222,7 +228,7 @@ def _turn_hue(images: np.ndarray, angles: np.ndarray) -> np.ndarray:
         ],
         axis=-1,
     )
-    return np.rint(np.clip(turned, 0, 255)).astype(np.uint8)
+    return np.clip(turned, 0, 255)
 
 
 def _blend(
@@ -231,7 +237,7 @@ def _blend(
     """Paints digits onto backgrounds.
 
     Args:
-        backgrounds: uint8 [N, 32, 32, 3].
+        backgrounds: float [N, 32, 32, 3] in [0, 255].
         opacity: float [N, 32, 32] in [0, 1].
         contrast: float [N], grey levels that the ink is lighter than the mean of
             its background, or darker; turned round where there is no room.
@@ -240,11 +246,10 @@ def _blend(
     Returns:
         uint8 [N, 32, 32, 3].
     """
-    pixels = backgrounds.astype(np.float32)
     weight = opacity[..., None]
-    under = (pixels * weight).sum((1, 2)) / weight.sum((1, 2))
+    under = (backgrounds * weight).sum((1, 2)) / weight.sum((1, 2))
     grey = under.mean(-1)
     outside = (grey + contrast < 0) | (grey + contrast > 255)
     contrast = np.where(outside, -contrast, contrast)
     ink = np.clip(under + contrast[:, None] + tint, 0, 255)[:, None, None]
-    return np.rint(pixels + weight * (ink - pixels)).astype(np.uint8)
+    return np.rint(backgrounds + weight * (ink - backgrounds)).astype(np.uint8)

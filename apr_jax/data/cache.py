@@ -21,7 +21,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -185,11 +185,12 @@ def _write(final: pathlib.Path, key: Mapping[str, Any], entry: Entry) -> None:
         for name, array in zip(_ARRAYS, (images, labels), strict=True):
             path = temporary / f"{name}.npy"
             with open(path, "wb") as file:
-                np.save(file, array, allow_pickle=False)
+                digested = _Digested(file)
+                np.save(digested, array, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
             facts = {"shape": array.shape, "dtype": array.dtype.name}
-            arrays[name] = {"sha256": _sha256(path), **facts}
+            arrays[name] = {"sha256": digested.sha256.hexdigest(), **facts}
         manifest = {
             "format": _FORMAT,
             "key": dict(key),
@@ -205,6 +206,22 @@ def _write(final: pathlib.Path, key: Mapping[str, Any], entry: Entry) -> None:
             _rename(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+class _Digested:
+    """A file to write to, and the checksum of what was written.
+
+    NumPy writes to a real file by other means, which on a full disk raise an error
+    without a number, not to be told from others.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.sha256 = hashlib.sha256()
+        self._file = file
+
+    def write(self, contents: bytes) -> int:
+        self.sha256.update(contents)
+        return self._file.write(contents)
 
 
 def _rename(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -233,6 +233,8 @@ def _decoded(
 
     options = tf.data.Options()
     options.deterministic = True
+    # Each image is work for one core; several work on several images.
+    options.threading.max_intra_op_parallelism = 1
     return (
         raw.examples.interleave(
             image_or_handle,
