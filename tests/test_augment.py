@@ -15,7 +15,7 @@ from tests import oracle
 single = jax.jit(
     apr_single, static_argnames=("ops", "axes", "overflow", "chunk", "backend")
 )
-pair = jax.jit(apr_pair, static_argnames=("per", "axes", "clip", "backend"))
+pair = jax.jit(apr_pair, static_argnames=("prob", "per", "axes", "clip", "backend"))
 both = jax.jit(apr, static_argnames=("ops", "per", "axes", "overflow", "clip"))
 levels = jax.jit(
     augment.recombine_levels, static_argnames=("axes", "overflow", "backend")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from apr_jax import recombine, spectral
+from apr_jax.spectral import recombination
 from tests import oracle
 
 BACKENDS = ("rfft", "fft", "matmul")
@@ -151,8 +152,27 @@ def test_recombine_under_the_transformations(rng):
     np.testing.assert_allclose(gradient, 2 * a, atol=1e-4)
 
 
+@pytest.mark.parametrize("axes", spectral.AXES)
+def test_recombine_within_a_batch(rng, axes):
+    images = rng.random((4, 6, 7, 3), np.float32)
+    index = np.array([2, 2, 0, 3])
+    within = jax.jit(spectral.recombine_within, static_argnames=("axes", "backend"))
+    for backend in BACKENDS:
+        got = within(images, index, axes=axes, backend=backend)
+        want = oracle.recombine(images[index], images, axes=axes)
+        np.testing.assert_allclose(got, want, atol=1e-5)
+    half = jnp.asarray(images, jnp.bfloat16)
+    assert within(half, index).dtype == jnp.bfloat16
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(within(x, index) ** 2)))(images)
+    # Every image gives its power as often as it is a donor.
+    times = np.array([1, 0, 2, 1]).reshape(4, 1, 1, 1)
+    np.testing.assert_allclose(gradient, 2 * times * images, atol=1e-4)
+    with pytest.raises(TypeError, match="uint8"):
+        spectral.recombine_within(np.zeros((4, 6, 7, 3), np.uint8), index)
+
+
 def test_large_batches_go_through_in_chunks(rng, monkeypatch):
-    monkeypatch.setattr(spectral, "_CPU_CHUNK", 4 * 6 * 8)
+    monkeypatch.setattr(recombination, "_CPU_CHUNK", 4 * 6 * 8)
     a, p = pair(rng, (5, 6, 8, 3))
     jaxpr = str(jax.make_jaxpr(recombine)(a, p))
     assert "scan" in jaxpr or "while" in jaxpr

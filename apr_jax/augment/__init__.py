@@ -49,7 +49,7 @@ def get_method(name: str) -> Method:
     """The entry of `AUGMENTS`.
 
     Raises:
-      ValueError: another name.
+        ValueError: another name.
     """
     if name not in AUGMENTS:
         raise ValueError(f"unknown method {name!r}, choose from {tuple(AUGMENTS)}")
@@ -73,14 +73,14 @@ def apr(
     """APR-SP: `apr_single`, then `apr_pair` on the result.
 
     Args:
-      key: one key.
-      images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1].
-      single_prob, level, ops, overflow: as `apr_single`'s (`prob` for the first).
-      pair_prob, per, clip: as `apr_pair`'s (`prob` for the first).
-      axes, backend: of both.
+        key: one key.
+        images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1].
+        single_prob, level, ops, overflow: as `apr_single`'s (`prob` for the first).
+        pair_prob, per, clip: as `apr_pair`'s (`prob` for the first).
+        axes, backend: of both.
 
     Returns:
-      [N, H, W, C] in [0, 1] up to ringing; float32 for uint8 images, else their type.
+        [N, H, W, C] in [0, 1] up to ringing; float32 for uint8 images, else their type.
     """
     single_key, pair_key = jax.random.split(key)
     images = apr_single(

@@ -24,11 +24,11 @@ def affine_matrices(
     top left corner), int(level size / 30) pixels; the sign is `negate`'s.
 
     Args:
-      names: what the numbers in `op` stand for.
-      op, level, negate: int, float and bool [N].
+        names: what the numbers in `op` stand for.
+        op, level, negate: int, float and bool [N].
 
     Returns:
-      float32 [N, 6]; the identity where `op` is none of `GEOMETRIC`.
+        float32 [N, 6]; the identity where `op` is none of `GEOMETRIC`.
     """
     sign = jnp.where(negate, -1.0, 1.0)
 
@@ -63,8 +63,8 @@ def warp(words: jax.Array, matrices: jax.Array, *, channels: int) -> jax.Array:
     truncated. Pillow computes in float64, so a level may differ by one.
 
     Args:
-      words: packed uint32 [N, H, W].
-      matrices: of `affine_matrices`, [N, 6].
+        words: packed uint32 [N, H, W].
+        matrices: of `affine_matrices`, [N, 6].
     """
     count, height, width = words.shape
     x = (jnp.arange(width) + 0.5 - width / 2)[None, None, :]

@@ -40,7 +40,7 @@ def op_set(ops: str) -> tuple[str, ...]:
     """The names in "base" (nine) or "all" (thirteen).
 
     Raises:
-      ValueError: another name.
+        ValueError: another name.
     """
     if ops not in OP_SETS:
         raise ValueError(f"unknown ops {ops!r}, choose from {tuple(OP_SETS)}")
@@ -64,13 +64,13 @@ def apply_op(
     """One operation on every image: uint8 [N, H, W, C] -> same, C of 1 or 3.
 
     Args:
-      name: one of `OPS`.
-      level: strength in [0, 10], AugMix's scale; a number or one per image [N].
-      negate: turns the direction of rotation, shear and translation; likewise.
+        name: one of `OPS`.
+        level: strength in [0, 10], AugMix's scale; a number or one per image [N].
+        negate: turns the direction of rotation, shear and translation; likewise.
 
     Raises:
-      TypeError: pixels are not uint8.
-      ValueError: unknown name, or another shape.
+        TypeError: pixels are not uint8.
+        ValueError: unknown name, or another shape.
     """
     if name not in OPS:
         raise ValueError(f"unknown operation {name!r}, choose from {OPS}")
@@ -101,11 +101,11 @@ def apply_ops(
     """Each image's own operation.
 
     Args:
-      words: packed uint32 [N, H, W].
-      op: int [N]; an image with a number past the end of `names` stays as it is.
-      level, negate: float and bool [N].
-      names: what the numbers in `op` stand for, one of `OP_SETS`.
-      chunk: as `packed.update_rows`'s.
+        words: packed uint32 [N, H, W].
+        op: int [N]; an image with a number past the end of `names` stays as it is.
+        level, negate: float and bool [N].
+        names: what the numbers in `op` stand for, one of `OP_SETS`.
+        chunk: as `packed.update_rows`'s.
     """
     _, height, width = words.shape
 

@@ -11,7 +11,7 @@ def per_image_keys(key: jax.Array, count: int) -> jax.Array:
     ([2] or [count, 2]) are taken too.
 
     Raises:
-      ValueError: neither one key nor `count` of them.
+        ValueError: neither one key nor `count` of them.
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(key)

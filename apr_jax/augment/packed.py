@@ -16,7 +16,7 @@ def pack(images: jax.Array) -> jax.Array:
     """uint8 [N, H, W, C] -> uint32 [N, H, W], channel c in bits 8c to 8c + 7.
 
     Raises:
-      ValueError: not four axes, or neither one channel nor three.
+        ValueError: not four axes, or neither one channel nor three.
     """
     if images.ndim != 4 or images.shape[-1] not in CHANNELS:
         raise ValueError(
@@ -61,14 +61,14 @@ def update_rows(
     """Each row through the function of its kind.
 
     Args:
-      kind: int [N], index into `functions`; rows past its end stay as they are.
-      functions: each maps [K, ...] rows and arguments to the new [K, ...] rows, every
-        row by itself, for any K.
-      rows: [N, ...].
-      *arguments: [N, ...] each.
-      chunk: None computes every function for all N rows and selects. A number brings
-        the rows of a kind together and computes as many chunks of that size as hold
-        them, which pays where work is done in sequence. The result is the same.
+        kind: int [N], index into `functions`; rows past its end stay as they are.
+        functions: each maps [K, ...] rows and arguments to the new [K, ...] rows, every
+            row by itself, for any K.
+        rows: [N, ...].
+        *arguments: [N, ...] each.
+        chunk: None computes every function for all N rows and selects. A number brings
+            the rows of a kind together and computes as many chunks of that size as hold
+            them, which pays where work is done in sequence. The result is the same.
     """
     count = rows.shape[0]
     if chunk is None:

@@ -1,11 +1,12 @@
 """APR-P: the phase of an image with the amplitude of another one (paper, section 4)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from apr_jax.spectral import recombine
+from apr_jax.spectral import recombine, recombine_within
 
 PER = ("batch", "image")
 
@@ -28,25 +29,25 @@ def apr_pair(
     of the batch; an image may meet itself and then stays as it is, up to rounding.
 
     Args:
-      key: one key.
-      images: floating point [N, H, W, C] in [0, 1].
-      prob: probability of mixing; 0.6 on CIFAR, 0.5 on ImageNet, 0.16 in adversarial
-        training.
-      per: "batch" throws one coin for all, as the authors do; "image" one for each.
-      axes: of the DFT, as `recombine`'s.
-      clip: clip what was mixed to [0, 1]; the authors don't.
-      donors: [M, H, W, C], M >= N, another pool to draw donors from, without
-        replacement; for instance the batch of all devices.
-      donor_index: int [N], which of the pool (or of the batch) is whose donor, instead
-        of the random permutation.
-      backend: as `recombine`'s.
+        key: one key.
+        images: floating point [N, H, W, C] in [0, 1].
+        prob: probability of mixing; 0.6 on CIFAR, 0.5 on ImageNet, 0.16 in adversarial
+            training.
+        per: "batch" throws one coin for all, as the authors do; "image" one for each.
+        axes: of the DFT, as `recombine`'s.
+        clip: clip what was mixed to [0, 1]; the authors don't.
+        donors: [M, H, W, C], M >= N, another pool to draw donors from, without
+            replacement; for instance the batch of all devices.
+        donor_index: int [N], which of the pool (or of the batch) is whose donor,
+            instead of the random permutation.
+        backend: as `recombine`'s.
 
     Returns:
-      [N, H, W, C] of the same type; bit for bit `images` where the coin says no.
+        [N, H, W, C] of the same type; bit for bit `images` where the coin says no.
 
     Raises:
-      TypeError: pixels are not floating point.
-      ValueError: an unknown name or another shape.
+        TypeError: pixels are not floating point.
+        ValueError: an unknown name or another shape.
     """
     if per not in PER:
         raise ValueError(f"unknown per {per!r}, choose from {PER}")
@@ -75,11 +76,18 @@ def apr_pair(
         )
 
     def mix(images: jax.Array) -> jax.Array:
-        donor = jnp.take(pool, donor_index, axis=0).astype(images.dtype)
-        mixed = recombine(donor, images, axes=axes, backend=backend)
+        knobs: dict[str, Any] = {"axes": axes, "backend": backend}
+        if donors is None:
+            mixed = recombine_within(images, donor_index, **knobs)
+        else:
+            chosen = jnp.take(donors, donor_index, axis=0).astype(images.dtype)
+            mixed = recombine(chosen, images, **knobs)
         return jnp.clip(mixed, 0, 1) if clip else mixed
 
+    if isinstance(prob, int | float) and prob >= 1:
+        return mix(images)
     if per == "batch":
+        # Only one side is computed, so that a lost coin costs no transform.
         return jax.lax.cond(
             jax.random.bernoulli(coin_key, prob), mix, lambda images: images, images
         )

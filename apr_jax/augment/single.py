@@ -35,28 +35,28 @@ def apr_single(
     two gives the amplitude, the other the phase. The label is the image's own.
 
     Args:
-      key: one key, or one per image [N]: then image i depends on key i and itself
-        alone, however the images are batched or sharded.
-      images: [N, H, W, C], C of 1 or 3, any size: uint8, or floating point in [0, 1],
-        which is rounded to 256 grey levels first.
-      prob: probability of the second operation and the recombination.
-      level: highest strength of an operation, drawn from U(0.1, level) each time.
-      ops: "base" (nine operations) or "all" (thirteen), see `image_ops`.
-      axes: of the DFT, as `spectral.recombine`'s.
-      overflow: "clip" rounds and clips to [0, 255]; "wrap" truncates and takes the
-        result modulo 256 as the authors' cast does.
-      chunk: how many images are computed together of those that need the same thing;
-        "all": all at once, needed or not; "auto": small chunks on a CPU, "all"
-        elsewhere. It changes the speed, and which pixels a Fourier transform's rounding
-        moves by a grey level.
-      backend: as `spectral.recombine`'s.
+        key: one key, or one per image [N]: then image i depends on key i and itself
+            alone, however the images are batched or sharded.
+        images: [N, H, W, C], C of 1 or 3, any size: uint8, or floating point in [0, 1],
+            which is rounded to 256 grey levels first.
+        prob: probability of the second operation and the recombination.
+        level: highest strength of an operation, drawn from U(0.1, level) each time.
+        ops: "base" (nine operations) or "all" (thirteen), see `image_ops`.
+        axes: of the DFT, as `spectral.recombine`'s.
+        overflow: "clip" rounds and clips to [0, 255]; "wrap" truncates and takes the
+            result modulo 256 as the authors' cast does.
+        chunk: how many images are computed together of those that need the same thing;
+            "all": all at once, needed or not; "auto": small chunks on a CPU, "all"
+            elsewhere. It changes the speed, and which pixels a Fourier transform's
+            rounding moves by a grey level.
+        backend: as `spectral.recombine`'s.
 
     Returns:
-      [N, H, W, C] of the same type.
+        [N, H, W, C] of the same type.
 
     Raises:
-      TypeError: pixels neither uint8 nor floating point.
-      ValueError: an unknown name, another shape, or a wrong number of keys.
+        TypeError: pixels neither uint8 nor floating point.
+        ValueError: an unknown name, another shape, or a wrong number of keys.
     """
     if not jnp.issubdtype(images.dtype, jnp.floating) and images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")

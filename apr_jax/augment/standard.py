@@ -15,13 +15,13 @@ def random_crop(
     offsets equally likely.
 
     Args:
-      key: one key, or one per image [N], see `per_image_keys`.
-      images: any type.
-      pad: 0 or more.
-      fill: in the images' own units, 128 for the authors' uint8.
+        key: one key, or one per image [N], see `per_image_keys`.
+        images: any type.
+        pad: 0 or more.
+        fill: in the images' own units, 128 for the authors' uint8.
 
     Raises:
-      ValueError: negative `pad`, not four axes, or a wrong number of keys.
+        ValueError: negative `pad`, not four axes, or a wrong number of keys.
     """
     if pad < 0:
         raise ValueError(f"pad must not be negative, got {pad}")

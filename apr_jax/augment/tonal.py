@@ -77,9 +77,9 @@ def point(
     level) inverted, `enhance_factor`.
 
     Args:
-      names: what the numbers in `op` stand for.
-      op, level: int and float [N].
-      words: packed uint32 [N, H, W].
+        names: what the numbers in `op` stand for.
+        op, level: int and float [N].
+        words: packed uint32 [N, H, W].
     """
     op, level = op[:, None, None], level[:, None, None]
     dropped = 4 + jnp.floor(level * 4 / 10).astype(jnp.int32)

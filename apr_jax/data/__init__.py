@@ -6,6 +6,7 @@ project that imports TensorFlow, inside the functions that need it.
 """
 
 import hashlib
+import logging
 import types
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,6 +38,8 @@ __all__ = [
     "imagenet",
     "load",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 # Each has fingerprint(data, split), which is quick, and read(data, split).
 _SOURCES: dict[str, types.ModuleType] = {
@@ -110,6 +113,13 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
             key,
             lambda split=split: _read(source, data, split),  # type: ignore[misc]
         )
+        if left_out := entries[split].left_out:
+            _LOG.warning(
+                "split %r is without %d broken files: %s",
+                split,
+                len(left_out),
+                ", ".join(left_out),
+            )
     names = {split: entry.class_names for split, entry in entries.items()}
     if len(set(names.values())) > 1:
         counts = ", ".join(f"{split!r} {len(n)}" for split, n in names.items())

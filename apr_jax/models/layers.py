@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from apr_jax.models import convolution
+
 # He et al. 2015, eq. 15 ("backward" case): variance 2 / (kernel area * outputs).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -63,6 +65,7 @@ def conv(
         use_bias=bias,
         kernel_init=init,
         dtype=dtype,
+        conv_general_dilated=convolution.conv_general_dilated,
         name=name,
     )
 

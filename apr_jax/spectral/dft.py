@@ -20,10 +20,10 @@ class Transforms:
     """One way to compute DFTs.
 
     Attributes:
-      forward_real: real plane -> spectrum, at least half of it.
-      inverse_real: spectrum and width -> real plane.
-      forward_complex: real and imaginary plane -> spectrum.
-      inverse_complex: spectrum -> real and imaginary plane.
+        forward_real: real plane -> spectrum, at least half of it.
+        inverse_real: spectrum and width -> real plane.
+        forward_complex: real and imaginary plane -> spectrum.
+        inverse_complex: spectrum -> real and imaginary plane.
     """
 
     forward_real: Callable[[jax.Array], Pair]

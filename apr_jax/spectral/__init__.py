@@ -1,0 +1,37 @@
+"""Fourier amplitude and phase of images, and what is built from them.
+
+Images are [..., H, W, C] throughout. Integer pixels are refused: a transform of grey
+levels has no integer result, so the caller decides on the range first.
+"""
+
+from apr_jax.spectral.analysis import (
+    amplitude,
+    azimuthal_profile,
+    fourier_basis,
+    phase,
+    radial_mask,
+    split_bands,
+)
+from apr_jax.spectral.inputs import AXES
+from apr_jax.spectral.recombination import (
+    BACKENDS,
+    choose_backend,
+    recombine,
+    recombine_channels,
+    recombine_within,
+)
+
+__all__ = [
+    "AXES",
+    "BACKENDS",
+    "amplitude",
+    "azimuthal_profile",
+    "choose_backend",
+    "fourier_basis",
+    "phase",
+    "radial_mask",
+    "recombine",
+    "recombine_channels",
+    "recombine_within",
+    "split_bands",
+]

@@ -1,0 +1,163 @@
+"""Amplitude, phase, frequency bands, basis images and radial profiles."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax.spectral import dft
+from apr_jax.spectral.inputs import (
+    TINY,
+    channels_of,
+    check_axes,
+    float_dtype,
+    image_shape,
+    magnitude,
+    weighted_sum,
+)
+
+CHANNELS = ("luma", "sum")
+
+# ITU-R BT.601 weights, to the four digits that the reference code uses.
+LUMA = (0.2989, 0.5870, 0.1140)
+
+
+def amplitude(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.Array:
+    """|F|, the full unshifted spectrum: [..., H, W, C] float -> same, non-negative.
+
+    The gradient at a zero is 0. Raises as `recombine` does.
+    """
+    return magnitude(_spectrum(images, axes)).astype(images.dtype)
+
+
+def phase(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.Array:
+    """Angle of F in [-pi, pi], full unshifted spectrum; 0 where F is zero.
+
+    [..., H, W, C] float -> same. The gradient at a zero is 0. Raises as `recombine`.
+    """
+    re, im = _spectrum(images, axes)
+    zero = re * re + im * im < TINY
+    angle = jnp.arctan2(jnp.where(zero, 0.0, im), jnp.where(zero, 1.0, re))
+    return angle.astype(images.dtype)
+
+
+def radial_mask(height: int, width: int, radius: float) -> jax.Array:
+    """True within `radius` of the zero frequency: bool [H, W], shifted spectrum.
+
+    The zero frequency sits at (H // 2, W // 2), where fftshift puts it; the distance is
+    strictly smaller than `radius` (HFC, CVPR 2020).
+    """
+    rows = jnp.arange(height)[:, None] - height // 2
+    columns = jnp.arange(width)[None, :] - width // 2
+    return jnp.hypot(rows * 1.0, columns * 1.0) < radius
+
+
+def split_bands(images: jax.Array, radius: float) -> tuple[jax.Array, jax.Array]:
+    """Low and high part of each channel: float [..., H, W, C] -> two of the same.
+
+    The low part keeps the frequencies of `radial_mask`, the high part is the rest:
+    low + high = images. Neither is clipped. Raises as `recombine` does.
+    """
+    images = jnp.asarray(images)
+    dtype = float_dtype(images, "images")
+    height, width, _ = image_shape(images)
+    mask = jnp.fft.ifftshift(radial_mask(height, width, radius))[:, : width // 2 + 1]
+    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    spectrum = jnp.fft.rfft2(jnp.moveaxis(pixels, -1, -3))
+    kept = jnp.where(jnp.broadcast_to(mask, spectrum.shape), spectrum, 0)
+    low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
+    return low.astype(dtype), (pixels - low).astype(dtype)
+
+
+def fourier_basis(
+    height: int, width: int, i: int | jax.Array, j: int | jax.Array
+) -> jax.Array:
+    """The unit-L2 image whose only frequencies are (i, j) and (-i, -j): float32 [H, W].
+
+    Row `i` and column `j` of the unshifted spectrum, any integers (taken modulo H and
+    W), traced ones too. The same image as the normalised inverse real DFT of a one
+    there (Yin et al. 2019).
+    """
+    # Reduced as integers first: float32 angles of large products would be inexact.
+    rows = jnp.arange(height) * (jnp.asarray(i) % height) % height
+    columns = jnp.arange(width) * (jnp.asarray(j) % width) % width
+    turns = rows[:, None] / height + columns[None, :] / width
+    wave = jnp.cos(2 * jnp.pi * turns)
+    return (wave / jnp.sqrt(jnp.sum(wave * wave))).astype(jnp.float32)
+
+
+def azimuthal_profile(
+    images: jax.Array,
+    *,
+    channels: str = "luma",
+    log: bool = True,
+    normalise: bool = True,
+) -> jax.Array:
+    """Mean spectral amplitude over rings of unit width, from low to high frequency.
+
+    With the defaults the azimuthal density of CDES (IJCAI 2022): luma, 20 log(1 + |F|),
+    ring means, scaled to [0, 1] per image. Differentiable.
+
+    Args:
+        images: floating point [..., H, W, C].
+        channels: "luma" weighs R, G, B by `LUMA` (one channel is taken as it is); "sum"
+            adds the channels, for input gradients.
+        log: 20 log(1 + |F|) instead of |F|.
+        normalise: scale each profile to [0, 1]; a constant one becomes 0.
+
+    Returns:
+        float32 [..., K], ring k holding the frequencies at distance [k + 1, k + 2) from
+        the centre ((H - 1) / 2, (W - 1) / 2) of the shifted spectrum. The innermost
+        disk and the outermost ring are left out, as in the reference: 20 for 32 x 32.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: unknown `channels`, or "luma" of neither 1 nor 3 channels, or an
+            image too small for a ring.
+    """
+    images = jnp.asarray(images)
+    float_dtype(images, "images")
+    if channels not in CHANNELS:
+        raise ValueError(f"unknown channels {channels!r}, choose from {CHANNELS}")
+    height, width, count = image_shape(images)
+    if channels == "luma" and count not in (1, 3):
+        raise ValueError(f'channels="luma" needs 1 or 3 channels, got {count}')
+    weights = LUMA if channels == "luma" and count == 3 else (1.0,) * count
+    grey = weighted_sum(channels_of(images.astype(jnp.float32)), weights)
+    values = magnitude(dft.BACKENDS["fft"].forward_real(grey))
+    if log:
+        values = 20 * jnp.log1p(values)
+    ring, sizes = _rings(height, width)
+    flat = jnp.moveaxis(values.reshape(*values.shape[:-2], -1), -1, 0)
+    sums = jax.ops.segment_sum(flat, jnp.asarray(ring), num_segments=len(sizes) + 2)
+    profile = jnp.moveaxis(sums[1:-1], 0, -1)
+    sizes_like = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), profile.shape)
+    profile = profile / sizes_like
+    return _min_max(profile) if normalise else profile
+
+
+def _min_max(values: jax.Array) -> jax.Array:
+    low = jnp.min(values, axis=-1, keepdims=True)
+    span = jnp.max(values, axis=-1, keepdims=True) - low
+    return (values - low) / jnp.where(span == 0, 1.0, span)
+
+
+def _rings(height: int, width: int) -> tuple[np.ndarray, list[int]]:
+    """Ring number of each unshifted frequency, and the sizes of the rings in use."""
+    rows = np.arange(height)[:, None] - (height - 1) / 2
+    columns = np.arange(width)[None, :] - (width - 1) / 2
+    ring = np.hypot(rows, columns).astype(np.int32)
+    sizes = np.bincount(ring.ravel())
+    if len(sizes) < 3 or not sizes[1:-1].all():
+        raise ValueError(f"{height} x {width} pixels are too few for spectral rings")
+    return np.fft.ifftshift(ring).ravel(), sizes[1:-1].tolist()
+
+
+def _spectrum(images: jax.Array, axes: Sequence[int]) -> dft.Pair:
+    images = jnp.asarray(images)
+    dtype = float_dtype(images, "images")
+    image_shape(images)
+    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    spectrum = jnp.fft.fftn(pixels, axes=check_axes(axes))
+    return jnp.real(spectrum), jnp.imag(spectrum)

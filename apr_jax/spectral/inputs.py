@@ -1,0 +1,63 @@
+"""What every function here asks of its input, and the one zero-safe magnitude."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.spectral import dft
+
+AXES = ((-3, -2, -1), (-3, -2))
+
+# Squared magnitudes below this count as zero. Rounding alone leaves more than that in
+# any spectrum of pixels, and the derivative of 1/|F| overflows float32 further down.
+TINY = 1e-24
+
+
+def check_axes(axes: Sequence[int]) -> tuple[int, ...]:
+    """The axes as a tuple; ValueError where they are none of `AXES`."""
+    axes = tuple(axes)
+    if axes not in AXES:
+        raise ValueError(f"unknown axes {axes}, choose from {AXES}")
+    return axes
+
+
+def float_dtype(images: jax.Array, name: str) -> Any:
+    """The type of the pixels; TypeError, calling them `name`, where it is no float."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} must be floating point, got {images.dtype}: convert first, for "
+            "uint8 grey levels images.astype(jnp.float32) / 255"
+        )
+    return images.dtype
+
+
+def image_shape(images: jax.Array) -> tuple[int, int, int]:
+    """Height, width and channels of [..., H, W, C]; ValueError for fewer axes."""
+    if images.ndim < 3:
+        raise ValueError(f"images must be [..., H, W, C], got shape {images.shape}")
+    height, width, channels = images.shape[-3:]
+    return height, width, channels
+
+
+def channels_of(images: jax.Array) -> list[jax.Array]:
+    """[..., H, W, C] -> C times [..., H, W]."""
+    return [images[..., c] for c in range(images.shape[-1])]
+
+
+def weighted_sum(planes: Sequence[jax.Array], weights: Sequence[float]) -> jax.Array:
+    """Sum of weight times plane, a single element-wise expression."""
+    total = planes[0] * float(weights[0])
+    for plane, weight in zip(planes[1:], weights[1:], strict=True):
+        total = total + plane * float(weight)
+    return total
+
+
+def magnitude(spectrum: dft.Pair) -> jax.Array:
+    """|F|, with gradient 0 where F is 0."""
+    re, im = spectrum
+    square = re * re + im * im
+    zero = square < TINY
+    # The inner where keeps sqrt's infinite derivative at 0 out of the gradient.
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
