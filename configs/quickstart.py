@@ -24,7 +24,7 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.augment.method = method
     config.augment.flip = False  # a mirrored digit is another sign
     config.model.name = "wrn_10_1"
-    config.optim.update(epochs=5.0, schedule="cyclic", peak=0.3)
+    config.optim.update(epochs=3.0, schedule="cyclic", peak=0.3)
     config.train.log_every = 20
     config.checkpoint.every_steps = 100
     return config
