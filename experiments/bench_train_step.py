@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,15 +35,23 @@ def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, 10, size).astype(np.int32)
 
 
-def jax_step(args: argparse.Namespace, devices: int) -> Callable[[], Any]:
-    """Returns a function that does one step of ``apr_jax`` and waits for it."""
+def jax_step(
+    args: argparse.Namespace, devices: int, *, plain: bool
+) -> Callable[[], Any]:
+    """Returns a function that does one step of ``apr_jax`` and waits for it.
+
+    ``plain`` takes XLA's own convolution gradients instead of the project's.
+    """
     sys.path.insert(0, str(ROOT))
     import jax
 
     from apr_jax import config as config_lib
     from apr_jax import optim, parallel, step
+    from apr_jax.models import convolution
     from configs import base
 
+    if plain:
+        convolution.conv_general_dilated = jax.lax.conv_general_dilated
     parallel.declare_cpu_devices(devices)
     settings = base.get_config()
     settings.model.update(name=args.model, dtype=args.dtype)
@@ -148,10 +157,11 @@ def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
 def child(args: argparse.Namespace) -> None:
     """Compiles, then answers each line on standard input with seconds a step."""
     kind, _, count = args.child.partition(":")
-    if kind == "jax":
+    if kind in ("jax", "plain"):
         import jax
 
-        once, version = jax_step(args, int(count)), f"JAX {jax.__version__}"
+        once = jax_step(args, int(count), plain=kind == "plain")
+        version = f"JAX {jax.__version__}"
     else:
         import torch
 
@@ -168,10 +178,11 @@ def child(args: argparse.Namespace) -> None:
 
 
 class Contestant:
-    """A child process, and what it has answered."""
+    """A child process, and what it has answered; killed after ``patience`` s."""
 
-    def __init__(self, name: str, python: str, kind: str) -> None:
+    def __init__(self, name: str, python: str, kind: str, patience: float) -> None:
         self.name = name
+        self.patience = patience
         command = [python, "-m", "experiments.bench_train_step", "--child", kind]
         self.process = subprocess.Popen(
             command + sys.argv[1:],
@@ -185,7 +196,11 @@ class Contestant:
     def read(self) -> dict[str, Any]:
         """Returns the next answer."""
         assert self.process.stdout is not None
+        # Devices that wait for each other in a collective may do so for ever.
+        watchdog = threading.Timer(self.patience, self.process.kill)
+        watchdog.start()
         line = self.process.stdout.readline()
+        watchdog.cancel()
         if not line:
             sys.exit(f"{self.name} ended with status {self.process.wait()}")
         answer: dict[str, Any] = json.loads(line)
@@ -204,10 +219,12 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     kinds = [("one device", sys.executable, "jax:1")]
     if args.cores > 1 and not args.accelerator:
         kinds.append((f"{args.cores} devices", sys.executable, f"jax:{args.cores}"))
+        if args.plain:
+            kinds.append(("one device, plain", sys.executable, "plain:1"))
     kinds.append(("PyTorch", args.torch_python, "torch"))
     contestants, versions = [], []
     for kind in kinds:  # one after the other: compiling takes memory and cores
-        contestants.append(Contestant(*kind))
+        contestants.append(Contestant(*kind, args.patience))
         versions.append(contestants[-1].read()["version"])
     for _ in range(args.rounds):
         for contestant in contestants:
@@ -249,6 +266,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--accelerator", action="store_true")
+    parser.add_argument(
+        "--plain", action="store_true", help="also with XLA's own gradients"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600,
+        help="seconds a step or compiling may take",
+    )
     parser.add_argument("--torch-python", default=sys.executable)
     parser.add_argument("--out", type=pathlib.Path, help="append records here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
