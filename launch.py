@@ -8,6 +8,8 @@ The same command again goes on where it stopped. Results are in the work directo
 ``results.jsonl``, ``metrics.jsonl``, ``report.html``, ``checkpoints/``.
 """
 
+import logging
+
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -33,6 +35,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
     """Hands the flags to the job."""
+    logging.getLogger().setLevel(logging.WARNING)
     # Imported here, so that --help and a wrong flag answer at once.
     from apr_jax import job
 
