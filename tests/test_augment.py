@@ -241,6 +241,13 @@ def test_pair_leaves_the_images_where_the_coin_says_no(rng):
     np.testing.assert_array_equal(pair(many[0], images, prob=0.0), images)
 
 
+def test_pair_mixes_where_the_coin_says_yes(key, rng):
+    images = rng.random((4, 6, 6, 3), np.float32)
+    # A probability that is known to be 1 needs no coin; this one is not known.
+    tossed = jax.jit(apr_pair)(key, images, prob=jnp.float32(1))
+    np.testing.assert_allclose(tossed, pair(key, images, prob=1.0), atol=1e-6)
+
+
 def test_pair_spends_nothing_where_the_coin_says_no(key):
     jaxpr = jax.make_jaxpr(apr_pair)(key, jnp.zeros((2, 4, 4, 3)))
     outside = {equation.primitive.name for equation in jaxpr.eqns}
