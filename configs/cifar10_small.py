@@ -1,4 +1,4 @@
-"""CIFAR-10 on two processor cores in about half an hour: a small network.
+"""CIFAR-10 for two processor cores: a small network and six epochs.
 
 ``--config configs/cifar10_small.py:standard`` or ``:apr_sp`` (the default). The
 numbers are not those of the paper, whose networks train for 200 epochs; they are

@@ -1,4 +1,4 @@
-"""Handwritten digits over photographs, offline, in about a minute on two cores.
+"""Handwritten digits over photographs, offline, in minutes on two cores.
 
 In training the background tells the class most of the time; in the split
 "test_shifted" it doesn't. ``--config configs/quickstart.py:standard`` learns the
