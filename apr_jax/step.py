@@ -157,17 +157,19 @@ def mix_images(
     """
     # The coin is the batch's, the same on every device; the donors are drawn apart.
     coin_key, donor_key = jax.random.split(key)
-    donors = images
+    # None: the donors are the images themselves, transformed once for both.
+    donors = None
     shared_donors = settings.pair_donors == "global"
     if axis_name is not None and shared_donors:
-        donors = jax.lax.all_gather(images, axis_name, tiled=True)
+        donors = to_pixels(jax.lax.all_gather(images, axis_name, tiled=True))
     elif axis_name is not None:
         donor_key = jax.random.fold_in(donor_key, jax.lax.axis_index(axis_name))
-    order = jax.random.permutation(donor_key, len(donors))
+    count = len(images) if donors is None else len(donors)
+    order = jax.random.permutation(donor_key, count)
     return augment.apr_pair(
         coin_key,
         to_pixels(images),
-        donors=to_pixels(donors),
+        donors=donors,
         donor_index=order[positions] if shared_donors else order,
         prob=settings.pair_prob,
         per=settings.pair_per,
