@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import rich.console
 
-from apr_jax import figures, markup, results, tables
+from apr_jax import figures, markup, results, sections, tables
 from apr_jax.calibration import Reliability
-from apr_jax.curves import CurveRow
 from apr_jax.results import Record
-from apr_jax.sheet import Examples, sheet
+from apr_jax.sheet import sheet
 from apr_jax.tables import Published
+from apr_jax.view import RunView
+
+__all__ = ["RunView", "terminal_summary", "write_report"]
 
 # Values of a configuration that a reader looks for first, if it has them.
 _HEADLINES = {
@@ -36,34 +38,6 @@ _HEADLINES = {
 }
 # More classes than this make a confusion matrix unreadable.
 _MAX_CONFUSION = 12
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunView:
-    """What the page knows about one run; everything but the name may be missing.
-
-    Attributes:
-        name: as the page calls the run.
-        config: nested, as in ``config.json``.
-        records: numbers; of several of the same thing the last is shown. A record's
-            ``extra`` may hold a reliability diagram (``"reliability"``, from
-            ``Reliability.to_json``) and counts of label by prediction
-            (``"confusion"``, [C, C]), which are drawn.
-        curve: rows of ``metrics.jsonl``.
-        class_names: C names.
-        examples: augmented training images.
-        command: what to type to run it again.
-        facts: more lines of the summary, such as the number of parameters.
-    """
-
-    name: str
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    records: Sequence[Record] = ()
-    curve: Sequence[CurveRow] = ()
-    class_names: Sequence[str] = ()
-    examples: Examples | None = None
-    command: str = ""
-    facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write_report(
@@ -98,6 +72,7 @@ def write_report(
         (
             _header(title, runs),
             _numbers(runs, published),
+            *(section.html(runs) for section in sections.SECTIONS.values()),
             _curves(runs),
             _calibration(runs),
             _confusions(runs),
@@ -125,9 +100,12 @@ def terminal_summary(
 ) -> None:
     """Prints the numbers of the runs side by side, and where the page is."""
     console = console or rich.console.Console()
-    columns = {run.name: run.records for run in runs if run.records}
-    if columns:
+    columns = {run.name: _plain(run) for run in runs if run.records}
+    if any(columns.values()):
         console.print(results.table(columns))
+    for section in sections.SECTIONS.values():
+        if (table := section.table(runs)) is not None:
+            console.print(table)
     if report is not None:
         where = pathlib.Path(report).resolve()
         console.print(
@@ -150,7 +128,7 @@ def _header(title: str, runs: Sequence[RunView]) -> str:
 
 
 def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
-    groups = results.side_by_side({run.name: run.records for run in runs})
+    groups = results.side_by_side({run.name: _plain(run) for run in runs})
     if not groups:
         return ""
     headline = []
@@ -285,6 +263,11 @@ def _legend(runs: Sequence[RunView]) -> str:
         for i, run in enumerate(runs)
     )
     return f'<div class="legend">{names}</div>'
+
+
+def _plain(run: RunView) -> list[Record]:
+    """The numbers of a run that no section of their own shows."""
+    return [r for r in run.records if r.job not in sections.SECTIONS]
 
 
 def _extras(runs: Sequence[RunView], what: str) -> list[tuple[int, str, Any]]:
