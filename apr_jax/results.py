@@ -8,6 +8,7 @@ import dataclasses
 import datetime
 import functools
 import importlib.metadata
+import json
 import os
 import pathlib
 import subprocess
@@ -225,6 +226,37 @@ def find(records: Iterable[Record], **fields: Any) -> Record | None:
         if all(getattr(record, name) == value for name, value in fields.items()):
             found = record
     return found
+
+
+def finished(
+    records: Iterable[Record],
+    *,
+    job: str,
+    config_hash: str,
+    step: int,
+    settings: Mapping[str, Any],
+) -> dict[tuple[str, str, str], Record]:
+    """What a job has measured of these weights with these settings.
+
+    An evaluation whose numbers depend on settings (how many images, which radius)
+    writes them to the ``"settings"`` of each record's ``extra``.
+
+    Args:
+        records: of a work directory.
+        job, config_hash, step: as in ``Record``.
+        settings: as in the records' ``extra["settings"]``.
+
+    Returns:
+        (data, split, metric) -> the last such record.
+    """
+    plain = lambda values: json.loads(json.dumps(values))  # tuples become lists
+    wanted = plain(settings)
+    return {
+        (r.data, r.split, r.metric): r
+        for r in records
+        if (r.job, r.config_hash, r.step) == (job, config_hash, step)
+        and plain(r.extra.get("settings")) == wanted
+    }
 
 
 @functools.cache

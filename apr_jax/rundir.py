@@ -46,6 +46,11 @@ class RunDir:
         return self.root / "examples.npz"
 
     @property
+    def scratch(self) -> pathlib.Path:
+        """What evaluations keep while they are under way; made when first used."""
+        return self.root / "scratch"
+
+    @property
     def report(self) -> pathlib.Path:
         """The page to look at."""
         return self.root / "report.html"

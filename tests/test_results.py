@@ -189,3 +189,25 @@ def test_table_puts_runs_side_by_side():
 def test_records_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         record().value = 1.0
+
+
+def test_what_is_finished_was_measured_of_the_same_weights_and_settings():
+    made = [
+        record(split=split, step=step, extra={"settings": settings})
+        for split, step, settings in (
+            ("a", 7, {"eps": (1, 2)}),
+            ("b", 7, {"eps": (1,)}),
+            ("c", 8, {"eps": (1, 2)}),
+            ("d", 7, {"eps": [1, 2]}),  # as it comes back from a file
+        )
+    ]
+    one = made[0]
+    found = results.finished(
+        made,
+        job=one.job,
+        config_hash=one.config_hash,
+        step=7,
+        settings={"eps": (1, 2)},
+    )
+    assert [split for _, split, _ in found] == ["a", "d"]
+    assert found[one.data, "a", one.metric] is one

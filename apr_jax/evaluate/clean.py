@@ -8,6 +8,9 @@ and on the shifted splits. It prints a table, appends one record for each number
 ``results.jsonl`` in the work directory, and draws ``report.html`` there.
 """
 
+import pathlib
+from collections.abc import Iterable
+
 from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel, results
 from apr_jax.evaluate import classifier as classifier_lib
@@ -21,6 +24,8 @@ def measure(
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None = None,
+    done: Iterable[results.Record] = (),
+    scratch: pathlib.Path | None = None,
     quiet: bool = False,
 ) -> list[results.Record]:
     """Measures a classifier on its test split and the shifted ones.
@@ -29,6 +34,7 @@ def measure(
         classifier: what to measure; its configuration names the data.
         layout: the devices.
         resident: the images, where they are in memory already.
+        done, scratch: not used; the measurement is short and always made anew.
         quiet: no progress bar.
 
     Returns:
@@ -40,6 +46,7 @@ def measure(
     Raises:
         DataError: the data aren't there, or have other classes.
     """
+    del done, scratch
     config = classifier.config
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     if resident is None and not config.data.streaming:

@@ -3,7 +3,7 @@
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -13,15 +13,20 @@ from apr_jax import command, page, parallel, results, rundir
 from apr_jax import config as config_lib
 from apr_jax.evaluate import classifier as classifier_lib
 
-Measure = Callable[..., list[results.Record]]
+# (classifier, layout, *, done, scratch, quiet, **settings) -> records as they come.
+# ``done`` holds the records of earlier calls, so that what is finished needn't be
+# measured again; ``scratch`` is a directory for what a stopped call needs to go on.
+Measure = Callable[..., Iterable[results.Record]]
+# Defines flags when called; what it returns gives their values as ``settings``.
+Settings = Callable[[], Callable[[], dict[str, Any]]]
 
 
-def main(measure: Measure) -> None:
+def main(measure: Measure, settings: Settings = lambda: dict) -> None:
     """Runs an evaluation as a program.
 
-    The command line names a run's directory or a file of weights. ``measure`` takes
-    (classifier, layout, quiet=...) and returns records, which go to the work
-    directory's ``results.jsonl``, its report and the terminal.
+    The command line names a run's directory or a file of weights. Each record that
+    ``measure`` yields goes to the work directory's ``results.jsonl`` at once, so that a
+    stopped evaluation loses none; at the end the report is drawn and a table printed.
     """
     config = config_flags.DEFINE_config_file(
         "config", None, "For a file of weights: names the network and the data."
@@ -32,6 +37,7 @@ def main(measure: Measure) -> None:
     beside = flags.DEFINE_list("beside", [], "Finished runs to show beside this one.")
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    values_of = settings()
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) != 2:
@@ -45,6 +51,7 @@ def main(measure: Measure) -> None:
                 beside=[pathlib.Path(b) for b in beside.value],
                 devices=devices.value,
                 quiet=quiet.value,
+                settings=values_of(),
             )
         )
 
@@ -60,16 +67,26 @@ def _measure(
     beside: Sequence[pathlib.Path],
     devices: int,
     quiet: bool,
+    settings: dict[str, Any],
 ) -> None:
     parallel.declare_cpu_devices(devices)
     classifier, root = _open(what, values, workdir)
     command.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)
     run = rundir.prepare(root, classifier.config, write=parallel.is_primary())
-    records = measure(classifier, layout, quiet=quiet)
+    done = results.read(run.results) if run.results.exists() else []
+    for record in measure(
+        classifier,
+        layout,
+        done=done,
+        scratch=run.scratch,
+        quiet=quiet,
+        **settings,
+    ):
+        if parallel.is_primary():
+            results.append(run.results, [record])
     if parallel.is_primary():
         rundir.write_class_names(run, classifier.class_names)
-        results.append(run.results, records)
         page.write(run.report, [root, *beside], command=shlex.join(sys.argv))
 
 
