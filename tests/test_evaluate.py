@@ -195,3 +195,19 @@ def test_the_command_explains_itself(tmp_path):
     assert "is not there; give a run's directory or a file of weights" in missing.stderr
     helped = run("--help")
     assert "--workdir" in helped.stdout + helped.stderr
+
+
+def test_a_plain_function_of_pixels(folder):
+    config = toy.config(folder)
+
+    def brightness(pixels):
+        assert pixels.dtype == np.float32
+        mean = pixels.mean((1, 2, 3))
+        return np.array([0.0, 1.0, 0.0, 0.0])[None] * mean[:, None]
+
+    theirs = classifier_lib.from_function(brightness, config, "abcd", name="bright")
+    records = clean.measure(theirs, parallel.make_layout(2), quiet=True)
+    labels = data.load(config.data).splits["test"].labels
+    found = {record.metric: record for record in records}
+    assert found["accuracy"].value == pytest.approx(np.mean(labels == 1), abs=1e-9)
+    assert found["accuracy"].extra["classifier"] == "bright"

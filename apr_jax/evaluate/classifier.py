@@ -116,6 +116,38 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
     return make(config, variables, names, name=path.stem)
 
 
+def from_function(
+    function: Callable[[jax.Array], jax.Array],
+    config: config_lib.Config,
+    class_names: Iterable[str],
+    *,
+    name: str,
+) -> Classifier:
+    """Returns a classifier of a plain function from pixels to logits.
+
+    Args:
+        function: float32 pixels in [0, 1], [B, H, W, C] -> logits [B, K]; JAX code,
+            pure, normalising its input itself. Its logits stand in for penultimate
+            features, so scores that need features are not those of the network.
+        config: its ``data`` says what is measured; network and training aren't used.
+        class_names: K names.
+        name: of the classifier, for records and pages.
+    """
+
+    def predict(_: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = function(step_lib.to_pixels(images)).astype(jnp.float32)
+        return logits, logits
+
+    return Classifier(
+        name=name,
+        predict=predict,
+        variables={},
+        config=config,
+        class_names=tuple(class_names),
+        step=0,
+    )
+
+
 def collect(
     classifier: Classifier,
     batches: Iterable[data.Batch],
