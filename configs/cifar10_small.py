@@ -1,4 +1,4 @@
-"""CIFAR-10 for two processor cores: a small network and six epochs.
+"""CIFAR-10 for two processor cores: a small network and twelve epochs.
 
 ``--config configs/cifar10_small.py:standard`` or ``:apr_sp`` (the default). The
 numbers are not those of the paper, whose networks train for 200 epochs; they are
@@ -16,6 +16,6 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.name = f"cifar10_small_{method}"
     config.augment.method = method
     config.model.name = "wrn_10_1"
-    config.optim.update(epochs=6.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
+    config.optim.update(epochs=12.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
     config.checkpoint.every_steps = 500
     return config
