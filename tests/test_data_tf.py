@@ -457,12 +457,21 @@ def test_broken_record_is_named(prepared, tmp_path, caplog):
     assert caplog.text.count(f"{file}__4 ") == 1
 
 
-def test_evaluation_stops_at_a_broken_file(folder, tmp_path):
+def test_evaluation_goes_on_past_broken_files(folder, tmp_path, caplog):
     root = copied(folder, tmp_path)
     (root / "test" / "cat" / "00.jpg").write_bytes(b"")
-    where = stream_settings(root, tmp_path, source="folder", max_broken=5)
-    with pytest.raises(data.DataError, match=r"(?s)counts every example.*cat/00.jpg"):
-        list(data.imagenet.eval_stream(where, "test", batch_size=4))
+    where = stream_settings(root, tmp_path, source="folder", max_broken=1)
+    found = list(data.imagenet.eval_stream(where, "test", batch_size=4))
+    assert caplog.text.count("cat/00.jpg") == 1
+    whole = stream_settings(folder, tmp_path, source="folder")
+    unbroken = list(data.imagenet.eval_stream(whole, "test", batch_size=4))
+    count = sum(b.mask.sum() for b in unbroken)
+    assert sum(b.mask.sum() for b in found) == count - 1
+    rows = lambda batches: np.concatenate([b.image[b.mask] for b in batches])
+    np.testing.assert_array_equal(rows(found), rows(unbroken)[1:])
+    strict = dataclasses.replace(where, max_broken=0)
+    with pytest.raises(data.DataError, match=r"(?s)max_broken is 0:.*cat/00.jpg"):
+        list(data.imagenet.eval_stream(strict, "test", batch_size=4))
 
 
 def test_a_batch_of_broken_files_alone(folder, tmp_path):

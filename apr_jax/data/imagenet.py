@@ -14,7 +14,7 @@ sees each of its examples once per epoch. The random window of an image is drawn
 Files that TensorFlow can't decode (CMYK) are decoded by Pillow. One that Pillow can't
 decode either is broken: it is named and counted, and up to ``data.max_broken`` of
 them training goes on, with the next good image of the batch in the place of each.
-Evaluation must count every example, and stops at the first.
+Evaluation leaves its place empty, and says how many it was without.
 """
 
 import math
@@ -110,7 +110,7 @@ def eval_stream(
 
     The shorter side is resized to ``data.eval_resize`` pixels (0: not at all). All
     processes get the same number of batches; together they get every example once.
-    Rows that fill up a batch have a false mask.
+    Rows that fill up a batch, also in the place of a broken file, have a false mask.
 
     Args:
         data: the set.
@@ -119,7 +119,8 @@ def eval_stream(
         process_index, process_count: which share of the examples is wanted.
 
     Raises:
-        DataError: at once if the data isn't there; while reading, if a file is broken.
+        DataError: at once if the data isn't there; while reading, if a process meets
+            more broken files than ``data.max_broken``.
     """
     _check(data)
     rows = _rows(batch_size, process_count)
@@ -137,7 +138,7 @@ def eval_stream(
         decoded = images_lib.decode(contents)
         return images_lib.fit(decoded, data.image_size, data.eval_resize)
 
-    broken = images_lib.Broken(0, "evaluation counts every example")
+    broken = images_lib.Broken(data.max_broken)
     batches = _batches(raw, tf_image, image, data.image_size, rows, broken)
     # The largest share decides, so that all processes take part in every step.
     steps = math.ceil(math.ceil(size / process_count) / rows)
@@ -263,10 +264,10 @@ def _replaced(batch: Batch) -> Batch:
 def _filled(
     batches: Iterator[Batch], steps: int, rows: int, size: int
 ) -> Iterator[Batch]:
-    """Fills up the last batch, and adds empty ones up to ``steps``."""
+    """Fills up batches with masked rows, and adds empty ones up to ``steps``."""
     for _ in range(steps):
         batch = next(batches, None)
         if batch is None:
             yield pad(np.zeros((0, size, size, 3), np.uint8), np.zeros(0), rows)
             continue
-        yield pad(batch.image, batch.label, rows)
+        yield pad(batch.image[batch.mask], batch.label[batch.mask], rows)

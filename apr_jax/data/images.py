@@ -23,13 +23,11 @@ class Broken:
 
     Args:
         limit: how many are tolerated.
-        rule: where the limit comes from, for the message.
     """
 
-    def __init__(self, limit: int, rule: str | None = None) -> None:
+    def __init__(self, limit: int) -> None:
         self.files: dict[str, str] = {}
         self._limit = limit
-        self._rule = rule or f"data.max_broken is {limit}"
 
     def add(self, file: str, reason: str) -> None:
         """Notes a broken file.
@@ -45,7 +43,10 @@ class Broken:
             listed = "\n  ".join(f"{f}: {why}" for f, why in self.files.items())
             count = len(self.files)
             noun = "image is" if count == 1 else "images are"
-            raise DataError(f"{count} {noun} broken, and {self._rule}:\n  {listed}")
+            raise DataError(
+                f"{count} {noun} broken, and data.max_broken is {self._limit}:"
+                f"\n  {listed}"
+            )
 
 
 def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
