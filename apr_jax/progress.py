@@ -12,6 +12,7 @@ import rich.progress
 from apr_jax import curves, optim, parallel
 
 _WIDTH = 110  # characters, of output that goes to a file
+_RECENT = 20  # calls that the speed on the bar is taken over
 _SECONDS_A_LINE = 30  # between lines of output that goes to a file
 
 
@@ -78,6 +79,10 @@ class Meter:
         self._pending: collections.deque[tuple[int, Any]] = collections.deque()
         self._window: list[tuple[float, float]] = []
         self._window_start = time.monotonic()
+        # (time, step) of the newest calls, for the speed that the bar shows.
+        self._recent: collections.deque[tuple[float, int]] = collections.deque(
+            maxlen=_RECENT
+        )
         self.seconds_to_first_step: float | None = None
         # A bar can't be redrawn in a file; a line now and then takes its place.
         self._lines = not quiet and not sys.stderr.isatty()
@@ -125,14 +130,10 @@ class Meter:
                 self._point(done)
         self._show(step + len(values["loss"]))
 
-    def _speed(self) -> float:
-        """Images a second since the last point."""
-        elapsed = max(time.monotonic() - self._window_start, 1e-9)
-        return len(self._window) * self._batch_size / elapsed
-
     def _point(self, done: int) -> None:
         """Adds a point to the curve: means since the point before."""
         loss, accuracy = np.mean(self._window, axis=0)
+        elapsed = max(time.monotonic() - self._window_start, 1e-9)
         if self._curve is not None:
             self._curve.write(
                 curves.CurveRow(
@@ -141,7 +142,7 @@ class Meter:
                     loss=float(loss),
                     accuracy=float(accuracy),
                     learning_rate=float(self._rate(done - 1)),
-                    images_per_second=self._speed(),
+                    images_per_second=len(self._window) * self._batch_size / elapsed,
                     time=time.time(),
                 )
             )
@@ -151,15 +152,17 @@ class Meter:
     def _show(self, done: int) -> None:
         epoch = f"epoch {done / self._epoch_steps:.1f}"
         self._bar.update(self._task, completed=done, description=epoch)
-        if not self._window:
+        now = time.monotonic()
+        self._recent.append((now, done))
+        then, before = self._recent[0]
+        if not self._window or done == before:
             return
         loss, accuracy = np.mean(self._window, axis=0)
+        speed = (done - before) * self._batch_size / (now - then)
         said = (
-            f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  "
-            f"{self._speed():,.0f} images/s"
+            f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {speed:,.0f} images/s"
         )
         self._bar.update(self._task, said=said)
-        now = time.monotonic()
         if self._lines and now - self._last_line > _SECONDS_A_LINE:
             self._last_line = now
             left = self._bar.tasks[self._task].time_remaining
