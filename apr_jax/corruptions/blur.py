@@ -1,0 +1,231 @@
+"""Blurs: defocus, glass, motion, zoom and Gaussian."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from apr_jax.augment.packed import channel, look_up, pack, unpack
+from apr_jax.corruptions import draws, resample
+from apr_jax.corruptions.constants import SEVERITIES, strength
+from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
+
+Values = dict[str, jax.Array]
+Arrays = dict[str, npt.NDArray | np.generic]
+
+# Kernels with a radius above this are applied in the frequency domain.
+_SMALL_RADIUS = 3
+# Up to this size the zoom blur is one matrix product for all factors together.
+_ONE_MATRIX = 32
+
+
+# --- Gaussian ------------------------------------------------------------------------
+
+
+def gaussian_matrix(name: str, size: int, severity: int) -> Arrays:
+    """The blur along one axis."""
+    sigma = strength(name, size, severity)[0]
+    return {"blur": resample.gaussian(size, sigma).astype(np.float32)}
+
+
+def gaussian_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
+    """Blurs; the edge is repeated."""
+    del seeds
+    blurred = resample.both(values["blur"], to_planes(images))
+    return to_uint8(from_planes(blurred, images.shape[-1]))
+
+
+# --- Defocus -------------------------------------------------------------------------
+
+
+def disk(name: str, size: int, severity: int) -> Arrays:
+    """A disk with a softened edge, as large for every severity: [2R + 1, 2R + 1]."""
+    kernels = [_disk(*strength(name, size, s)) for s in SEVERITIES]
+    extents = []
+    for kernel in kernels:
+        middle = len(kernel) // 2
+        extents.append(int(np.abs(np.argwhere(kernel > 1e-9) - middle).max()))
+    radius = min(max(extents), size - 1)
+    chosen = kernels[severity - 1]
+    result = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
+    keep = min(radius, len(chosen) // 2)
+    inner, outer = (
+        slice(half - keep, half + keep + 1) for half in (len(chosen) // 2, radius)
+    )
+    result[outer, outer] = chosen[inner, inner]
+    return {"disk": result}
+
+
+def _disk(radius: float, soft: float) -> npt.NDArray[np.float64]:
+    half = 8 if radius <= 8 else math.ceil(radius)
+    reach = 1 if radius <= 8 else 2  # of the softening
+    at = np.arange(-half, half + 1)
+    flat = (at[:, None] ** 2 + at[None] ** 2 <= radius**2).astype(np.float64)
+    flat /= flat.sum()
+    steps = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (steps / soft) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        width = [(reach, reach) if a == axis else (0, 0) for a in (0, 1)]
+        padded = np.pad(flat, width, mode="reflect")
+        flat = sum(
+            weight * np.take(padded, np.arange(len(at)) + i, axis=axis)
+            for i, weight in enumerate(kernel)
+        )
+    return flat
+
+
+def defocus_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
+    """Spreads every point over a disk; the image is mirrored at its edge."""
+    del seeds
+    kernel = values["disk"]
+    radius, size = len(kernel) // 2, images.shape[1]
+    width = ((radius, radius), (radius, radius), (0, 0))
+    padded = settle(jnp.pad(to_planes(images), width, mode="reflect"))
+    if radius > _SMALL_RADIUS:
+        # The kernel is symmetric, so correlation and convolution are the same.
+        whole = size + 2 * radius
+        spectrum = jnp.fft.rfft2(padded, axes=(0, 1))
+        response = jnp.fft.rfft2(kernel, s=(whole, whole))[..., None]
+        blurred = jnp.fft.irfft2(spectrum * response, s=(whole, whole), axes=(0, 1))
+        blurred = blurred[2 * radius :, 2 * radius :]
+    else:
+        blurred = jnp.zeros((size, size, padded.shape[-1]))
+        for i, j in np.ndindex(*kernel.shape):
+            blurred += kernel[i, j] * padded[i : i + size, j : j + size]
+    return to_uint8(from_planes(blurred, images.shape[-1]))
+
+
+# --- Motion --------------------------------------------------------------------------
+
+
+def motion_kernel(name: str, size: int, severity: int) -> Arrays:
+    """Weights of the taps, equally many for every severity."""
+    radii = [round(strength(name, size, s)[0]) for s in SEVERITIES]
+    _, sigma = strength(name, size, severity)
+    count = 2 * max(radii) + 1
+    return {"taps": resample.motion_taps(radii[severity - 1], sigma, count)}
+
+
+def motion_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
+    """Blurs in one direction, within 45 degrees of the horizontal; as ImageMagick."""
+    taps, (_, size, _, channels) = values["taps"], images.shape
+    degrees = 45.0 * draws.uniform(seeds, (), low=-1.0)
+    words = settle(pack(images).reshape(-1))
+
+    def levels_at(index: jax.Array) -> list[jax.Array]:
+        word = look_up(words, index)
+        return [channel(word, c).astype(jnp.float32) for c in range(channels)]
+
+    levels = resample.along_motion(levels_at, taps, degrees, size, channels)
+    return to_uint8(jnp.stack(levels, axis=-1))
+
+
+# --- Zoom ----------------------------------------------------------------------------
+
+
+def _factors(name: str, size: int, severity: int) -> npt.NDArray[np.float64]:
+    last, step = strength(name, size, severity)
+    count = round((last - 1) / step) + 1
+    # As NumPy steps through a range, rounding included: the last of the strongest
+    # zoom is a hair above 1.25, and enlarges 26 pixels to 33, not 32.
+    return 1.0 + ((1 + step) - 1) * np.arange(float(count))
+
+
+def zoom_matrices(name: str, size: int, severity: int) -> Arrays:
+    """The mean over all factors as one matrix, or a matrix and a weight for each."""
+    factors = _factors(name, size, severity)
+    matrices = np.stack([resample.zoom(size, f) for f in factors])
+    share = 1.0 / (len(factors) + 1)
+    if size <= _ONE_MATRIX:
+        whole = np.einsum("zij,zkl->ikjl", matrices, matrices)
+        whole = whole.reshape(size**2, size**2) + np.eye(size**2)
+        return {"whole": (share * whole).astype(np.float32)}
+    count = max(len(_factors(name, size, s)) for s in SEVERITIES)
+    filled = np.zeros((count, size, size), np.float32)
+    filled[: len(factors)] = matrices
+    return {"each": filled, "share": np.float32(share)}
+
+
+def zoom_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
+    """The mean of the image and of its centre at several enlargements."""
+    del seeds
+    planes, channels = to_planes(images), images.shape[-1]
+    if "whole" in values:
+        shape = planes.shape
+        flat = planes.reshape(shape[0] * shape[1], -1)
+        mean = jnp.matmul(values["whole"], flat, precision="highest").reshape(shape)
+    else:
+        total = planes
+        for matrix in values["each"]:
+            total += resample.both(matrix, planes)
+        mean = values["share"] * total
+    return to_uint8(from_planes(mean, channels))
+
+
+# --- Glass ---------------------------------------------------------------------------
+
+
+def glass_values(name: str, size: int, severity: int) -> Arrays:
+    """Blur along one axis, farthest displacement and number of rounds."""
+    sigma, farthest, rounds = strength(name, size, severity)
+    return {
+        "blur": resample.gaussian(size, sigma).astype(np.float32),
+        "farthest": np.int32(round(farthest)),
+        "rounds": np.int32(round(rounds)),
+    }
+
+
+def glass_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
+    """Blurs, replaces each pixel by one nearby, blurs.
+
+    The benchmark's generator goes through the pixels from the last to the first and
+    means to swap two; as both are views of one array, it copies. A pixel therefore
+    takes what its source holds at that moment: a source that is later in the image
+    has been replaced already. Following the sources up to one that hasn't gives the
+    same result for all pixels at once.
+    """
+    count, size, _, channels = images.shape
+    blurred = resample.both(values["blur"], to_planes(images))
+    words = settle(pack(settle(to_uint8(from_planes(blurred, channels)))))
+    most = 2 if size <= 32 else 3
+    for turn in range(most):
+        source = _sources(seeds, size, values["farthest"], turn)
+        source = jnp.where(turn < values["rounds"], source, jnp.arange(size**2)[None])
+        first = (jnp.arange(count) * size**2)[:, None]
+        moved = look_up(words.reshape(-1), first + source)
+        words = settle(moved.reshape(words.shape))
+    blurred = resample.both(values["blur"], to_planes(unpack(words, channels)))
+    return to_uint8(from_planes(blurred, channels))
+
+
+def _sources(seeds: jax.Array, size: int, farthest: jax.Array, turn: int) -> jax.Array:
+    """Flat index of the pixel whose value each pixel ends up with. int32 [N, S * S]."""
+    draw = draws.uniform(seeds, (2, size, size), lane=turn)
+    step = jnp.floor(draw * (2 * farthest)).astype(jnp.int32) - farthest
+    place = jnp.arange(size)
+    row, column = place[None, :, None], place[None, None, :]
+    inside = (place > farthest) & (place <= size - farthest)
+    inside = (inside[:, None] & inside[None, :])[None]
+    row = row + jnp.where(inside, step[:, 0], 0)
+    column = column + jnp.where(inside, step[:, 1], 0)
+    index = (row * size + column).reshape(len(seeds), size**2)
+    own = jnp.arange(size**2)[None]
+    if size <= 32:
+        # Displacements of one pixel only go up and left: nothing to follow.
+        return index
+    ended = index <= own
+
+    def follow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        index, ended = state
+        further = jnp.take_along_axis(index, index, axis=1)
+        there = jnp.take_along_axis(ended, index, axis=1)
+        return jnp.where(ended, index, further), ended | there
+
+    # Each turn doubles the number of steps made.
+    index, _ = jax.lax.while_loop(
+        lambda state: ~jnp.all(state[1]), follow, (index, ended)
+    )
+    return index

@@ -1,0 +1,326 @@
+"""Corrupted test sets from files: as the benchmarks publish them.
+
+- ``npy``: a folder with ``NAME.npy``, uint8 [5 N, S, S, 3], severity s in rows
+  (s - 1) N to s N, and ``labels.npy``, [N] or [5 N]: CIFAR-10-C and CIFAR-100-C.
+- ``tree``: ``NAME/SEVERITY/CLASS/IMAGE.JPEG``: ImageNet-C. The images have their final
+  size and are never resized.
+- ``tfds``: ``cifar10_corrupted`` and ``imagenet2012_corrupted`` of TensorFlow Datasets,
+  a configuration NAME_SEVERITY each.
+"""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from apr_jax.config import Data
+from apr_jax.data import images as images_lib
+from apr_jax.data import tfds
+from apr_jax.data.batches import ArraySplit, Batch, DataError, pad
+
+SEVERITIES = 5
+# Set of TFDS -> how it calls corruptions that have another name there.
+_TFDS_NAMES = {
+    "cifar10_corrupted": {
+        "glass_blur": "frosted_glass_blur",
+        "elastic_transform": "elastic",
+    }
+}
+
+
+# --- NumPy ---------------------------------------------------------------------------
+
+
+def is_npy(root: pathlib.Path) -> bool:
+    """Whether a folder holds sets in the form of CIFAR-10-C."""
+    return (root / "labels.npy").is_file() or any(root.glob("*.npy"))
+
+
+def check_npy(
+    root: pathlib.Path,
+    names: Sequence[str],
+    *,
+    image_size: int,
+    num_classes: int,
+    test_labels: np.ndarray | None = None,
+) -> int:
+    """Checks the sets of a folder and returns N, the number of images of each.
+
+    Args:
+        root: the folder.
+        names: of the corruptions.
+        image_size: that the classifier wants.
+        num_classes: that it tells apart.
+        test_labels: of the undisturbed split, if it is at hand; as often as there each
+            label must occur here, where the sizes are equal.
+
+    Raises:
+        DataError: a file is missing or can't be read, its shape or type is another,
+            or the labels don't fit; the message names the file.
+    """
+    missing = [f"{n}.npy" for n in (*names, "labels") if not _npy(root, n).is_file()]
+    if missing:
+        raise DataError(f"{root} lacks {', '.join(missing)}")
+    count = None
+    for name in names:
+        images = _open_npy(root, name)
+        shape = [f"{SEVERITIES} N", image_size, image_size, 3]
+        fits = images.ndim == 4 and list(images.shape[1:]) == shape[1:]
+        if images.dtype != np.uint8 or not fits or len(images) % SEVERITIES:
+            raise DataError(
+                f"{_npy(root, name)} is {images.dtype} {list(images.shape)}; it must "
+                f"be uint8 [{', '.join(map(str, shape))}]"
+            )
+        count = count or len(images) // SEVERITIES
+        if len(images) != SEVERITIES * count:
+            raise DataError(
+                f"{_npy(root, name)} has {len(images)} images, {names[0]}.npy has "
+                f"{SEVERITIES * count}"
+            )
+    assert count is not None
+    labels = _npy_labels(root, count)
+    bad = (labels < 0) | (labels >= num_classes)
+    if bad.any():
+        raise DataError(
+            f"{_npy(root, 'labels')} has the label {labels[bad][0]}; the classifier's "
+            f"{num_classes} classes allow 0 to {num_classes - 1}"
+        )
+    if test_labels is not None and len(test_labels) == count:
+        wanted, found = (
+            np.bincount(x, minlength=num_classes) for x in (test_labels, labels)
+        )
+        if (wanted != found).any():
+            first = int(np.argmax(wanted != found))
+            raise DataError(
+                f"{_npy(root, 'labels')} has label {first} {found[first]} times, the "
+                f"test split {wanted[first]} times: these are other labels"
+            )
+    return count
+
+
+def read_npy(root: pathlib.Path, name: str, severity: int, count: int) -> ArraySplit:
+    """One severity of a set that ``check_npy`` has passed; images are memory-mapped."""
+    rows = slice((severity - 1) * count, severity * count)
+    return ArraySplit(_open_npy(root, name)[rows], _npy_labels(root, count))
+
+
+def _npy(root: pathlib.Path, name: str) -> pathlib.Path:
+    return root / f"{name}.npy"
+
+
+def _open_npy(root: pathlib.Path, name: str) -> np.ndarray:
+    try:
+        return np.load(_npy(root, name), mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"can't read {_npy(root, name)}: {error}") from error
+
+
+def _npy_labels(root: pathlib.Path, count: int) -> np.ndarray:
+    labels = np.asarray(_open_npy(root, "labels"))
+    path = _npy(root, "labels")
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise DataError(f"{path} is {labels.dtype} {list(labels.shape)}, not labels")
+    if len(labels) not in (count, SEVERITIES * count):
+        raise DataError(
+            f"{path} has {len(labels)} labels; {SEVERITIES} times {count} images need "
+            f"{count} or {SEVERITIES * count}"
+        )
+    labels = labels.astype(np.int32)
+    first = labels[:count]
+    if len(labels) > count and (labels.reshape(SEVERITIES, count) != first).any():
+        raise DataError(f"{path} isn't the same labels {SEVERITIES} times over")
+    return first
+
+
+# --- JPEG trees ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """One severity of a corruption as image files.
+
+    Attributes:
+        files: in sorted order.
+        labels: int32 [N].
+    """
+
+    files: tuple[pathlib.Path, ...]
+    labels: np.ndarray
+
+
+def tree_root(root: pathlib.Path, name: str) -> pathlib.Path:
+    """The folder of a corruption: ROOT/NAME, or ROOT/GROUP/NAME as in the archives.
+
+    Raises:
+        DataError: there is neither.
+    """
+    for found in (root / name, *sorted(root.glob(f"*/{name}"))):
+        if found.is_dir():
+            return found
+    there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:20])
+    raise DataError(f"{root} has no folder {name!r}; there is {there or 'no folder'}")
+
+
+def list_tree(
+    root: pathlib.Path,
+    name: str,
+    severity: int,
+    class_names: Sequence[str],
+    *,
+    examples: int = 0,
+) -> Tree:
+    """Lists the images of one severity.
+
+    Args:
+        root: folder of all corruptions.
+        name, severity: which set.
+        class_names: of the classifier, in the order of its labels; the folders of the
+            classes must have these names.
+        examples: so many images, evenly spread over the sorted files; 0 is all.
+
+    Raises:
+        DataError: a folder is missing, or its classes aren't the classifier's.
+    """
+    top = tree_root(root, name) / str(severity)
+    if not top.is_dir():
+        raise DataError(f"{top} is missing")
+    there = {p.name for p in top.iterdir() if p.is_dir() and p.name[0] != "."}
+    if there != set(class_names):
+        missing = sorted(set(class_names) - there)[:5]
+        added = sorted(there - set(class_names))[:5]
+        raise DataError(
+            f"the classes in {top} aren't the classifier's: {len(there)} and "
+            f"{len(class_names)}, missing {missing}, only there {added}"
+        )
+    files, labels = [], []
+    for label, class_name in sorted(enumerate(class_names), key=lambda pair: pair[1]):
+        with os.scandir(top / class_name) as entries:
+            found = sorted(
+                e.name
+                for e in entries
+                if e.name.lower().endswith(images_lib.EXTENSIONS)
+            )
+        files += [top / class_name / file for file in found]
+        labels += [label] * len(found)
+    if not files:
+        raise DataError(f"no images in {top}/*/")
+    chosen = np.arange(len(files))
+    if 0 < examples < len(files):
+        chosen = np.linspace(0, len(files) - 1, examples).round().astype(int)
+    return Tree(tuple(files[i] for i in chosen), np.asarray(labels, np.int32)[chosen])
+
+
+def tree_batches(
+    tree: Tree, *, image_size: int, batch_size: int, rows: slice = slice(None)
+) -> Iterator[Batch]:
+    """Decodes a tree on several threads, in order, the last batch filled up.
+
+    Args:
+        tree: of ``list_tree``.
+        image_size: pixels that each image must have on both sides.
+        batch_size: over all processes.
+        rows: the part of each batch that this process reads.
+
+    Raises:
+        DataError: an image is damaged or has another size; the message names it.
+    """
+
+    def read(path: pathlib.Path) -> np.ndarray:
+        try:
+            image = images_lib.decode(path)
+        except images_lib.BrokenImageError as error:
+            raise DataError(f"{path} can't be read: {error}") from error
+        if image.shape[:2] != (image_size, image_size):
+            height, width = image.shape[:2]
+            raise DataError(
+                f"{path} has {width} x {height} pixels; corrupted images are measured "
+                f"as they are, and this classifier takes {image_size} x {image_size}"
+            )
+        return image
+
+    workers = min(os.cpu_count() or 1, 16)
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        starts = range(0, len(tree.files), batch_size)
+        parts = [
+            np.arange(start, min(start + batch_size, len(tree.files)))[rows]
+            for start in starts
+        ]
+        waiting = [[pool.submit(read, tree.files[i]) for i in p] for p in parts[:1]]
+        for number, part in enumerate(parts):
+            if number + 1 < len(parts):
+                ahead = [pool.submit(read, tree.files[i]) for i in parts[number + 1]]
+                waiting.append(ahead)
+            images = [future.result() for future in waiting.pop(0)]
+            stacked = np.stack(images) if images else _nothing(image_size)
+            size = len(range(*rows.indices(batch_size)))
+            yield pad(stacked, tree.labels[part], size)
+
+
+def _nothing(image_size: int) -> np.ndarray:
+    return np.zeros((0, image_size, image_size, 3), np.uint8)
+
+
+# --- TensorFlow Datasets -------------------------------------------------------------
+
+
+def tfds_data(data: Data, name: str, severity: int) -> Data:
+    """The description of one corrupted set of TFDS, with its configuration named.
+
+    Raises:
+        DataError: TFDS has no corrupted form of the set.
+    """
+    base = data.name.partition(":")[0].partition("/")[0].removesuffix("_corrupted")
+    known = ("cifar10", "imagenet2012")
+    if base not in known:
+        raise DataError(
+            f"data.name is {data.name!r}; TFDS has corrupted forms of "
+            f"{' and '.join(known)} only"
+        )
+    whole = f"{base}_corrupted"
+    there = _TFDS_NAMES.get(whole, {}).get(name, name)
+    split = "validation" if base == "imagenet2012" else "test"
+    return dataclasses.replace(
+        data,
+        source="tfds",
+        name=f"{whole}/{there}_{severity}",
+        test_split=split,
+        # What is there has its final size: never resized again.
+        eval_resize=0,
+    )
+
+
+def check_tfds(data: Data, class_names: Sequence[str]) -> None:
+    """Checks one corrupted set of TFDS; ``data`` is from ``tfds_data``.
+
+    Raises:
+        DataError: it isn't there, has other classes, or images of another size.
+    """
+    builder = tfds.open_builder(data)
+    shape = list(builder.info.features["image"].shape)
+    size = data.image_size
+    if shape[:2] != [size, size]:
+        raise DataError(
+            f"images of {data.name!r} are {shape}; this classifier takes {size} x "
+            f"{size}, and corrupted images are never resized"
+        )
+    check_class_names(tfds.class_names(builder), class_names, data.name)
+
+
+def check_class_names(
+    names: Sequence[str], expected: Sequence[str], where: str
+) -> None:
+    """Raises DataError unless a set has the classifier's classes, in their order."""
+    if len(names) != len(expected):
+        raise DataError(
+            f"{where} has {len(names)} classes, the classifier {len(expected)}"
+        )
+    if all(name.isdigit() for name in expected):
+        return  # named by number, for want of anything better
+    for i, (name, wanted) in enumerate(zip(names, expected, strict=True)):
+        if name != wanted:
+            raise DataError(
+                f"class {i} of {where} is {name!r}, the classifier's is {wanted!r}"
+            )

@@ -1,0 +1,198 @@
+"""The command ``python -m apr_jax.corruptions``.
+
+    python -m apr_jax.corruptions --data cifar10 --out CIFAR-10-C
+    python -m apr_jax.corruptions --data ILSVRC --split val --image_size 224 --out IN-C
+
+corrupts a test split in every severity and writes files that other people's code
+reads: ``NAME.npy`` and ``labels.npy`` for small images, a tree of JPEG files for large
+ones. ``--data`` is a set of TensorFlow Datasets, a folder with SPLIT/CLASS/IMAGE, a
+folder of NumPy files, an ``.npz``, or "bundled".
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import app, flags
+
+from apr_jax import command, data
+from apr_jax import config as config_lib
+from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, check, frost_files
+from apr_jax.data import corrupted_files, folder
+
+# Larger images are written as JPEG files.
+_LARGEST_ARRAY = 64
+FORMATS = ("auto", "npy", "jpeg")
+
+
+def describe(
+    what: str, *, data_dir: str, split: str, image_size: int, resize: int
+) -> config_lib.Data:
+    """The description of the data that ``--data`` names.
+
+    Args:
+        what: a path, "bundled", or the name of a set of TensorFlow Datasets.
+        data_dir: where TensorFlow Datasets keeps its sets; "" is its default.
+        split: to corrupt.
+        image_size: pixels, square.
+        resize: pixels of the shorter side before the centre is cut out; 0: none.
+    """
+    path = pathlib.Path(what).expanduser()
+    if what == "bundled":
+        source = "bundled"
+    elif path.is_file() or (path.is_dir() and not (path / split).is_dir()):
+        source = "arrays"
+    else:
+        source = "folder" if path.is_dir() else "tfds"
+    on_disk = source in ("arrays", "folder")
+    return config_lib.Data(
+        source=source,
+        name=path.stem if on_disk else what,
+        data_dir=str(path) if on_disk else data_dir,
+        cache_dir="",
+        train_split=split,  # whose classes the labels count
+        test_split=split,
+        shifted_splits=(),
+        image_size=image_size,
+        eval_resize=resize,
+        streaming=False,
+        max_broken=0,
+        shuffle_buffer=1,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+
+
+def default_resize(size: int) -> int:
+    """As ImageNet's crop, 256 pixels for 224; 0, no resizing, for small images."""
+    return round(size * 256 / 224) if size > _LARGEST_ARRAY else 0
+
+
+def write(
+    described: config_lib.Data,
+    out: pathlib.Path,
+    names: Sequence[str],
+    *,
+    form: str = "auto",
+    examples: int = 0,
+    seed: int = 0,
+    frost_dir: str = "",
+    quiet: bool = False,
+) -> None:
+    """Corrupts a split in every severity and writes it.
+
+    Args:
+        described: of ``describe``.
+        out: folder of the files.
+        names: of the corruptions.
+        form: one of ``FORMATS``; "auto" is "npy" up to 64 pixels.
+        examples: the first so many; 0 is all.
+        seed: of the corruptions.
+        frost_dir: photographs of frost; "" takes those of ``imagecorruptions``.
+        quiet: no progress bar.
+
+    Raises:
+        ConfigError: a name, form or folder that can't be used.
+        DataError: the data aren't there, or ``out`` holds other sets.
+    """
+    if form not in FORMATS:
+        raise config_lib.ConfigError(f"format is {form!r}; choose from {FORMATS}")
+    try:
+        for name in names:
+            check(name, 1)
+        if "frost" in names:
+            frost_files.load(frost_dir)
+    except (ValueError, FileNotFoundError) as error:
+        raise config_lib.ConfigError(str(error)) from error
+    size, split = described.image_size, described.test_split
+    source = f"{described.source} {described.name} {split}"
+    if form == "jpeg" or (form == "auto" and size > _LARGEST_ARRAY):
+        if described.source != "folder":
+            raise data.DataError(
+                f"--data is of the kind {described.source!r}; JPEG files are made of "
+                "a folder SPLIT/CLASS/IMAGE, whose names they keep"
+            )
+        listing = folder.listing(described, split)
+        if examples:
+            files, labels = listing.files[:examples], listing.labels[:examples]
+            listing = listing._replace(files=files, labels=labels)
+        corrupted_files.write_tree(
+            listing,
+            out,
+            names,
+            recipe=corrupted_files.Recipe(source, len(listing.files), size, seed),
+            resize=described.eval_resize or size,
+            frost_dir=frost_dir,
+            quiet=quiet,
+        )
+        return
+    arrays = data.load(described, splits=(split,)).splits[split]
+    stop = examples or len(arrays.labels)
+    arrays = data.ArraySplit(np.asarray(arrays.images[:stop]), arrays.labels[:stop])
+    corrupted_files.write_npy(
+        arrays,
+        out,
+        names,
+        recipe=corrupted_files.Recipe(source, len(arrays.labels), size, seed),
+        frost_dir=frost_dir,
+        quiet=quiet,
+    )
+
+
+def define() -> Callable[[Sequence[str]], None]:
+    """Defines the flags and returns the command, for ``app.run``."""
+    what = flags.DEFINE_string("data", None, "What to corrupt.", required=True)
+    out = flags.DEFINE_string("out", None, "Folder of the files.", required=True)
+    data_dir = flags.DEFINE_string(
+        "data_dir", "", "Where TensorFlow Datasets keeps its sets."
+    )
+    split = flags.DEFINE_string("split", "test", "Which part of the data.")
+    size = flags.DEFINE_integer("image_size", 32, "Pixels, square.")
+    resize = flags.DEFINE_integer(
+        "resize",
+        0,
+        "Pixels of the shorter side before the centre is cut out; if unset 256 for 224 "
+        "pixels, in proportion for other large images, and none for small ones.",
+    )
+    names = flags.DEFINE_list(
+        "corruptions",
+        list(CORRUPTIONS),
+        f"Names; held out are {', '.join(EXTRA_CORRUPTIONS)}.",
+    )
+    form = flags.DEFINE_enum(
+        "format", "auto", FORMATS, "auto: npy up to 64 pixels, else jpeg."
+    )
+    examples = flags.DEFINE_integer("examples", 0, "The first so many; 0 is all.")
+    seed = flags.DEFINE_integer("seed", 0, "Of the corruptions.")
+    frost = flags.DEFINE_string(
+        "frost_dir", "", "Photographs of frost; from imagecorruptions if unset."
+    )
+    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+
+    def work(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected {argv[1]!r}")
+        described = describe(
+            what.value,
+            data_dir=data_dir.value,
+            split=split.value,
+            image_size=size.value,
+            resize=resize.value or default_resize(size.value),
+        )
+        command.use_compile_cache(described)
+
+        def run() -> None:
+            write(
+                described,
+                pathlib.Path(out.value).expanduser(),
+                names.value,
+                form=form.value,
+                examples=examples.value,
+                seed=seed.value,
+                frost_dir=frost.value,
+                quiet=quiet.value,
+            )
+
+        command.finish(run)
+
+    return work

@@ -1,0 +1,232 @@
+"""Writes corrupted test sets: ``python -m apr_jax.corruptions --data ... --out ...``.
+
+Small images become what CIFAR-10-C is: ``NAME.npy``, uint8 [5 N, S, S, 3], and
+``labels.npy``. Large ones become what ImageNet-C is: ``NAME/SEVERITY/CLASS/FILE.JPEG``.
+A file gets its name when it is whole; what has its name already is kept, so a stopped
+call goes on when it is repeated.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+from PIL import Image
+
+from apr_jax import corruptions as corruptions_lib
+from apr_jax import progress
+from apr_jax.corruptions import SEVERITIES
+from apr_jax.data import images as images_lib
+from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.folder import Listing
+
+# Of the JPEG files, as ImageNet-C has.
+_QUALITY = 85
+_SETTINGS = "corruptions.json"
+# Chunks of images that are worked on before the oldest is read.
+_UNDER_WAY = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What decides about the contents of the files.
+
+    Attributes:
+        data: where the images come from, in words.
+        count: how many there are.
+        size: of the side, in pixels.
+        seed: of the corruptions.
+    """
+
+    data: str
+    count: int
+    size: int
+    seed: int
+
+
+def write_npy(
+    split: ArraySplit,
+    out: pathlib.Path,
+    names: Sequence[str],
+    *,
+    recipe: Recipe,
+    frost_dir: str = "",
+    quiet: bool = False,
+) -> None:
+    """Writes ``NAME.npy`` for each name, and ``labels.npy``.
+
+    Args:
+        split: N images of one size.
+        out: folder; made if it isn't there.
+        names: of the corruptions.
+        recipe: of these images.
+        frost_dir: as ``frost`` of ``corruptions.corrupt``.
+        quiet: no progress bar.
+
+    Raises:
+        DataError: the folder holds sets of another recipe.
+    """
+    claim(out, recipe)
+    images, labels = split
+    count, size = len(labels), images.shape[1]
+    partial = out / ".labels.npy.part"
+    kind = np.uint8 if labels.max() < 256 else np.int32
+    with partial.open("wb") as file:
+        np.save(file, np.tile(labels.astype(kind), len(SEVERITIES)))
+    partial.replace(out / "labels.npy")
+    missing = [name for name in names if not (out / f"{name}.npy").exists()]
+    key = jax.random.key(recipe.seed)
+    chunk = corruptions_lib.default_chunk(size)
+    total = len(names) * len(SEVERITIES) * count
+    with progress.make_bar("{task.fields[said]}", disable=quiet) as bar:
+        start = (len(names) - len(missing)) * len(SEVERITIES) * count
+        task = bar.add_task("images", total=total, completed=start, said="")
+        for name in missing:
+            bar.update(task, said=name)
+            partial = out / f".{name}.npy.part"
+            shape = (len(SEVERITIES) * count, size, size, 3)
+            target = np.lib.format.open_memmap(
+                partial, mode="w+", dtype=np.uint8, shape=shape
+            )
+            for where, result in _chunks(key, images, name, chunk, frost_dir):
+                target[where : where + len(result)] = result
+                bar.update(task, advance=len(result))
+            target.flush()
+            del target
+            partial.replace(out / f"{name}.npy")
+
+
+def _chunks(
+    key: jax.Array, images: np.ndarray, name: str, chunk: int, frost_dir: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (row, corrupted images) of all severities."""
+    count = len(images)
+    waiting: list[tuple[int, jax.Array]] = []
+    for severity in SEVERITIES:
+        for start in range(0, count, chunk):
+            numbers = np.arange(start, min(start + chunk, count))
+            result = corruptions_lib.corrupt(
+                key,
+                np.asarray(images[start : start + chunk]),
+                name,
+                severity,
+                indices=numbers,
+                frost=frost_dir or None,
+            )
+            waiting.append(((severity - 1) * count + start, result))
+            # Reading waits; some chunks under way keep all cores busy.
+            if len(waiting) > _UNDER_WAY:
+                row, oldest = waiting.pop(0)
+                yield row, np.asarray(oldest)
+    for row, result in waiting:
+        yield row, np.asarray(result)
+
+
+def write_tree(
+    listing: Listing,
+    out: pathlib.Path,
+    names: Sequence[str],
+    *,
+    recipe: Recipe,
+    resize: int,
+    frost_dir: str = "",
+    quiet: bool = False,
+) -> None:
+    """Writes ``NAME/SEVERITY/CLASS/FILE`` for each image, as JPEG of quality 85.
+
+    Args:
+        listing: image files with their classes.
+        out: folder; made if it isn't there.
+        names: of the corruptions.
+        recipe: of these images; each is cut to its ``size``.
+        resize: pixels of the shorter side before the cut.
+        frost_dir, quiet: as ``write_npy``.
+
+    Raises:
+        DataError: the folder holds sets of another recipe, or a file can't be read.
+    """
+    claim(out, recipe)
+    count, size = len(listing.files), recipe.size
+    key = jax.random.key(recipe.seed)
+    chunk = min(corruptions_lib.default_chunk(size), count)
+    total = len(names) * len(SEVERITIES) * count
+    with (
+        progress.make_bar("{task.fields[said]}", disable=quiet) as bar,
+        concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool,
+    ):
+        task = bar.add_task("images", total=total, said="")
+        for start in range(0, count, chunk):
+            files = listing.files[start : start + chunk]
+            read = _reader(listing.root, size, resize)
+            images: np.ndarray | None = None
+            for name in names:
+                for severity in SEVERITIES:
+                    bar.update(task, said=name, advance=len(files))
+                    targets = [_target(out, name, severity, f) for f in files]
+                    if all(target.exists() for target in targets):
+                        continue
+                    if images is None:  # decoded once for all corruptions
+                        images = np.stack(list(pool.map(read, files)))
+                    result = corruptions_lib.corrupt(
+                        key,
+                        images,
+                        name,
+                        severity,
+                        indices=np.arange(start, start + len(files)),
+                        frost=frost_dir or None,
+                    )
+                    list(pool.map(_save, targets, np.asarray(result)))
+
+
+def claim(out: pathlib.Path, recipe: Recipe) -> None:
+    """Makes a folder that of a recipe, or checks that it is.
+
+    Raises:
+        DataError: it holds sets of another one, or corrupted sets of unknown origin.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    settings = out / _SETTINGS
+    wanted = dataclasses.asdict(recipe)
+    if settings.exists():
+        found = json.loads(settings.read_text())
+        for field, value in wanted.items():
+            if found.get(field) != value:
+                raise DataError(
+                    f"{out} holds sets with {field} {found.get(field)!r}, now it is "
+                    f"{value!r}; choose another folder, or empty this one"
+                )
+        return
+    if any(out.glob("*.npy")) or any(out.glob("*/1")):
+        raise DataError(
+            f"{out} holds files, but no {_SETTINGS} that says how they were made; "
+            "choose another folder"
+        )
+    partial = out / f".{_SETTINGS}.part"
+    partial.write_text(json.dumps(wanted, indent=1) + "\n")
+    partial.replace(settings)
+
+
+def _reader(root: pathlib.Path, size: int, resize: int) -> Callable[[str], np.ndarray]:
+    def read(file: str) -> np.ndarray:
+        try:
+            return images_lib.fit(images_lib.decode(root / file), size, resize)
+        except images_lib.BrokenImageError as error:
+            raise DataError(f"{root / file} can't be read: {error}") from error
+
+    return read
+
+
+def _target(out: pathlib.Path, name: str, severity: int, file: str) -> pathlib.Path:
+    return (out / name / str(severity) / file).with_suffix(".JPEG")
+
+
+def _save(target: pathlib.Path, image: np.ndarray) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    picture = Image.fromarray(image)
+    picture.save(partial, "JPEG", quality=_QUALITY, optimize=True)
+    partial.replace(target)

@@ -1,0 +1,271 @@
+"""The corruptions one image at a time, with NumPy, SciPy, OpenCV and Pillow.
+
+Written apart from ``apr_jax.corruptions``, after the description of the benchmark
+(Hendrycks & Dietterich 2019): libraries do the work that the package does by matrices
+and lookups. Oracle of the tests and the other side of the benchmark. For 32 pixels.
+"""
+
+import io
+
+import cv2
+import numpy as np
+import scipy.ndimage
+from PIL import Image
+
+S = 32
+STRENGTH = {
+    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+    "shot_noise": (500, 250, 100, 75, 50),
+    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
+    "speckle_noise": (0.06, 0.1, 0.12, 0.16, 0.2),
+    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),
+    "glass_blur": ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2)),
+    "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
+    "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+    "zoom_blur": (1.06, 1.11, 1.15, 1.20, 1.25),
+    "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
+    "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
+    "snow": (
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
+    ),
+    "spatter": (
+        (0.62, 0.1, 0.7, 0.7, 0.5),
+        (0.65, 0.1, 0.8, 0.7, 0.5),
+        (0.65, 0.3, 1, 0.69, 0.5),
+        (0.65, 0.1, 0.7, 0.69, 0.6),
+        (0.65, 0.1, 0.5, 0.68, 0.6),
+    ),
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
+    "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
+    "jpeg_compression": (80, 65, 58, 50, 40),
+    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
+    "elastic_transform": (
+        (0, 0, 0.08),
+        (0.05, 0.2, 0.07),
+        (0.08, 0.06, 0.06),
+        (0.1, 0.04, 0.05),
+        (0.1, 0.03, 0.03),
+    ),
+}
+
+
+def corrupt(rng, image, name, severity, photographs=()):
+    """One uint8 [32, 32, 3]; ``photographs`` are the frost's, uint8 RGB."""
+    value = STRENGTH[name][severity - 1]
+    more = (photographs,) if name == "frost" else ()
+    more = (severity > 3,) if name == "spatter" else more
+    result = globals()[f"_{name}"](rng, image, value, *more)
+    if result.dtype == np.uint8:
+        return result
+    return (np.clip(result, 0, 1) * 255).astype(np.uint8)
+
+
+def _smooth(image, sigma):
+    sigmas = (sigma, sigma, 0)[: image.ndim]
+    return scipy.ndimage.gaussian_filter(image, sigmas, mode="nearest", truncate=4)
+
+
+def _gaussian_noise(rng, image, c):
+    return image / 255 + rng.normal(0, c, image.shape)
+
+
+def _speckle_noise(rng, image, c):
+    return image / 255 * (1 + rng.normal(0, c, image.shape))
+
+
+def _shot_noise(rng, image, c):
+    return rng.poisson(image / 255 * c) / c
+
+
+def _impulse_noise(rng, image, c):
+    hit, salt = rng.random(image.shape) < c, rng.random(image.shape) < 0.5
+    return np.where(hit, salt * 1.0, image / 255)
+
+
+def _gaussian_blur(rng, image, c):
+    return _smooth(image / 255, c)
+
+
+def _defocus_blur(rng, image, c):
+    at = np.arange(-8, 9)
+    kernel = (at[:, None] ** 2 + at**2 <= c[0] ** 2).astype(np.float32)
+    kernel = cv2.GaussianBlur(kernel / kernel.sum(), (3, 3), sigmaX=c[1])
+    return cv2.filter2D(image / 255, -1, kernel)
+
+
+def _glass_blur(rng, image, c):
+    sigma, rounds = c
+    pixels = (_smooth(image / 255, sigma) * 255).astype(np.uint8)
+    for _ in range(rounds):
+        for y in range(S - 1, 1, -1):
+            for x in range(S - 1, 1, -1):
+                dx, dy = rng.integers(-1, 1, 2)
+                pixels[y, x] = pixels[y + dy, x + dx]
+    return _smooth(pixels / 255, sigma)
+
+
+def _moved(image, radius, sigma, degrees):
+    """ImageMagick's motion blur, as one kernel for OpenCV."""
+    width = 2 * radius + 1
+    taps = np.exp(-(np.arange(width) ** 2) / (2 * sigma**2))
+    taps /= taps.sum()
+    kernel = np.zeros((2 * width + 1, 2 * width + 1))
+    angle = np.deg2rad(degrees)
+    for j in range(width):
+        down, right = (np.ceil(j * f(angle) - 0.5) for f in (np.sin, np.cos))
+        kernel[width + int(down), width + int(right)] += taps[j]
+    return cv2.filter2D(image, cv2.CV_64F, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def _motion_blur(rng, image, c):
+    return _moved(image.astype(np.float64), *c, rng.uniform(-45, 45)) / 255
+
+
+def _zoomed(image, factor):
+    part = int(np.ceil(S / factor))
+    top = (S - part) // 2
+    cut = image[top : top + part, top : top + part]
+    large = scipy.ndimage.zoom(cut, (factor, factor, 1), order=1)
+    trim = (large.shape[0] - S) // 2
+    return large[trim : trim + S, trim : trim + S]
+
+
+def _zoom_blur(rng, image, last):
+    pixels = image / 255
+    factors = np.arange(1, last + 0.005, 0.01)
+    total = pixels + sum(_zoomed(pixels, f) for f in factors)
+    return total / (len(factors) + 1)
+
+
+def _snow(rng, image, c):
+    mean, deviation, factor, threshold, radius, sigma, keep = c
+    layer = _zoomed(rng.normal(mean, deviation, (S, S, 1)), factor)[..., 0]
+    layer[layer < threshold] = 0
+    layer = (np.clip(layer, 0, 1) * 255).astype(np.uint8).astype(np.float64)
+    layer = np.round(_moved(layer, radius, sigma, rng.uniform(-135, -45))) / 255
+    pixels = (image / 255).astype(np.float32)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None]
+    pale = np.maximum(pixels, grey * 1.5 + 0.5)
+    mixed = keep * pixels + (1 - keep) * pale
+    return mixed + (layer + np.rot90(layer, 2))[..., None]
+
+
+def _frost(rng, image, c, photographs):
+    photograph = photographs[rng.integers(5)]
+    small = cv2.resize(photograph, (0, 0), fx=0.2, fy=0.2)
+    y, x = (rng.integers(0, n - S) for n in small.shape[:2])
+    return c[0] * image / 255 + c[1] * small[y : y + S, x : x + S] / 255.0
+
+
+def _fog(rng, image, c):
+    bright, decay = c
+    cloud, step, wibble = np.zeros((S, S)), S, 100.0
+    while step > 1:
+        half = step // 2
+        wild = lambda n, reach=wibble**2: rng.uniform(-reach, reach, (n, n))
+        corner = cloud[::step, ::step]
+        n = len(corner)
+        right, lower = np.roll(corner, -1, 1), np.roll(corner, -1, 0)
+        centre = (corner + right + lower + np.roll(lower, -1, 1)) / 4 + wild(n)
+        over, before = np.roll(centre, 1, 0), np.roll(centre, 1, 1)
+        cloud[half::step, half::step] = centre
+        cloud[::step, half::step] = (corner + right + centre + over) / 4 + wild(n)
+        cloud[half::step, ::step] = (corner + lower + centre + before) / 4 + wild(n)
+        step, wibble = half, wibble / decay
+    cloud = (cloud - cloud.min()) / (cloud.max() - cloud.min())
+    pixels = image / 255
+    top = pixels.max()
+    return (pixels + bright * cloud[..., None]) * top / (top + bright)
+
+
+def _spatter(rng, image, c, mud):
+    mean, deviation, sigma, threshold, last = c
+    liquid = _smooth(rng.normal(mean, deviation, (S, S)), sigma)
+    liquid[liquid < threshold] = 0
+    pixels = image / 255
+    if mud:
+        share = _smooth((liquid > threshold).astype(np.float64), last)
+        share[share < 0.8] = 0
+        share = share[..., None]
+        return pixels * (1 - share) + np.array([63, 42, 20]) / 255 * share
+    return pixels + last * lights(liquid)[..., None] * np.array([175, 238, 238]) / 255
+
+
+def lights(liquid):
+    """Lights on the water, [32, 32] in [0, 1], by OpenCV."""
+    whole = (liquid * 255).astype(np.int64).astype(np.uint8)
+    far = cv2.distanceTransform(255 - cv2.Canny(whole, 50, 150), cv2.DIST_L2, 5)
+    far = cv2.blur(np.minimum(far, 20), (3, 3)).astype(np.uint8)
+    emboss = np.array([[-2, -1, 0], [-1, 1, 1], [0, 1, 2]])
+    far = cv2.filter2D(cv2.equalizeHist(far), cv2.CV_8U, emboss)
+    light = whole * cv2.blur(far, (3, 3)).astype(np.float64)
+    return light / max(light.max(), 1e-9)
+
+
+def _contrast(rng, image, c):
+    pixels = image / 255
+    mean = pixels.mean((0, 1), keepdims=True)
+    return (pixels - mean) * c + mean
+
+
+def _hsv(image):
+    pixels = (image / 255).astype(np.float32)
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+
+
+def _brightness(rng, image, c):
+    hsv = _hsv(image)
+    hsv[..., 2] = np.clip(hsv[..., 2] + c, 0, 1)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float64) + 1e-6
+
+
+def _saturate(rng, image, c):
+    hsv = _hsv(image)
+    hsv[..., 1] = np.clip(hsv[..., 1] * c[0] + c[1], 0, 1)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float64) + 1e-6
+
+
+def _jpeg_compression(rng, image, quality):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+def _pixelate(rng, image, c):
+    small = Image.fromarray(image).resize([int(S * c)] * 2, Image.Resampling.BOX)
+    return np.asarray(small.resize((S, S), Image.Resampling.BOX))
+
+
+def _elastic_transform(rng, image, c):
+    farthest, sigma, shift = (S * x for x in c)
+    old = np.float32([[26, 26], [26, 6], [6, 6]])
+    new = old + rng.uniform(-shift, shift, (3, 2)).astype(np.float32)
+    pixels = (image / 255).astype(np.float32)
+    pixels = cv2.warpAffine(
+        pixels,
+        cv2.getAffineTransform(old, new),
+        (S, S),
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    move = rng.uniform(-1, 1, (2, S, S))
+    move = farthest * np.stack(
+        [
+            scipy.ndimage.gaussian_filter(m, sigma, mode="reflect", truncate=3)
+            for m in move
+        ]
+    )
+    places = np.mgrid[:S, :S] + move
+    return np.stack(
+        [
+            scipy.ndimage.map_coordinates(
+                pixels[..., k], places, order=1, mode="reflect"
+            )
+            for k in range(3)
+        ],
+        axis=-1,
+    )
