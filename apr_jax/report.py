@@ -117,7 +117,7 @@ def terminal_summary(
 
 
 def _header(title: str, runs: Sequence[RunView]) -> str:
-    records = [record for run in runs for record in run.records]
+    records = [record for run in runs for record in _plain(run)]
     parts = []
     if data := sorted({f"{r.data} {r.split}" for r in records}):
         parts.append("Measured on " + ", ".join(data))

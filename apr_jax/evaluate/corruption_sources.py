@@ -1,0 +1,348 @@
+"""Where corrupted images come from: generated, files, or TensorFlow Datasets."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import jax
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import corruptions as corruptions_lib
+from apr_jax import data, parallel
+from apr_jax.corruptions import frost_files
+from apr_jax.data import corrupted, imagenet, records, tfds
+from apr_jax.evaluate.classifier import Classifier
+
+SOURCES = ("generated", "folder", "tfds")
+CLEAN = "clean"
+
+
+class Source(Protocol):
+    """Sets of images by split, "clean" or "NAME/SEVERITY"."""
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether there is a split "clean"."""
+
+    def size(self, split: str) -> int:
+        """Examples of a split, over all processes."""
+
+    def batches(self, split: str) -> Iterator[data.Batch]:
+        """This process's batches, equally many on each, padded and masked."""
+
+
+def open_source(
+    source: str,
+    classifier: Classifier,
+    layout: parallel.Layout,
+    *,
+    resident: data.DataSet | None,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    corruption_dir: str,
+    examples: int,
+    frost_dir: str,
+    seed: int,
+) -> Source:
+    """Opens a source and checks what can be checked before any work.
+
+    Raises:
+        ConfigError: there are no photographs of frost.
+        DataError: files are missing, or images or labels don't fit.
+    """
+    config = classifier.config
+    rows = parallel.local_rows(config.eval.batch_size, layout)
+    try:
+        clean = _Clean(classifier, rows, resident, examples)
+    except data.DataError:
+        # Published files can be measured without the images that they come from.
+        if source == "generated":
+            raise
+        clean = None
+    if source == "generated":
+        assert clean is not None
+        if "frost" in corruptions:
+            try:
+                frost_files.load(frost_dir)
+            except FileNotFoundError as error:
+                raise config_lib.ConfigError(str(error)) from error
+        return _Generated(clean, seed, frost_dir)
+    if source == "tfds":
+        return _Tfds(classifier, rows, clean, examples, corruptions, severities)
+    root = pathlib.Path(corruption_dir).expanduser()
+    if not root.is_dir():
+        raise data.DataError(f"corruption_dir is {str(root)!r}, which is no folder")
+    if corrupted.is_npy(root):
+        return _Npy(classifier, rows, clean, examples, root, corruptions)
+    return _Tree(classifier, rows, clean, examples, root, corruptions, severities)
+
+
+class _Clean:
+    """The undisturbed test split, in memory or streamed."""
+
+    has_clean = True
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        rows: slice,
+        resident: data.DataSet | None,
+        examples: int,
+    ) -> None:
+        config = classifier.config
+        self.rows, self.config = rows, config
+        self.split: data.ArraySplit | None = None
+        name = config.data.test_split
+        if config.data.streaming:
+            total = imagenet.num_examples(config.data, name)
+        else:
+            if resident is None:
+                resident = data.load(config.data, splits=(name,))
+            self.split = first(resident.splits[name], examples)
+            total = len(resident.splits[name].labels)
+        self.count = min(examples, total) if examples else total
+        self.total = total
+
+    @property
+    def image_size(self) -> int:
+        """Pixels."""
+        return self.config.data.image_size
+
+    def size(self, split: str) -> int:
+        del split
+        return self.count
+
+    def numbered(self) -> Iterator[tuple[data.Batch, np.ndarray]]:
+        """This process's batches with the number of each image in the split."""
+        size = self.config.eval.batch_size
+        if self.split is not None:
+            for start, batch in zip(
+                range(0, self.count, size),
+                array_batches(self.split, size, self.rows),
+                strict=True,
+            ):
+                yield batch, start + np.arange(size)[self.rows]
+            return
+        process, processes = jax.process_index(), jax.process_count()
+        stream = imagenet.eval_stream(
+            self.config.data,
+            self.config.data.test_split,
+            batch_size=size,
+            process_index=process,
+            process_count=processes,
+        )
+        start = records.share(self.total, process, processes).start
+        rows = len(range(*self.rows.indices(size)))
+        for batch in stream:
+            number = start + np.arange(rows)
+            start += rows
+            wanted = batch.mask & (number < self.count)
+            # All processes go through the same number of batches.
+            if processes == 1 and not wanted.any():
+                return
+            yield data.Batch(batch.image, batch.label, wanted), number
+
+    def batches(self, split: str) -> Iterator[data.Batch]:
+        del split
+        return (batch for batch, _ in self.numbered())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Generated:
+    """Made of the test split, batch by batch, on the device."""
+
+    clean: _Clean
+    seed: int
+    frost_dir: str
+    has_clean: bool = True
+
+    def size(self, split: str) -> int:
+        return self.clean.size(split)
+
+    def batches(self, split: str) -> Iterator[data.Batch]:
+        if split == CLEAN:
+            yield from self.clean.batches(split)
+            return
+        name, severity = split.split("/")
+        key = jax.random.key(self.seed)
+        for batch, number in self.clean.numbered():
+            images = corruptions_lib.corrupt(
+                key,
+                np.asarray(batch.image),
+                name,
+                int(severity),
+                indices=number,
+                frost=self.frost_dir or None,
+            )
+            yield data.Batch(np.asarray(images), batch.label, batch.mask)
+
+
+class _Stored:
+    """What the sources of finished images have in common."""
+
+    def __init__(
+        self, classifier: Classifier, rows: slice, clean: _Clean | None, examples: int
+    ) -> None:
+        self.classifier, self.config = classifier, classifier.config
+        self.rows, self.clean, self.examples = rows, clean, examples
+        self.has_clean = clean is not None
+        self.sizes: dict[str, int] = {}
+
+    def size(self, split: str) -> int:
+        if split == CLEAN and self.clean is not None:
+            return self.clean.size(split)
+        return self.sizes[split]
+
+    def batches(self, split: str) -> Iterator[data.Batch]:
+        if split == CLEAN and self.clean is not None:
+            return self.clean.batches(split)
+        name, severity = split.split("/")
+        return self.read(split, name, int(severity))
+
+    def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
+        """Batches of a corrupted set; notes its size."""
+        raise NotImplementedError
+
+    def from_arrays(self, split: str, arrays: data.ArraySplit) -> Iterator[data.Batch]:
+        """Batches of a set in memory."""
+        arrays = first(arrays, self.examples)
+        self.sizes[split] = len(arrays.labels)
+        return array_batches(arrays, self.config.eval.batch_size, self.rows)
+
+
+class _Npy(_Stored):
+    """A folder like CIFAR-10-C."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        rows: slice,
+        clean: _Clean | None,
+        examples: int,
+        root: pathlib.Path,
+        corruptions: Sequence[str],
+    ) -> None:
+        super().__init__(classifier, rows, clean, examples)
+        self.root = root
+        labels = None
+        if clean is not None and clean.split is not None and not examples:
+            labels = clean.split.labels
+        self.count = corrupted.check_npy(
+            root,
+            corruptions,
+            image_size=self.config.data.image_size,
+            num_classes=len(classifier.class_names),
+            test_labels=labels,
+        )
+
+    def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
+        arrays = corrupted.read_npy(self.root, name, severity, self.count)
+        return self.from_arrays(split, arrays)
+
+
+class _Tree(_Stored):
+    """A folder like ImageNet-C."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        rows: slice,
+        clean: _Clean | None,
+        examples: int,
+        root: pathlib.Path,
+        corruptions: Sequence[str],
+        severities: Sequence[int],
+    ) -> None:
+        super().__init__(classifier, rows, clean, examples)
+        self.root = root
+        missing = [
+            str(top / str(severity))
+            for top in (corrupted.tree_root(root, name) for name in corruptions)
+            for severity in severities
+            if not (top / str(severity)).is_dir()
+        ]
+        if missing:
+            raise data.DataError(f"missing: {', '.join(missing)}")
+        # Classes that don't fit should show at once, not after the first set.
+        corrupted.list_tree(
+            root, corruptions[0], severities[0], classifier.class_names, examples=1
+        )
+
+    def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
+        tree = corrupted.list_tree(
+            self.root,
+            name,
+            severity,
+            self.classifier.class_names,
+            examples=self.examples,
+        )
+        sizes = {**self.sizes, split: len(tree.files)}
+        other = next(iter(sizes))
+        if sizes[other] != sizes[split]:
+            raise data.DataError(
+                f"{self.root}/{split} has {sizes[split]} images, {other} has "
+                f"{sizes[other]}: files are missing"
+            )
+        self.sizes = sizes
+        return corrupted.tree_batches(
+            tree,
+            image_size=self.config.data.image_size,
+            batch_size=self.config.eval.batch_size,
+            rows=self.rows,
+        )
+
+
+class _Tfds(_Stored):
+    """A corrupted set of TFDS, a configuration for each corruption and severity."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        rows: slice,
+        clean: _Clean | None,
+        examples: int,
+        corruptions: Sequence[str],
+        severities: Sequence[int],
+    ) -> None:
+        super().__init__(classifier, rows, clean, examples)
+        self.data = {
+            f"{name}/{severity}": corrupted.tfds_data(self.config.data, name, severity)
+            for name in corruptions
+            for severity in severities
+        }
+
+    def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
+        described = self.data[split]
+        corrupted.check_tfds(described, self.classifier.class_names)
+        if not described.streaming:
+            return self.from_arrays(
+                split, tfds.read(described, described.test_split).split
+            )
+        if self.examples:
+            raise config_lib.ConfigError(
+                f"examples is {self.examples}; streamed sets of TFDS are measured whole"
+            )
+        self.sizes[split] = imagenet.num_examples(described, described.test_split)
+        return imagenet.eval_stream(
+            described,
+            described.test_split,
+            batch_size=self.config.eval.batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+def first(split: data.ArraySplit, examples: int) -> data.ArraySplit:
+    """The first so many examples; all of them for 0."""
+    stop = examples or len(split.labels)
+    return data.ArraySplit(split.images[:stop], split.labels[:stop])
+
+
+def array_batches(
+    split: data.ArraySplit, batch_size: int, rows: slice
+) -> Iterator[data.Batch]:
+    """This process's rows of each batch of a split."""
+    batches: Iterable[data.Batch] = data.eval_batches(split, batch_size)
+    return (data.Batch(*(part[rows] for part in batch)) for batch in batches)

@@ -1,0 +1,304 @@
+"""The page's part on corruptions: heatmaps of errors, means, published numbers."""
+
+from collections.abc import Mapping, Sequence
+
+import rich.markup
+import rich.table
+
+from apr_jax import markup, results
+from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.results import Record
+from apr_jax.view import RunView
+
+JOB = "evaluate.corruption"
+_GROUPS = (
+    ("Noise", CORRUPTIONS[:3]),
+    ("Blur", CORRUPTIONS[3:7]),
+    ("Weather", CORRUPTIONS[7:10]),
+    ("Digital", CORRUPTIONS[10:]),
+    ("Held out", EXTRA_CORRUPTIONS),
+)
+# Of the table: metric of the split "mean", heading.
+_COLUMNS = (
+    ("error", "Mean error ↓"),
+    ("mce", "mCE ↓"),
+    ("relative_mce", "Relative mCE ↓"),
+    ("nll", "Log-loss ↓"),
+    ("ece", "ECE ↓"),
+    ("rms_calibration_error", "RMS calibration ↓"),
+)
+METHODS = (
+    "Standard",
+    "Cutout",
+    "Mixup",
+    "CutMix",
+    "AT",
+    "APR-P",
+    "AutoAugment",
+    "AugMix",
+    "APR-S",
+    "APR-SP",
+)
+# Mean error in percent over the fifteen corruptions (Chen et al., "Amplitude-Phase
+# Recombination: Rethinking Robustness of Convolutional Neural Networks in Frequency
+# Domain", ICCV 2021): data -> network -> one for each of METHODS.
+PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
+    "cifar10-c": {
+        "AllConvNet": (30.8, 32.9, 24.6, 31.3, 28.1, 21.5, 29.2, 15.0, 14.8, 11.5),
+        "DenseNet": (30.7, 32.1, 24.6, 33.5, 27.6, 20.3, 26.6, 12.7, 12.3, 10.3),
+        "WRN-40-2": (26.9, 26.8, 22.3, 27.1, 26.2, 18.3, 23.9, 11.2, 10.6, 9.1),
+        "ResNeXt-29": (27.5, 28.9, 22.6, 29.5, 27.0, 18.5, 24.2, 10.9, 11.0, 9.1),
+    },
+    "cifar100-c": {
+        "AllConvNet": (56.4, 56.8, 53.4, 56.0, 56.0, 47.5, 55.1, 42.7, 39.8, 35.9),
+        "DenseNet": (59.3, 59.6, 55.4, 59.2, 55.2, 49.8, 53.9, 39.6, 38.3, 35.8),
+        "WRN-40-2": (53.3, 53.5, 50.4, 52.9, 55.1, 44.7, 49.6, 35.9, 35.5, 32.9),
+        "ResNeXt-29": (53.4, 54.6, 51.4, 54.1, 54.4, 44.2, 51.3, 34.9, 33.7, 31.0),
+    },
+}
+# Our names of networks -> the paper's.
+_NETWORKS = {
+    "allconv": "AllConvNet",
+    "densenet_bc_100_12": "DenseNet",
+    "densenet_40_12": "DenseNet",
+    "wrn_40_2": "WRN-40-2",
+    "resnext29_32x4": "ResNeXt-29",
+    "resnext29_4x32": "ResNeXt-29",
+}
+_PAPER_EPOCHS = 200
+
+
+def html(runs: Sequence[RunView]) -> str:
+    """Heatmaps of each run and of the differences to the first, means, published."""
+    parts = []
+    for name in dict.fromkeys(r.data for run in runs for r in _records(run)):
+        cells = [_cells(run, name) for run in runs]
+        shown = [i for i, errors in enumerate(cells) if errors]
+        most = max(max(errors.values()) for errors in cells if errors)
+        figures = [
+            _heatmap(cells[i], title=runs[i].name, most=most, signed=False)
+            for i in shown
+        ]
+        for i in shown[1:]:
+            first = cells[shown[0]]
+            gap = {k: cells[i][k] - first[k] for k in cells[i] if k in first}
+            if gap:
+                title = f"{runs[i].name} less {runs[shown[0]].name}"
+                widest = max(max(abs(v) for v in gap.values()), 1e-9)
+                figures.append(_heatmap(gap, title=title, most=widest, signed=True))
+        note = (
+            "Error in percent for each corruption and severity, 5 the strongest; the "
+            "darker the worse. The last column is the mean of the row."
+        )
+        if len(shown) > 1:
+            note += (
+                " Differences are in percentage points: green where the run errs less "
+                "than the first, red where it errs more."
+            )
+        parts.append(f"<h3>{markup.escape(name)}</h3>")
+        parts.append(markup.grid("wide", figures))
+        parts.append(f'<p class="soft">{note}</p>')
+        parts.append(_numbers(runs, name))
+        parts.append(_published(runs, name))
+    return markup.section("Corruptions", *parts) if parts else ""
+
+
+def table(runs: Sequence[RunView]) -> rich.table.Table | None:
+    """Mean error of each run, over all severities and for each."""
+    names = list(dict.fromkeys(r.data for run in runs for r in _records(run)))
+    if not names:
+        return None
+    result = rich.table.Table(title="Error under corruption", title_justify="left")
+    result.add_column("")
+    for run in runs:
+        result.add_column(rich.markup.escape(run.name), justify="right")
+    for name in names:
+        result.add_section()
+        found = [_by_split(run, name) for run in runs]
+        splits = ["clean", *(f"mean/{s}" for s in SEVERITIES), "mean"]
+        titles = ["clean", *(f"severity {s}" for s in SEVERITIES), "mean"]
+        if (mean := _mean(found)) != "mean":
+            splits = titles = ["clean", mean]
+        for split, title in zip(splits, titles, strict=True):
+            records = [by_split.get((split, "error")) for by_split in found]
+            if any(records):
+                cells = [results.shown(r)[0] if r else "–" for r in records]
+                label = f"{rich.markup.escape(name)}, {title}"
+                result.add_row(label, *cells)
+        for metric, title in _COLUMNS[1:3]:
+            records = [by_split.get(("mean", metric)) for by_split in found]
+            if any(records):
+                cells = [results.shown(r)[0] if r else "–" for r in records]
+                result.add_row(f"{rich.markup.escape(name)}, {title}", *cells)
+    return result
+
+
+def _records(run: RunView) -> list[Record]:
+    return [record for record in run.records if record.job == JOB]
+
+
+def _by_split(run: RunView, name: str) -> dict[tuple[str, str], Record]:
+    """(split, metric) -> the last record."""
+    return {(r.split, r.metric): r for r in _records(run) if r.data == name}
+
+
+def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
+    """The split that the runs' means are in: of all fifteen, or of those measured."""
+    splits = {split for records in found for split, _ in records}
+    if "mean" in splits:
+        return "mean"
+    return max((s for s in splits if s.startswith("mean of ")), default="mean")
+
+
+def _cells(run: RunView, name: str) -> dict[tuple[str, int], float]:
+    """(corruption, severity) -> error, a fraction."""
+    result = {}
+    for (split, metric), record in _by_split(run, name).items():
+        corruption, _, severity = split.partition("/")
+        if metric == "error" and severity and corruption != "mean":
+            result[corruption, int(severity)] = record.value
+    return result
+
+
+def _heatmap(
+    cells: Mapping[tuple[str, int], float], *, title: str, most: float, signed: bool
+) -> str:
+    """Rows of corruptions, columns of severities and their mean, as SVG.
+
+    Args:
+        cells: (corruption, severity) -> error or difference, a fraction.
+        title: above the figure.
+        most: the value of the strongest colour.
+        signed: whether values are differences.
+    """
+    wide, high, margin, top = 46, 22, 128, 46
+    columns = sorted({severity for _, severity in cells})
+    parts = [f'<text x="2" y="16" class="title">{markup.escape(title)}</text>']
+    for j, heading in enumerate([*map(str, columns), "mean"]):
+        x = margin + wide * j + wide / 2 + (8 if heading == "mean" else 0)
+        parts.append(f'<text x="{x}" y="{top - 7}">{heading}</text>')
+    y = top
+    for _, members in _GROUPS:
+        here = [c for c in members if any((c, s) in cells for s in columns)]
+        for corruption in here:
+            label = corruption.replace("_", " ")
+            end = f'<text x="{margin - 8}" y="{y + 15}" class="end">{label}</text>'
+            parts.append(end)
+            values = [cells.get((corruption, s)) for s in columns]
+            known = [v for v in values if v is not None]
+            for j, value in enumerate([*values, sum(known) / len(known)]):
+                x = margin + wide * j + (8 if j == len(columns) else 0)
+                parts.append(_cell(x, y, wide, high, value, most, signed))
+            y += high
+        y += 8 if here else 0
+    width = margin + wide * (len(columns) + 1) + 12
+    return (
+        f'<svg class="confusion" viewBox="0 0 {width} {y}" role="img" '
+        f'aria-label="Error under corruption, {markup.escape(title)}" '
+        f'style="max-width:{1.3 * width:.0f}px">{"".join(parts)}</svg>'
+    )
+
+
+def _cell(
+    x: float, y: float, w: int, h: int, value: float | None, most: float, signed: bool
+) -> str:
+    if value is None:
+        return f'<text x="{x + w / 2}" y="{y + 15}">–</text>'
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    tint = "var(--run-2)" if signed and value < 0 else "var(--bad)"
+    strength = 0.75 * min(abs(value) / most, 1.0) if most else 0.0
+    return (
+        f'<rect x="{x}" y="{y}" width="{w - 1}" height="{h - 1}" fill="{tint}" '
+        f'fill-opacity="{strength:.2f}"/>'
+        f'<text x="{x + w / 2}" y="{y + 15}">{text}</text>'
+    )
+
+
+def _numbers(runs: Sequence[RunView], name: str) -> str:
+    """Clean error and the means of each run."""
+    found = [_by_split(run, name) for run in runs]
+    mean = _mean(found)
+    columns = [c for c in _COLUMNS if any((mean, c[0]) in f for f in found)]
+    head = "".join(f"<th>{title}</th>" for _, title in columns)
+    lines = []
+    for i, (run, records) in enumerate(zip(runs, found, strict=True)):
+        if (mean, "error") not in records:
+            continue
+        clean = records.get(("clean", "error"))
+        cells = [results.shown(clean)[0] if clean else "–"]
+        for metric, _ in columns:
+            record = records.get((mean, metric))
+            cells.append(results.shown(record)[0] if record else "–")
+        tds = "".join(f'<td class="number">{markup.escape(c)}</td>' for c in cells)
+        start = f"<td>{markup.dot(i)}{markup.breakable(run.name)}</td>"
+        lines.append(f"<tr>{start}{tds}</tr>")
+    note = (
+        "Means over the fifteen corruptions and their severities, the four that are "
+        "held out left out; lower is better everywhere."
+        if mean == "mean"
+        else f"The {mean} corruptions and their severities; not to be compared with a "
+        "mean over the usual fifteen. Lower is better everywhere."
+    )
+    if any(metric == "mce" for metric, _ in columns):
+        note += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
+    body = (
+        f"<table><thead><tr><th></th><th>Clean error ↓</th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+    return markup.card(markup.scroll(body)) + f'<p class="soft">{note}</p>'
+
+
+def _published(runs: Sequence[RunView], name: str) -> str:
+    """The paper's rows, and where each run's set-up isn't the paper's."""
+    rows = PUBLISHED.get(name.partition(" ")[0])
+    measured = [r for r in runs if ("mean", "error") in _by_split(r, name)]
+    if rows is None or not measured:
+        return ""
+    networks = [_NETWORKS.get(_setting(run, "model", "name")) for run in measured]
+    chosen = [n for n in rows if n in networks] or ["WRN-40-2"]
+    head = "".join(f"<th>{method}</th>" for method in METHODS)
+    lines = []
+    for network in chosen:
+        tds = "".join(f'<td class="number soft">{v:.1f}</td>' for v in rows[network])
+        lines.append(f"<tr><td>{network}, paper</td>{tds}</tr>")
+    body = (
+        f"<table><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+    differences = "".join(
+        f"<li>{markup.escape(run.name)}: {markup.escape(text)}</li>"
+        for run in measured
+        if (text := _differences(run, name))
+    )
+    note = (
+        '<p class="soft">Published mean errors in percent (Chen et al., ICCV 2021; '
+        f"{_PAPER_EPOCHS} epochs, official files), not measured here.</p>"
+    )
+    if differences:
+        note += (
+            f'<p class="soft">They don’t compare directly:</p><ul>{differences}</ul>'
+        )
+    return f"<h4>Published</h4>{markup.card(markup.scroll(body))}{note}"
+
+
+def _differences(run: RunView, name: str) -> str:
+    """Where the set-up of a run isn't the paper's, in words."""
+    record = _by_split(run, name)["mean", "error"]
+    settings = record.extra.get("settings", {})
+    network, epochs = _setting(run, "model", "name"), _setting(run, "optim", "epochs")
+    texts = []
+    if network not in _NETWORKS:
+        texts.append(f"its network is {network or 'unknown'}, which the paper lacks")
+    if epochs and float(epochs) != _PAPER_EPOCHS:
+        texts.append(f"trained for {float(epochs):g} epochs, not {_PAPER_EPOCHS}")
+    if settings.get("source") == "generated":
+        texts.append("corrupted by this project, not the official files")
+    if settings.get("examples"):
+        texts.append(f"measured on {settings['examples']} images of each set")
+    if record.extra.get("severities", list(SEVERITIES)) != list(SEVERITIES):
+        texts.append(f"severities {record.extra['severities']} only")
+    return "; ".join(texts)
+
+
+def _setting(run: RunView, group: str, field: str) -> str:
+    return str(run.config.get(group, {}).get(field, ""))

@@ -1,0 +1,524 @@
+"""Measuring under corruption: every source, resuming, what is refused, the page."""
+
+import dataclasses
+import itertools
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from apr_jax import config as config_lib
+from apr_jax import corruptions, data, parallel, view
+from apr_jax.corruptions import CORRUPTIONS, frost_files
+from apr_jax.data import corrupted, corrupted_command, corrupted_files
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import corruption, corruption_sources
+from apr_jax.sections import corruption as section
+from tests import toy
+
+SETS = ("contrast", "brightness")
+QUICK = {"corruptions": SETS, "severities": (1, 4), "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def test_split(folder):
+    return data.load(toy.config(folder).data, splits=("test",)).splits["test"]
+
+
+@pytest.fixture(autouse=True)
+def _photographs(monkeypatch):
+    rng = np.random.default_rng(0)
+    made = [rng.integers(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(5)]
+    monkeypatch.setattr(frost_files, "load", lambda folder=None: made)
+
+
+def shade(images):
+    """Logits that tell the shades of the toy classes apart."""
+    level = 255 * images.mean((1, 2, 3))
+    centres = 40.0 + 45.0 * jnp.arange(toy.CLASSES)
+    return -jnp.abs(level[:, None] - centres[None]) / 20
+
+
+def network(folder, **changes):
+    config = toy.config(folder, **changes)
+    names = [str(i) for i in range(toy.CLASSES)]
+    return classifier_lib.from_function(shade, config, names, name="shade")
+
+
+def measure(classifier, devices=1, **settings):
+    layout = parallel.make_layout(devices)
+    return list(corruption.measure(classifier, layout, **{**QUICK, **settings}))
+
+
+def errors(records):
+    sets = [r for r in records if r.metric == "error" and "mean" not in r.split]
+    return {r.split: r.value for r in sets}
+
+
+def sizes(records):
+    """Numbers of examples of the corrupted sets."""
+    return {r.n for r in records if "/" in r.split}
+
+
+def expected_error(images, labels):
+    right = np.asarray(shade(jnp.asarray(images) / 255.0)).argmax(1) == labels
+    return 1 - right.mean()
+
+
+# --- Sources -------------------------------------------------------------------------
+
+
+def test_generated(folder, test_split):
+    records = measure(network(folder), seed=3)
+    found = errors(records)
+    assert set(found) == {
+        "clean",
+        *(f"{n}/{s}" for n, s in itertools.product(SETS, (1, 4))),
+    }
+    for name, severity in itertools.product(SETS, (1, 4)):
+        images = corruptions.corrupt(
+            jax.random.key(3), np.asarray(test_split.images), name, severity
+        )
+        wanted = expected_error(images, test_split.labels)
+        assert found[f"{name}/{severity}"] == pytest.approx(wanted)
+    assert found["clean"] == pytest.approx(expected_error(*test_split))
+    assert sizes(records) == {50}
+    assert {r.metric for r in records} == set(corruption.METRICS)
+    assert {r.data for r in records} == {"toy-c generated"}
+    assert len({(r.data, r.split, r.metric) for r in records}) == len(records)
+
+
+@pytest.mark.parametrize(("batch", "devices"), [(14, 2), (64, 4), (7, 1)])
+def test_every_layout_gives_the_same(folder, batch, devices):
+    noisy = {"corruptions": ("impulse_noise",), "severities": (5,)}
+    one = measure(network(folder, eval__batch_size=50), **noisy)
+    other = measure(network(folder, eval__batch_size=batch), devices, **noisy)
+    assert [r.value for r in other] == pytest.approx([r.value for r in one])
+
+
+@pytest.fixture(scope="module")
+def npy(test_split, tmp_path_factory):
+    """A folder as CIFAR-10-C, of two corruptions."""
+    out = tmp_path_factory.mktemp("npy")
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0)
+    corrupted_files.write_npy(test_split, out, SETS, recipe=recipe, quiet=True)
+    return out
+
+
+def test_an_npy_folder(folder, npy):
+    stored = measure(network(folder), source="folder", corruption_dir=str(npy))
+    assert errors(stored) == errors(measure(network(folder)))
+    assert {r.data for r in stored} == {"toy-c"}
+    few = measure(
+        network(folder), source="folder", corruption_dir=str(npy), examples=20
+    )
+    assert sizes(few) == {20}
+    # What was measured with other settings isn't taken for this.
+    again = measure(network(folder), source="folder", corruption_dir=str(npy), done=few)
+    assert errors(again) == errors(stored)
+
+
+def changed(npy, tmp_path, name, array):
+    for file in npy.glob("*.npy"):
+        if file.stem != name:
+            (tmp_path / file.name).symlink_to(file)
+    if array is not None:
+        np.save(tmp_path / f"{name}.npy", array)
+    return {"source": "folder", "corruption_dir": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("contrast", lambda a: None, r"lacks contrast\.npy"),
+        ("labels", lambda a: None, r"lacks labels\.npy"),
+        ("contrast", lambda a: a[:, :7], r"contrast\.npy is uint8 \[250, 7, 8, 3\]"),
+        ("contrast", lambda a: a[:249], r"contrast\.npy is uint8 \[249, 8"),
+        ("contrast", lambda a: a / 255.0, r"contrast\.npy is float64"),
+        ("brightness", lambda a: a[:200], "has 200 images, contrast.npy has 250"),
+        ("labels", lambda a: a[:60], r"has 60 labels; 5 times 50"),
+        ("labels", lambda a: a + 1, "has the label 4; the classifier's 4 classes"),
+        ("labels", lambda a: np.sort(a), "isn't the same labels 5 times"),
+        ("labels", lambda a: np.zeros(50, int), "label 0 50 times, the test split"),
+        ("labels", lambda a: a[:, None], "not labels"),
+    ],
+)
+def test_npy_folders_that_do_not_fit(folder, npy, tmp_path, name, change, message):
+    array = change(np.load(npy / f"{name}.npy"))
+    with pytest.raises(data.DataError, match=message):
+        measure(network(folder), **changed(npy, tmp_path, name, array))
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A tree as ImageNet-C, made by the command from a folder of larger images."""
+    root = tmp_path_factory.mktemp("tree")
+    rng = np.random.default_rng(2)
+    for name in "abcd":
+        (root / "val" / name).mkdir(parents=True)
+        for i in range(3):
+            pixels = rng.integers(0, 256, (20, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "val" / name / f"{i}.png")
+    out = root / "out"
+    described = corrupted_command.describe(
+        str(root), data_dir="", split="val", image_size=8, resize=10
+    )
+    corrupted_command.write(described, out, SETS, form="jpeg", quiet=True)
+    return out
+
+
+def tree_network(folder, **changes):
+    return dataclasses.replace(network(folder, **changes), class_names=tuple("abcd"))
+
+
+def test_a_tree(folder, tree):
+    files = sorted(p.relative_to(tree) for p in tree.rglob("*.JPEG"))
+    assert len(files) == 2 * 5 * 12
+    assert str(files[0]) == "brightness/1/a/0.JPEG"
+    settings = {"source": "folder", "corruption_dir": str(tree)}
+    records = measure(tree_network(folder, eval__batch_size=5), **settings)
+    images = [np.asarray(Image.open(p)) for p in sorted(tree.glob("contrast/4/*/*"))]
+    wanted = expected_error(np.stack(images), np.repeat(np.arange(4), 3))
+    assert errors(records)["contrast/4"] == pytest.approx(wanted)
+    assert sizes(records) == {12}
+    some = measure(tree_network(folder), **settings, examples=4)
+    assert sizes(some) == {4}
+
+
+def test_trees_that_do_not_fit(folder, tree, tmp_path):
+    settings = {"source": "folder", "corruption_dir": str(tree)}
+    with pytest.raises(data.DataError, match=r"aren't the classifier's.*missing \['0'"):
+        measure(network(folder), **settings)
+    with pytest.raises(data.DataError, match="no folder 'fog'; there is brightness"):
+        measure(tree_network(folder), **settings, corruptions=("fog",))
+    with pytest.raises(data.DataError, match=r"has 8 x 8 pixels; .* takes 16 x 16"):
+        measure(tree_network(folder, data__image_size=16), **settings)
+    (tmp_path / "contrast").symlink_to(tree / "contrast")
+    (tmp_path / "brightness" / "1").mkdir(parents=True)
+    settings["corruption_dir"] = str(tmp_path)
+    with pytest.raises(data.DataError, match=r"missing: .*brightness/4"):
+        measure(tree_network(folder), **settings)
+
+
+def test_names_of_tfds(folder):
+    described = toy.config(folder, data__name="cifar10", data__eval_resize=9).data
+    glass = corrupted.tfds_data(described, "glass_blur", 3)
+    assert glass.name == "cifar10_corrupted/frosted_glass_blur_3"
+    assert (glass.source, glass.test_split, glass.eval_resize) == ("tfds", "test", 0)
+    imagenet = dataclasses.replace(described, name="imagenet2012:5.1.0")
+    elastic = corrupted.tfds_data(imagenet, "elastic_transform", 1)
+    assert elastic.name == "imagenet2012_corrupted/elastic_transform_1"
+    assert elastic.test_split == "validation"
+    with pytest.raises(data.DataError, match="corrupted forms of cifar10 and imagenet"):
+        corrupted.tfds_data(dataclasses.replace(described, name="cifar100"), "fog", 1)
+
+
+def test_tfds(folder, test_split, monkeypatch):
+    """What TFDS would give; the default configuration is never asked for."""
+    asked = []
+
+    def read(described, split):
+        asked.append(described.name)
+        return data.cache.Entry(test_split, tuple("abcd"))
+
+    def nothing(described, splits=None):
+        raise data.DataError("not there")
+
+    monkeypatch.setattr(data, "load", nothing)
+    monkeypatch.setattr(corrupted, "check_tfds", lambda described, names: None)
+    monkeypatch.setattr(corruption_sources.tfds, "read", read)
+    # Without its clean images, which are no reason to stop.
+    classifier = network(folder, data__source="tfds", data__name="cifar10")
+    found = errors(measure(classifier, source="tfds"))
+    assert "clean" not in found
+    assert set(found.values()) == {expected_error(*test_split)}
+    assert asked == [f"cifar10_corrupted/{n}_{s}" for n in SETS for s in (1, 4)]
+
+
+def test_class_names_must_be_the_classifier_s():
+    check = corrupted.check_class_names
+    check(["cat", "dog"], ["0", "1"], "there")
+    with pytest.raises(data.DataError, match="has 2 classes, the classifier 3"):
+        check(["cat", "dog"], ["0", "1", "2"], "there")
+    with pytest.raises(data.DataError, match=r"class 1 of there is 'dog', .* 'frog'"):
+        check(["cat", "dog"], ["cat", "frog"], "there")
+
+
+# --- Means ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    """All fifteen corruptions in two severities, with a few images."""
+    with pytest.MonkeyPatch.context() as patch:
+        rng = np.random.default_rng(0)
+        made = [rng.integers(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(5)]
+        patch.setattr(frost_files, "load", lambda folder=None: made)
+        return measure(
+            network(folder), corruptions=CORRUPTIONS, severities=(2, 5), examples=12
+        )
+
+
+def test_means(whole):
+    found = {(r.split, r.metric): r for r in whole}
+    for metric in corruption.METRICS:
+        values = [
+            [found[f"{c}/{s}", metric].value for s in (2, 5)] for c in CORRUPTIONS
+        ]
+        assert found["mean", metric].value == pytest.approx(np.mean(values))
+        second = found["mean/5", metric].value
+        assert second == pytest.approx(np.mean(values, axis=0)[1])
+    assert found["mean", "error"].n == 12 * 15 * 2
+    assert found["mean", "error"].extra["severities"] == [2, 5]
+    assert ("mean", "mce") not in found
+
+
+def test_a_stopped_call_goes_on(folder, whole):
+    class Never(Exception):
+        pass
+
+    def never(images):
+        raise Never
+
+    settings = {"corruptions": CORRUPTIONS, "severities": (2, 5), "examples": 12}
+    broken = classifier_lib.from_function(
+        never, toy.config(folder), "0123", name="shade"
+    )
+    assert measure(broken, done=whole, **settings) == []
+    cut = [r for r in whole if r.split not in ("fog/5", "mean")]
+    with pytest.raises(Never):
+        measure(broken, done=cut, **settings)
+    rest = measure(network(folder), done=cut, **settings)
+    assert {r.split for r in rest} == {"fog/5", "mean"}
+    found = {(r.split, r.metric): r.value for r in whole}
+    assert {(r.split, r.metric): r.value for r in rest}.items() <= found.items()
+
+
+def test_mce_of_a_thousand_classes():
+    """With AlexNet's own errors it is one, and so is the relative one."""
+    from apr_jax.metrics import ALEXNET_ERROR
+
+    class Thousand:
+        class_names = tuple(map(str, range(1000)))
+
+    where = {
+        "job": corruption.JOB,
+        "data": "imagenet-c",
+        "step": 0,
+        "config_hash": "",
+        "seed": 0,
+        "device": "",
+        "extra": {"settings": {}},
+    }
+    values = {("clean", "error"): corruptions.ALEXNET_CLEAN_ERROR}
+    for (c, error), s in itertools.product(ALEXNET_ERROR.items(), range(1, 6)):
+        values |= {(f"{c}/{s}", m): error for m in corruption.METRICS}
+    number = corruption.metrics.Measured
+    found = {
+        key: corruption.results.records_of(
+            {key[1]: number(value, None, None, "fraction", 10)}, split=key[0], **where
+        )[0]
+        for key, value in values.items()
+    }
+    args = (found, CORRUPTIONS, range(1, 6), Thousand, where)
+    means = {r.metric: r.value for r in corruption._means(*args) if r.split == "mean"}
+    assert means["mce"] == pytest.approx(1)
+    assert means["relative_mce"] == pytest.approx(1)
+    assert means["error"] == pytest.approx(np.mean(list(ALEXNET_ERROR.values())))
+
+
+# --- Refused -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"corruptions": ("rain",)}, "corruptions has 'rain'; choose from gaussian"),
+        ({"corruptions": ()}, "give one or more"),
+        ({"severities": (0,)}, "severities has 0"),
+        ({"severities": (1, 1)}, "each once"),
+        ({"source": "web"}, "source is 'web'; choose from"),
+        ({"source": "folder"}, "'folder' needs it"),
+        ({"corruption_dir": "x"}, "no other takes it"),
+        ({"examples": -1}, "examples is -1"),
+    ],
+)
+def test_settings_are_checked(folder, settings, message):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        measure(network(folder), **settings)
+
+
+def test_frost_must_be_there(folder, monkeypatch):
+    def missing(folder=None):
+        raise FileNotFoundError("frost needs the photographs")
+
+    monkeypatch.setattr(frost_files, "load", missing)
+    with pytest.raises(config_lib.ConfigError, match="frost needs the photographs"):
+        measure(network(folder), corruptions=("frost",))
+
+
+# --- Writing -------------------------------------------------------------------------
+
+
+def test_written_sets(npy, test_split):
+    images, labels = np.load(npy / "contrast.npy"), np.load(npy / "labels.npy")
+    assert images.shape == (250, 8, 8, 3)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(labels, np.tile(test_split.labels, 5))
+    for severity in (1, 5):
+        wanted = corruptions.corrupt(
+            jax.random.key(0), np.asarray(test_split.images), "contrast", severity
+        )
+        np.testing.assert_array_equal(
+            images[50 * severity - 50 : 50 * severity], np.asarray(wanted)
+        )
+
+
+def test_writing_goes_on_where_it_stopped(test_split, tmp_path, monkeypatch):
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0)
+    write = lambda names, **changes: corrupted_files.write_npy(
+        test_split,
+        tmp_path,
+        names,
+        recipe=dataclasses.replace(recipe, **changes),
+        quiet=True,
+    )
+    write(["contrast"])
+    before = (tmp_path / "contrast.npy").stat().st_mtime_ns
+    real, calls = corruptions.corrupt, []
+
+    def stopped(key, images, name, severity, **rest):
+        calls.append((name, severity))
+        if severity == 3:
+            raise KeyboardInterrupt
+        return real(key, images, name, severity, **rest)
+
+    monkeypatch.setattr(corruptions, "corrupt", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write(SETS)
+    assert not (tmp_path / "brightness.npy").exists()
+    assert {name for name, _ in calls} == {"brightness"}
+    monkeypatch.setattr(corruptions, "corrupt", real)
+    write(SETS)
+    assert (tmp_path / "contrast.npy").stat().st_mtime_ns == before
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "contrast.npy",
+        "brightness.npy",
+        "labels.npy",
+        "corruptions.json",
+    }
+    with pytest.raises(data.DataError, match="holds sets with seed 0, now it is 1"):
+        write(SETS, seed=1)
+    (tmp_path / "corruptions.json").unlink()
+    with pytest.raises(data.DataError, match=r"but no corruptions\.json"):
+        write(SETS)
+
+
+def test_a_tree_goes_on_where_it_stopped(tree):
+    file = tree / "contrast" / "2" / "b" / "1.JPEG"
+    old = {p: p.stat().st_mtime_ns for p in tree.rglob("*.JPEG")}
+    contents = file.read_bytes()
+    file.unlink()
+    described = corrupted_command.describe(
+        str(tree.parent), data_dir="", split="val", image_size=8, resize=10
+    )
+    corrupted_command.write(described, tree, SETS, form="jpeg", quiet=True)
+    assert file.read_bytes() == contents
+    redone = [p for p, t in old.items() if p.stat().st_mtime_ns != t]
+    assert {p.parents[2].name + p.parents[1].name for p in redone} == {"contrast2"}
+
+
+def test_the_kinds_of_data(folder, tree):
+    describe = lambda what, split="test": corrupted_command.describe(
+        what, data_dir="there", split=split, image_size=32, resize=0
+    )
+    assert describe("cifar10").source == "tfds"
+    assert describe("cifar10").data_dir == "there"
+    assert describe("bundled").source == "bundled"
+    assert describe(str(folder)).source == "arrays"
+    assert describe(str(folder / "test.npz")).source == "arrays"
+    assert describe(str(tree.parent), "val").source == "folder"
+    assert corrupted_command.default_resize(224) == 256
+    assert corrupted_command.default_resize(32) == 0
+
+
+@pytest.mark.slow
+def test_the_commands_explain_themselves():
+    for module, flag in (
+        ("apr_jax.corruptions", "--frost_dir"),
+        ("apr_jax.evaluate.corruption", "--corruption_dir"),
+    ):
+        helped = subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert flag in helped.stdout + helped.stderr
+
+
+# --- The page ------------------------------------------------------------------------
+
+
+def views(whole):
+    config = {
+        "model": {"name": "wrn_40_2"},
+        "augment": {"method": "apr_sp"},
+        "optim": {"epochs": 6.0},
+    }
+    renamed = [dataclasses.replace(r, data="cifar10-c generated") for r in whole]
+    better = [dataclasses.replace(r, value=r.value / 2) for r in renamed]
+    return [
+        view.RunView(name="first <run>", config=config, records=renamed),
+        view.RunView(name="none"),
+        view.RunView(name="second", config=config, records=better),
+    ]
+
+
+def test_the_page(whole):
+    page = section.html(views(whole))
+    assert page.count("<svg") == 3  # two runs and their difference
+    assert "first &lt;run&gt;" in page
+    assert "second less first" in page
+    assert "impulse noise" in page
+    assert "WRN-40-2, paper" in page
+    assert "26.9" in page
+    assert "trained for 6 epochs, not 200" in page
+    assert "measured on 12 images" in page
+    assert "not the official files" in page
+    mean = next(r for r in whole if (r.split, r.metric) == ("mean", "error"))
+    assert f"{100 * mean.value:.2f} %" in page
+    errors_shown = re.findall(r"<text[^>]*>(-?\d+\.\d)</text>", page)
+    assert len(errors_shown) >= 2 * 15 * 3
+
+
+def test_the_terminal(whole):
+    table = section.table(views(whole))
+    assert table.row_count == 4  # clean, two severities, mean
+    assert section.table([view.RunView(name="none")]) is None
+    assert section.html([view.RunView(name="none")]) == ""
+
+
+def test_a_choice_of_corruptions(folder):
+    records = measure(network(folder))
+    sets = {r.split: r.value for r in records if "/" in r.split and r.metric == "error"}
+    names = {split.partition("/")[0] for split in sets}
+    found = {(r.split, r.metric): r for r in records}
+    mean = found[f"mean of {len(names)}", "error"]
+    assert mean.value == pytest.approx(np.mean(list(sets.values())))
+    assert set(mean.extra["corruptions"]) == names
+    shown = [view.RunView(name="some", records=records)]
+    assert "not to be compared" in section.html(shown)
+    assert section.table(shown).row_count == 2  # clean, mean
