@@ -168,7 +168,7 @@ def curves(runs: Mapping[str, Sequence[CurveRow]], quantity: str) -> str:
         elif quantity == "learning_rate":
             axes.set_ylim(bottom=0)
 
-    return _svg(draw, (4.8, 2.6), f"{titles[quantity]} over epochs: {', '.join(runs)}")
+    return svg(draw, (4.8, 2.6), f"{titles[quantity]} over epochs: {', '.join(runs)}")
 
 
 def _thin(x: npt.NDArray, y: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
@@ -226,7 +226,7 @@ def reliability(diagram: Reliability, *, run: int, title: str) -> str:
         below.xaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
 
     label = f"Reliability diagram, {title}: expected error {100 * error:.1f} %"
-    return _svg(draw, (3.1, 3.1), label)
+    return svg(draw, (3.1, 3.1), label)
 
 
 def confusion(
@@ -283,7 +283,7 @@ def confusion(
 # --- From Matplotlib to the page -----------------------------------------------------
 
 
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -> str:
+def svg(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -> str:
     """Draws and returns an ``<svg>`` element that scales with its surroundings."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -1,0 +1,258 @@
+"""Records of detection: of a set by a score, means over groups, scores from files."""
+
+import dataclasses
+import pathlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import data, detection, metrics, parallel, results
+from apr_jax.evaluate import classifier as classifier_lib
+
+JOB = "evaluate.ood"
+GROUPS = ("near", "far", "all")
+# Of a set and a score; "oscr" is missing where it isn't known who was right.
+METRICS = (
+    "auroc",
+    "aupr_in",
+    "aupr_out",
+    "fpr95_id_positive",
+    "fpr95_ood_positive",
+    "tnr_at_tpr95",
+    "detection_accuracy",
+    "oscr",
+)
+_ROC_POINTS = 40
+_BINS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What records are made with, and those there are already."""
+
+    classifier: classifier_lib.Classifier
+    layout: parallel.Layout
+    done: tuple[results.Record, ...]
+    near: set[str]
+
+    def group(self, name: str) -> str:
+        """ "near" or "far"."""
+        return "near" if name in self.near else "far"
+
+    def found(self, settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
+        """(split, metric) -> record of an earlier call."""
+        found = results.finished(
+            self.done,
+            job=JOB,
+            config_hash=config_lib.config_hash(self.classifier.config),
+            step=self.classifier.step,
+            settings=settings,
+        )
+        return {(split, metric): r for (_, split, metric), r in found.items()}
+
+    def records(
+        self,
+        split: str,
+        score: str,
+        numbers: Mapping[str, metrics.Measured],
+        settings: Mapping[str, Any],
+        *,
+        note: str = "",
+        figures: Mapping[str, Any] | None = None,
+        **extra: Any,
+    ) -> list[results.Record]:
+        """Records of a set or group by one score; ``figures`` go to the AUROC's."""
+        config = self.classifier.config
+        return results.records_of(
+            {f"{score}.{metric}": number for metric, number in numbers.items()},
+            job=JOB,
+            data=config.data.name,
+            split=split,
+            step=self.classifier.step,
+            config_hash=config_lib.config_hash(config),
+            seed=config.seed,
+            device=self.layout.describe(),
+            extra={
+                "classifier": self.classifier.name,
+                "settings": dict(settings),
+                "score": score,
+                **({"note": note} if note else {}),
+                **extra,
+            },
+            extra_of={f"{score}.auroc": figures} if figures else None,
+        )
+
+
+def records_of_score(
+    job: Job,
+    split: str,
+    score: str,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    correct: np.ndarray | None,
+    settings: Mapping[str, Any],
+    note: str = "",
+) -> list[results.Record]:
+    """All metrics of one score on one out set."""
+    convention = "authors" if score == "authors" else "exact"
+    try:
+        values = metrics.ood_detection(inside, outside, convention=convention)
+    except ValueError as error:
+        raise data.DataError(
+            f"the score {score!r} can't be measured on {split!r}: {error}"
+        ) from error
+    if correct is not None:
+        values["oscr"] = metrics.oscr(inside, correct, outside, convention=convention)
+    ends = detection.ood_intervals(inside, outside) if convention == "exact" else {}
+    count = len(inside) + len(outside)
+    numbers = {}
+    for metric, value in values.items():
+        low, high = ends.get(metric, (None, None))
+        numbers[metric] = metrics.Measured(value, low, high, "fraction", count)
+    return job.records(
+        split,
+        score,
+        numbers,
+        settings,
+        note=note,
+        figures=_figures(inside, outside),
+        group=job.group(split),
+        inside=len(inside),
+        outside=len(outside),
+    )
+
+
+def _figures(inside: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
+    """ROC curve and histograms, rounded: what the page draws."""
+    fpr, tpr = detection.roc_curve(inside, outside, points=_ROC_POINTS)
+    both = np.concatenate([inside, outside])
+    finite = both[np.isfinite(both)]
+    low, high = np.quantile(finite, [0.005, 0.995]) if len(finite) else (0.0, 1.0)
+    if not high > low:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, _BINS + 1)
+    share = lambda x: np.histogram(np.clip(x, low, high), edges)[0] / len(x)
+    return {
+        "roc": {"fpr": fpr.round(4).tolist(), "tpr": tpr.round(4).tolist()},
+        "histogram": {
+            "low": float(f"{low:.6g}"),
+            "high": float(f"{high:.6g}"),
+            "inside": share(inside).round(4).tolist(),
+            "outside": share(outside).round(4).tolist(),
+        },
+    }
+
+
+def means(
+    job: Job,
+    table: Mapping[str, Mapping[str, results.Record]],
+    settings: Mapping[str, Any],
+) -> Iterator[results.Record]:
+    """Means over the sets of each group; the sets weigh the same."""
+    found = job.found(settings)
+    groups = {
+        "near": [name for name in table if name in job.near],
+        "far": [name for name in table if name not in job.near],
+        "all": list(table),
+    }
+    for group, members in groups.items():
+        # Without near sets "far" would say what "all" says.
+        if not members or (group == "far" and not groups["near"]):
+            continue
+        shared = set.intersection(*(set(table[name]) for name in members))
+        for name in (m for m in table[members[0]] if m in shared):
+            if (group, name) in found:
+                continue
+            rows = [table[member][name] for member in members]
+            score, _, metric = name.rpartition(".")
+            mean = metrics.Measured(
+                float(np.mean([r.value for r in rows])),
+                None,
+                None,
+                "fraction",
+                sum(r.n for r in rows),
+            )
+            yield from job.records(
+                group, score, {metric: mean}, settings, group=group, members=members
+            )
+
+
+# --- Scores from elsewhere -----------------------------------------------------------
+
+
+def read_scores(path: str) -> dict[str, np.ndarray]:
+    """Arrays of a file of scores, by name; ``evaluate.ood`` says how it looks.
+
+    Raises:
+        ConfigError: it can't be read, or isn't what it should be.
+    """
+    try:
+        with np.load(pathlib.Path(path).expanduser()) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise config_lib.ConfigError(f"scores_file {path}: {error}") from error
+    prefixes = {n.removesuffix("id") for n in arrays if n == "id" or n.endswith("/id")}
+    if not prefixes:
+        raise config_lib.ConfigError(
+            f"scores_file {path} has no 'id' or 'SCORE/id'; it has "
+            f"{', '.join(arrays) or 'nothing'}"
+        )
+    for name, array in arrays.items():
+        if array.ndim != 1 or not len(array):
+            raise config_lib.ConfigError(
+                f"scores_file {path}: {name!r} is {list(array.shape)}; it must be [N] "
+                "with N > 0"
+            )
+        prefix = name.rpartition("/")[0]
+        if name != "correct" and (f"{prefix}/" if prefix else "") not in prefixes:
+            raise config_lib.ConfigError(
+                f"scores_file {path} has {name!r}, but no scores of the same kind "
+                "for the in-distribution side"
+            )
+    if "correct" in arrays:
+        for prefix in prefixes:
+            if len(arrays[f"{prefix}id"]) != len(arrays["correct"]):
+                raise config_lib.ConfigError(
+                    f"scores_file {path}: 'correct' and {prefix + 'id'!r} differ in "
+                    "length"
+                )
+    return arrays
+
+
+def measure_given(
+    job: Job, arrays: Mapping[str, np.ndarray], path: pathlib.Path
+) -> Iterator[results.Record]:
+    """Measures scores from a file, as those of the score that they are called."""
+    mark = path.expanduser().stat()
+    settings = {"scores_file": str(path), "stat": [mark.st_size, mark.st_mtime_ns]}
+    found = job.found(settings)
+    correct = arrays.get("correct")
+    table: dict[str, dict[str, results.Record]] = {}
+    for name, outside in arrays.items():
+        prefix, slash, out_set = name.rpartition("/")
+        if name == "correct" or out_set == "id":
+            continue
+        score = prefix or path.stem
+        rows = {
+            m: r
+            for (split, m), r in found.items()
+            if split == out_set and m.rpartition(".")[0] == score
+        }
+        if not rows:
+            made = records_of_score(
+                job,
+                out_set,
+                score,
+                arrays[f"{prefix}{slash}id"].astype(np.float64),
+                outside.astype(np.float64),
+                correct,
+                settings,
+                f"scores from {path.name}",
+            )
+            yield from made
+            rows = {record.metric: record for record in made}
+        table.setdefault(out_set, {}).update(rows)
+    yield from means(job, table, {**settings, "near": sorted(job.near)})

@@ -1,0 +1,284 @@
+"""Sets of images from anywhere, for scores that need no labels of them.
+
+A set is written ``name=source:where``:
+
+- ``svhn=tfds:svhn_cropped``, split "test", or another after a "/";
+- ``textures=folder:PATH``: every image below the folder, whatever the subfolders;
+- ``noise=arrays:PATH``: an ``.npy`` file of images; an ``.npz`` file with ``images``,
+  ``test_images`` or one array that can be images; or a folder with ``test.npz``,
+  ``test_images.npy`` or ``test.npy``.
+
+Images are brought to the size that the classifier takes, and it is said how.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import data
+from apr_jax.data import batches as batches_lib
+from apr_jax.data import images as images_lib
+from apr_jax.evaluate import samples
+
+SOURCES = ("tfds", "folder", "arrays")
+FITS = ("resize", "pad", "refuse")
+
+
+@dataclasses.dataclass(frozen=True)
+class OutSet:
+    """Images of one set, ready to be read.
+
+    Attributes:
+        name: as given.
+        source: what it was made of, "source:where".
+        size: number of images.
+        fingerprint: changes with the images.
+        note: what was done to them, or the empty string.
+        batches: size of a batch -> every image once, uint8 and of the classifier's
+            size, labels 0 and a mask that is false for padding.
+    """
+
+    name: str
+    source: str
+    size: int
+    fingerprint: str
+    note: str
+    batches: Callable[[int], Iterator[data.Batch]]
+
+
+def parse(specs: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Takes ``name=source:where`` apart: name -> (source, where).
+
+    Raises:
+        ConfigError: for another form, an unknown source, or a name that comes twice.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for spec in specs:
+        name, equals, rest = spec.partition("=")
+        source, colon, where = rest.partition(":")
+        if not (equals and colon and name and where):
+            raise config_lib.ConfigError(
+                f"out is {spec!r}; write name=source:where, such as "
+                "svhn=tfds:svhn_cropped"
+            )
+        if source not in SOURCES:
+            raise config_lib.ConfigError(
+                f"out {name!r} has the source {source!r}; choose from "
+                f"{', '.join(SOURCES)}"
+            )
+        if name in found:
+            raise config_lib.ConfigError(f"out has {name!r} twice; names must differ")
+        found[name] = (source, where)
+    return found
+
+
+def open_set(
+    name: str,
+    source: str,
+    where: str,
+    settings: config_lib.Data,
+    *,
+    examples: int = 0,
+    seed: int = 0,
+    fit: str = "resize",
+    tfds_dir: str = "",
+) -> OutSet:
+    """Opens a set, and checks what can be checked without reading all of it.
+
+    Args:
+        name, source, where: of ``parse``.
+        settings: what the classifier was trained on; gives size and cache.
+        examples: so many images, drawn by the seed; 0 is all.
+        seed: of that draw.
+        fit: what becomes of an image of another size: "resize" its shorter side and
+            cut out the centre, "pad" a smaller one with black, or "refuse" it.
+        tfds_dir: where TFDS sets are; the empty string is their default.
+
+    Raises:
+        ConfigError: ``fit`` is unknown.
+        DataError: the set isn't there, is empty or holds no images; named.
+    """
+    if fit not in FITS:
+        raise config_lib.ConfigError(f"fit is {fit!r}; choose from {', '.join(FITS)}")
+    opened = {"tfds": _tfds, "folder": _folder, "arrays": _arrays}[source]
+    try:
+        if source == "tfds":
+            read, count, mark, note = opened(where, settings, tfds_dir)
+        else:
+            read, count, mark, note = opened(where, settings, fit)
+    except data.DataError as error:
+        raise data.DataError(f"out set {name!r}: {error}") from error
+    if count == 0:
+        raise data.DataError(f"out set {name!r} ({source}:{where}) is empty")
+    chosen = samples.subset(count, examples, seed)
+
+    def batches(batch_size: int) -> Iterator[data.Batch]:
+        for start in range(0, len(chosen), batch_size):
+            rows = chosen[start : start + batch_size]
+            try:
+                images = read(rows)
+            except data.DataError as error:
+                raise data.DataError(f"out set {name!r}: {error}") from error
+            yield batches_lib.pad(images, np.zeros(len(rows), np.int32), batch_size)
+
+    digest = hashlib.sha256(mark.encode()).hexdigest()[:12]
+    return OutSet(name, f"{source}:{where}", len(chosen), digest, note, batches)
+
+
+# --- Sources -------------------------------------------------------------------------
+
+# (places -> images uint8 [N, S, S, 3], number of images, fingerprint, note)
+_Opened = tuple[Callable[[np.ndarray], np.ndarray], int, str, str]
+
+
+def _tfds(where: str, settings: config_lib.Data, tfds_dir: str) -> _Opened:
+    name, _, split = where.partition("/")
+    split = split or "test"
+    wanted = dataclasses.replace(
+        settings,
+        source="tfds",
+        name=name,
+        data_dir=tfds_dir or (settings.data_dir if settings.source == "tfds" else ""),
+        streaming=False,
+    )
+    loaded = data.load(wanted, splits=[split])
+    images = loaded.splits[split].images
+    size = settings.image_size
+    note = f"images of another size are resized to {size} x {size}"
+    return lambda rows: np.asarray(images[rows]), len(images), loaded.fingerprint, note
+
+
+def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
+    root = pathlib.Path(where).expanduser()
+    if not root.is_dir():
+        raise data.DataError(f"{where!r} is no folder")
+    files = sorted(
+        path
+        for path in root.rglob("*")
+        if path.name.lower().endswith(images_lib.EXTENSIONS) and path.name[0] != "."
+    )
+    if not files:
+        raise data.DataError(
+            f"no images below {where!r}; their names end in one of "
+            f"{' '.join(images_lib.EXTENSIONS)}"
+        )
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        images = []
+        for row in rows:
+            try:
+                image = images_lib.decode(files[row])
+            except images_lib.BrokenImageError as error:
+                raise data.DataError(f"{files[row]} is broken: {error}") from error
+            images.append(_fitted(image, settings, fit, str(files[row])))
+        return np.stack(images)
+
+    stats = [(str(f.relative_to(root)), f.stat().st_size) for f in files]
+    size = settings.image_size
+    done = {"resize": "resized and cropped", "pad": "padded with black"}.get(fit)
+    note = f"images of another size are {done} to {size} x {size}" if done else ""
+    return read, len(files), repr(stats), note
+
+
+def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
+    path = _array_file(pathlib.Path(where).expanduser())
+    images = _load_images(path)
+    grey = images.ndim == 3 or images.shape[-1] == 1
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        hint = ""
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
+        raise data.DataError(
+            f"images of {path} have the shape {list(images.shape)}; it must be "
+            f"[N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
+        )
+    height, width = images.shape[1:3]
+    size = settings.image_size
+    if fit == "refuse" and (height, width) != (size, size) and len(images):
+        _refuse(height, width, size, str(path))
+    steps = ["grey, repeated to three channels"] if grey else []
+    if (height, width) != (size, size):
+        smaller = max(height, width) <= size and fit == "pad"
+        done = "padded with black" if smaller else "resized"
+        steps.append(f"{height} x {width}, {done} to {size} x {size}")
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        pixels = images_lib.three_channels(_to_uint8(images[rows], path))
+        return np.stack([_fitted(x, settings, fit, str(path)) for x in pixels])
+
+    stat = path.stat()
+    mark = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    return read, len(images), mark, "; ".join(steps)
+
+
+def _array_file(path: pathlib.Path) -> pathlib.Path:
+    if path.is_file():
+        return path
+    names = ("test.npz", "test_images.npy", "test.npy")
+    for name in names:
+        if (path / name).is_file():
+            return path / name
+    raise data.DataError(
+        f"{str(path)!r} is neither a file nor a folder with one of {', '.join(names)}"
+    )
+
+
+def _load_images(path: pathlib.Path) -> np.ndarray:
+    try:
+        if path.suffix != ".npz":
+            return np.asarray(np.load(path, mmap_mode="r"))
+        with np.load(path) as packed:
+            shapes = {name: packed[name] for name in packed.files}
+    except (OSError, EOFError, ValueError) as error:
+        raise data.DataError(f"can't read {path}: {error}") from error
+    for name in ("images", "test_images"):
+        if name in shapes:
+            return shapes[name]
+    possible = [x for x in shapes.values() if x.ndim in (3, 4)]
+    if len(possible) == 1:
+        return possible[0]
+    listed = ", ".join(f"{k} {list(v.shape)}" for k, v in shapes.items()) or "nothing"
+    raise data.DataError(f"no 'images' in {path}; it has {listed}")
+
+
+def _to_uint8(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return np.asarray(images)
+    low, high = images.min(), images.max()
+    if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
+        raise data.DataError(
+            f"images of {path} are {images.dtype} from {low} to {high}; they must be "
+            "uint8, or floats in [0, 1]"
+        )
+    return np.rint(np.asarray(images) * 255).astype(np.uint8)
+
+
+def _fitted(
+    image: np.ndarray, settings: config_lib.Data, fit: str, where: str
+) -> np.ndarray:
+    """Returns uint8 [S, S, 3] of an image of any size."""
+    height, width = image.shape[:2]
+    size = settings.image_size
+    if (height, width) == (size, size):
+        return image
+    if fit == "refuse":
+        _refuse(height, width, size, where)
+    if fit == "pad" and max(height, width) <= size:
+        top, left = (size - height) // 2, (size - width) // 2
+        padded = np.zeros((size, size, 3), np.uint8)
+        padded[top : top + height, left : left + width] = image
+        return padded
+    return images_lib.fit(image, size, settings.eval_resize or size)
+
+
+def _refuse(height: int, width: int, size: int, where: str) -> None:
+    raise data.DataError(
+        f"an image of {where} is {height} x {width} and the classifier takes "
+        f"{size} x {size}; fit 'resize' or 'pad' brings it there"
+    )

@@ -1,0 +1,98 @@
+"""A part of a split that a seed draws, from memory or from a stream."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import data
+from apr_jax.data import batches as batches_lib
+from apr_jax.data import folder, imagenet
+from apr_jax.data import images as images_lib
+
+# Keeps the stream of the subsets apart from others drawn from the same seed.
+_SUBSET_STREAM = 0x5B5E7
+
+
+def subset(count: int, examples: int, seed: int) -> np.ndarray:
+    """Rising places int64 [min(count, examples)] of a draw; all for 0 examples."""
+    if not examples or examples >= count:
+        return np.arange(count)
+    # Raw bits: NumPy keeps those of a bit generator from release to release.
+    bits = np.random.Philox(np.random.SeedSequence([_SUBSET_STREAM, seed]))
+    order = np.argsort(bits.random_raw(count), kind="stable")
+    return np.sort(order[:examples])
+
+
+def load(
+    settings: config_lib.Data,
+    split: str,
+    *,
+    examples: int,
+    seed: int,
+    resident: data.DataSet | None = None,
+) -> data.ArraySplit:
+    """Images and labels of a draw, in memory.
+
+    Args:
+        settings: the data set.
+        split: which part of it.
+        examples: so many; 0 is all, which for a streamed set must fit into memory.
+        seed: of the draw.
+        resident: the set, where it is in memory already.
+
+    Raises:
+        DataError: the data aren't there.
+    """
+    if settings.streaming:
+        parts = list(stream(settings, split, examples=examples, seed=seed, rows=64))
+        images = np.concatenate([batch.image[batch.mask] for batch in parts])
+        labels = np.concatenate([batch.label[batch.mask] for batch in parts])
+        return data.ArraySplit(images, labels)
+    if resident is None or split not in resident.splits:
+        resident = data.load(settings, splits=[split])
+    every = resident.splits[split]
+    places = subset(len(every.labels), examples, seed)
+    return data.ArraySplit(np.asarray(every.images[places]), every.labels[places])
+
+
+def stream(
+    settings: config_lib.Data, split: str, *, examples: int, seed: int, rows: int
+) -> Iterator[data.Batch]:
+    """Batches of ``rows`` images of a draw of a streamed set, decoded as needed.
+
+    Of a folder the draw is the seed's. A TFDS set is shuffled when it is prepared:
+    its first images stand for a draw.
+    """
+    if settings.source == "folder":
+        yield from _of_folder(settings, split, examples, seed, rows)
+        return
+    whole = imagenet.eval_stream(settings, split, batch_size=rows)
+    yield from _first(whole, examples or imagenet.num_examples(settings, split))
+
+
+def _of_folder(
+    settings: config_lib.Data, split: str, examples: int, seed: int, rows: int
+) -> Iterator[data.Batch]:
+    listing = folder.listing(settings, split)
+    places = subset(len(listing.files), examples, seed)
+    size, shorter = settings.image_size, settings.eval_resize
+    for start in range(0, len(places), rows):
+        some = places[start : start + rows]
+        images = []
+        for place in some:
+            path = listing.root / listing.files[place]
+            try:
+                images.append(images_lib.fit(images_lib.decode(path), size, shorter))
+            except images_lib.BrokenImageError as error:
+                raise data.DataError(f"{path} is broken: {error}") from error
+        yield batches_lib.pad(np.stack(images), listing.labels[some], rows)
+
+
+def _first(batches: Iterable[data.Batch], examples: int) -> Iterator[data.Batch]:
+    for batch in batches:
+        mask = batch.mask & (np.cumsum(batch.mask) <= examples)
+        examples -= int(mask.sum())
+        yield batch._replace(mask=mask)
+        if examples <= 0:
+            return

@@ -1,0 +1,295 @@
+"""From images to detection scores: logits and features once, then every score."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import data, ood, parallel, progress
+from apr_jax import step as step_lib
+from apr_jax.data import imagenet
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import out_sets, samples
+
+# Examples that the scores are computed for at a time.
+_CHUNK = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Knobs:
+    """What the scores can be told; each as in ``apr_jax.ood``."""
+
+    odin_temperature: float = 1000.0
+    odin_epsilon: float = 0.0014
+    react_quantile: float = 0.9
+    dice_sparsity: float = 0.9
+    ash_prune: float = 0.9
+    knn_k: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """What a classifier says of a set: logits, features, labels, and ODIN's score."""
+
+    logits: np.ndarray  # float32 [N, K]
+    features: np.ndarray  # float32 [N, F]
+    labels: np.ndarray  # int32 [N]
+    odin: np.ndarray  # float32 [N]; zeros where it was not asked for
+
+
+class Collector:
+    """Runs a classifier over sets, each once, and keeps what it said.
+
+    What was collected lies under ``scratch`` and is read from there by a later call
+    with the same weights and settings.
+    """
+
+    def __init__(
+        self,
+        classifier: classifier_lib.Classifier,
+        layout: parallel.Layout,
+        *,
+        knobs: Knobs,
+        with_odin: bool,
+        scratch: pathlib.Path | None,
+        quiet: bool,
+    ) -> None:
+        """Takes the classifier, the devices, and whether ODIN's score is wanted."""
+        self._original = classifier
+        self._layout = layout
+        self._scratch = scratch
+        self._quiet = quiet
+        self._wrapped = (
+            _with_odin(classifier, knobs)
+            if with_odin
+            else dataclasses.replace(
+                classifier, predict=functools.partial(_no_odin, classifier.predict)
+            )
+        )
+        odin = [knobs.odin_temperature, knobs.odin_epsilon] if with_odin else None
+        config = classifier.config
+        self._identity = [
+            config_lib.config_hash(config),
+            config.data.data_dir,
+            classifier.step,
+            weights_digest(classifier),
+            odin,
+        ]
+
+    def split(
+        self,
+        split: str,
+        *,
+        resident: data.DataSet | None,
+        examples: int,
+        seed: int,
+    ) -> Collected:
+        """A split of the classifier's own data, or a part of it that ``seed`` draws."""
+        key = ["split", split, examples, seed]
+        if resident is not None:
+            key.append(resident.fingerprint)
+
+        def collect() -> classifier_lib.Outputs:
+            if resident is None:
+                return self._streamed(split, examples, seed)
+            part = samples.load(
+                self._original.config.data,
+                split,
+                examples=examples,
+                seed=seed,
+                resident=resident,
+            )
+            batches = data.eval_batches(part, self._batch_size)
+            return self._run(batches, len(part.labels), split)
+
+        return self._cached(key, collect)
+
+    def out(self, out_set: out_sets.OutSet) -> Collected:
+        """A set that isn't the classifier's own; labels are zeros."""
+        key = ["out", out_set.source, out_set.fingerprint, out_set.size, out_set.note]
+        batches = out_set.batches(self._batch_size)
+        run = lambda: self._run(batches, out_set.size, out_set.name)
+        # Not kept: it is read once, and its records are the trace of it.
+        return self._cached(key, run, keep=False)
+
+    @property
+    def _batch_size(self) -> int:
+        return self._original.config.eval.batch_size
+
+    def _streamed(self, split: str, examples: int, seed: int) -> classifier_lib.Outputs:
+        settings = self._original.config.data
+        size = imagenet.num_examples(settings, split)
+        if not examples or examples >= size:
+            return classifier_lib.collect_split(
+                self._wrapped, split, self._layout, resident=None, quiet=self._quiet
+            )
+        part = samples.stream(
+            settings, split, examples=examples, seed=seed, rows=self._batch_size
+        )
+        return self._run(part, examples, split)
+
+    def _run(
+        self, batches: Iterable[data.Batch], size: int, what: str
+    ) -> classifier_lib.Outputs:
+        rows = parallel.local_rows(self._batch_size, self._layout)
+        return classifier_lib.collect(
+            self._wrapped,
+            (data.Batch(*(part[rows] for part in batch)) for batch in batches),
+            size,
+            self._layout,
+            what=what,
+            quiet=self._quiet,
+        )
+
+    def _cached(self, key: Sequence[Any], collect: Any, *, keep: bool = True) -> Any:
+        text = json.dumps([*self._identity, *key])
+        # Reading a file must not part processes that collect together.
+        keep = keep and self._scratch is not None and jax.process_count() == 1
+        if not keep or self._scratch is None:
+            return _parted(collect())
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        path = self._scratch / "ood" / f"{key[1]}-{digest}.npz"
+        found = _read(path)
+        if found is None:
+            found = _parted(collect())
+            _write(path, found)
+        return found
+
+
+def scores_of(
+    names: Sequence[str],
+    collected: Collected,
+    fitted: ood.Fitted | None,
+    knobs: Knobs,
+) -> dict[str, np.ndarray]:
+    """Scores of every example: name -> float64 [N], higher = more in-distribution."""
+    found = {"odin": collected.odin.astype(np.float64)} if "odin" in names else {}
+    rest = [name for name in names if name != "odin"]
+    special: dict[str, dict[str, Any]] = {
+        "ash": {"prune": knobs.ash_prune},
+        "knn": {"k": knobs.knn_k},
+    }
+
+    @jax.jit
+    def compute(
+        logits: jax.Array, features: jax.Array, fitted: ood.Fitted | None
+    ) -> dict[str, jax.Array]:
+        return {
+            name: ood.SCORES[name](logits, features, fitted, **special.get(name, {}))
+            for name in rest
+        }
+
+    parts = []
+    for start in range(0, len(collected.labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        logits, features = collected.logits[rows], collected.features[rows]
+        short = _CHUNK - len(logits)
+        # One shape for all chunks, so one program.
+        padded = (np.pad(x, ((0, short), (0, 0))) for x in (logits, features))
+        out = compute(*padded, fitted)
+        parts.append({k: np.asarray(v)[: len(logits)] for k, v in out.items()})
+    for name in rest:
+        found[name] = np.concatenate([p[name] for p in parts]).astype(np.float64)
+    return {name: found[name] for name in names}
+
+
+def last_layer(
+    variables: Any, collected: Collected
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Weight [F, K] and bias [K] that turn the features into the logits, if any do.
+
+    Found by what it does rather than by its name, so for any network.
+    """
+    features, logits = collected.features[:64], collected.logits[:64]
+    scale = float(np.std(logits)) or 1.0
+    for layer in _layers(variables):
+        weight, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+        if weight.shape != (features.shape[1], logits.shape[1]):
+            continue
+        if np.abs(features @ weight + bias - logits).max() < 1e-2 * scale:
+            return weight, bias
+    return None
+
+
+def weights_digest(classifier: classifier_lib.Classifier) -> str:
+    """Twelve hexadecimal digits that change with the weights, or with the name."""
+    digest = hashlib.sha256(classifier.name.encode())
+    for leaf in jax.tree.leaves(classifier.variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]
+
+
+# --- Inner workings ------------------------------------------------------------------
+
+
+def _with_odin(
+    classifier: classifier_lib.Classifier, knobs: Knobs
+) -> classifier_lib.Classifier:
+    """The same classifier, ODIN's score a last column of its features."""
+    predict = classifier.predict
+
+    def both(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, features = predict(variables, images)
+        score = ood.odin(
+            lambda pixels: predict(variables, pixels)[0],
+            step_lib.to_pixels(images),
+            temperature=knobs.odin_temperature,
+            epsilon=knobs.odin_epsilon,
+        )
+        return logits, jnp.concatenate([features, score[:, None]], axis=1)
+
+    return dataclasses.replace(classifier, predict=both)
+
+
+def _no_odin(
+    predict: Any, variables: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    logits, features = predict(variables, images)
+    return logits, jnp.pad(features, ((0, 0), (0, 1)))
+
+
+def _parted(outputs: classifier_lib.Outputs) -> Collected:
+    return Collected(
+        logits=outputs.logits,
+        features=outputs.features[:, :-1],
+        labels=outputs.labels,
+        odin=outputs.features[:, -1],
+    )
+
+
+def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
+    """Every linear layer in nested parameters."""
+    if isinstance(tree, Mapping):
+        if {"kernel", "bias"} <= set(tree) and np.ndim(tree["kernel"]) == 2:
+            yield tree
+        for child in tree.values():
+            yield from _layers(child)
+
+
+def _read(path: pathlib.Path) -> Collected | None:
+    try:
+        with np.load(path) as stored:
+            return Collected(**stored)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, EOFError, KeyError) as error:
+        progress.say(f"{path} can't be read and is made again: {error}")
+        return None
+
+
+def _write(path: pathlib.Path, collected: Collected) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    fields: Any = dataclasses.asdict(collected)
+    with partial.open("wb") as file:
+        np.savez(file, **fields)
+    partial.replace(path)

@@ -1,0 +1,244 @@
+"""Scores of logits and of penultimate features; all of them need only one pass.
+
+Every score is `(logits [N, K], features [N, F], fitted) -> float32 [N]`, higher for an
+example that looks more in-distribution, pure and good under `jit`. What a score does
+not use may be None. Logarithms stand where probabilities would round to one: they rank
+examples alike, and a network that is sure of many keeps them apart.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.ood.fitting import Fitted
+
+ASH_VARIANTS = ("s", "p", "b")
+
+
+def msp(
+    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
+) -> jax.Array:
+    """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
+    del features, fitted
+    return -jnp.log1p(jnp.sum(_odds_of_others(_real(logits)), axis=-1))
+
+
+def max_logit(
+    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
+) -> jax.Array:
+    """The largest logit (Hendrycks et al. 2022); what the authors of APR score by."""
+    del features, fitted
+    return jnp.max(_real(logits), axis=-1)
+
+
+def energy(
+    logits: jax.Array,
+    features: jax.Array | None = None,
+    fitted: Fitted | None = None,
+    *,
+    temperature: float = 1.0,
+) -> jax.Array:
+    """Negative free energy, T log sum exp(logits / T) (Liu et al. 2020)."""
+    del features, fitted
+    return temperature * jax.nn.logsumexp(_real(logits) / temperature, axis=-1)
+
+
+def entropy(
+    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
+) -> jax.Array:
+    """Negative entropy of the softmax, in nats: from -log K to 0."""
+    scores = _real(logits)
+    shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
+    log_p = shifted + msp(scores, features, fitted)[..., None]
+    return jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def gen(
+    logits: jax.Array,
+    features: jax.Array | None = None,
+    fitted: Fitted | None = None,
+    *,
+    gamma: float = 0.1,
+    top: int = 100,
+) -> jax.Array:
+    """Negative generalised entropy of the most likely classes (Liu et al. 2023).
+
+    -sum p^gamma (1 - p)^gamma over the `top` largest probabilities, or over all where
+    there are fewer classes.
+    """
+    del features, fitted
+    scores = _real(logits)
+    count = min(top, scores.shape[-1])
+    ordered = jax.lax.top_k(scores, count)[0]
+    log_p = ordered - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
+    p = jnp.exp(log_p)
+    # One minus the largest is the sum of the others: it may be far below rounding.
+    others = jnp.sum(_odds_of_others(scores), axis=-1, keepdims=True)
+    rest = jnp.concatenate([others / (1 + others), 1 - p[..., 1:]], axis=-1)
+    return -jnp.sum((p * rest) ** gamma, axis=-1)
+
+
+def react(
+    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
+) -> jax.Array:
+    """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
+    del logits
+    limit, weight, bias = _parts("react", fitted, "react_limit", "weight", "bias")
+    return energy(_linear(jnp.minimum(_real(features), limit), weight, bias))
+
+
+def dice(
+    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
+) -> jax.Array:
+    """Energy through the weights that contribute most (Sun and Li 2022)."""
+    del logits
+    weight, bias = _parts("dice", fitted, "dice_weight", "bias")
+    return energy(_linear(_real(features), weight, bias))
+
+
+def ash(
+    logits: jax.Array | None,
+    features: jax.Array,
+    fitted: Fitted | None,
+    *,
+    prune: float = 0.9,
+    variant: str = "s",
+) -> jax.Array:
+    """Energy of shaped activations (Djurisic et al. 2023).
+
+    Args:
+        logits: not used.
+        features: [N, F] activations.
+        fitted: its `weight` and `bias` are used.
+        prune: share of each example's activations that is set to zero, the lowest.
+        variant: what the others become: "s" grow by exp(sum before / sum after), "p"
+            stay, "b" all share the sum before equally.
+
+    Raises:
+        ValueError: for an unknown variant, or a `prune` outside [0, 1).
+    """
+    del logits
+    if variant not in ASH_VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; choose from {ASH_VARIANTS}")
+    if not 0 <= prune < 1:
+        raise ValueError(f"prune is {prune!r}; it must be from 0 to below 1")
+    weight, bias = _parts("ash", fitted, "weight", "bias")
+    values = _real(features)
+    size = values.shape[-1]
+    keep = max(1, size - round(size * prune))
+    # By place rather than by value, so that equal activations do not all stay.
+    places = jax.lax.top_k(values, keep)[1]
+    kept = jnp.put_along_axis(
+        jnp.zeros(values.shape, bool), places, True, axis=-1, inplace=False
+    )
+    before = jnp.sum(values, axis=-1, keepdims=True)
+    shaped = jnp.where(kept, values, 0.0)
+    if variant == "b":
+        shaped = jnp.where(kept, before / keep, 0.0)
+    elif variant == "s":
+        after = jnp.sum(shaped, axis=-1, keepdims=True)
+        # Activations that are nowhere positive have no ratio to grow by.
+        ratio = jnp.where(after > 0, before / jnp.where(after > 0, after, 1.0), 1.0)
+        shaped = shaped * jnp.exp(ratio)
+    return energy(_linear(shaped, weight, bias))
+
+
+def mahalanobis(
+    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
+) -> jax.Array:
+    """Negative squared distance to the nearest class mean (Lee et al. 2018).
+
+    In units of the covariance within classes, shared by all; features of the
+    penultimate layer alone, the input as it is.
+    """
+    del logits
+    means, whiten = _parts("mahalanobis", fitted, "class_means", "class_whiten")
+    return -_nearest(_real(features), means, whiten)
+
+
+def relative_mahalanobis(
+    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
+) -> jax.Array:
+    """As `mahalanobis`, less the distance to all of training (Ren et al. 2021)."""
+    name = "relative_mahalanobis"
+    mean, whiten = _parts(name, fitted, "all_mean", "all_whiten")
+    background = _nearest(_real(features), mean[None], whiten)
+    return mahalanobis(logits, features, fitted) + background
+
+
+def knn(
+    logits: jax.Array | None,
+    features: jax.Array,
+    fitted: Fitted | None,
+    *,
+    k: int = 50,
+) -> jax.Array:
+    """Negative distance to the k-th nearest training example (Sun et al. 2022).
+
+    Features are scaled to unit length. Fewer than k training examples: the farthest.
+    """
+    del logits
+    (bank,) = _parts("knn", fitted, "bank")
+    values = _real(features)
+    length = jnp.sqrt(jnp.sum(values * values, axis=-1, keepdims=True))
+    unit = values / jnp.maximum(length, 1e-12)
+    likeness = jnp.matmul(unit, bank.T, precision=jax.lax.Precision.HIGHEST)
+    kth = jax.lax.top_k(likeness, min(k, bank.shape[0]))[0][..., -1]
+    return -jnp.sqrt(jnp.maximum(2 - 2 * kth, 0.0))
+
+
+def vim(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.Array:
+    """Energy less the virtual logit of the residual (Wang et al. 2022)."""
+    origin, residual, alpha = _parts(
+        "vim", fitted, "vim_origin", "vim_residual", "vim_alpha"
+    )
+    outside = _linear(_real(features) - origin[None], residual, None)
+    return energy(logits) - alpha * jnp.sqrt(jnp.sum(outside**2, axis=-1))
+
+
+# --- Inner workings ------------------------------------------------------------------
+
+
+def _real(values: jax.Array) -> jax.Array:
+    values = jnp.asarray(values)
+    if values.ndim != 2 or math.prod(values.shape[1:]) == 0:
+        raise ValueError(f"logits and features must be [N, C], not {values.shape}")
+    return values.astype(jnp.float32)
+
+
+def _odds_of_others(scores: jax.Array) -> jax.Array:
+    """exp(logit - largest) of every class but the (first) largest, which gets 0."""
+    top = jnp.argmax(scores, axis=-1)
+    is_top = jnp.arange(scores.shape[-1])[None] == top[:, None]
+    largest = jnp.max(scores, axis=-1, keepdims=True)
+    return jnp.where(is_top, 0.0, jnp.exp(scores - largest))
+
+
+def _linear(
+    features: jax.Array, weight: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    # On accelerators the default precision of a product is lower than float32's.
+    product = jnp.matmul(features, weight, precision=jax.lax.Precision.HIGHEST)
+    return product if bias is None else product + bias[None]
+
+
+def _nearest(values: jax.Array, means: jax.Array, whiten: jax.Array) -> jax.Array:
+    """Squared whitened distance [N] to the nearest of the means [C, F]."""
+    # Around the means' middle, so that float32 keeps the digits of the difference.
+    middle = jnp.mean(means, axis=0, keepdims=True)
+    points = _linear(values - middle, whiten, None)
+    centres = _linear(means - middle, whiten, None)
+    distance = lambda centre: jnp.sum((points - centre[None]) ** 2, axis=-1)
+    return jnp.min(jax.lax.map(distance, centres), axis=0)
+
+
+def _parts(name: str, fitted: Fitted | None, *fields: str) -> list[jax.Array]:
+    """The fields of `fitted` that a score needs."""
+    missing = [f for f in fields if getattr(fitted, f, None) is None]
+    if missing:
+        raise ValueError(
+            f"the score {name!r} needs {', '.join(missing)} of training; "
+            "apr_jax.ood.fit makes them"
+        )
+    return [jnp.asarray(getattr(fitted, f)) for f in fields]
