@@ -1,0 +1,356 @@
+"""Runs a classifier on images whose frequencies were changed, on all devices."""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax import config as config_lib
+from apr_jax import data, parallel, progress, spectral
+from apr_jax import step as step_lib
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import scoring
+
+# What an answer may follow on an image of two.
+FOLLOWS = ("phase", "amplitude", "neither")
+
+# Waves in one call of an accelerator, and waves between two saves.
+_PER_CALL = 16
+_PER_SAVE = 32
+# Keep the draws of signs and of pairs apart from others of the same seed.
+_SIGN_STREAM, _PAIR_STREAM = 0x519, 0x9A185
+
+
+class Probe:
+    """A classifier and the images that it is tried on."""
+
+    def __init__(
+        self,
+        classifier: classifier_lib.Classifier,
+        layout: parallel.Layout,
+        images: data.ArraySplit,
+        *,
+        scratch: pathlib.Path | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """Takes uint8 images [N, H, W, C] with labels; N above 0."""
+        self._classifier = classifier
+        self._layout = layout
+        self._images = images
+        self._scratch = scratch
+        self._quiet = quiet or not parallel.is_primary()
+        self._variables = parallel.replicate(classifier.variables, layout)
+        self._clean: np.ndarray | None = None
+        rows = parallel.local_rows(self._batch_size, layout)
+        self._share = lambda batch: parallel.split_batch(
+            jax.tree.map(lambda x: x[rows], batch), layout
+        )
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self._images.labels)
+
+    def clean_wrong(self) -> int:
+        """Images that are not recognised as they are."""
+        return int(np.sum(self._clean_answers() != self._images.labels))
+
+    def heatmap(self, norm: float, extent: int) -> np.ndarray:
+        """Images that are not recognised under a wave of each frequency.
+
+        Args:
+            norm: L2 norm of the wave in each channel, before clipping to [0, 1]. Its
+                sign is drawn for each image, frequency and channel.
+            extent: frequencies on each side of the map.
+
+        Returns:
+            int64 [extent, extent], the zero frequency at (extent // 2, extent // 2).
+            A frequency and its negative are one wave, measured once.
+        """
+        height, width = self._images.images.shape[1:3]
+        places, number = unique_waves(height, width, extent)
+        path = self._state(f"heatmap {norm} {extent}")
+        wrong = _read_counts(path, len(places))
+        count, step = self.waves(norm), _PER_CALL if self._layout.accelerated else 1
+        first = int(np.sum(wrong >= 0))
+        with progress.make_bar(disable=self._quiet) as bar:
+            task = bar.add_task("frequencies", total=len(places), completed=first)
+            for start in range(first, len(places), step):
+                end = min(start + step, len(places))
+                wrong[start:end] = count(places[start:end])
+                bar.update(task, completed=end)
+                if (end // step) % max(1, _PER_SAVE // step) == 0:
+                    _write_counts(path, wrong)
+        _write_counts(path, wrong)
+        return wrong[number]
+
+    def waves(self, norm: float) -> Callable[[np.ndarray], np.ndarray]:
+        """Counts the images that are not recognised under waves of an L2 norm.
+
+        Returns:
+            A function of (row, column) of each wave in the unshifted spectrum, [M, 2],
+            to int64 [M]; one program for all waves, on all devices.
+        """
+        in_program = self._layout.accelerated
+        at_once = _PER_CALL if in_program else 1
+        gather = parallel.make_gather(
+            self._wave_counter(norm, in_program), self._layout
+        )
+        put = parallel.map_devices(lambda batch: batch, self._layout)
+        batches = [put(self._share(batch)) for batch in self._batches()]
+
+        def count(places: np.ndarray) -> np.ndarray:
+            found = []
+            for start in range(0, len(places), at_once):
+                # The last wave fills up a call.
+                rows = np.minimum(np.arange(start, start + at_once), len(places) - 1)
+                waves = self._everywhere(places[rows].astype(np.int32))
+                counts = [self._sum(gather, (batch, waves)) for batch in batches]
+                found.append(np.sum(counts, axis=0)[: len(places) - start])
+            return np.concatenate(found)
+
+        return count
+
+    def bands(self, radii: Sequence[float]) -> list[tuple[int, int]]:
+        """Images not recognised once low-pass and once high-pass filtered.
+
+        Filtered images are not clipped; a high part has no mean brightness.
+
+        Args:
+            radii: of the circle of frequencies that parts the two; one program
+                serves all.
+        """
+        predict, masks = self._classifier.predict, self._band_masks(radii)
+
+        def count(variables: Any, batch: Any) -> jax.Array:
+            (images, labels, mask, _), keep = batch
+            pixels = step_lib.to_pixels(images)
+            spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
+            kept = spectrum * keep[None, :, :, None]
+            low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
+            wrong = [
+                jnp.sum((jnp.argmax(predict(variables, x)[0], -1) != labels) & mask)
+                for x in (low, pixels - low)
+            ]
+            return jnp.stack(wrong)
+
+        gather = parallel.make_gather(count, self._layout)
+        found = []
+        with progress.make_bar(disable=self._quiet) as bar:
+            task = bar.add_task("low and high pass", total=len(masks))
+            for keep in masks:
+                wrong = np.zeros(2, np.int64)
+                for batch in self._batches():
+                    wrong += self._sum(
+                        gather, (self._share(batch), self._everywhere(keep))
+                    )
+                found.append((int(wrong[0]), int(wrong[1])))
+                bar.update(task, advance=1)
+        return found
+
+    def phase_or_amplitude(self, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Whose label the answer is, on images of one's phase and another's amplitude.
+
+        Each image gives its phase once; the other of another label is drawn by the
+        seed. Recombined images are not clipped.
+
+        Args:
+            axes: of the transform, as in ``spectral.recombine``.
+
+        Returns:
+            Place in ``FOLLOWS`` [N], and whether both images are recognised [N].
+
+        Raises:
+            DataError: all images have one label.
+        """
+        labels = self._images.labels
+        donors = draw_donors(labels, self._classifier.config.seed)
+        predict = self._classifier.predict
+
+        def answer(variables: Any, batch: Any) -> jax.Array:
+            images, amplitudes = (step_lib.to_pixels(x) for x in batch)
+            mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
+            return jnp.argmax(predict(variables, mixed)[0], axis=-1)
+
+        gather = parallel.make_gather(answer, self._layout)
+        answers = []
+        with progress.make_bar(disable=self._quiet) as bar:
+            task = bar.add_task("phase or amplitude", total=self.size)
+            for images, _, mask, numbers in self._batches():
+                donor = self._images.images[donors[numbers]]
+                pair = self._share((images, np.asarray(donor)))
+                answers.append(gather(self._variables, pair)[mask])
+                bar.update(task, advance=int(mask.sum()))
+        given = np.concatenate(answers)
+        follows = np.where(given == labels, 0, np.where(given == labels[donors], 1, 2))
+        right = self._clean_answers() == labels
+        return follows, right & right[donors]
+
+    # --- Inner workings --------------------------------------------------------------
+
+    @property
+    def _batch_size(self) -> int:
+        return self._classifier.config.eval.batch_size
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, ...]]:
+        """(images, labels, mask, numbers), all of the same number of rows.
+
+        Padding has the number 0. With few images a batch is no larger than needed.
+        """
+        each = self._layout.count
+        rows = min(self._batch_size, -(-self.size // each) * each)
+        if jax.process_count() > 1:
+            rows = self._batch_size
+        for start, batch in enumerate(data.eval_batches(self._images, rows)):
+            numbers = np.arange(start * rows, (start + 1) * rows)
+            yield (*batch, np.where(batch.mask, numbers, 0))
+
+    def _everywhere(self, leaf: np.ndarray) -> np.ndarray:
+        return np.stack([leaf] * len(self._layout.local))
+
+    def _sum(self, gather: Callable[..., Any], batch: Any) -> np.ndarray:
+        """Adds up what the devices counted."""
+        counts = gather(self._variables, batch)
+        return counts.reshape(self._layout.count, -1).sum(axis=0).astype(np.int64)
+
+    def _clean_answers(self) -> np.ndarray:
+        if self._clean is None:
+            predict = self._classifier.predict
+            gather = parallel.make_gather(
+                lambda variables, images: jnp.argmax(predict(variables, images)[0], -1),
+                self._layout,
+            )
+            self._clean = np.concatenate(
+                [
+                    gather(self._variables, self._share(images))[mask]
+                    for images, _, mask, _ in self._batches()
+                ]
+            )
+        return self._clean
+
+    def _wave_counter(self, norm: float, in_program: bool) -> Callable[..., Any]:
+        """(variables, (batch, waves)) -> errors under each of the waves."""
+        predict, seed = self._classifier.predict, self._classifier.config.seed
+
+        def count(variables: Any, batch: Any) -> jax.Array:
+            (images, labels, mask, numbers), waves = batch
+            pixels = step_lib.to_pixels(images)
+            height, width, channels = pixels.shape[1:]
+
+            def under(wave: jax.Array) -> jax.Array:
+                basis = spectral.fourier_basis(height, width, wave[0], wave[1])
+                key = jax.random.fold_in(jax.random.key(seed), _SIGN_STREAM)
+                key = jax.random.fold_in(key, wave[0] * width + wave[1])
+                # A sign belongs to its wave and image, whatever batches and devices.
+                keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+                draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
+                signs = jax.vmap(draw)(keys)[:, None, None, :]
+                noise = norm * signs * basis[None, :, :, None]
+                logits, _ = predict(variables, jnp.clip(pixels + noise, 0.0, 1.0))
+                return jnp.sum((jnp.argmax(logits, axis=-1) != labels) & mask)
+
+            # On a CPU convolutions lose their fast kernels inside a loop.
+            return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
+
+        return count
+
+    def _band_masks(self, radii: Sequence[float]) -> list[np.ndarray]:
+        """float32 [H, W // 2 + 1] for each radius: what the low part keeps."""
+        height, width = self._images.images.shape[1:3]
+        masks = []
+        for radius in radii:
+            shifted = np.asarray(spectral.radial_mask(height, width, radius))
+            whole = np.fft.ifftshift(shifted)
+            masks.append(whole[:, : width // 2 + 1].astype(np.float32))
+        return masks
+
+    def _state(self, what: str) -> pathlib.Path | None:
+        """File for what is under way, of these weights, images and settings."""
+        if self._scratch is None or jax.process_count() > 1:
+            return None
+        config = self._classifier.config
+        identity = [
+            what,
+            config_lib.config_hash(config),
+            self._classifier.step,
+            scoring.weights_digest(self._classifier),
+            self.size,
+            hashlib.sha256(self._images.images.tobytes()).hexdigest(),
+        ]
+        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        return self._scratch / "fourier" / f"{digest}.npy"
+
+
+def unique_waves(height: int, width: int, extent: int) -> tuple[np.ndarray, np.ndarray]:
+    """The waves of a map: a frequency and its negative are the same one.
+
+    Args:
+        height, width: of the images.
+        extent: side of the map, up to either.
+
+    Returns:
+        (row, column) of each wave in the unshifted spectrum, int64 [M, 2], from low to
+        high frequency; and which of them is at each place of the map, [extent, extent].
+    """
+    offsets = np.arange(extent) - extent // 2
+    numbers: dict[tuple[int, int], int] = {}
+    by_distance = sorted(
+        ((i, j) for i in offsets.tolist() for j in offsets.tolist()),
+        key=lambda ij: (ij[0] ** 2 + ij[1] ** 2, ij),
+    )
+    places: list[tuple[int, int]] = []
+    number = np.empty((extent, extent), np.int64)
+    for i, j in by_distance:
+        here, there = (i % height, j % width), (-i % height, -j % width)
+        if here not in numbers:
+            numbers[here] = numbers[there] = len(places)
+            places.append(here)
+        number[i + extent // 2, j + extent // 2] = numbers[here]
+    return np.array(places, np.int64), number
+
+
+def draw_donors(labels: np.ndarray, seed: int) -> np.ndarray:
+    """For each example another one of another label: int64 [N], drawn by the seed.
+
+    Raises:
+        DataError: there is no other label.
+    """
+    count = len(labels)
+    if len(np.unique(labels)) < 2:
+        raise data.DataError(
+            f"all {count} images have the label {labels[0]}; phase and amplitude "
+            "must be of two classes"
+        )
+    rng = np.random.Generator(np.random.Philox([_PAIR_STREAM, seed]))
+    donors = rng.integers(0, count, count)
+    while (same := labels[donors] == labels).any():
+        donors[same] = rng.integers(0, count, int(same.sum()))
+    return donors
+
+
+def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
+    """Counts so far, -1 where there is none."""
+    if path is not None and path.exists():
+        try:
+            stored = np.load(path)
+            if stored.shape == (size,):
+                return np.asarray(stored, np.int64)
+        except (OSError, ValueError, EOFError) as error:
+            progress.say(f"{path} can't be read and is made again: {error}")
+    return np.full(size, -1, np.int64)
+
+
+def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        np.save(file, counts)
+    partial.replace(path)
