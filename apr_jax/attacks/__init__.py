@@ -1,0 +1,30 @@
+"""Adversarial attacks on pixels in [0, 1]: FGSM, PGD, APGD, FAB, Square, AutoAttack.
+
+All are called as ``attack(key, logits_fn, images, labels, *, eps, norm, ...)`` and
+return a ``Result``. Normalisation belongs into ``logits_fn``.
+"""
+
+from apr_jax.attacks.apgd import apgd
+from apr_jax.attacks.autoattack import autoattack
+from apr_jax.attacks.checks import AttackWarning
+from apr_jax.attacks.fab import fab
+from apr_jax.attacks.fgsm import fgsm
+from apr_jax.attacks.norms import NORMS
+from apr_jax.attacks.pgd import pgd
+from apr_jax.attacks.rounds import Result
+from apr_jax.attacks.sequence import ATTACKS, VERSIONS
+from apr_jax.attacks.square import square
+
+__all__ = [
+    "ATTACKS",
+    "NORMS",
+    "VERSIONS",
+    "AttackWarning",
+    "Result",
+    "apgd",
+    "autoattack",
+    "fab",
+    "fgsm",
+    "pgd",
+    "square",
+]

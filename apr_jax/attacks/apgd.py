@@ -1,0 +1,360 @@
+"""Auto-PGD: projected gradient descent that finds its own step size.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks", ICML 2020; for l1, Croce and Hein, "Mind the box:
+l1-APGD for sparse adversarial attacks on image classifiers", ICML 2021.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax.attacks import losses, norms
+from apr_jax.attacks.core import (
+    Array,
+    LogitsFn,
+    Points,
+    answers_wrong,
+    fold_all,
+    logits_of,
+)
+from apr_jax.attacks.rounds import Result, Stage, run_alone
+
+_START = 0xA96D  # keeps the start's draws apart from those of the steps
+_MOMENTUM = 0.25  # share of the move before in each move
+# l1: how much sparser than the best point a step is, by what a check divides its
+# length, and by what at most.
+_SPARSER, _SHORTER, _SHORTEST = 1.5, 1.5, 10.0
+_GROWING = 0.95  # l1: a best point sparser by this factor starts over with long steps
+_FIRST_SHARE = 0.2  # l1: share of the pixels that the first steps change
+
+
+class APGDState(NamedTuple):
+    """Where the search is, what it has found and how it is going."""
+
+    points: Points
+    iteration: jax.Array
+    images: jax.Array
+    previous: jax.Array  # the iterate before
+    grad: jax.Array  # at ``images``
+    best: jax.Array  # the iterate of the highest loss, and its gradient
+    best_grad: jax.Array
+    best_loss: jax.Array
+    last_loss: jax.Array
+    rises: jax.Array  # steps since the last check that raised the loss
+    checked_loss: jax.Array  # the highest loss at the last check
+    halved: jax.Array  # whether the last check halved the step
+    length: jax.Array  # of a step
+    share: jax.Array  # l1: of the pixels that a step changes
+    changed: jax.Array  # l1: pixels changed in the best iterate, at the last check
+    adv: jax.Array  # the first misclassified iterate
+    broken: jax.Array
+
+
+class Plan(NamedTuple):
+    """What each step does, fixed beforehand; NumPy arrays over the steps."""
+
+    radius: Array  # in eps
+    restart: Array  # a new phase begins at the best point of the one before
+    first: Array  # first move of a phase: no momentum
+    window: Array  # steps since the check before, where there is one; else 0
+    final: Array  # in the last phase, whose radius is eps
+
+
+@functools.cache
+def make_plan(norm: str, iterations: int, shrink: bool) -> Plan:
+    """Returns the plan of a search.
+
+    Checks come after 0.22, then 0.03 less each time down to 0.06 of the iterations
+    (equation 2 of the paper); for l1 every 0.04. ``shrink`` divides the search into
+    phases at radius 3, 2 and 1 eps with 0.3, 0.3 and 0.4 of the iterations.
+    """
+    part = math.ceil(0.3 * iterations)
+    phases = [(1.0, iterations)]
+    if shrink:
+        phases = [(3.0, part), (2.0, part), (1.0, iterations - 2 * part)]
+    rows: list[tuple[float, bool, bool, int, bool]] = []
+    for number, (radius, count) in enumerate(phases):
+        final = number == len(phases) - 1
+        if number:
+            rows.append((radius, True, False, 0, final))
+        window = max(int(0.22 * count), 1)
+        if norm == "l1":
+            window = max(int(0.04 * count), 1)
+        since = 0
+        for i in range(count):
+            since += 1
+            check = since == window
+            rows.append((radius, False, i == 0, window if check else 0, final))
+            if check:
+                since = 0
+                if norm != "l1":
+                    shorter = window - max(int(0.03 * count), 1)
+                    window = max(shorter, int(0.06 * count), 1)
+    return Plan(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class APGD:
+    """``iterations`` steps that are halved where they stop raising the loss."""
+
+    norm: str
+    loss: str
+    iterations: int
+    rho: float = 0.75  # a check is passed if more than this share of steps rose
+    eot: int = 1  # gradients averaged at each point, for stochastic functions
+    shrink: bool = False  # begin with larger balls; see ``make_plan``
+
+    @property
+    def plan(self) -> Plan:
+        """What each step does."""
+        return make_plan(self.norm, self.iterations, self.shrink)
+
+    @property
+    def steps(self) -> int:
+        """Gradients after the first."""
+        return len(self.plan.radius)
+
+    def init(self, logits_fn: LogitsFn, points: Points) -> APGDState:
+        """Starts on the ball's surface, or at the image where ``noise`` is 0."""
+        radius = float(self.plan.radius[0]) * points.eps
+        keys = fold_all(points.keys, _START)
+        if self.norm == "l1":
+            shape = points.images.shape[1:]
+            noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        else:
+            noise = norms.random_direction(keys, points.images, self.norm)
+            noise *= norms.column(radius, noise)
+        noise *= norms.column(points.noise, noise)
+        start = norms.project(points.images + noise, points.images, radius, self.norm)
+        loss, grad, logits = self._look(
+            logits_fn, start, points, jnp.zeros((), jnp.int32)
+        )
+        wrong = answers_wrong(logits, points.labels) & bool(self.plan.final[0])
+        size = start[0].size
+        share = jnp.full_like(loss, _FIRST_SHARE)
+        count = jnp.full_like(loss, size)
+        if self.shrink:
+            count = _count(start - points.images)
+            share = count / (_SPARSER * size)
+        return APGDState(
+            points=points,
+            iteration=jnp.zeros((), jnp.int32),
+            images=start,
+            previous=jnp.array(start),
+            grad=grad,
+            best=jnp.array(start),
+            best_grad=jnp.array(grad),
+            best_loss=loss,
+            last_loss=jnp.array(loss),
+            rises=jnp.zeros_like(loss),
+            checked_loss=jnp.array(loss),
+            halved=jnp.ones(len(loss), bool),
+            length=self._longest * radius,
+            share=share,
+            changed=count,
+            adv=norms.pick(wrong, start, points.images),
+            broken=wrong,
+        )
+
+    def step(self, logits_fn: LogitsFn, state: APGDState) -> APGDState:
+        """Moves, looks at the new point, and at a check adapts the step."""
+        points = state.points
+        plan = Plan(*(jnp.asarray(column)[state.iteration] for column in self.plan))
+        radius = plan.radius.astype(jnp.float32) * points.eps
+        images = self._move(state, radius, plan.first)
+        if self.shrink:
+            again = norms.project(state.best, points.images, radius, self.norm)
+            images = jnp.where(plan.restart, again, images)
+        loss, grad, logits = self._look(logits_fn, images, points, state.iteration + 1)
+        wrong = answers_wrong(logits, points.labels) & plan.final
+        better = loss > state.best_loss
+        if self.shrink:
+            better |= plan.restart
+        state = state._replace(
+            iteration=state.iteration + 1,
+            images=images,
+            previous=state.images,
+            grad=grad,
+            best=norms.pick(better, images, state.best),
+            best_grad=norms.pick(better, grad, state.best_grad),
+            best_loss=jnp.where(better, loss, state.best_loss),
+            last_loss=loss,
+            rises=state.rises + (loss > state.last_loss),
+            # Where a chunk stops early changes nothing if the first one stays.
+            adv=norms.pick(wrong & ~state.broken, images, state.adv),
+            broken=state.broken | wrong,
+        )
+        if self.norm == "l1":
+            return self._adapt_sparsity(state, plan, radius)
+        return self._adapt_length(state, plan)
+
+    def done(self, state: APGDState) -> jax.Array:
+        """A point that is broken in the last phase stays broken."""
+        return state.broken
+
+    def result(self, state: APGDState) -> jax.Array:
+        """The first misclassified iterate, or the clean image."""
+        return state.adv
+
+    @property
+    def _longest(self) -> float:
+        return 1.0 if self.norm == "l1" else 2.0
+
+    def _look(
+        self, logits_fn: LogitsFn, images: jax.Array, points: Points, number: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Loss [B], its gradient and the logits at some images."""
+        loss_fn = losses.get_loss(self.loss)
+        key = jax.random.fold_in(points.keys[0], number)
+
+        def loss_of(
+            images: jax.Array, key: jax.Array
+        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            logits = logits_of(logits_fn, images, key)
+            loss = loss_fn(logits, points.labels, points.targets)
+            return loss.sum(), (loss, logits)
+
+        look = jax.grad(loss_of, has_aux=True)
+        if self.eot == 1:
+            grad, (loss, logits) = look(images, key)
+            return loss, grad, logits
+
+        def add(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, tuple]:
+            grad, seen = look(images, jax.random.fold_in(key, draw))
+            return total + grad, seen
+
+        # So many copies of a network in one program would take minutes to compile.
+        total, (loss, logits) = jax.lax.scan(
+            add, jnp.zeros_like(images), jnp.arange(self.eot)
+        )
+        return loss[-1], total / self.eot, logits[-1]
+
+    def _move(self, state: APGDState, radius: jax.Array, first: jax.Array) -> jax.Array:
+        """The next iterate, from the gradient and the move before."""
+        origin = state.points.images
+        length = norms.column(state.length, origin)
+        if self.norm == "l1":
+            way = _sparse_sign(state.grad, state.share)
+            return norms.project(state.images + length * way, origin, radius, self.norm)
+        way = state.grad
+        way = jnp.sign(way) if self.norm == "linf" else norms.unit(way, self.norm)
+        ahead = norms.project(state.images + length * way, origin, radius, self.norm)
+        weight = jnp.where(first, 0.0, _MOMENTUM)
+        moved = (
+            state.images
+            + (1.0 - weight) * (ahead - state.images)
+            + weight * (state.images - state.previous)
+        )
+        return norms.project(moved, origin, radius, self.norm)
+
+    def _adapt_length(self, state: APGDState, plan: Plan) -> APGDState:
+        """At a check halves steps that don't help, and goes back to the best point."""
+        check = plan.window > 0
+        oscillates = state.rises <= self.rho * plan.window
+        stuck = ~state.halved & (state.checked_loss >= state.best_loss)
+        halve = check & (oscillates | stuck)
+        return state._replace(
+            images=norms.pick(halve, state.best, state.images),
+            grad=norms.pick(halve, state.best_grad, state.grad),
+            length=jnp.where(halve, 0.5 * state.length, state.length),
+            rises=jnp.where(check, 0.0, state.rises),
+            checked_loss=jnp.where(check, state.best_loss, state.checked_loss),
+            halved=jnp.where(check, halve, state.halved),
+        )
+
+    def _adapt_sparsity(
+        self, state: APGDState, plan: Plan, radius: jax.Array
+    ) -> APGDState:
+        """At a check sets how many pixels steps change, and how long they are."""
+        size = state.images[0].size
+        longest = self._longest * radius
+        count = _count(state.best - state.points.images)
+        check = (plan.window > 0) | plan.restart
+        sparser = check & (count / jnp.maximum(state.changed, 1.0) < _GROWING)
+        back = sparser & ~plan.restart
+        shorter = jnp.maximum(state.length / _SHORTER, longest / _SHORTEST)
+        length = jnp.where(sparser | plan.restart, longest, shorter)
+        return state._replace(
+            images=norms.pick(back, state.best, state.images),
+            grad=norms.pick(back, state.best_grad, state.grad),
+            length=jnp.where(check, length, state.length),
+            share=jnp.where(check, count / (_SPARSER * size), state.share),
+            changed=jnp.where(check, count, state.changed),
+        )
+
+
+def _count(delta: jax.Array) -> jax.Array:
+    """How many numbers of each perturbation [B] differ from 0."""
+    return (norms.flat(delta) != 0).sum(1).astype(jnp.float32)
+
+
+def _sparse_sign(grad: jax.Array, share: jax.Array) -> jax.Array:
+    """Signs of the largest entries, a share [B] of them; l1 norm 1."""
+    strength = norms.flat(jnp.abs(grad))
+    size = strength.shape[1]
+    place = jnp.clip((1.0 - share) * size, 0, size - 1).astype(jnp.int32)
+    least = jnp.take_along_axis(jnp.sort(strength, 1), place[:, None], 1)
+    kept = (strength >= least).reshape(grad.shape)
+    return norms.unit(jnp.sign(jnp.where(kept, grad, 0.0)), "l1")
+
+
+def apgd(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    loss: str = "ce",
+    steps: int = 100,
+    restarts: int = 1,
+    targets: int = 9,
+    rho: float = 0.75,
+    eot: int = 1,
+    shrink: bool = False,
+    chunk: int = 256,
+) -> Result:
+    """Attacks with Auto-PGD; survivors are in ``survived["apgd-" + loss]``.
+
+    Args:
+        key: one key.
+        logits_fn: pixels [B, H, W, C] in [0, 1] -> logits [B, K]; see ``pgd``. One
+            that draws at random takes a keyword ``key``.
+        images: floating point [N, H, W, C] in [0, 1].
+        labels: int [N].
+        eps: radius of the ball.
+        norm: a name of ``NORMS``.
+        loss: "ce", "dlr", "margin", or "dlr-targeted", which is tried with the
+            ``targets`` likeliest other classes, one after the other.
+        steps: of each restart.
+        restarts: each attacks what is left.
+        targets: see ``loss``.
+        rho: share of steps that must raise the loss for the step to stay long.
+        eot: gradients averaged at each point, for stochastic functions.
+        shrink: "l1" only: begin with balls of 3 and 2 eps, as the l1 version of
+            AutoAttack does.
+        chunk: images worked on at a time.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: an unknown name, or images or labels of another shape or range.
+    """
+    losses.get_loss(loss)
+    if shrink and norm != "l1":
+        raise ValueError(f"shrink is for the l1 norm, not {norm!r}")
+    stage = Stage(
+        f"apgd-{loss}",
+        APGD(norm, loss, steps, rho, eot, shrink),
+        targets=targets if loss == "dlr-targeted" else 0,
+        restarts=restarts,
+    )
+    return run_alone(
+        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
+    )

@@ -1,0 +1,82 @@
+"""What the attacks climb: losses of logits, one number for each example.
+
+All take logits [B, K], labels [B] and targets [B], and grow as the label loses.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+_TINY = 1e-12
+
+Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _of(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
+
+
+def _ranked(logits: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    return jax.lax.top_k(logits, min(count, logits.shape[1]))
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, targets: jax.Array
+) -> jax.Array:
+    """Cross-entropy of the labels, in nats."""
+    del targets
+    return jax.nn.logsumexp(logits, axis=1) - _of(logits, labels)
+
+
+def margin(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """Largest other logit less the label's; above 0 where the answer is wrong."""
+    del targets
+    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return jnp.where(own, -jnp.inf, logits).max(1) - _of(logits, labels)
+
+
+def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """Difference of logits ratio (Croce and Hein 2020, equation 6).
+
+    The margin over the distance from the largest to the third logit, so that scaling
+    all logits changes nothing. With two classes there is no third: the plain margin.
+    """
+    del targets
+    values, order = _ranked(logits, 3)
+    other = jnp.where(order[:, 0] == labels, values[:, 1], values[:, 0])
+    lead = other - _of(logits, labels)
+    if logits.shape[1] < 3:
+        return lead
+    return lead / (values[:, 0] - values[:, 2] + _TINY)
+
+
+def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """Targeted difference of logits ratio (Croce and Hein 2020, equation 7).
+
+    Needs four classes; with fewer it is the difference of the two logits.
+    """
+    lead = _of(logits, targets) - _of(logits, labels)
+    if logits.shape[1] < 4:
+        return lead
+    values, _ = _ranked(logits, 4)
+    return lead / (values[:, 0] - 0.5 * (values[:, 2] + values[:, 3]) + _TINY)
+
+
+LOSSES: dict[str, Loss] = {
+    "ce": cross_entropy,
+    "dlr": dlr,
+    "dlr-targeted": targeted_dlr,
+    "margin": margin,
+}
+
+
+def get_loss(name: str) -> Loss:
+    """Returns a loss by name.
+
+    Raises:
+        ValueError: there is none of that name; the message lists the choices.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
+    return LOSSES[name]

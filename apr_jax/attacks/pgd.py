@@ -1,0 +1,148 @@
+"""Projected gradient descent (Madry et al. 2018), and its single step, FGSM."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from apr_jax.attacks import losses, norms
+from apr_jax.attacks.core import (
+    LogitsFn,
+    Points,
+    answers_wrong,
+    fold_all,
+    logits_of,
+)
+from apr_jax.attacks.rounds import Result, Stage, run_alone
+
+_START = 0x57A7  # keeps the start's draws apart from those of the steps
+
+
+class PGDState(NamedTuple):
+    """Where the search is, and what it has found."""
+
+    points: Points
+    iteration: jax.Array
+    images: jax.Array  # the current iterate
+    adv: jax.Array  # the last misclassified one
+    broken: jax.Array  # bool [B]
+
+
+@dataclasses.dataclass(frozen=True)
+class PGD:
+    """``iterations`` steps along the gradient, each ``step_share`` of eps long.
+
+    The iterate moves along the gradient's sign for "linf", along the gradient for
+    "l2"; after each step it is put back into the ball and the box. The last
+    misclassified iterate is kept, not merely the last.
+    """
+
+    norm: str
+    loss: str
+    iterations: int
+    step_share: float
+
+    @property
+    def steps(self) -> int:
+        """As many as iterations."""
+        return self.iterations
+
+    def init(self, logits_fn: LogitsFn, points: Points) -> PGDState:
+        """Starts at the image, or at random in the ball where ``noise`` is 1."""
+        del logits_fn
+        start = norms.random_inside(
+            fold_all(points.keys, _START), points.images, points.eps, self.norm
+        )
+        # Two buffers: a state is given away whole, and no buffer can go twice.
+        return PGDState(
+            points=points,
+            iteration=jnp.zeros((), jnp.int32),
+            images=norms.pick(points.noise > 0, start, points.images),
+            adv=jnp.array(points.images),
+            broken=jnp.zeros(len(points.labels), bool),
+        )
+
+    def step(self, logits_fn: LogitsFn, state: PGDState) -> PGDState:
+        """Judges the iterate, and moves it."""
+        points = state.points
+        loss_fn = losses.get_loss(self.loss)
+        key = jax.random.fold_in(points.keys[0], state.iteration)
+
+        def loss_of(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits = logits_of(logits_fn, images, key)
+            return loss_fn(logits, points.labels, points.targets).sum(), logits
+
+        grad, logits = jax.grad(loss_of, has_aux=True)(state.images)
+        wrong = answers_wrong(logits, points.labels)
+        length = norms.column(points.eps * self.step_share, grad)
+        way = jnp.sign(grad) if self.norm == "linf" else norms.unit(grad, self.norm)
+        moved = norms.project(
+            state.images + length * way, points.images, points.eps, self.norm
+        )
+        return PGDState(
+            points=points,
+            iteration=state.iteration + 1,
+            images=moved,
+            adv=norms.pick(wrong, state.images, state.adv),
+            broken=state.broken | wrong,
+        )
+
+    def done(self, state: PGDState) -> jax.Array:
+        """A broken point stays broken."""
+        return state.broken
+
+    def result(self, state: PGDState) -> jax.Array:
+        """The last misclassified iterate; the last of all where there was none."""
+        return norms.pick(state.broken, state.adv, state.images)
+
+
+def pgd(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    steps: int = 40,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    loss: str = "ce",
+    chunk: int = 256,
+) -> Result:
+    """Attacks with projected gradient descent; survivors are in ``survived["pgd"]``.
+
+    Args:
+        key: one key.
+        logits_fn: pixels [B, H, W, C] in [0, 1] -> logits [B, K]; pure JAX code. A
+            ``functools.partial`` over a model's variables takes other weights without
+            compiling anew.
+        images: floating point [N, H, W, C] in [0, 1].
+        labels: int [N].
+        eps: radius of the ball.
+        norm: "linf" or "l2".
+        steps: of each restart.
+        step_size: length of a step, in pixels for "linf"; None is 2.5 eps / steps.
+        restarts: each attacks what is left.
+        random_start: start anywhere in the ball rather than at the image.
+        loss: a name of ``losses.LOSSES`` that needs no target.
+        chunk: images worked on at a time.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: an unknown name, or images or labels of another shape or range.
+    """
+    if norm == "l1":
+        raise ValueError("unknown norm 'l1' for pgd; choose from linf, l2")
+    losses.get_loss(loss)
+    share = 2.5 / steps if step_size is None else step_size / eps
+    attack: Any = PGD(norm, loss, steps, share)
+    stage = Stage(
+        "pgd", attack, restarts=restarts, noise="always" if random_start else "never"
+    )
+    return run_alone(
+        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
+    )

@@ -1,0 +1,225 @@
+"""From one batch to a data set: chunks, restarts, targets, and what is left standing.
+
+Every round attacks the points that no round before has broken, always from the clean
+image. They are gathered into chunks of one shape, the last filled up with repeats, so
+nothing is compiled again as points fall away. What is drawn for an example depends on
+its number, the attack and the round, not on its chunk.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from apr_jax.attacks import norms
+from apr_jax.attacks.core import Attack, Engine, LogitsFn, Points
+
+# So much farther than eps a perturbation may be by rounding alone; what is farther
+# doesn't count.
+TOLERANCE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What an attack achieved.
+
+    Attributes:
+        images: float32 [N, H, W, C], misclassified and within the ball and [0, 1]
+            where a point was broken; elsewhere the clean image.
+        survived: name -> bool [N], the points still standing after it. The first is
+            "clean": those that are classified correctly to begin with.
+    """
+
+    images: np.ndarray
+    survived: dict[str, np.ndarray]
+
+    @property
+    def robust(self) -> np.ndarray:
+        """Which points [N] withstood everything."""
+        return list(self.survived.values())[-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """An attack as part of a sequence.
+
+    Attributes:
+        name: as in ``Result.survived``.
+        attack: what to run.
+        targets: so many classes are tried, the likeliest first; 0: untargeted.
+        restarts: of each target.
+        noise: "always", "never", or "again": start at random from the second time.
+    """
+
+    name: str
+    attack: Attack
+    targets: int = 0
+    restarts: int = 1
+    noise: str = "always"
+
+    def rounds(self, classes: int) -> Iterator[tuple[int, float]]:
+        """Yields (rank of the target among the logits, noise); rank 0: no target."""
+        last = min(self.targets, classes - 1)
+        ranks = range(1, last + 1) if self.targets else (0,)
+        for rank in ranks:
+            for restart in range(self.restarts):
+                yield rank, float(self.noise == "always" or self._again(restart))
+
+    def _again(self, restart: int) -> bool:
+        return self.noise == "again" and restart > 0
+
+
+def check_images(images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises TypeError or ValueError for images or labels that can't be attacked."""
+    if not np.issubdtype(images.dtype, np.floating):
+        raise TypeError(
+            f"images must be floating point in [0, 1], got {images.dtype}: for uint8 "
+            "pass images.astype(np.float32) / 255"
+        )
+    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
+        raise ValueError(
+            "images must be [N, H, W, C] and labels [N] with N above 0, got "
+            f"{images.shape} and {labels.shape}"
+        )
+    if not (images.min() >= 0.0 and images.max() <= 1.0):  # NaN fails too
+        raise ValueError(
+            f"images must lie in [0, 1], got {images.min()} to {images.max()}"
+        )
+
+
+def predict(engine: Engine, images: np.ndarray) -> np.ndarray:
+    """Returns logits [N, K] of images [N, H, W, C], a chunk at a time."""
+    parts = []
+    for start in range(0, len(images), engine.chunk):
+        rows = _fill(np.arange(start, min(start + engine.chunk, len(images))), engine)
+        count = min(engine.chunk, len(images) - start)
+        parts.append(engine.logits(images[rows])[:count])
+    return np.concatenate(parts)
+
+
+def distances(images: np.ndarray, clean: np.ndarray, norm: str) -> np.ndarray:
+    """Returns the exact norms [N] of perturbations, in float64."""
+    delta = images.astype(np.float64) - clean.astype(np.float64)
+    order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
+    return np.linalg.norm(delta.reshape(len(delta), -1), order, axis=1)
+
+
+def run_stage(
+    engine: Engine,
+    stage: Stage,
+    key: jax.Array,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    norm: str,
+    eps: float,
+    logits: np.ndarray,
+    standing: np.ndarray,
+    adversarial: np.ndarray,
+    tick: Callable[[float], None] = lambda share: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Attacks the points that still stand.
+
+    Args:
+        engine: runs a chunk.
+        stage: what to run.
+        key: of the whole evaluation.
+        images: clean, float32 [N, H, W, C].
+        labels: int32 [N].
+        norm: that measures perturbations.
+        eps: radius.
+        logits: of the clean images, [N, K]; they rank the targets.
+        standing: bool [N].
+        adversarial: float32 [N, H, W, C], the images so far.
+        tick: is called with the share of the stage that is done, in [0, 1].
+
+    Returns:
+        ``standing`` and ``adversarial``, anew.
+
+    Raises:
+        ValueError: an unknown norm.
+    """
+    norms.check_norm(norm)
+    standing, adversarial = standing.copy(), adversarial.copy()
+    # By its name, so that an attack draws the same in every sequence.
+    stage_key = jax.random.fold_in(key, zlib.crc32(stage.name.encode()))
+    order = np.argsort(-logits, axis=1, kind="stable").astype(np.int32)
+    rounds = list(stage.rounds(logits.shape[1]))
+    for number, (rank, noise) in enumerate(rounds):
+        round_key = jax.random.fold_in(stage_key, number)
+        left = np.flatnonzero(standing)
+        for start in range(0, len(left), engine.chunk):
+            real = left[start : start + engine.chunk]
+            rows = _fill(real, engine)
+            filled = len(rows)
+            found = engine.run(
+                stage.attack,
+                Points(
+                    keys=_keys_of(round_key, rows),
+                    images=images[rows],
+                    labels=labels[rows],
+                    targets=order[rows, rank],
+                    eps=np.full(filled, eps, np.float32),
+                    noise=np.full(filled, noise, np.float32),
+                ),
+            )
+            # Judged from outside: what counts is the answer to the image itself.
+            broken = engine.logits(found, 1).argmax(1) != labels[rows]
+            broken &= distances(found, images[rows], norm) <= eps + TOLERANCE
+            hit = broken[: len(real)]
+            adversarial[real[hit]] = found[: len(real)][hit]
+            standing[real[hit]] = False
+            tick((number + (start + len(real)) / max(len(left), 1)) / len(rounds))
+    tick(1.0)
+    return standing, adversarial
+
+
+@jax.jit
+def _keys_of(key: jax.Array, rows: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+def _fill(rows: np.ndarray, engine: Engine) -> np.ndarray:
+    """Repeats the last of some row numbers until they fill a chunk."""
+    return np.pad(rows, (0, engine.chunk - len(rows)), mode="edge").astype(np.int32)
+
+
+def run_alone(
+    stage: Stage,
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
+    *,
+    norm: str,
+    eps: float,
+    chunk: int,
+) -> Result:
+    """Runs one attack on every point that is classified correctly.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: images or labels of another shape or range, or an unknown norm.
+    """
+    norms.check_norm(norm)
+    clean, answers = np.asarray(images), np.asarray(labels, np.int32)
+    check_images(clean, answers)
+    clean = clean.astype(np.float32)
+    engine = Engine(logits_fn, min(chunk, len(clean)))
+    logits = predict(engine, clean)
+    correct = logits.argmax(1) == answers
+    standing, adversarial = run_stage(
+        engine,
+        stage,
+        key,
+        clean,
+        answers,
+        norm=norm,
+        eps=eps,
+        logits=logits,
+        standing=correct,
+        adversarial=clean,
+    )
+    return Result(adversarial, {"clean": correct, stage.name: standing})

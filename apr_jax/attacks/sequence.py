@@ -1,0 +1,154 @@
+"""Which attacks AutoAttack is made of, and how they are run one after the other.
+
+Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks", ICML 2020; for l1 as in Croce and Hein 2021.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import numpy as np
+
+from apr_jax.attacks import checks, norms
+from apr_jax.attacks.apgd import APGD
+from apr_jax.attacks.core import Engine
+from apr_jax.attacks.fab import FAB
+from apr_jax.attacks.pgd import PGD
+from apr_jax.attacks.rounds import Result, Stage, predict, run_stage
+from apr_jax.attacks.square import Square
+
+_TARGETS = 9
+_TARGETS_L1 = 5  # of the targeted APGD
+_RESTARTS = 5  # of "plus", and of APGD on the cross-entropy for l1
+_EOT = 20  # gradients averaged by "rand"
+
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
+    "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
+    "rand": ("apgd-ce", "apgd-dlr"),
+}
+# Single attacks, which may stand in the place of a version.
+ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+
+
+def make_stages(
+    version: str, norm: str, *, steps: int = 100, queries: int = 5000
+) -> tuple[Stage, ...]:
+    """Returns the attacks of a version, or a single attack, in their order.
+
+    Args:
+        version: a name of ``VERSIONS`` or ``ATTACKS``.
+        norm: a name of ``norms.NORMS``.
+        steps: of each gradient attack; AutoAttack's is 100.
+        queries: of Square; AutoAttack's is 5000.
+
+    Raises:
+        ValueError: an unknown name, or "fgsm" or "pgd" with "l1".
+    """
+    norms.check_norm(norm)
+    if version not in VERSIONS and version not in ATTACKS:
+        raise ValueError(
+            f"unknown version {version!r}; choose from {', '.join(VERSIONS)}, or one "
+            f"attack of {', '.join(ATTACKS)}"
+        )
+    if version in ("fgsm", "pgd") and norm == "l1":
+        raise ValueError(f"{version} is for linf and l2, not l1")
+    shrink = norm == "l1" and version not in ("plus", "rand")
+    many = _RESTARTS if version == "plus" or shrink else 1
+    eot = _EOT if version == "rand" else 1
+    apgd = lambda loss: APGD(norm, loss, steps, eot=eot, shrink=shrink)
+    stages = {
+        "fgsm": Stage("fgsm", PGD(norm, "ce", 1, 1.0), noise="never"),
+        "pgd": Stage("pgd", PGD(norm, "ce", steps, 2.5 / steps)),
+        "apgd-ce": Stage("apgd-ce", apgd("ce"), restarts=many),
+        "apgd-dlr": Stage("apgd-dlr", apgd("dlr"), restarts=many),
+        "apgd-t": Stage(
+            "apgd-t",
+            apgd("dlr-targeted"),
+            targets=_TARGETS_L1 if shrink else _TARGETS,
+        ),
+        "fab": Stage("fab", FAB(norm, False, steps), restarts=many, noise="again"),
+        "fab-t": Stage(
+            "fab-t", FAB(norm, True, steps), targets=_TARGETS, noise="again"
+        ),
+        "square": Stage("square", Square(norm, queries)),
+    }
+    return tuple(stages[name] for name in VERSIONS.get(version, (version,)))
+
+
+def attack_in_turn(
+    engine: Engine,
+    stages: tuple[Stage, ...],
+    key: jax.Array,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    norm: str,
+    eps: float,
+    before: Result | None = None,
+    tick: Callable[[str, float], None] = lambda name, share: None,
+) -> Iterator[Result]:
+    """Yields the result after each attack; each works on the points still standing.
+
+    Args:
+        engine: runs chunks.
+        stages: from ``make_stages``.
+        key: one key.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
+        norm: a name of ``norms.NORMS``.
+        eps: radius of the ball.
+        before: an earlier result to go on from; what it has isn't run again.
+        tick: is called with an attack's name and the share of it that is done.
+    """
+    logits = predict(engine, images)
+    survived = {"clean": logits.argmax(1) == labels}
+    adversarial = images
+    if before is not None:
+        survived, adversarial = dict(before.survived), before.images
+    else:
+        yield Result(adversarial, dict(survived))
+    for stage in stages:
+        if stage.name in survived:
+            continue
+        standing, adversarial = run_stage(
+            engine,
+            stage,
+            key,
+            images,
+            labels,
+            norm=norm,
+            eps=eps,
+            logits=logits,
+            standing=list(survived.values())[-1],
+            adversarial=adversarial,
+            tick=lambda share, name=stage.name: tick(name, share),  # type: ignore[misc]
+        )
+        survived[stage.name] = standing
+        yield Result(adversarial, dict(survived))
+
+
+def concerns(survived: Mapping[str, np.ndarray]) -> list[str]:
+    """Returns whether Square broke what every attack before it had left."""
+    names = list(survived)
+    place = names.index("square") if "square" in names else 0
+    if place < 2:
+        return []
+    return checks.check_square(survived[names[place - 1]], survived["square"])
+
+
+def examine(
+    engine: Engine,
+    stages: tuple[Stage, ...],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    rand: bool,
+) -> list[str]:
+    """Returns what is odd about a function, judged by the first chunk of images."""
+    images, labels = images[: engine.chunk], labels[: engine.chunk]
+    found = checks.check_function(engine, images, rand=rand)
+    found += checks.check_classes(engine.logits(images).shape[1], stages)
+    if any(stage.name != "square" for stage in stages):
+        found += checks.check_gradients(engine.gradient_sizes(images, labels))
+    return found

@@ -1,0 +1,92 @@
+"""Attacks on all devices of a layout."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from apr_jax import parallel
+from apr_jax.attacks import core
+from apr_jax.evaluate import classifier as classifier_lib
+
+
+class DeviceEngine(core.Engine):
+    """Runs attacks on all devices of a layout, each on its share of a chunk."""
+
+    def __init__(
+        self,
+        classifier: classifier_lib.Classifier,
+        layout: parallel.Layout,
+        chunk: int,
+    ) -> None:
+        """Takes what to attack and how many examples at a time, over all devices."""
+        predict = classifier.predict
+        self.chunk = chunk
+        self.accelerated = layout.accelerated
+        self._layout = layout
+        self._variables = parallel.replicate(classifier.variables, layout)
+        self._of = lambda variables: jax.tree_util.Partial(
+            lambda v, pixels: predict(v, pixels)[0], variables
+        )
+        self._compiled: dict[core.Attack, tuple[Callable[..., Any], ...]] = {}
+        self._predict = parallel.make_gather(
+            lambda v, images: core.logits_of(self._of(v), images, jax.random.key(0)),
+            layout,
+        )
+        self._slopes = parallel.make_gather(
+            lambda v, points: core.gradient_size(self._of(v), points), layout
+        )
+
+    def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
+        """Returns logits [B, K] of a chunk."""
+        del key
+        logits: np.ndarray = self._predict(self._variables, self._share(images))
+        return logits
+
+    def slopes(self, points: core.Points) -> np.ndarray:
+        """Returns the sizes [B] of the DLR loss's gradient."""
+        sizes: np.ndarray = self._slopes(self._variables, self.put(points))
+        return sizes
+
+    def put(self, points: core.Points) -> core.Points:
+        """Shares a chunk out to this process's devices."""
+        rows = parallel.local_rows(self.chunk, self._layout)
+        keys = points.keys[rows].reshape(len(self._layout.local), -1)
+        return core.Points(keys, *map(self._share, points[1:]))
+
+    def programs(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
+        """Returns init, advance, done and result, compiled once for equal attacks."""
+        if attack not in self._compiled:
+            self._compiled[attack] = self._compile(attack)
+        return self._compiled[attack]
+
+    def _compile(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
+        variables, of, layout = self._variables, self._of, self._layout
+        init = parallel.map_devices(lambda v, p: attack.init(of(v), p), layout)
+        step = parallel.map_devices(
+            lambda v, s: attack.step(of(v), s), layout, donate=(1,)
+        )
+        loop = parallel.map_devices(
+            lambda v, s, count: core.advance(attack, of(v), s, count),
+            layout,
+            in_axes=(0, 0, None),
+            donate=(1,),
+        )
+        done = parallel.make_gather(lambda _, s: attack.done(s), layout)
+        result = parallel.make_gather(lambda _, s: attack.result(s), layout)
+        if self.accelerated:
+            advance = lambda state, count: loop(variables, state, count)
+        else:
+            advance = lambda state, _: step(variables, state)
+        return (
+            lambda points: init(variables, points),
+            advance,
+            lambda state: done(variables, state),
+            lambda state: result(variables, state),
+        )
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
+        mine = parallel.local_rows(self.chunk, self._layout)
+        shared: np.ndarray = parallel.split_batch(np.asarray(rows)[mine], self._layout)
+        return shared

@@ -1,0 +1,174 @@
+"""What an evaluation by attacks reads, and what it keeps while it is under way."""
+
+import base64
+import hashlib
+import io
+import json
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from apr_jax import config as config_lib
+from apr_jax import data, parallel, progress
+from apr_jax.attacks import rounds
+from apr_jax.data import imagenet
+from apr_jax.evaluate import classifier as classifier_lib
+
+_SHOWN = 6  # images of the sheet
+
+
+def load(
+    classifier: classifier_lib.Classifier, examples: int, resident: data.DataSet | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the first pixels, float32 [N, H, W, C], and labels of the test split."""
+    config = classifier.config.data
+    if examples < 0:
+        raise config_lib.ConfigError(
+            f"examples is {examples}; it must be above 0, or 0 for all"
+        )
+    if config.streaming and resident is None:
+        size = imagenet.num_examples(config, config.test_split)
+    else:
+        if resident is None:
+            resident = data.load(config, splits=(config.test_split,))
+        split = resident.splits[config.test_split]
+        size = len(split.labels)
+    count = examples or size
+    if count > size:
+        raise data.DataError(
+            f"examples is {count}; split {config.test_split!r} of {config.name!r} has "
+            f"{size}"
+        )
+    if resident is not None:
+        images, labels = np.asarray(split.images[:count]), split.labels[:count]
+    else:
+        images, labels = _stream(config, count)
+    return images.astype(np.float32) / 255, np.asarray(labels, np.int32)
+
+
+def _stream(config: config_lib.Data, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first so many images of a streamed set, all of them on every process."""
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    for part in imagenet.eval_stream(
+        config,
+        config.test_split,
+        batch_size=min(count, 100),
+        process_index=0,
+        process_count=1,
+    ):
+        keep = np.asarray(part.mask)
+        parts.append((np.asarray(part.image)[keep], np.asarray(part.label)[keep]))
+        if sum(len(labels) for _, labels in parts) >= count:
+            break
+    images, labels = map(np.concatenate, zip(*parts, strict=True))
+    return images[:count], labels[:count]
+
+
+def digest(
+    classifier: classifier_lib.Classifier,
+    settings: Mapping[str, Any],
+    labels: np.ndarray,
+) -> str:
+    """Returns hexadecimal digits that name what is attacked and how."""
+    config = classifier.config
+    facts = {
+        "settings": settings,
+        "classifier": classifier.name,
+        "config": config_lib.config_hash(config),
+        "step": classifier.step,
+        "data": [config.data.name, config.data.test_split],
+    }
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(classifier.variables):
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    found.update(labels.tobytes())
+    return found.hexdigest()[:16]
+
+
+def restore(
+    path: pathlib.Path | None, images: np.ndarray, labels: np.ndarray
+) -> tuple[rounds.Result | None, list[float]]:
+    """Returns what an earlier call saved, and the seconds of each attack."""
+    # Several processes must agree on where they are; they begin anew.
+    if path is None or not path.exists() or jax.process_count() > 1:
+        return None, []
+    try:
+        with path.open("rb") as file, np.load(file) as stored:
+            found, names = stored["images"], [str(name) for name in stored["names"]]
+            standing, seconds = (
+                stored["standing"],
+                [float(s) for s in stored["seconds"]],
+            )
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        progress.say(f"{path} can't be read ({error}); its attacks are run again")
+        return None, []
+    if found.shape != images.shape or standing.shape[1:] != labels.shape:
+        return None, []
+    return rounds.Result(found, dict(zip(names, standing, strict=True))), seconds
+
+
+def save(
+    path: pathlib.Path | None,
+    result: rounds.Result,
+    labels: np.ndarray,
+    seconds: Sequence[float],
+) -> None:
+    """Writes images and what is left standing, whole or not at all."""
+    if path is None or not parallel.is_primary():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez(
+            file,
+            images=result.images,
+            labels=labels,
+            names=np.array(list(result.survived)),
+            standing=np.stack(list(result.survived.values())),
+            seconds=np.array(seconds),
+        )
+    partial.replace(path)
+
+
+def sheet(
+    result: rounds.Result,
+    images: np.ndarray,
+    labels: np.ndarray,
+    answers: np.ndarray,
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """A few broken images, what they became, and the difference, as one PNG.
+
+    Args:
+        result: of the attacks.
+        images: the clean ones, [N, H, W, C].
+        labels: [N].
+        answers: [N], the classifier's, to ``result.images``.
+        names: of the classes.
+
+    Returns:
+        "png" in base64 (a row of clean images, one of adversarial ones, one of the
+        differences, each on a scale of its own around grey), and the names of the
+        classes, "from" and "to"; empty if nothing was broken.
+    """
+    broken = np.flatnonzero(~result.robust & result.survived["clean"])[:_SHOWN]
+    if not len(broken):
+        return {}
+    clean, found = images[broken], result.images[broken]
+    difference = found - clean
+    scale = np.maximum(np.abs(difference).max((1, 2, 3), keepdims=True), 1e-9)
+    rows = [clean, found, 0.5 + 0.5 * difference / scale]
+    tiles = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
+    pixels = np.round(255 * np.clip(tiles, 0, 1)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return {
+        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "from": [names[label] for label in labels[broken]],
+        "to": [names[answer] for answer in answers[broken]],
+    }

@@ -1,0 +1,232 @@
+"""Attacking a classifier: every example once, goes on where it stopped, is shown."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import data, parallel, results
+from apr_jax.attacks import rounds, sequence
+from apr_jax.evaluate import adversarial
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.sections import adversarial as section
+from apr_jax.view import RunView
+from tests import toy
+
+FEW = {"steps": 6, "queries": 8, "quiet": True}
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A function that tells the toy set's shades apart, and a little more."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    rng = np.random.default_rng(3)
+    weights = jnp.asarray(rng.normal(0, 0.3, (8 * 8 * 3, toy.CLASSES)), jnp.float32)
+    shades = (40 + 45 * jnp.arange(toy.CLASSES, dtype=jnp.float32)) / 255
+
+    def logits_fn(pixels):
+        flat = pixels.reshape(len(pixels), -1)
+        shade = -16 * jnp.square(flat.mean(1, keepdims=True) - shades[None])
+        return shade + 0.5 * jnp.tanh(0.5 * (flat - 0.5) @ weights)
+
+    return classifier_lib.from_function(
+        logits_fn, toy.config(folder), "abcd", name="shades"
+    )
+
+
+def found(records):
+    return {(r.split, r.metric): r for r in records}
+
+
+def measured(network, devices=1, **given):
+    layout = parallel.make_layout(devices)
+    return list(adversarial.measure(network, layout, **(FEW | given)))
+
+
+def test_records_of_autoattack(network, tmp_path, capfd):
+    eps = 8 / 255
+    records = measured(network, linf=(2 / 255, eps), examples=30, scratch=tmp_path)
+    by = found(records)
+    assert len(by) == len(records) == 2 * 10
+    split = "linf/0.03137"
+    names = [r.metric for r in records if r.split == split]
+    assert names[:5] == [
+        "clean_accuracy",
+        "after_apgd-ce",
+        "after_apgd-t",
+        "after_fab-t",
+        "after_square",
+    ]
+    assert names[-1] == "robust_accuracy"
+    values = [by[split, name].value for name in names[:5]]
+    assert values == sorted(values, reverse=True)
+    robust = by[split, "robust_accuracy"]
+    assert robust.value == values[-1] < values[0]
+    assert robust.value <= by["linf/0.007843", "robust_accuracy"].value
+    assert robust.n == 30
+    assert robust.low < robust.value < robust.high
+    assert by[split, "largest_perturbation"].value == pytest.approx(eps, abs=1e-6)
+    assert by[split, "nan_count"].value == 0
+    assert by[split, "lowest_pixel"].value >= 0
+    assert by[split, "highest_pixel"].value <= 1
+    # Fewer than nine other classes: said, and part of the record.
+    assert any("there are 3" in text for text in robust.extra["warnings"])
+    assert "largest perturbation 0.03137" in capfd.readouterr().err.replace("\n", "")
+
+    # The images are kept, and what the records say of them is so.
+    (path,) = tmp_path.rglob("linf_0.03137.npz")
+    with np.load(path) as stored:
+        images, labels = stored["images"], stored["labels"]
+    pixels = data.load(network.config.data).splits["test"].images[:30] / np.float32(255)
+    assert rounds.distances(images, pixels, "linf").max() <= eps + 1e-6
+    answers = np.asarray(network.predict({}, jnp.asarray(images))[0]).argmax(1)
+    assert np.mean(answers == labels) == pytest.approx(robust.value)
+
+
+def test_the_same_on_one_device_and_on_several(network):
+    given = {"linf": (4 / 255,), "attack": "apgd-ce", "examples": 21}
+    one = found(measured(network, **given, batch=21))
+    several = found(measured(network, devices=3, **given, batch=9))
+    assert {k: r.value for k, r in one.items() if "seconds" not in k} == pytest.approx(
+        {k: r.value for k, r in several.items()}, abs=1e-6
+    )
+
+
+def test_a_stopped_run_goes_on(network, tmp_path, monkeypatch):
+    given = {"linf": (), "l2": (0.3,), "examples": 20, "scratch": tmp_path}
+    whole = measured(network, **{**given, "scratch": None})
+    started = adversarial.measure(network, parallel.make_layout(1), **(FEW | given))
+    done = []
+    for record in started:
+        done.append(record)
+        if record.metric == "after_apgd-t":
+            break
+    started.close()
+
+    ran = []
+    run_stage = sequence.run_stage
+
+    def spy(engine, stage, *rest, **options):
+        ran.append(stage.name)
+        return run_stage(engine, stage, *rest, **options)
+
+    monkeypatch.setattr(sequence, "run_stage", spy)
+    done = [results.Record(**json.loads(json.dumps(vars(r)))) for r in done]
+    rest = measured(network, **given, done=done)
+    assert ran == ["fab-t", "square"]
+    assert [r.metric for r in done + rest] == [r.metric for r in whole]
+    assert [r.value for r in done + rest] == [r.value for r in whole]
+    # All there: nothing is attacked, or even looked at.
+    assert measured(network, **given, done=done + rest) == []
+    # Other settings are another measurement.
+    monkeypatch.undo()
+    more = measured(network, **{**given, "examples": 21}, done=done + rest)
+    assert len(more) == len(whole)
+
+
+def test_a_broken_state_is_no_obstacle(network, tmp_path, capfd):
+    given = {"linf": (4 / 255,), "attack": "fgsm", "examples": 10}
+    before = measured(network, **given, scratch=tmp_path)
+    (path,) = tmp_path.rglob("*.npz")
+    path.write_bytes(path.read_bytes()[:200])
+    again = measured(network, **given, scratch=tmp_path)
+    assert "can't be read" in capfd.readouterr().err
+    assert [r.value for r in again] == [r.value for r in before]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"linf": (8.0,)}, "linf is 8.0, but pixels are in .*; give 8/255, not 8"),
+        ({"linf": (0.0,)}, "linf is 0.0; a radius must be above 0"),
+        ({"linf": ()}, r"the radii \(none\); give at least one"),
+        ({"linf": (0.1, 0.1)}, "each once"),
+        (
+            {"attack": "cw"},
+            "attack is 'cw': unknown version 'cw'; choose from standard",
+        ),
+        ({"attack": "pgd", "l1": (1.0,)}, "attack is 'pgd': pgd is for linf and l2"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
+        ({"examples": -1}, "examples is -1"),
+        ({"batch": 7}, "batch is 7, which 2 devices can't share"),
+    ],
+)
+def test_settings_that_are_refused(network, given, message):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        measured(network, devices=2, **given)
+
+
+def test_more_examples_than_there_are(network):
+    with pytest.raises(data.DataError, match=r"examples is 51; .* has 50"):
+        measured(network, examples=51)
+
+
+def test_radii_of_the_command_line():
+    assert adversarial.parse_radii(["8/255", " 0.5"]) == (8 / 255, 0.5)
+    with pytest.raises(config_lib.ConfigError, match="'half' is no radius"):
+        adversarial.parse_radii(["half"])
+
+
+def test_the_page_and_the_table(network):
+    records = measured(network, linf=(2 / 255, 8 / 255), examples=20)
+    runs = [
+        RunView(name="one", records=records),
+        RunView(name="none"),
+        RunView(name="two", records=records[:10]),
+    ]
+    page = section.html(runs)
+    for wanted in ("L∞ up to 8/255", "APGD, targeted DLR", "data:image/png"):
+        assert wanted in page
+    assert "8 queries instead of 5000" in page
+    assert "paper" not in page, "another network than the paper's"
+    assert page.count("<svg") == 1
+    shown = section.table(runs)
+    assert shown is not None
+    assert shown.row_count == 2 * 7
+    assert section.html([RunView(name="none")]) == ""
+    assert section.table([RunView(name="none")]) is None
+
+
+def test_published_numbers_only_beside_the_same(network):
+    (record,) = [
+        r
+        for r in measured(network, attack="fgsm", examples=10)
+        if r.metric == "robust_accuracy"
+    ]
+    whole = {"attack": "standard", "examples": 10, "steps": 100, "queries": 5000}
+    extra = {**record.extra, "settings": {**whole, "seed": 0}}
+    same = results.Record(
+        **{**vars(record), "data": "cifar10", "split": "linf/0.03137", "extra": extra}
+    )
+    paper = {"model": {"name": "preact_resnet18"}}
+    page = section.html([RunView(name="a", records=[same], config=paper)])
+    assert "45.7 %" in page
+    assert "FGSM + APR-SP, paper" in page
+    other = {"model": {"name": "wrn_40_2"}}
+    page = section.html([RunView(name="a", records=[same], config=other)])
+    assert "paper" not in page
+    fewer = {**extra, "settings": {**extra["settings"], "queries": 100}}
+    weak = results.Record(**{**vars(same), "extra": fewer})
+    page = section.html([RunView(name="a", records=[weak], config=paper)])
+    assert "paper" not in page
+
+
+def test_weights_are_an_argument_and_part_of_the_state(network):
+    """Two classifiers of one function with other weights don't share a state."""
+    other = classifier_lib.Classifier(
+        **{**vars(network), "variables": {"w": jnp.ones(3)}}
+    )
+    changed = classifier_lib.Classifier(
+        **{**vars(network), "variables": {"w": jnp.zeros(3)}}
+    )
+    labels = np.zeros(3, np.int32)
+    names = {
+        adversarial.state.digest(c, {"steps": 1}, labels)
+        for c in (network, other, changed)
+    }
+    assert len(names) == 3
+    assert jax.tree.leaves(other.variables)
