@@ -106,9 +106,21 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """How a finished network is measured."""
+    """How a finished network is measured; see ``apr_jax.evaluate.card``."""
 
     batch_size: int  # images, over all devices
+    parts: tuple[str, ...]  # of PARTS: what launch.py measures when it has trained
+    corruptions: tuple[str, ...]  # names; none: the fifteen
+    corruption_examples: int  # the first so many test images; 0: all
+    frost_dir: str  # photographs of frost; "": those of the package imagecorruptions
+    out_sets: tuple[str, ...]  # name=source:where; none: the usual ones that are there
+    near_sets: tuple[str, ...]  # names of those out sets that are near
+    ood_examples: int  # images of each set; 0: all
+    attack: str  # see apr_jax.evaluate.adversarial
+    linf: tuple[float, ...]  # radii, of pixels in [0, 1]
+    l2: tuple[float, ...]  # radii
+    attack_examples: int  # the first so many test images; 0: all
+    fourier_examples: int  # test images; 0: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +145,7 @@ PAIR_PER = ("batch", "image")
 DONORS = ("device", "global")
 DTYPES = ("float32", "bfloat16")
 SCHEDULES = ("constant", "multistep", "cosine", "cyclic")
+PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
 AXES = ((-3, -2, -1), (-3, -2))
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -172,10 +185,14 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "checkpoint.every_steps": (1, None),
     "checkpoint.keep": (1, None),
     "eval.batch_size": (1, None),
+    "eval.corruption_examples": (0, None),
+    "eval.ood_examples": (0, None),
+    "eval.attack_examples": (0, None),
+    "eval.fourier_examples": (0, None),
 }
 
 # Fields that say where and how fast, not what is computed: a run may be taken up
-# again with other values of them.
+# again with other values of them. So it may with others of the group ``eval``.
 _INCIDENTAL = (
     "name",
     "data.data_dir",
@@ -187,7 +204,6 @@ _INCIDENTAL = (
     "train.tensorboard",
     "checkpoint.every_steps",
     "checkpoint.keep",
-    "eval.batch_size",
 )
 
 
@@ -220,6 +236,10 @@ def check(config: Config) -> None:
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"at least {low}" if high is None else f"from {low} to {high}"
             raise ConfigError(f"{field} is {value!r}; it must be {bounds}")
+    for part in config.eval.parts:
+        if part not in PARTS:
+            listed = ", ".join(PARTS)
+            raise ConfigError(f"eval.parts has {part!r}; choose from {listed}")
     if any(s <= 0 for s in config.data.std):
         raise ConfigError(f"data.std is {config.data.std!r}; each must be above 0")
     if len(config.data.mean) != len(config.data.std):
@@ -251,7 +271,11 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def identity(config: Config) -> dict[str, Any]:
     """Returns the fields that decide what is computed, by dotted name."""
-    return {k: v for k, v in flatten(config) if k not in _INCIDENTAL}
+    return {
+        k: v
+        for k, v in flatten(config)
+        if k not in _INCIDENTAL and not k.startswith("eval.")
+    }
 
 
 def config_hash(config: Config) -> str:

@@ -10,7 +10,7 @@ import ml_collections
 
 from apr_jax import command, data, page, parallel, results, rundir, train
 from apr_jax import config as config_lib
-from apr_jax.evaluate import classifier, clean
+from apr_jax.evaluate import card, classifier
 from apr_jax.progress import say
 
 
@@ -82,9 +82,17 @@ def run(
     network = classifier.make(
         config, trained.state.variables, plan.class_names, step=trained.step
     )
-    records = clean.measure(network, plan.layout, resident=plan.resident, quiet=quiet)
+    for record in card.measure(
+        network,
+        plan.layout,
+        resident=plan.resident,
+        done=results.read(plan.run.results) if plan.run.results.exists() else (),
+        scratch=plan.run.scratch,
+        quiet=quiet,
+    ):
+        if parallel.is_primary():
+            results.append(plan.run.results, [record])
     if parallel.is_primary():
-        results.append(plan.run.results, records)
         shown = train.example_images(plan, page.EXAMPLES)
         page.write_examples(
             plan.run.examples, page.examples(config, *shown, plan.class_names)

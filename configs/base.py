@@ -75,6 +75,18 @@ def get_config() -> ml_collections.ConfigDict:
             },
             "eval": {
                 "batch_size": 1000,
+                "parts": ("clean",),
+                "corruptions": (),
+                "corruption_examples": 0,
+                "frost_dir": "",
+                "out_sets": (),
+                "near_sets": (),
+                "ood_examples": 0,
+                "attack": "standard",
+                "linf": (8 / 255,),
+                "l2": (),
+                "attack_examples": 1000,
+                "fourier_examples": 1000,
             },
         }
     )

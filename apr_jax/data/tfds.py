@@ -154,6 +154,11 @@ def prepared_dir(data: Data) -> epath.Path:
     return found
 
 
+def is_prepared(data: Data) -> bool:
+    """Whether a set can be read without downloading it."""
+    return _find(_root(data), data.name) is not None
+
+
 def check_split(root: epath.Path, split: str) -> None:
     """Raises DataError, listing the choices, if a prepared set lacks a split."""
     info = json.loads((root / _INFO).read_text())

@@ -9,6 +9,13 @@ A section draws from records alone. Its module has
 
 import types
 
+from apr_jax.sections import adversarial, corruption, fourier, ood
+
 # Job of the records -> the module that shows them, in the order of the page. Records
 # of other jobs are in the table of numbers.
-SECTIONS: dict[str, types.ModuleType] = {}
+SECTIONS: dict[str, types.ModuleType] = {
+    "evaluate.corruption": corruption,
+    "evaluate.ood": ood,
+    "evaluate.adversarial": adversarial,
+    "evaluate.fourier": fourier,
+}

@@ -1,0 +1,245 @@
+"""The robustness card: every measurement that the data at hand allow, on one page.
+
+    python -m apr_jax.evaluate.card RUN [RUN ...]
+    python -m apr_jax.evaluate.card RUN --parts clean,fourier --fourier_examples 500
+
+measures each run in turn and draws one page with the runs side by side. What a run
+has been measured on already is not measured again, so a stopped card goes on. What
+can't be measured, as its data aren't there, is said and left out.
+"""
+
+import dataclasses
+import pathlib
+import shlex
+import sys
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from absl import app, flags
+
+from apr_jax import (
+    command,
+    corruptions,
+    data,
+    page,
+    parallel,
+    progress,
+    results,
+    rundir,
+)
+from apr_jax import config as config_lib
+from apr_jax.data import tfds
+from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood
+from apr_jax.evaluate import classifier as classifier_lib
+
+# Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
+# near, as OpenOOD counts.
+_USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
+
+_PARTS: dict[str, types.ModuleType] = {
+    "clean": clean,
+    "corruption": corruption,
+    "ood": ood,
+    "adversarial": adversarial,
+    "fourier": fourier,
+}
+
+
+def measure(
+    classifier: classifier_lib.Classifier,
+    layout: parallel.Layout,
+    *,
+    resident: data.DataSet | None = None,
+    done: Iterable[results.Record] = (),
+    scratch: pathlib.Path | None = None,
+    quiet: bool = False,
+) -> Iterator[results.Record]:
+    """Measures the parts that the classifier's configuration lists.
+
+    Args:
+        classifier: what to measure; ``eval`` of its configuration says how.
+        layout: the devices.
+        resident: the data, where they are in memory already.
+        done: records of earlier calls; what they hold is not measured again, but
+            for "clean", which is short.
+        scratch: directory for the state of measurements under way.
+        quiet: no progress bar.
+
+    Yields:
+        The records of the parts. A part that can't be measured is said and left out.
+    """
+    done = tuple(done)
+    for part in classifier.config.eval.parts:
+        try:
+            yield from _PARTS[part].measure(
+                classifier,
+                layout,
+                resident=resident,
+                done=done,
+                scratch=scratch,
+                quiet=quiet,
+                **_settings(part, classifier.config),
+            )
+        except (config_lib.ConfigError, data.DataError) as why:
+            progress.say(f"{part} is left out: {why}")
+
+
+def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
+    """What a part's ``measure`` takes of the configuration.
+
+    Raises:
+        DataError: there are no data for it.
+    """
+    chosen = config.eval
+    if part == "corruption":
+        return {
+            "corruptions": chosen.corruptions or corruptions.CORRUPTIONS,
+            "examples": chosen.corruption_examples,
+            "frost_dir": chosen.frost_dir,
+        }
+    if part == "ood":
+        return {**_out_sets(config), "examples": chosen.ood_examples}
+    if part == "adversarial":
+        return {
+            "attack": chosen.attack,
+            "linf": chosen.linf,
+            "l2": chosen.l2,
+            "examples": chosen.attack_examples,
+        }
+    return {"examples": chosen.fourier_examples} if part == "fourier" else {}
+
+
+def _out_sets(config: config_lib.Config) -> dict[str, Any]:
+    """The out sets to use: those listed, or the usual ones that are prepared."""
+    chosen = config.eval
+    if chosen.out_sets:
+        return {"out": chosen.out_sets, "near": chosen.near_sets}
+    settings, found = config.data, []
+    if settings.source == "tfds" and not settings.streaming:
+        found = [
+            name
+            for name in _USUAL_OUT_SETS
+            if name != settings.name
+            and tfds.is_prepared(dataclasses.replace(settings, name=name))
+        ]
+    if not found:
+        raise data.DataError(
+            "eval.out_sets is empty, and of the usual sets "
+            f"({', '.join(_USUAL_OUT_SETS)}) none is prepared in data.data_dir"
+        )
+    return {
+        "out": [f"{name}=tfds:{name}" for name in found],
+        "near": [name for name in found if name.startswith("cifar")],
+    }
+
+
+# --- The command ---------------------------------------------------------------------
+
+
+def main() -> None:
+    """Runs the card as a program."""
+    defaults = ", ".join(config_lib.PARTS)
+    parts = flags.DEFINE_list("parts", list(config_lib.PARTS), f"Of {defaults}.")
+    target = flags.DEFINE_string(
+        "page", None, "Where the page goes; report.html of the first run if unset."
+    )
+    devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
+    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    changes = _define_changes()
+
+    def work(argv: Sequence[str]) -> None:
+        if len(argv) < 2:
+            raise app.UsageError("give one run directory or several")
+        command.finish(
+            lambda: run(
+                [pathlib.Path(root) for root in argv[1:]],
+                {"parts": tuple(parts.value), **changes()},
+                target=pathlib.Path(target.value) if target.value else None,
+                devices=devices.value,
+                quiet=quiet.value,
+            )
+        )
+
+    app.run(work)
+
+
+def run(
+    roots: Sequence[pathlib.Path],
+    changes: dict[str, Any],
+    *,
+    target: pathlib.Path | None = None,
+    devices: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Measures runs and draws their page.
+
+    Args:
+        roots: work directories; records go to each one's own ``results.jsonl``.
+        changes: fields of ``config.Eval`` -> values instead of the runs' own.
+        target: file of the page; the first run's report if None.
+        devices: how many to use; 0 as in training.
+        quiet: no progress bar.
+
+    Raises:
+        ConfigError: a directory is no run, or a value isn't allowed.
+    """
+    opened = [rundir.open_run(root) for root in roots]
+    for _, config in opened:
+        config_lib.check(_changed(config, changes))
+    parallel.declare_cpu_devices(devices)
+    command.use_compile_cache(opened[0][1].data)
+    layout = parallel.make_layout(devices)
+    for root, (place, config) in zip(roots, opened, strict=True):
+        network = dataclasses.replace(
+            classifier_lib.from_run(root), config=_changed(config, changes)
+        )
+        done = results.read(place.results) if place.results.exists() else []
+        progress.say(f"{root}, step {network.step:,}")
+        for record in measure(
+            network, layout, done=done, scratch=place.scratch, quiet=quiet
+        ):
+            if parallel.is_primary():
+                results.append(place.results, [record])
+    if parallel.is_primary():
+        page.write(target or opened[0][0].report, roots, command=shlex.join(sys.argv))
+
+
+def _changed(config: config_lib.Config, changes: dict[str, Any]) -> config_lib.Config:
+    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, **changes))
+
+
+def _define_changes() -> Callable[[], dict[str, Any]]:
+    """Defines a flag for each field of ``config.Eval``; returns what was given."""
+    about = "Instead of the run's own eval."
+    integers = (
+        "corruption_examples",
+        "ood_examples",
+        "attack_examples",
+        "fourier_examples",
+        "batch_size",
+    )
+    holders: dict[str, Any] = {
+        name: flags.DEFINE_integer(name, None, f"{about}{name}.") for name in integers
+    }
+    for name in ("frost_dir", "attack"):
+        holders[name] = flags.DEFINE_string(name, None, f"{about}{name}.")
+    holders["out_sets"] = flags.DEFINE_multi_string(
+        "out", None, "name=source:where; several allowed. " + about + "out_sets."
+    )
+    holders["near_sets"] = flags.DEFINE_list("near", None, about + "near_sets.")
+    for name in ("corruptions", "linf", "l2"):
+        holders[name] = flags.DEFINE_list(name, None, f"{about}{name}.")
+
+    def values() -> dict[str, Any]:
+        given = {k: f.value for k, f in holders.items() if f.value is not None}
+        for name in ("linf", "l2"):
+            if name in given:
+                given[name] = adversarial.parse_radii(given[name])
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+
+    return values
+
+
+if __name__ == "__main__":
+    main()

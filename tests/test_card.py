@@ -1,0 +1,94 @@
+"""The card: parts as the configuration lists them, resumed, and on one page."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import job, models, results
+from apr_jax.evaluate import card
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / "run"
+    config = toy.config(
+        folder,
+        optim__epochs=1.0,
+        augment__method="standard",
+        eval__parts=("clean", "fourier"),
+        eval__fourier_examples=8,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", toy.TinyNet)
+        assert job.run(config, root, quiet=True) is None
+    return root
+
+
+def jobs(root):
+    return collections.Counter(r.job for r in results.read(root / "results.jsonl"))
+
+
+def test_a_run_ends_with_the_parts_that_its_configuration_lists(finished):
+    assert set(jobs(finished)) == {"evaluate.clean", "evaluate.fourier"}
+    page = (finished / "report.html").read_text()
+    assert "Phase" in page
+    assert "Accuracy" in page
+
+
+def test_a_card_measures_only_what_is_missing(finished, folder, tmp_path, capsys, rng):
+    noise = tmp_path / "noise.npy"
+    np.save(noise, rng.integers(0, 256, (12, 8, 8, 3), np.uint8))
+    before = jobs(finished)
+    card.run(
+        [finished],
+        {
+            "parts": ("fourier", "ood", "corruption"),
+            "out_sets": (f"noise=arrays:{noise}",),
+            "corruptions": ("gaussian_noise", "frost"),
+            "frost_dir": str(tmp_path),
+        },
+        target=tmp_path / "card.html",
+        quiet=True,
+    )
+    after = jobs(finished)
+    assert after["evaluate.fourier"] == before["evaluate.fourier"]
+    assert after["evaluate.ood"] > 0 == before["evaluate.ood"]
+    # What can't be measured is named, and takes nothing else with it.
+    assert after["evaluate.corruption"] == 0
+    assert "corruption is left out: " in capsys.readouterr().err
+    assert "noise" in (tmp_path / "card.html").read_text()
+
+
+def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):
+    before = jobs(finished)
+    wanted = r"eval.parts has 'corruptions'; choose from clean, corruption, ood"
+    with pytest.raises(config_lib.ConfigError, match=wanted):
+        card.run([finished], {"parts": ("clean", "corruptions")}, quiet=True)
+    assert jobs(finished) == before
+
+
+def test_out_sets_that_are_not_there_are_named(finished, capsys):
+    card.run([finished], {"parts": ("ood",)}, quiet=True)
+    said = capsys.readouterr().err
+    assert "ood is left out: eval.out_sets is empty" in said
+    assert "svhn_cropped" in said
+
+
+def test_other_settings_of_the_measurements_leave_the_run_the_same(folder):
+    one, other = toy.config(folder), toy.config(folder, eval__attack_examples=7)
+    assert config_lib.config_hash(one) == config_lib.config_hash(other)
