@@ -67,6 +67,7 @@ def run(
     """
     for other in beside:
         rundir.open_run(other)  # a wrong name is better found before training
+    card.check(config)
     command.use_compile_cache(config.data)
     plan = train.plan(config, root)
     describe(plan)

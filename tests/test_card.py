@@ -82,6 +82,24 @@ def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder)
     assert jobs(finished) == before
 
 
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"parts": ("corruption",), "corruptions": ("snow", "hail")}, "has 'hail'"),
+        ({"parts": ("ood",), "out_sets": ("svhn",)}, "write name=source:where"),
+        ({"parts": ("adversarial",), "linf": (8.0,)}, "give 8/255, not 8"),
+        ({"parts": ("adversarial",), "attack": "magic"}, "attack is 'magic'"),
+        ({"parts": ("clean",), "fourier_examples": -1}, "eval.fourier_examples is -1"),
+    ],
+)
+def test_settings_are_refused_before_training(folder, tmp_path, changes, wanted):
+    values = toy.settings(folder)
+    values.eval.update(changes)
+    with pytest.raises(config_lib.ConfigError, match=wanted):
+        job.run(config_lib.parse(values.to_dict()), tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_out_sets_that_are_not_there_are_named(finished, capsys):
     card.run([finished], {"parts": ("ood",)}, quiet=True)
     said = capsys.readouterr().err

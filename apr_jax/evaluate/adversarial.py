@@ -12,7 +12,7 @@ that a run that was stopped goes on from there.
 import fractions
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +82,7 @@ def measure(
         DataError: the data aren't there, or have fewer examples.
     """
     parallel.check_batch("batch", batch, layout)
-    threats = _threats({"linf": linf, "l2": l2, "l1": l1}, attack, steps, queries)
+    threats = check_settings({"linf": linf, "l2": l2, "l1": l1}, attack, steps, queries)
     images, labels = state.load(classifier, examples, resident)
     chunk = min(batch, -(-len(labels) // layout.count) * layout.count)
     settings = {
@@ -276,10 +276,21 @@ class _Job:
         )
 
 
-def _threats(
-    radii: dict[str, Sequence[float]], attack: str, steps: int, queries: int
+def check_settings(
+    radii: Mapping[str, Sequence[float]],
+    attack: str,
+    steps: int = 100,
+    queries: int = 5000,
 ) -> list[_Threat]:
-    """Returns what to do at each radius, after checking them all."""
+    """Takes settings of ``measure``; returns what to do at each radius.
+
+    Args:
+        radii: norm -> radii.
+        attack, steps, queries: as in ``measure``.
+
+    Raises:
+        ConfigError: for one that isn't allowed.
+    """
     for field, value in (("steps", steps), ("queries", queries)):
         if value < 1:
             raise config_lib.ConfigError(f"{field} is {value}; it must be at least 1")

@@ -85,6 +85,21 @@ def measure(
             progress.say(f"{part} is left out: {why}")
 
 
+def check(config: config_lib.Config) -> None:
+    """Raises ConfigError if a part of the card can't be measured as ``eval`` says.
+
+    That its data are there is seen when they are read.
+    """
+    chosen = config.eval
+    if "corruption" in chosen.parts:
+        corruption.check_settings(chosen.corruptions or corruptions.CORRUPTIONS)
+    if "ood" in chosen.parts:
+        ood.check_settings(chosen.out_sets, chosen.near_sets)
+    if "adversarial" in chosen.parts:
+        radii = {"linf": chosen.linf, "l2": chosen.l2}
+        adversarial.check_settings(radii, chosen.attack)
+
+
 def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
     """What a part's ``measure`` takes of the configuration.
 
@@ -187,6 +202,7 @@ def run(
     opened = [rundir.open_run(root) for root in roots]
     for _, config in opened:
         config_lib.check(_changed(config, changes))
+        check(_changed(config, changes))
     parallel.declare_cpu_devices(devices)
     command.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)

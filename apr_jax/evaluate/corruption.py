@@ -83,7 +83,13 @@ def measure(
         DataError: files are missing, or images or labels don't fit.
     """
     del scratch
-    _check(corruptions, severities, source, corruption_dir, examples)
+    check_settings(
+        corruptions,
+        severities,
+        source,
+        corruption_dir=corruption_dir,
+        examples=examples,
+    )
     batch_size = classifier.config.eval.batch_size
     parallel.check_batch("eval.batch_size", batch_size, layout)
     sets = corruption_sources.open_source(
@@ -113,14 +119,15 @@ def measure(
             yield record
 
 
-def _check(
+def check_settings(
     corruptions: Sequence[str],
-    severities: Sequence[int],
-    source: str,
-    corruption_dir: str,
-    examples: int,
+    severities: Sequence[int] = SEVERITIES,
+    source: str = "generated",
+    *,
+    corruption_dir: str = "",
+    examples: int = 0,
 ) -> None:
-    """Raises ConfigError for a setting that isn't allowed."""
+    """Raises ConfigError for a setting of ``measure`` that isn't allowed."""
     choices = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
     for name in corruptions:
         if name not in choices:

@@ -73,7 +73,9 @@ def measure(
         DataError: a set isn't there, is empty, or isn't what it should be.
     """
     knobs = knobs or scoring.Knobs()
-    sets = _checked(out, near, scores, examples, fit_examples, knobs)
+    sets = check_settings(
+        out, near, scores, examples=examples, fit_examples=fit_examples, knobs=knobs
+    )
     if not sets and not scores_file:
         raise config_lib.ConfigError(
             "there is nothing to measure: give --out name=source:where, or "
@@ -295,15 +297,21 @@ def _complete(rows: Mapping[str, Any], inside: _Inside) -> bool:
 # --- Settings ------------------------------------------------------------------------
 
 
-def _checked(
+def check_settings(
     out: Sequence[str],
-    near: Sequence[str],
-    scores: Sequence[str],
-    examples: int,
-    fit_examples: int,
-    knobs: scoring.Knobs,
+    near: Sequence[str] = (),
+    scores: Sequence[str] = (),
+    *,
+    examples: int = 0,
+    fit_examples: int = 0,
+    knobs: scoring.Knobs | None = None,
 ) -> dict[str, tuple[str, str]]:
-    """Refuses what can't be used; returns the sets by name."""
+    """Takes settings of ``measure``; returns the sets' (source, where) by name.
+
+    Raises:
+        ConfigError: for one that can't be used.
+    """
+    knobs = knobs or scoring.Knobs()
     sets = out_sets.parse(out)
     for name in sets:
         if name in ood_records.GROUPS:
