@@ -2,12 +2,31 @@
 
 In training the background tells the class most of the time; in the split
 "test_shifted" it doesn't. ``--config configs/quickstart.py:standard`` learns the
-background, ``:apr_sp`` (the default) rather the digit.
+background, ``:apr_sp`` (the default) rather the digit. Both are then measured under
+corruptions.
 """
 
 import ml_collections
 
 from configs import base
+
+# All but frost, which needs photographs from elsewhere.
+_CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
 
 
 def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
@@ -24,7 +43,12 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.augment.method = method
     config.augment.flip = False  # a mirrored digit is another sign
     config.model.name = "wrn_10_1"
-    config.optim.update(epochs=3.0, schedule="cyclic", peak=0.3)
+    config.optim.update(epochs=4.0, schedule="cyclic", peak=0.3)
     config.train.log_every = 20
     config.checkpoint.every_steps = 100
+    config.eval.update(
+        parts=("clean", "corruption"),
+        corruptions=_CORRUPTIONS,
+        corruption_examples=200,
+    )
     return config

@@ -53,6 +53,14 @@ def open_source(
         DataError: files are missing, or images or labels don't fit.
     """
     config = classifier.config
+    if examples:
+        # A batch of no more than there are images: the rest would be padding.
+        enough = -(-examples // layout.count) * layout.count
+        enough = min(config.eval.batch_size, enough)
+        config = dataclasses.replace(
+            config, eval=dataclasses.replace(config.eval, batch_size=enough)
+        )
+        classifier = dataclasses.replace(classifier, config=config)
     rows = parallel.local_rows(config.eval.batch_size, layout)
     try:
         clean = _Clean(classifier, rows, resident, examples)
