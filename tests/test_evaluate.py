@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, models, parallel, results, rundir
+from apr_jax import corruptions, data, job, models, parallel, results, rundir
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import clean
+from apr_jax.evaluate import clean, corruption
 from tests import toy
 
 
@@ -211,3 +211,95 @@ def test_a_plain_function_of_pixels(folder):
     found = {record.metric: record for record in records}
     assert found["accuracy"].value == pytest.approx(np.mean(labels == 1), abs=1e-9)
     assert found["accuracy"].extra["classifier"] == "bright"
+
+
+def torch_wrn(torch, classes):
+    """WRN-10-1 in PyTorch, with the usual names of its parameters."""
+    nn = torch.nn
+
+    class Block(nn.Module):
+        def __init__(self, inner, outer, stride):
+            super().__init__()
+            self.bn1 = nn.BatchNorm2d(inner)
+            self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outer)
+            self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+            self.conv_shortcut = None
+            if inner != outer:
+                self.conv_shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
+
+        def forward(self, x):
+            y = torch.relu(self.bn1(x))
+            kept = x if self.conv_shortcut is None else self.conv_shortcut(y)
+            return kept + self.conv2(torch.relu(self.bn2(self.conv1(y))))
+
+    class Stage(nn.Module):
+        def __init__(self, *arguments):
+            super().__init__()
+            self.layer = nn.Sequential(Block(*arguments))
+
+        def forward(self, x):
+            return self.layer(x)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+            self.block1 = Stage(16, 16, 1)
+            self.block2 = Stage(16, 32, 2)
+            self.block3 = Stage(32, 64, 2)
+            self.bn1 = nn.BatchNorm2d(64)
+            self.fc = nn.Linear(64, classes)
+
+        def forward(self, x):
+            x = self.block3(self.block2(self.block1(self.conv1(x))))
+            return self.fc(torch.relu(self.bn1(x)).mean((2, 3)))
+
+    return Net()
+
+
+def test_both_frameworks_measure_the_same(folder, tmp_path):
+    """A network trained in PyTorch: its own numbers, and ours of its weights."""
+    torch = pytest.importorskip("torch")
+    config = toy.config(folder, model__name="wrn_10_1")
+    split = data.load(config.data).splits["test"]
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in (config.data.mean, config.data.std)
+    )
+
+    def inputs(images):
+        pixels = torch.tensor(np.array(images)).permute(0, 3, 1, 2) / 255
+        return (pixels - mean) / std
+
+    torch.manual_seed(0)
+    net = torch_wrn(torch, toy.CLASSES)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    labels = torch.tensor(np.array(split.labels), dtype=torch.long)
+    for _ in range(8):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(inputs(split.images)), labels).backward()
+        optimizer.step()
+    torch.save(net.state_dict(), tmp_path / "theirs.pth")
+    net.eval()
+    ours = classifier_lib.from_weights(tmp_path / "theirs.pth", config)
+    layout = parallel.make_layout(1)
+
+    def check(images, records):
+        with torch.no_grad():
+            logits = net(inputs(images))
+        found = {record.metric: record.value for record in records}
+        wrong = (logits.argmax(1) != labels).double().mean()
+        nll = torch.nn.functional.cross_entropy(logits.double(), labels)
+        brier = (logits.softmax(1) - torch.eye(toy.CLASSES)[labels]).pow(2).sum(1)
+        assert found["error"] == pytest.approx(float(wrong), abs=1e-9)
+        assert found["nll"] == pytest.approx(float(nll), rel=1e-3)
+        assert found["brier"] == pytest.approx(float(brier.mean()), rel=1e-3)
+        return float(wrong)
+
+    check(split.images, clean.measure(ours, layout, quiet=True))
+    sets = {"corruptions": ("gaussian_noise",), "severities": (5,)}
+    records = list(corruption.measure(ours, layout, quiet=True, **sets))
+    noisy = corruptions.corrupt(
+        jax.random.key(0), np.asarray(split.images), "gaussian_noise", 5
+    )
+    check(noisy, [r for r in records if r.split == "gaussian_noise/5"])
