@@ -256,11 +256,12 @@ def _published(runs: Sequence[RunView], name: str) -> str:
         return ""
     networks = [_NETWORKS.get(_setting(run, "model", "name")) for run in measured]
     chosen = [n for n in rows if n in networks] or ["WRN-40-2"]
-    head = "".join(f"<th>{method}</th>" for method in METHODS)
+    head = "".join(f"<th>{network}, paper</th>" for network in chosen)
     lines = []
-    for network in chosen:
-        tds = "".join(f'<td class="number soft">{v:.1f}</td>' for v in rows[network])
-        lines.append(f"<tr><td>{network}, paper</td>{tds}</tr>")
+    for i, method in enumerate(METHODS):
+        values = [rows[network][i] for network in chosen]
+        tds = "".join(f'<td class="number soft">{v:.1f} %</td>' for v in values)
+        lines.append(f"<tr><td>{method}</td>{tds}</tr>")
     body = (
         f"<table><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table>"
@@ -271,7 +272,7 @@ def _published(runs: Sequence[RunView], name: str) -> str:
         if (text := _differences(run, name))
     )
     note = (
-        '<p class="soft">Published mean errors in percent (Chen et al., ICCV 2021; '
+        '<p class="soft">Published mean errors (Chen et al., ICCV 2021; '
         f"{_PAPER_EPOCHS} epochs, official files), not measured here.</p>"
     )
     if differences:
