@@ -163,7 +163,7 @@ def _scores(cells: _Cells) -> list[str]:
 
 
 def _columns(cells: Sequence[_Cells]) -> list[str]:
-    """Out sets, the near ones first, then the means there are."""
+    """The means there are, then the out sets, the near ones first."""
     found: dict[str, str] = {}
     for own in cells:
         for (split, _), records in own.items():
@@ -171,7 +171,7 @@ def _columns(cells: Sequence[_Cells]) -> list[str]:
             found[split] = first.extra.get("group", "far")
     sets = [name for name in found if name not in _GROUPS]
     sets.sort(key=lambda name: found[name] != "near")
-    return sets + [group for group in _GROUPS if group in found]
+    return [group for group in _GROUPS if group in found] + sets
 
 
 def _headline(cells: Sequence[_Cells]) -> str:
