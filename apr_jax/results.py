@@ -259,6 +259,17 @@ def finished(
     }
 
 
+def hidden(records: Sequence[Record], found: Iterable[Record]) -> list[Record]:
+    """Those of ``found`` that a later one of ``records`` of the same name hides.
+
+    A page shows the last record of each (job, data, split, metric). Where that was
+    measured with other settings, one that is used again must be written again.
+    """
+    key = lambda r: (r.job, r.data, r.split, r.metric)
+    newest = {key(record): record for record in records}
+    return [record for record in found if newest.get(key(record)) is not record]
+
+
 @functools.cache
 def code_version() -> str:
     """Version of the package, with the commit where it runs from a checkout.

@@ -348,7 +348,7 @@ def test_masked_gradients_are_noticed_and_square_gets_through(key):
     )
     check_result(result, stepped, images, labels, "linf", 0.05)
     (said,) = sequence.concerns(result.survived)
-    assert "Square, which uses no gradients, broke" in said
+    assert "Square, which uses no gradients, lowered" in said
 
 
 @pytest.mark.parametrize(
@@ -411,3 +411,41 @@ def test_unknown_loss_and_norm_of_single_attacks(key):
         attacks.apgd(key, lambda x: x, images, labels, eps=0.1, shrink=True)
     with pytest.raises(ValueError, match="unknown norm"):
         norms.check_norm("l0")
+
+
+def test_what_a_function_binds_beside_arrays_stays_out_of_the_program(key):
+    def switched(weights, pixels, *, train, name):
+        assert train is False  # a traced value would be neither
+        assert name == "net"
+        return net(weights, pixels)
+
+    plain = functools.partial(net, make_net(0))
+    images, labels = make_points(plain)
+    bound = functools.partial(switched, make_net(0), train=False, name="net")
+    one = attacks.fgsm(key, bound, images, labels, eps=0.1)
+    other = attacks.fgsm(key, plain, images, labels, eps=0.1)
+    np.testing.assert_array_equal(one.robust, other.robust)
+
+
+def test_a_key_that_is_bound_already_draws_nothing():
+    def noisy(pixels, *, key):
+        return pixels + jax.random.normal(key)
+
+    assert core.is_stochastic(core.as_argument(noisy))
+    assert not core.is_stochastic(functools.partial(noisy, key=jax.random.key(0)))
+
+
+def test_gradients_that_are_no_numbers_are_noticed():
+    found = checks.check_gradients(np.array([1.0, np.nan, np.inf, 2.0]))
+    assert len(found) == 1
+    assert "at 1 of 4 images the gradient is not a number" in found[0]
+
+
+def test_few_points_go_into_a_small_chunk():
+    assert core.small_chunk(63) == 63
+    assert core.small_chunk(128) == 16
+    assert core.small_chunk(128, multiple=3) == 18
+    engine = core.Engine(lambda pixels: pixels.sum((1, 2)), 128)
+    assert [engine.rows(n) for n in (1, 16, 17, 128)] == [16, 16, 128, 128]
+    rows = rounds.fill(np.array([3, 7]), engine)
+    np.testing.assert_array_equal(rows, [3] + [7] * 15)

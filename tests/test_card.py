@@ -69,8 +69,11 @@ def test_a_card_measures_only_what_is_missing(finished, folder, tmp_path, capsys
     assert after["evaluate.fourier"] == before["evaluate.fourier"]
     assert after["evaluate.ood"] > 0 == before["evaluate.ood"]
     # What can't be measured is named, and takes nothing else with it.
-    assert after["evaluate.corruption"] == 0
-    assert "corruption is left out: " in capsys.readouterr().err
+    assert after["evaluate.corruption"] > 0
+    measured = {r.split for r in results.read(finished / "results.jsonl")}
+    assert "gaussian_noise/1" in measured
+    assert "frost/1" not in measured
+    assert "frost is left out: " in capsys.readouterr().err
     assert "noise" in (tmp_path / "card.html").read_text()
 
 

@@ -52,7 +52,7 @@ def test_records_of_autoattack(network, tmp_path, capfd):
     records = measured(network, linf=(2 / 255, eps), examples=30, scratch=tmp_path)
     by = found(records)
     assert len(by) == len(records) == 2 * 10
-    split = "linf/0.03137"
+    split = "linf/0.0313725"
     names = [r.metric for r in records if r.split == split]
     assert names[:5] == [
         "clean_accuracy",
@@ -66,7 +66,7 @@ def test_records_of_autoattack(network, tmp_path, capfd):
     assert values == sorted(values, reverse=True)
     robust = by[split, "robust_accuracy"]
     assert robust.value == values[-1] < values[0]
-    assert robust.value <= by["linf/0.007843", "robust_accuracy"].value
+    assert robust.value <= by["linf/0.00784314", "robust_accuracy"].value
     assert robust.n == 30
     assert robust.low < robust.value < robust.high
     assert by[split, "largest_perturbation"].value == pytest.approx(eps, abs=1e-6)

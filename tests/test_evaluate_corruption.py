@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, data, parallel, view
+from apr_jax import corruptions, data, parallel, results, view
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted, corrupted_command, corrupted_files
 from apr_jax.evaluate import classifier as classifier_lib
@@ -285,25 +285,46 @@ def test_means(whole):
     assert ("mean", "mce") not in found
 
 
-def test_a_stopped_call_goes_on(folder, whole):
+def test_a_stopped_call_goes_on(folder, whole, monkeypatch):
     class Never(Exception):
         pass
 
-    def never(images):
+    def never(*_):
         raise Never
 
     settings = {"corruptions": CORRUPTIONS, "severities": (2, 5), "examples": 12}
-    broken = classifier_lib.from_function(
-        never, toy.config(folder), "0123", name="shade"
-    )
-    assert measure(broken, done=whole, **settings) == []
     cut = [r for r in whole if r.split not in ("fog/5", "mean")]
-    with pytest.raises(Never):
-        measure(broken, done=cut, **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(corruption, "_predictor", never)
+        assert measure(network(folder), done=whole, **settings) == []
+        with pytest.raises(Never):
+            measure(network(folder), done=cut, **settings)
     rest = measure(network(folder), done=cut, **settings)
     assert {r.split for r in rest} == {"fog/5", "mean"}
     found = {(r.split, r.metric): r.value for r in whole}
     assert {(r.split, r.metric): r.value for r in rest}.items() <= found.items()
+
+
+def test_numbers_that_others_hide_are_written_again(folder):
+    noisy = {"corruptions": ("impulse_noise",), "severities": (5,)}
+    first = measure(network(folder), **noisy, examples=12)
+    second = measure(network(folder), done=first, **noisy, examples=20)
+    third = measure(network(folder), done=[*first, *second], **noisy, examples=12)
+    shown = {(r.split, r.metric): r for r in results.latest([*first, *second, *third])}
+    assert shown["impulse_noise/5", "error"].n == 12
+    assert shown["impulse_noise/5", "error"] in first
+
+
+def test_other_weights_are_measured_anew(folder):
+    noisy = {"corruptions": ("impulse_noise",), "severities": (5,)}
+    first = measure(network(folder), **noisy)
+    dull = classifier_lib.from_function(
+        lambda images: jnp.zeros((len(images), 4)),
+        network(folder).config,
+        "0123",
+        name=network(folder).name,
+    )
+    assert len(measure(dull, done=first, **noisy)) == len(first)
 
 
 def test_mce_of_a_thousand_classes():

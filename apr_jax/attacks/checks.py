@@ -60,12 +60,18 @@ def _differ(answers: Sequence[np.ndarray]) -> bool:
 def check_gradients(sizes: np.ndarray) -> list[str]:
     """Returns what is odd about gradients, given their sizes [N]; see ``Engine``."""
     zero, asked = int(np.sum(sizes == 0)), int(np.sum(np.isfinite(sizes)))
-    if not zero:
-        return []
-    return [
-        f"at {zero} of {asked} images the gradient is zero; attacks that follow "
-        "it are blind there"
-    ]
+    found = []
+    if zero:
+        found.append(
+            f"at {zero} of {asked} images the gradient is zero; attacks that follow "
+            "it are blind there"
+        )
+    if nan := int(np.sum(np.isnan(sizes))):
+        found.append(
+            f"at {nan} of {len(sizes)} images the gradient is not a number; attacks "
+            "that follow it can't break such points, which then count as robust"
+        )
+    return found
 
 
 def check_classes(classes: int, stages: Sequence[Stage]) -> list[str]:
@@ -102,7 +108,7 @@ def check_square(before: np.ndarray, after: np.ndarray) -> list[str]:
     if gained <= _SQUARE_WINS:
         return []
     return [
-        f"Square, which uses no gradients, broke {100 * gained:.1f} % of the points "
-        "that the attacks before it had left; the gradients may be masked, and the "
-        "robust accuracy too high"
+        "Square, which uses no gradients, lowered the robust accuracy by another "
+        f"{100 * gained:.1f} points; the gradients may be masked, and the robust "
+        "accuracy too high"
     ]

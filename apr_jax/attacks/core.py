@@ -6,6 +6,7 @@ the loop, as where it belongs differs: on an accelerator inside the compiled pro
 on a CPU outside, where convolutions in a compiled loop lose their fast kernels.
 """
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -26,6 +27,8 @@ Array: TypeAlias = Any  # NumPy's or JAX's
 # are one call.
 _STRIDE_CPU = 10
 _STRIDE = 100
+# Chunks of fewer examples have no second size: it would compile for little.
+_SMALLEST_DIVIDED = 64
 
 
 class Points(NamedTuple):
@@ -71,21 +74,46 @@ class Attack(Protocol):
 def as_argument(logits_fn: LogitsFn) -> jax.tree_util.Partial:
     """Returns a function that a compiled program takes as an argument.
 
-    What ``functools.partial`` binds (a model's variables) becomes part of the
-    argument, so other weights need no other program.
+    The arrays that ``functools.partial`` binds (a model's variables) become part of
+    the argument, so other weights need no other program. Whatever else it binds, such
+    as ``train=False``, belongs to the program.
     """
     if isinstance(logits_fn, jax.tree_util.Partial):
         return logits_fn
-    if isinstance(logits_fn, functools.partial):
-        return jax.tree_util.Partial(
-            logits_fn.func, *logits_fn.args, **logits_fn.keywords
+    if not isinstance(logits_fn, functools.partial):
+        return jax.tree_util.Partial(logits_fn)
+    fixed = {k: v for k, v in logits_fn.keywords.items() if not _is_arrays(v)}
+    bound = {k: v for k, v in logits_fn.keywords.items() if k not in fixed}
+    function = _Fixed(logits_fn.func, tuple(fixed.items())) if fixed else logits_fn.func
+    return jax.tree_util.Partial(function, *logits_fn.args, **bound)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed:
+    """A function with keywords set; equal ones share compiled programs."""
+
+    function: Callable[..., Any]
+    keywords: tuple[tuple[str, Any], ...]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(
+            functools.partial(self.function, **dict(self.keywords))
         )
-    return jax.tree_util.Partial(logits_fn)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        return self.function(*args, **keywords, **dict(self.keywords))
+
+
+def _is_arrays(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(isinstance(x, jax.Array | np.ndarray) for x in leaves)
 
 
 def is_stochastic(logits_fn: LogitsFn) -> bool:
     """Whether a function takes a keyword ``key`` to draw with."""
-    return "key" in inspect.signature(logits_fn).parameters
+    found = inspect.signature(logits_fn).parameters.get("key")
+    return found is not None and found.default is inspect.Parameter.empty
 
 
 def logits_of(logits_fn: LogitsFn, images: jax.Array, key: jax.Array) -> jax.Array:
@@ -119,6 +147,13 @@ def gradient_size(logits_fn: LogitsFn, points: Points) -> jax.Array:
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
 
+def small_chunk(chunk: int, multiple: int = 1) -> int:
+    """Returns a second size of chunks, for when few points stand; or the first."""
+    if chunk < _SMALLEST_DIVIDED:
+        return chunk
+    return -(-chunk // (8 * multiple)) * multiple
+
+
 class Engine:
     """Runs attacks on chunks of fixed shape on the default device.
 
@@ -130,7 +165,12 @@ class Engine:
         """Takes a function of pixels, and how many examples to work on at a time."""
         self.logits_fn = as_argument(logits_fn)
         self.chunk = chunk
+        self.least = small_chunk(chunk)
         self.accelerated = jax.default_backend() != "cpu"
+
+    def rows(self, count: int) -> int:
+        """Returns the size of the chunk that ``count`` examples go into."""
+        return self.least if count <= self.least else self.chunk
 
     def logits(self, images: np.ndarray, number: int = 0) -> np.ndarray:
         """Returns logits [B, K] of a chunk; ``number`` tells random draws apart."""

@@ -104,7 +104,8 @@ class FAB:
         wrong = answers_wrong(logits_of(logits_fn, moved, key), points.labels)
         delta = moved - points.images
         distance = norms.size(delta, self.norm)
-        nearer = wrong & (distance < state.distance)
+        # What is within eps stays, so that it doesn't matter when a chunk stops.
+        nearer = wrong & (distance < state.distance) & ~self.done(state)
         return FABState(
             points=points,
             iteration=state.iteration + 1,

@@ -26,7 +26,7 @@ class PGDState(NamedTuple):
     points: Points
     iteration: jax.Array
     images: jax.Array  # the current iterate
-    adv: jax.Array  # the last misclassified one
+    adv: jax.Array  # the first misclassified one
     broken: jax.Array  # bool [B]
 
 
@@ -85,7 +85,7 @@ class PGD:
             points=points,
             iteration=state.iteration + 1,
             images=moved,
-            adv=norms.pick(wrong, state.images, state.adv),
+            adv=norms.pick(wrong & ~state.broken, state.images, state.adv),
             broken=state.broken | wrong,
         )
 
@@ -94,7 +94,7 @@ class PGD:
         return state.broken
 
     def result(self, state: PGDState) -> jax.Array:
-        """The last misclassified iterate; the last of all where there was none."""
+        """The first misclassified iterate; the last of all where there was none."""
         return norms.pick(state.broken, state.adv, state.images)
 
 

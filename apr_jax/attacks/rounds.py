@@ -1,7 +1,7 @@
 """From one batch to a data set: chunks, restarts, targets, and what is left standing.
 
 Every round attacks the points that no round before has broken, always from the clean
-image. They are gathered into chunks of one shape, the last filled up with repeats, so
+image. They are gathered into chunks of one of two sizes, filled up with repeats, so
 nothing is compiled again as points fall away. What is drawn for an example depends on
 its number, the attack and the round, not on its chunk.
 """
@@ -93,7 +93,7 @@ def predict(engine: Engine, images: np.ndarray) -> np.ndarray:
     """Returns logits [N, K] of images [N, H, W, C], a chunk at a time."""
     parts = []
     for start in range(0, len(images), engine.chunk):
-        rows = _fill(np.arange(start, min(start + engine.chunk, len(images))), engine)
+        rows = fill(np.arange(start, min(start + engine.chunk, len(images))), engine)
         count = min(engine.chunk, len(images) - start)
         parts.append(engine.logits(images[rows])[:count])
     return np.concatenate(parts)
@@ -152,7 +152,7 @@ def run_stage(
         left = np.flatnonzero(standing)
         for start in range(0, len(left), engine.chunk):
             real = left[start : start + engine.chunk]
-            rows = _fill(real, engine)
+            rows = fill(real, engine)
             filled = len(rows)
             found = engine.run(
                 stage.attack,
@@ -181,9 +181,10 @@ def _keys_of(key: jax.Array, rows: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
 
-def _fill(rows: np.ndarray, engine: Engine) -> np.ndarray:
+def fill(rows: np.ndarray, engine: Engine) -> np.ndarray:
     """Repeats the last of some row numbers until they fill a chunk."""
-    return np.pad(rows, (0, engine.chunk - len(rows)), mode="edge").astype(np.int32)
+    missing = engine.rows(len(rows)) - len(rows)
+    return np.pad(rows, (0, missing), mode="edge").astype(np.int32)
 
 
 def run_alone(

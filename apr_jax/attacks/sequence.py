@@ -14,7 +14,7 @@ from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.pgd import PGD
-from apr_jax.attacks.rounds import Result, Stage, predict, run_stage
+from apr_jax.attacks.rounds import Result, Stage, fill, predict, run_stage
 from apr_jax.attacks.square import Square
 
 _TARGETS = 9
@@ -146,9 +146,11 @@ def examine(
     rand: bool,
 ) -> list[str]:
     """Returns what is odd about a function, judged by the first chunk of images."""
-    images, labels = images[: engine.chunk], labels[: engine.chunk]
+    count = min(engine.chunk, len(images))
+    rows = fill(np.arange(count), engine)
+    images, labels = images[rows], labels[rows]
     found = checks.check_function(engine, images, rand=rand)
     found += checks.check_classes(engine.logits(images).shape[1], stages)
     if any(stage.name != "square" for stage in stages):
-        found += checks.check_gradients(engine.gradient_sizes(images, labels))
+        found += checks.check_gradients(engine.gradient_sizes(images, labels)[:count])
     return found

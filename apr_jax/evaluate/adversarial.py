@@ -24,7 +24,7 @@ from apr_jax import config as config_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import options
+from apr_jax.evaluate import options, scoring
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 
 JOB = "evaluate.adversarial"
@@ -91,7 +91,9 @@ def measure(
         "steps": steps,
         "queries": queries,
         "seed": seed,
+        "weights": scoring.weights_digest(classifier),
     }
+    done = tuple(done)
     known = results.finished(
         done,
         job=JOB,
@@ -100,6 +102,9 @@ def measure(
         settings=settings,
     )
     name = classifier.config.data.name
+    here = {(name, threat.split) for threat in threats}
+    again = [r for r in known.values() if (r.data, r.split) in here]
+    yield from results.hidden(done, again)
     left = [t for t in threats if (name, t.split, "robust_accuracy") not in known]
     if not left:
         return
@@ -313,7 +318,7 @@ def check_settings(
                 raise config_lib.ConfigError(
                     f"attack is {attack!r}: {error}"
                 ) from error
-            split = f"{norm}/{eps:.4g}"
+            split = f"{norm}/{eps:.6g}"
             if attack != "standard":
                 split += f"/{attack}"
             found.append(_Threat(norm, float(eps), split, stages))

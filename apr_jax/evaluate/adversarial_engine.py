@@ -23,6 +23,7 @@ class DeviceEngine(core.Engine):
         """Takes what to attack and how many examples at a time, over all devices."""
         predict = classifier.predict
         self.chunk = chunk
+        self.least = core.small_chunk(chunk, layout.count)
         self.accelerated = layout.accelerated
         self._layout = layout
         self._variables = parallel.replicate(classifier.variables, layout)
@@ -51,7 +52,7 @@ class DeviceEngine(core.Engine):
 
     def put(self, points: core.Points) -> core.Points:
         """Shares a chunk out to this process's devices."""
-        rows = parallel.local_rows(self.chunk, self._layout)
+        rows = parallel.local_rows(len(points.labels), self._layout)
         keys = points.keys[rows].reshape(len(self._layout.local), -1)
         return core.Points(keys, *map(self._share, points[1:]))
 
@@ -87,6 +88,6 @@ class DeviceEngine(core.Engine):
         )
 
     def _share(self, rows: np.ndarray) -> np.ndarray:
-        mine = parallel.local_rows(self.chunk, self._layout)
+        mine = parallel.local_rows(len(rows), self._layout)
         shared: np.ndarray = parallel.split_batch(np.asarray(rows)[mine], self._layout)
         return shared

@@ -29,6 +29,7 @@ from apr_jax import (
     rundir,
 )
 from apr_jax import config as config_lib
+from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
@@ -109,7 +110,7 @@ def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
     chosen = config.eval
     if part == "corruption":
         return {
-            "corruptions": chosen.corruptions or corruptions.CORRUPTIONS,
+            "corruptions": _corruptions(chosen),
             "examples": chosen.corruption_examples,
             "frost_dir": chosen.frost_dir,
         }
@@ -125,6 +126,18 @@ def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
     return {"examples": chosen.fourier_examples} if part == "fourier" else {}
 
 
+def _corruptions(chosen: config_lib.Eval) -> tuple[str, ...]:
+    """The corruptions to measure: frost only where its photographs are."""
+    names = chosen.corruptions or corruptions.CORRUPTIONS
+    if "frost" in names:
+        try:
+            frost_files.load(chosen.frost_dir)
+        except FileNotFoundError as why:
+            progress.say(f"frost is left out: {why}")
+            names = tuple(name for name in names if name != "frost")
+    return names
+
+
 def _out_sets(config: config_lib.Config) -> dict[str, Any]:
     """The out sets to use: those listed, or the usual ones that are prepared."""
     chosen = config.eval
@@ -135,7 +148,7 @@ def _out_sets(config: config_lib.Config) -> dict[str, Any]:
         found = [
             name
             for name in _USUAL_OUT_SETS
-            if name != settings.name
+            if name != settings.name.partition(":")[0]
             and tfds.is_prepared(dataclasses.replace(settings, name=name))
         ]
     if not found:
@@ -206,19 +219,26 @@ def run(
     parallel.declare_cpu_devices(devices)
     command.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)
-    for root, (place, config) in zip(roots, opened, strict=True):
-        network = dataclasses.replace(
-            classifier_lib.from_run(root), config=_changed(config, changes)
-        )
-        done = results.read(place.results) if place.results.exists() else []
-        progress.say(f"{root}, step {network.step:,}")
-        for record in measure(
-            network, layout, done=done, scratch=place.scratch, quiet=quiet
-        ):
-            if parallel.is_primary():
-                results.append(place.results, [record])
-    if parallel.is_primary():
-        page.write(target or opened[0][0].report, roots, command=shlex.join(sys.argv))
+    networks = []  # all of them first: one without checkpoint is better found now
+    for root, (_, config) in zip(roots, opened, strict=True):
+        config = _changed(config, changes)
+        parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+        network = classifier_lib.from_run(root)
+        networks.append(dataclasses.replace(network, config=config))
+    try:
+        for root, (place, _), network in zip(roots, opened, networks, strict=True):
+            done = results.read(place.results) if place.results.exists() else []
+            progress.say(f"{root}, step {network.step:,}")
+            for record in measure(
+                network, layout, done=done, scratch=place.scratch, quiet=quiet
+            ):
+                if parallel.is_primary():
+                    results.append(place.results, [record])
+    finally:  # what was measured is shown, whatever happens
+        if parallel.is_primary():
+            page.write(
+                target or opened[0][0].report, roots, command=shlex.join(sys.argv)
+            )
 
 
 def _changed(config: config_lib.Config, changes: dict[str, Any]) -> config_lib.Config:

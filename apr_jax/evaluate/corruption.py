@@ -23,7 +23,7 @@ from apr_jax import corruptions as corruptions_lib
 from apr_jax import data, metrics, parallel, progress, results
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import corruption_sources, options
+from apr_jax.evaluate import corruption_sources, options, scoring
 
 JOB = "evaluate.corruption"
 # The undisturbed images, beside "NAME/SEVERITY".
@@ -92,6 +92,7 @@ def measure(
     )
     batch_size = classifier.config.eval.batch_size
     parallel.check_batch("eval.batch_size", batch_size, layout)
+    done = tuple(done)
     sets = corruption_sources.open_source(
         source,
         classifier,
@@ -106,6 +107,7 @@ def measure(
     )
     where = _where(classifier, layout, source, corruption_dir, examples, seed)
     found = _found(done, where)
+    yield from results.hidden(done, found.values())
     splits = [f"{name}/{severity}" for name in corruptions for severity in severities]
     if sets.has_clean:
         splits.insert(0, CLEAN)
@@ -167,11 +169,16 @@ def _where(
 ) -> dict[str, Any]:
     """What all records have in common."""
     settings: dict[str, Any] = {"source": source, "examples": examples}
-    settings["classifier"] = classifier.name
+    settings["weights"] = scoring.weights_digest(classifier)
     if source == "generated":
         settings["seed"] = seed
     if source == "folder":
-        settings["corruption_dir"] = str(pathlib.Path(corruption_dir).resolve())
+        root = pathlib.Path(corruption_dir)
+        settings["corruption_dir"] = str(root.resolve())
+        # Of a tree of single files this would take too long.
+        settings["files"] = sorted(
+            [f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in root.glob("*.npy")
+        )
     config = classifier.config
     return {
         "job": JOB,
@@ -226,6 +233,8 @@ def _measured(
         for split in splits:
             bar.update(task, said=split)
             logits, labels = predict(sets, split)
+            if missing := sets.size(split) - len(labels):
+                progress.say(f"{missing} images of {split} can't be read")
             numbers = metrics.summary(
                 logits, labels, seed=classifier.config.seed, replicates=_REPLICATES
             )
@@ -255,8 +264,9 @@ def _predictor(
             logits, labels, mask = gather(variables, shared)
             parts.append((logits[mask], labels[mask]))
         logits, labels = map(np.concatenate, zip(*parts, strict=True))
-        expected = sets.size(split)
-        if len(labels) != expected:
+        expected, settings = sets.size(split), classifier.config.data
+        most = settings.max_broken if settings.streaming else 0
+        if not 0 <= expected - len(labels) <= most:
             raise RuntimeError(
                 f"{split} has {expected} examples, but {len(labels)} were evaluated"
             )

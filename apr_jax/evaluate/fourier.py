@@ -84,7 +84,10 @@ def measure(
         "phase": {**common, "part": "phase", "axes": list(config.augment.axes)},
     }
     job = _Job(classifier, layout, tuple(done))
-    missing = [p for p in PARTS if p in parts and not job.complete(plans[p])]
+    known = {part: job.known(plans[part]) for part in PARTS if part in parts}
+    for records in known.values():
+        yield from results.hidden(job.done, records)
+    missing = [part for part, records in known.items() if not records]
     if not missing:
         return
     chosen = samples.load(
@@ -107,8 +110,8 @@ class _Job:
     layout: parallel.Layout
     done: tuple[results.Record, ...]
 
-    def complete(self, settings: Mapping[str, Any]) -> bool:
-        """Whether an earlier call measured all of a part."""
+    def known(self, settings: Mapping[str, Any]) -> list[results.Record]:
+        """What an earlier call measured of a part, if it measured all of it."""
         found = results.finished(
             self.done,
             job=JOB,
@@ -116,7 +119,8 @@ class _Job:
             step=self.classifier.step,
             settings=settings,
         )
-        return any(record.extra.get("last") for record in found.values())
+        whole = any(record.extra.get("last") for record in found.values())
+        return list(found.values()) if whole else []
 
     def records(
         self,

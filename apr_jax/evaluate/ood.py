@@ -247,7 +247,9 @@ def _measure_sets(
             "fingerprint": out_set.fingerprint,
             "note": out_set.note,
         }
-        identity.append([out_set.name, out_set.source, out_set.fingerprint])
+        identity.append(
+            [out_set.name, out_set.source, out_set.fingerprint, out_set.note]
+        )
         found = job.found(settings)
         rows = {m: r for (split, m), r in found.items() if split == out_set.name}
         if not _complete(rows, inside):
@@ -267,6 +269,8 @@ def _measure_sets(
                 )
                 yield from made
                 rows.update({record.metric: record for record in made})
+        else:
+            yield from results.hidden(job.done, rows.values())
         group = job.group(out_set.name)
         for metric, record in rows.items():
             if record.extra["group"] != group:  # the numbers are the same

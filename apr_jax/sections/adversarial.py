@@ -84,7 +84,11 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
 
 def _mine(run: RunView) -> list[Record]:
     """A run's records of this job, of the newest settings of each split."""
-    return results.latest(r for r in run.records if r.job == JOB)
+    records = [r for r in run.records if r.job == JOB]
+    newest = {(r.data, r.split): r.extra["settings"] for r in records}
+    return results.latest(
+        r for r in records if r.extra["settings"] == newest[r.data, r.split]
+    )
 
 
 def _get(
@@ -139,16 +143,17 @@ def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
         for r in records:
             if (r.data, r.split) == (data, split):
                 attack, eps = r.extra["settings"]["attack"], r.extra["eps"]
-                radius = f"{_NORMS[r.extra['norm']]} up to {_radius(eps)}"
+                norm = r.extra["norm"]
+                radius = f"{_NORMS[norm]} up to {_radius(eps, norm)}"
                 name = "AutoAttack" if attack == "standard" else attack
                 return f"{data}, {radius}, {name}, n = {r.n:,}"
     return f"{data} {split}"
 
 
-def _radius(eps: float) -> str:
+def _radius(eps: float, norm: str) -> str:
     """A radius as 8/255 where it is one of those."""
     grey = 255 * eps
-    if eps < 0.3 and abs(grey - round(grey)) < 1e-3:
+    if norm == "linf" and grey > 0.5 and abs(grey - round(grey)) < 1e-3:
         return f"{round(grey)}/255"
     return f"{eps:.4g}"
 
@@ -228,7 +233,7 @@ def _curve(
                 elinewidth=0.9,
             )
         places = sorted({r.extra["eps"] for _, line in lines for r in line})
-        axes.set_xticks([0.0, *places], ["0", *map(_radius, places)])
+        axes.set_xticks([0.0, *places], ["0", *(_radius(eps, norm) for eps in places)])
         axes.set_xlabel(f"Radius ({_NORMS[norm]}, pixels in [0, 1])")
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
         axes.set_ylim(0, 100)
@@ -338,7 +343,7 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
             if not sheet:
                 continue
             norm, eps = record.extra["norm"], record.extra["eps"]
-            title = f"{run.name}, {_NORMS[norm]} up to {_radius(eps)}"
+            title = f"{run.name}, {_NORMS[norm]} up to {_radius(eps, norm)}"
             pairs = ", ".join(
                 f"{a} → {b}" for a, b in zip(sheet["from"], sheet["to"], strict=True)
             )

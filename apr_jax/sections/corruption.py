@@ -74,6 +74,8 @@ def html(runs: Sequence[RunView]) -> str:
     for name in dict.fromkeys(r.data for run in runs for r in _records(run)):
         cells = [_cells(run, name) for run in runs]
         shown = [i for i, errors in enumerate(cells) if errors]
+        if not shown:  # stopped before the first corruption was done
+            continue
         most = max(max(errors.values()) for errors in cells if errors)
         figures = [
             _heatmap(cells[i], title=runs[i].name, most=most, signed=False)
@@ -147,7 +149,8 @@ def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
     splits = {split for records in found for split, _ in records}
     if "mean" in splits:
         return "mean"
-    return max((s for s in splits if s.startswith("mean of ")), default="mean")
+    partial = [s for s in splits if s.startswith("mean of ")]
+    return max(partial, key=lambda s: int(s.split()[-1]), default="mean")
 
 
 def _cells(run: RunView, name: str) -> dict[tuple[str, int], float]:

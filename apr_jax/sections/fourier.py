@@ -61,7 +61,7 @@ def _readable(name: str) -> str:
     part, dot, rest = name.partition(".")
     if rest == "clean_error":
         return f"Clean error, images of: {part}"
-    if rest.startswith("r"):
+    if rest[1:2].isdigit():
         return f"{part.replace('_', ' ').capitalize()}, radius {rest[1:]}"
     beyond = ", both recognised" if dot else ""
     return f"{part.replace('_', ' ').capitalize()}{beyond}"
