@@ -7,7 +7,7 @@
 random start for each batch (Wong et al. 2020). ``compare`` attacks it with both
 implementations, one after the other in one process, and appends a record for each
 attack: robust accuracy of both, and how long each took. It needs PyTorch and
-torchattacks. Compiling is part of our time and is also given apart.
+torchattacks. Compiling is not part of our time; it is given apart.
 """
 
 import argparse
@@ -262,7 +262,7 @@ def compare(args: argparse.Namespace) -> None:
     print(f"logits of both networks differ by {difference.max():.1e} at most")
 
     table = rich.table.Table(title=f"Robust accuracy, {args.images} images")
-    for heading in ("", "ours", "torchattacks", "s", "of it compiling", "theirs, s"):
+    for heading in ("", "ours", "torchattacks", "s", "plus compiling", "theirs, s"):
         table.add_column(heading, justify="right")
     for name, (norm, ours, theirs) in contestants(args, network).items():
         record = duel(

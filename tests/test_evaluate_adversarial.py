@@ -78,7 +78,7 @@ def test_records_of_autoattack(network, tmp_path, capfd):
     assert "largest perturbation 0.03137" in capfd.readouterr().err.replace("\n", "")
 
     # The images are kept, and what the records say of them is so.
-    (path,) = tmp_path.rglob("linf_0.03137.npz")
+    (path,) = tmp_path.rglob("linf_0.0313725.npz")
     with np.load(path) as stored:
         images, labels = stored["images"], stored["labels"]
     pixels = data.load(network.config.data).splits["test"].images[:30] / np.float32(255)
@@ -166,7 +166,11 @@ def test_more_examples_than_there_are(network):
 
 
 def test_radii_of_the_command_line():
-    assert adversarial.parse_radii(["8/255", " 0.5"]) == (8 / 255, 0.5)
+    assert adversarial.parse_radii(["8/255", " 0.5", "0.5/255"]) == (
+        8 / 255,
+        0.5,
+        0.5 / 255,
+    )
     with pytest.raises(config_lib.ConfigError, match="'half' is no radius"):
         adversarial.parse_radii(["half"])
 

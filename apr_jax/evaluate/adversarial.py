@@ -9,7 +9,6 @@ images and what is left standing are kept in the work directory after each attac
 that a run that was stopped goes on from there.
 """
 
-import fractions
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -340,7 +339,8 @@ def parse_radii(texts: Iterable[str]) -> tuple[float, ...]:
     found = []
     for text in texts:
         try:
-            found.append(float(fractions.Fraction(text.strip())))
+            above, slash, below = text.partition("/")
+            found.append(float(above) / (float(below) if slash else 1.0))
         except (ValueError, ZeroDivisionError) as error:
             raise config_lib.ConfigError(
                 f"{text!r} is no radius; give a number such as 0.5 or 8/255"
