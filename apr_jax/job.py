@@ -1,5 +1,6 @@
 """One job from start to end: prepare, train, measure, draw the page."""
 
+import functools
 import pathlib
 import shlex
 import sys
@@ -8,9 +9,9 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from apr_jax import command, data, page, parallel, results, rundir, train
+from apr_jax import command, data, page, parallel, rundir, train
 from apr_jax import config as config_lib
-from apr_jax.evaluate import card, classifier
+from apr_jax.evaluate import card, classifier, options
 from apr_jax.progress import say
 
 
@@ -83,16 +84,12 @@ def run(
     network = classifier.make(
         config, trained.state.variables, plan.class_names, step=trained.step
     )
-    for record in card.measure(
-        network,
-        plan.layout,
-        resident=plan.resident,
-        done=results.read(plan.run.results) if plan.run.results.exists() else (),
-        scratch=plan.run.scratch,
-        quiet=quiet,
-    ):
-        if parallel.is_primary():
-            results.append(plan.run.results, [record])
+    options.keep(
+        plan.run,
+        functools.partial(
+            card.measure, network, plan.layout, resident=plan.resident, quiet=quiet
+        ),
+    )
     if parallel.is_primary():
         shown = train.example_images(plan, page.EXAMPLES)
         page.write_examples(

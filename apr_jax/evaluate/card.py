@@ -9,6 +9,7 @@ can't be measured, as its data aren't there, is said and left out.
 """
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 import sys
@@ -31,7 +32,7 @@ from apr_jax import (
 from apr_jax import config as config_lib
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
-from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood
+from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood, options
 from apr_jax.evaluate import classifier as classifier_lib
 
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
@@ -227,13 +228,10 @@ def run(
         networks.append(dataclasses.replace(network, config=config))
     try:
         for root, (place, _), network in zip(roots, opened, networks, strict=True):
-            done = results.read(place.results) if place.results.exists() else []
             progress.say(f"{root}, step {network.step:,}")
-            for record in measure(
-                network, layout, done=done, scratch=place.scratch, quiet=quiet
-            ):
-                if parallel.is_primary():
-                    results.append(place.results, [record])
+            options.keep(
+                place, functools.partial(measure, network, layout, quiet=quiet)
+            )
     finally:  # what was measured is shown, whatever happens
         if parallel.is_primary():
             page.write(

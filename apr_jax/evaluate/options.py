@@ -1,5 +1,6 @@
 """The command line that the evaluations share."""
 
+import functools
 import pathlib
 import shlex
 import sys
@@ -74,20 +75,23 @@ def _measure(
     command.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)
     run = rundir.prepare(root, classifier.config, write=parallel.is_primary())
-    done = results.read(run.results) if run.results.exists() else []
-    for record in measure(
-        classifier,
-        layout,
-        done=done,
-        scratch=run.scratch,
-        quiet=quiet,
-        **settings,
-    ):
-        if parallel.is_primary():
-            results.append(run.results, [record])
+    keep(run, functools.partial(measure, classifier, layout, quiet=quiet, **settings))
     if parallel.is_primary():
         rundir.write_class_names(run, classifier.class_names)
         page.write(run.report, [root, *beside], command=shlex.join(sys.argv))
+
+
+def keep(run: rundir.RunDir, measure: Measure) -> None:
+    """Measures, and writes each record to a work directory as soon as it is known.
+
+    Args:
+        run: the work directory; its records are what ``measure`` needn't do again.
+        measure: bound to all but ``done`` and ``scratch``.
+    """
+    done = results.read(run.results) if run.results.exists() else []
+    for record in measure(done=done, scratch=run.scratch):
+        if parallel.is_primary():
+            results.append(run.results, [record])
 
 
 def _open(
