@@ -5,11 +5,14 @@
 makes the sets of CIFAR-10-C with ``apr_jax.corruptions`` on all cores, and a few images
 of each with NumPy, SciPy, OpenCV and Pillow one by one on one core, as the benchmark's
 own generator works (it needs about 1,060 s for 15 x 5 x 10,000 images on one core).
-Prints the time of each corruption and of all, and their ratio; needs OpenCV
-(opencv-python-headless) beside the project's own requirements.
+Prints the time of each corruption and of all, and their ratio, and appends it to
+``results/bench_corruptions.jsonl``; needs OpenCV (opencv-python-headless) beside the
+project's own requirements.
 """
 
 import argparse
+import datetime
+import json
 import os
 import pathlib
 import tempfile
@@ -18,12 +21,13 @@ import time
 import jax
 import numpy as np
 
-from apr_jax import corruptions
+from apr_jax import corruptions, results
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted_files
 from apr_jax.data.batches import ArraySplit
 from tests import oracle_corruptions
 
+OUT = pathlib.Path(__file__).parent / "results" / "bench_corruptions.jsonl"
 _GENERATOR_SECONDS = 1060.0  # of the benchmark's own, on one core
 _WHOLE = 10_000
 
@@ -76,6 +80,7 @@ def main() -> None:
     parser.add_argument("--frost_dir", default="", help="photographs of frost")
     parser.add_argument("--images", type=int, default=2_000, help="of each set, ours")
     parser.add_argument("--oracle_images", type=int, default=50)
+    parser.add_argument("--out", type=pathlib.Path, default=OUT, help="gets a line")
     arguments = parser.parse_args()
     oracle_corruptions.cv2.setNumThreads(1)
     images = images_of(arguments.data, arguments.images)
@@ -86,6 +91,7 @@ def main() -> None:
     print(f"{'':20}{heads}{'one by one':>12}{'ratio':>8}")
     total = dict.fromkeys(("ours", "busy", "compiling", "theirs"), 0.0)
     each = len(corruptions.SEVERITIES) * len(images)
+    ratios = {}
     for name in CORRUPTIONS:
         first, _ = ours(images, [name], arguments.frost_dir)
         again, busy = ours(images, [name], arguments.frost_dir)
@@ -100,6 +106,7 @@ def main() -> None:
             ("theirs", slow),
         ):
             total[field] += seconds
+        ratios[name] = round(slow * each / again, 2)
         print(
             f"{name:20}{1e6 * again / each:10.1f}{1e6 * busy / each:10.1f}"
             f"{compiling:9.2f} s{1e6 * slow:12.1f}{slow * each / again:8.1f}",
@@ -118,6 +125,23 @@ def main() -> None:
         f"The benchmark's own generator takes about {_GENERATOR_SECONDS:,.0f} s on one "
         f"core: {_GENERATOR_SECONDS / seconds:.1f} times"
     )
+    record = {
+        "bench": "corruptions",
+        "images": whole * len(CORRUPTIONS),
+        "seconds": round(seconds, 1),
+        "seconds_compiling": round(total["compiling"], 1),
+        "one_by_one_seconds": round(one_by_one, 1),
+        "ratio": round(one_by_one / seconds, 2),
+        "ratio_core_for_core": round(total["theirs"] / total["busy"], 2),
+        "ratio_each": ratios,
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "code_version": results.code_version(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    with arguments.out.open("a") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

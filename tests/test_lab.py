@@ -1,0 +1,115 @@
+"""The frame of the experiments: records, resumption, data of one's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from apr_jax.data import ArraySplit
+from experiments import lab as lab_lib
+from tests import toy
+
+SIZES = {"small": {"images": 3}, "paper": {"images": 300}}
+
+
+def experiment(tmp_path, compute, *, extra=(), plot=None):
+    drawn = []
+
+    def keep(records, out):
+        drawn.extend(records)
+        return []
+
+    arguments = [
+        "--set",
+        f"arrays:{tmp_path / 'set'}",
+        "--image-size=8",
+        f"--out={tmp_path / 'out'}",
+        f"--work={tmp_path / 'work'}",
+        f"--cache-dir={tmp_path / 'cache'}",
+        "--quiet",
+        *extra,
+    ]
+    lab_lib.main("thing", "A doc.", SIZES, compute, plot or keep, arguments=arguments)
+    return drawn
+
+
+@pytest.fixture
+def own_set(tmp_path):
+    (tmp_path / "set").mkdir()
+    toy.write_arrays(tmp_path / "set")
+
+
+@pytest.mark.usefixtures("own_set")
+def test_records_are_kept_and_not_computed_again(tmp_path):
+    calls = []
+
+    def compute(lab):
+        settings = {"images": lab["images"]}
+        for split in ("a", "b"):
+            if lab.done(split=split, settings=settings):
+                continue
+            calls.append(split)
+            measured = {"count": lab_lib.number(lab["images"], 1)}
+            yield from lab.records(measured, split=split, settings=settings)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment(tmp_path, compute)
+    drawn = experiment(tmp_path, compute)
+    assert calls == ["a", "b"]
+    assert [(r.split, r.value) for r in drawn] == [("a", 3.0), ("b", 3.0)]
+    # Another size is another measurement.
+    experiment(tmp_path, compute, extra=["--size=paper"])
+    assert calls == ["a", "b", "a", "b"]
+    lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["job"] == "experiments.thing"
+    assert len(experiment(tmp_path, None, extra=["--plot-only"])) == 2
+
+
+def test_plot_only_needs_records(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        experiment(tmp_path, None, extra=["--plot-only"])
+    assert "records.jsonl is not there" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("own_set")
+def test_trains_on_a_set_that_it_makes(tmp_path, rng):
+    def compute(lab):
+        train = lab.load("train").splits["train"]
+        dark = ArraySplit(train.images // 2, train.labels)
+        settings = lab_lib.short(
+            lab.arrays("dark", "wxyz", train=dark, test=dark),
+            model="wrn_10_1",
+            epochs=1,
+            method="standard",
+        )
+        settings.train.batch_size = 16
+        settings.eval.batch_size = 16
+        settings.augment.crop_pad = 0
+        network = lab.train("dark", settings)
+        outputs = lab_lib.logits_of(network, dark.images, dark.labels)
+        assert outputs.logits.shape == (96, 4)
+        # Pixels in [0, 1] are the same images.
+        again = lab_lib.logits_of(network, np.float32(dark.images) / 255)
+        np.testing.assert_allclose(again.logits, outputs.logits, atol=1e-4)
+        yield from lab.records(
+            {"accuracy": lab_lib.accuracy(outputs)}, split="dark", settings={}
+        )
+        with pytest.raises(ValueError, match="holds other images"):
+            lab.arrays("dark", "wxyz", train=train, test=dark)
+
+    (record,) = experiment(tmp_path, compute)
+    assert record.n == 96
+    assert record.low < record.value < record.high
+
+
+def test_balanced_takes_equally_many_of_each_class(rng):
+    labels = rng.permutation(np.repeat(np.arange(5), [50, 40, 30, 20, 10]))
+    images = np.arange(150, dtype=np.uint8)[:, None, None, None]
+    chosen = lab_lib.balanced(ArraySplit(images, labels), 40)
+    assert np.bincount(chosen.labels).tolist() == [8] * 5
+    np.testing.assert_array_equal(labels[chosen.images.ravel()], chosen.labels)
+    # What few examples leave open is shared by the other classes.
+    assert np.bincount(lab_lib.balanced(ArraySplit(images, labels), 75).labels)[4] == 10
+    assert len(lab_lib.balanced(ArraySplit(images, labels), 0).labels) == 150
