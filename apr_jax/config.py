@@ -6,6 +6,7 @@ a nested mapping (an ``ml_collections.ConfigDict``, or the ``config.json`` of a
 run) into a checked ``Config``.
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -206,6 +207,10 @@ _INCIDENTAL = (
     "checkpoint.keep",
 )
 
+# Fields that came later -> the value with which a run computes what it did before
+# there was such a field. So the configuration and the hash of an older run stay good.
+_CAME_LATER: dict[str, Any] = {}
+
 
 def parse(values: Mapping[str, Any]) -> Config:
     """Makes a ``Config`` of nested mappings and checks it.
@@ -222,6 +227,22 @@ def parse(values: Mapping[str, Any]) -> Config:
     config = _build(Config, values, prefix="")
     check(config)
     return config
+
+
+def parse_saved(values: Mapping[str, Any]) -> Config:
+    """Makes a ``Config`` of what an older run saved, which may lack newer fields.
+
+    Raises:
+        ConfigError: as ``parse``.
+    """
+    complete = copy.deepcopy(dict(values))
+    for field, value in _CAME_LATER.items():
+        *groups, name = field.split(".")
+        place = complete
+        for group in groups:
+            place = place.setdefault(group, {})
+        place.setdefault(name, value)
+    return parse(complete)
 
 
 def check(config: Config) -> None:
@@ -270,11 +291,16 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """Returns the fields that decide what is computed, by dotted name."""
+    """Returns the fields that decide what is computed, by dotted name.
+
+    Fields that came later are left out where they change nothing.
+    """
     return {
         k: v
         for k, v in flatten(config)
-        if k not in _INCIDENTAL and not k.startswith("eval.")
+        if k not in _INCIDENTAL
+        and not k.startswith("eval.")
+        and not (k in _CAME_LATER and v == _CAME_LATER[k])
     }
 
 
@@ -287,7 +313,12 @@ def config_hash(config: Config) -> str:
 def differences(config: Config, other: Config) -> list[tuple[str, Any, Any]]:
     """Returns (field, value here, value there) wherever the identities differ."""
     here, there = identity(config), identity(other)
-    return [(k, here[k], there[k]) for k in here if here[k] != there[k]]
+    value = lambda values, k: values.get(k, _CAME_LATER.get(k))
+    return [
+        (k, value(here, k), value(there, k))
+        for k in {**here, **there}
+        if value(here, k) != value(there, k)
+    ]
 
 
 def _build(cls: type[T], values: Any, prefix: str) -> T:

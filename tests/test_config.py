@@ -92,3 +92,21 @@ def test_cifar_argument():
         ValueError, match="unknown data set 'cifar11'; choose from cifar"
     ):
         cifar.get_config("wrn_40_2,apr_p,cifar11")
+
+
+def test_older_runs_lack_newer_fields_and_keep_their_hash(values, monkeypatch):
+    before = config_lib.config_hash(config_lib.parse(values))
+    monkeypatch.setitem(config_lib._CAME_LATER, "optim.gamma", 0.2)
+    newer = config_lib.parse(values)
+    assert "optim.gamma" not in config_lib.identity(newer)
+    older = copy.deepcopy(values)
+    del older["optim"]["gamma"]
+    with pytest.raises(config_lib.ConfigError, match=r"missing field optim\.gamma"):
+        config_lib.parse(older)
+    saved = config_lib.parse_saved(older)
+    assert saved == newer
+    assert config_lib.config_hash(saved) == config_lib.config_hash(newer) != before
+    assert "gamma" not in older["optim"]
+    other = config_lib.parse(changed(values, "optim.gamma", 0.5))
+    assert config_lib.differences(other, saved) == [("optim.gamma", 0.5, 0.2)]
+    assert config_lib.differences(saved, other) == [("optim.gamma", 0.2, 0.5)]
