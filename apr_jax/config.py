@@ -46,7 +46,7 @@ class Data:
 class Augment:
     """What happens to a training image; see ``apr_jax.augment``."""
 
-    method: str  # a name of apr_jax.augment.AUGMENTS
+    method: str  # a name of apr_jax.augment.AUGMENTS, or several joined by "+"
     crop_pad: int  # pixels on each side before the random crop; 0: no crop
     crop_fill: int  # grey level of the padding, 0 to 255
     flip: bool  # mirror half of the images
@@ -59,6 +59,19 @@ class Augment:
     pair_clip: bool  # APR-P: clip to [0, 1]
     pair_donors: str  # one of DONORS: amplitudes from this device's batch, or all
     axes: tuple[int, ...]  # of the DFT: (-3, -2, -1) or (-3, -2)
+    heads_weight: float  # two heads: lambda of equation 7, the share of the phase
+    jsd_weight: float  # of the Jensen-Shannon divergence
+    mix_alpha: float  # mixup, CutMix: both parameters of the Beta distribution
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversary:
+    """Adversarial training; see ``apr_jax.adversary``."""
+
+    attack: str  # one of ADVERSARIES
+    eps: float  # radius of the L-infinity ball, of pixels in [0, 1]
+    step_size: float  # of pixels in [0, 1]
+    steps: int  # "pgd" only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +145,7 @@ class Config:
     seed: int
     data: Data
     augment: Augment
+    adversary: Adversary
     model: Model
     optim: Optim
     train: Train
@@ -144,6 +158,7 @@ OPS = ("base", "all")
 OVERFLOWS = ("clip", "wrap")
 PAIR_PER = ("batch", "image")
 DONORS = ("device", "global")
+ADVERSARIES = ("none", "fgsm", "pgd")
 DTYPES = ("float32", "bfloat16")
 SCHEDULES = ("constant", "multistep", "cosine", "cyclic")
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
@@ -156,6 +171,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "augment.pair_per": PAIR_PER,
     "augment.pair_donors": DONORS,
     "augment.axes": AXES,
+    "adversary.attack": ADVERSARIES,
     "model.dtype": DTYPES,
     "optim.schedule": SCHEDULES,
 }
@@ -172,6 +188,12 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "augment.single_prob": (0, 1),
     "augment.single_level": (0.1, 10),
     "augment.pair_prob": (0, 1),
+    "augment.heads_weight": (0, 1),
+    "augment.jsd_weight": (0, None),
+    "augment.mix_alpha": (1e-3, None),
+    "adversary.eps": (0, 1),
+    "adversary.step_size": (0, None),
+    "adversary.steps": (1, None),
     "optim.learning_rate": (0, None),
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, None),
@@ -209,7 +231,15 @@ _INCIDENTAL = (
 
 # Fields that came later -> the value with which a run computes what it did before
 # there was such a field. So the configuration and the hash of an older run stay good.
-_CAME_LATER: dict[str, Any] = {}
+_CAME_LATER: dict[str, Any] = {
+    "augment.heads_weight": 0.5,
+    "augment.jsd_weight": 12.0,
+    "augment.mix_alpha": 1.0,
+    "adversary.attack": "none",
+    "adversary.eps": 8 / 255,
+    "adversary.step_size": 10 / 255,
+    "adversary.steps": 7,
+}
 
 
 def parse(values: Mapping[str, Any]) -> Config:

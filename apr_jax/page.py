@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, curves, report, results, rundir, sheet
+from apr_jax import augment, curves, report, results, rundir, sheet, views
 from apr_jax import config as config_lib
-from apr_jax import step as step_lib
 
 # Each example takes two rows of pictures on the page.
 EXAMPLES = 6
@@ -92,7 +91,7 @@ def examples(
     if method.pair:
         mixed = augment.apr_pair(
             pair_key,
-            step_lib.to_pixels(single),
+            views.to_pixels(single),
             prob=1.0,
             axes=settings.axes,
             clip=settings.pair_clip,

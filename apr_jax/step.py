@@ -1,11 +1,8 @@
 """The training step and prediction, written for one device with a named axis.
 
 Everything random is a function of (seed, step, position in the global batch), so a
-resumed run, or one on another number of devices, draws the same numbers.
-
-Source: Chen et al., ICCV 2021, section 4, and the released training loop: the
-network sees the clean images and the recombined ones in one batch of twice the
-size, and the loss is the sum of the two cross-entropies.
+resumed run, or one on another number of devices, draws the same numbers. What the
+network sees is in ``apr_jax.views``, what is minimised in ``apr_jax.losses``.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +15,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from apr_jax import augment, models
+from apr_jax import adversary, augment, losses, models, views
 from apr_jax import config as config_lib
 
 Variables = Mapping[str, Any]
@@ -51,11 +48,13 @@ def make_model(
 ) -> nn.Module:
     """Returns the network of a configuration.
 
-    With ``sync_axis`` BatchNorm shares its statistics over that mapped axis.
+    With two heads it has 2 ``num_classes`` outputs: those of the phase first, then
+    those of the amplitude, each a linear layer of the same features. With
+    ``sync_axis`` BatchNorm shares its statistics over that mapped axis.
     """
     return models.build(
         config.model.name,
-        num_classes=num_classes,
+        num_classes=num_classes * augment.get_method(config.augment.method).heads,
         dtype=jnp.dtype(config.model.dtype),
         sync_axis=sync_axis,
     )
@@ -82,100 +81,12 @@ def init_state(
     return jax.jit(init)(key)
 
 
-def to_pixels(images: jax.Array) -> jax.Array:
-    """Returns uint8 grey levels as float32 pixels in [0, 1]; floats unchanged."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255.0
-    return images
-
-
 def normalise(pixels: jax.Array, data: config_lib.Data) -> jax.Array:
     """Returns (pixels - mean) / std, per channel; pixels [..., C] in [0, 1]."""
     shape = (1,) * (pixels.ndim - 1) + (len(data.mean),)
     mean = jnp.asarray(data.mean, pixels.dtype).reshape(shape)
     std = jnp.asarray(data.std, pixels.dtype).reshape(shape)
     return (pixels - mean) / std
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the mean cross-entropy of logits [N, K] and integer labels [N]."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.mean()
-
-
-def augment_images(
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    settings: config_lib.Augment,
-) -> jax.Array:
-    """APR-S, crop and flip, in the order of the paper's code.
-
-    Args:
-        key: the step's key; image i draws from it and ``positions[i]`` alone.
-        images: uint8 [B, H, W, C].
-        positions: int32 [B], places in the global batch.
-        settings: which method, and its numbers.
-
-    Returns:
-        uint8 [B, H, W, C].
-    """
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    single_keys, crop_keys, flip_keys = jnp.unstack(
-        jax.vmap(lambda k: jax.random.split(k, 3))(keys), axis=1
-    )
-    if augment.get_method(settings.method).single:
-        images = augment.apr_single(
-            single_keys,
-            images,
-            prob=settings.single_prob,
-            level=settings.single_level,
-            ops=settings.single_ops,
-            axes=settings.axes,
-            overflow=settings.single_overflow,
-        )
-    if settings.crop_pad:
-        images = augment.random_crop(
-            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
-        )
-    if settings.flip:
-        images = augment.random_flip(flip_keys, images)
-    return images
-
-
-def mix_images(
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    settings: config_lib.Augment,
-    axis_name: str | None,
-) -> jax.Array:
-    """APR-P: pixels in [0, 1] of uint8 images, amplitudes from other images.
-
-    With ``pair_donors`` "global" the amplitudes come from the whole batch, whatever
-    the number of devices; with "device" from the images on the same device.
-    """
-    # The coin is the batch's, the same on every device; the donors are drawn apart.
-    coin_key, donor_key = jax.random.split(key)
-    # None: the donors are the images themselves, transformed once for both.
-    donors = None
-    shared_donors = settings.pair_donors == "global"
-    if axis_name is not None and shared_donors:
-        donors = to_pixels(jax.lax.all_gather(images, axis_name, tiled=True))
-    elif axis_name is not None:
-        donor_key = jax.random.fold_in(donor_key, jax.lax.axis_index(axis_name))
-    count = len(images) if donors is None else len(donors)
-    order = jax.random.permutation(donor_key, count)
-    return augment.apr_pair(
-        coin_key,
-        to_pixels(images),
-        donors=donors,
-        donor_index=order[positions] if shared_donors else order,
-        prob=settings.pair_prob,
-        per=settings.pair_per,
-        axes=settings.axes,
-        clip=settings.pair_clip,
-    )
 
 
 def mean_over(tree: Any, axis_name: str | None, *, fuse: bool) -> Any:
@@ -205,17 +116,16 @@ def make_train_step(
     The step takes this device's share of the batch: uint8 images [B, H, W, C], int
     labels [B], and their int32 positions [B] in the global batch. ``key`` is the
     run's and stays the same. Metrics are float32 scalars, means over all devices:
-    "loss" (the sum that is minimised) and "accuracy" (of the clean half).
+    "loss" (what is minimised) and "accuracy" (of the first view).
 
     Args:
         model: built with ``sync_axis=axis_name`` if statistics are to be shared.
         optimizer: from ``apr_jax.optim``.
-        config: its ``augment`` and ``data`` parts are used.
+        config: its ``augment``, ``adversary`` and ``data`` parts are used.
         axis_name: of the mapped axis; None on a single unmapped device.
         fuse: see ``mean_over``.
     """
     settings = config.augment
-    pair = augment.get_method(settings.method).pair
 
     def train_step(
         state: TrainState,
@@ -224,18 +134,18 @@ def make_train_step(
         positions: jax.Array,
         key: jax.Array,
     ) -> tuple[TrainState, Metrics]:
-        image_key, pair_key, dropout_key = jax.random.split(
+        image_key, batch_key, dropout_key = jax.random.split(
             jax.random.fold_in(key, state.step), 3
         )
         if axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-        clean = augment_images(image_key, images, positions, settings)
-        pixels = to_pixels(clean)
-        if pair:
-            mixed = mix_images(pair_key, clean, positions, settings, axis_name)
-            pixels = jnp.concatenate([pixels, mixed])
+        seen = views.make_views(
+            image_key, batch_key, images, labels, positions, config, axis_name=axis_name
+        )
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        def loss_fn(
+            params: Any, pixels: jax.Array
+        ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             logits, updates = model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 normalise(pixels, config.data),
@@ -243,15 +153,25 @@ def make_train_step(
                 mutable=["batch_stats"],
                 rngs={"dropout": dropout_key},
             )
-            halves = jnp.split(logits, 2) if pair else [logits]
-            loss = jnp.stack([cross_entropy(half, labels) for half in halves]).sum()
-            return loss, (halves[0], updates.get("batch_stats", {}))
+            loss = losses.training_loss(logits, seen, settings)
+            return loss, (logits, updates.get("batch_stats", {}))
 
+        pixels = seen.pixels
+        if config.adversary.attack != "none":
+            pixels = adversary.perturb(
+                views.keys_of(jax.random.fold_in(image_key, 0), seen, positions),
+                lambda pixels: loss_fn(state.params, pixels)[0],
+                pixels,
+                config.adversary,
+                unroll=fuse,
+            )
         (loss, (logits, batch_stats)), grads = jax.value_and_grad(
             loss_fn, has_aux=True
-        )(state.params)
-        correct = (logits.argmax(-1) == labels).astype(jnp.float32)
-        metrics = {"loss": loss, "accuracy": correct.mean()}
+        )(state.params, pixels)
+        metrics = {
+            "loss": loss,
+            "accuracy": losses.training_accuracy(logits, seen, settings),
+        }
         # Running statistics are linear in the batch's, so their mean over devices
         # is that of the whole history, and the state is the same everywhere.
         grads, batch_stats, metrics = mean_over(
@@ -313,17 +233,21 @@ def make_streamed_step(train_step: TrainStep) -> TrainStep:
     return run
 
 
-def make_predict(model: nn.Module, data: config_lib.Data) -> Callable[..., Any]:
+def make_predict(model: nn.Module, config: config_lib.Config) -> Callable[..., Any]:
     """Returns ``(variables, images) -> (logits, features)``.
 
     Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
-    inside, logits [B, K] and penultimate features [B, F] are float32.
+    inside, logits [B, K] and penultimate features [B, F] are float32. The logits of
+    two heads are joined by ``augment.heads_weight``.
     """
+    heads = augment.get_method(config.augment.method).heads
 
     def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs = normalise(to_pixels(images), data)
+        inputs = normalise(views.to_pixels(images), config.data)
         outputs: Any = model.apply(variables, inputs, train=False, capture=True)
         logits, features = outputs
+        if heads == 2:
+            logits = losses.join_heads(logits, config.augment.heads_weight)
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 
     return predict

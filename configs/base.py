@@ -44,6 +44,15 @@ def get_config() -> ml_collections.ConfigDict:
                 "pair_clip": False,
                 "pair_donors": "device",
                 "axes": (-3, -2, -1),
+                "heads_weight": 0.5,
+                "jsd_weight": 12.0,
+                "mix_alpha": 1.0,
+            },
+            "adversary": {
+                "attack": "none",
+                "eps": 8 / 255,
+                "step_size": 10 / 255,
+                "steps": 7,
             },
             "model": {
                 "name": "wrn_40_2",

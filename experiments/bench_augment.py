@@ -317,7 +317,7 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     import jax.numpy as jnp
 
     from apr_jax import config as config_lib
-    from apr_jax import optim, step
+    from apr_jax import optim, step, views
     from configs import cifar
 
     values = cifar.get_config("wrn_40_2,apr_sp,cifar10")
@@ -357,8 +357,8 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     def augmentation(key: jax.Array, number: jax.Array) -> jax.Array:
         key = jax.random.fold_in(key, number)
         plain = dataclasses.replace(config.augment, crop_pad=0, flip=False)
-        clean = step.augment_images(key, images, positions, plain)
-        mixed = step.mix_images(key, clean, positions, plain, None)
+        clean = views.augment_images(key, images, positions, plain)
+        mixed = views.mix_images(key, clean, positions, plain, None, labels=labels)[0]
         return jnp.sum(clean, dtype=jnp.uint32) + jnp.sum(mixed)
 
     def alone() -> object:

@@ -26,7 +26,7 @@ import optax
 import rich.console
 import rich.table
 
-from apr_jax import attacks, data, optim, step
+from apr_jax import attacks, data, losses, optim, step, views
 from apr_jax import config as config_lib
 from apr_jax.attacks import norms, rounds
 from apr_jax.attacks.core import Points
@@ -58,7 +58,7 @@ def make_step(model: Any, optimizer: Any, config: config_lib.Config) -> Callable
     ) -> tuple[Any, jax.Array]:
         key = jax.random.fold_in(key, state.step)
         rows = jnp.arange(len(labels))
-        clean = step.to_pixels(step.augment_images(key, images, rows, config.augment))
+        clean = views.to_pixels(views.augment_images(key, images, rows, config.augment))
 
         def apply(params: Any, pixels: jax.Array) -> tuple[jax.Array, Any]:
             return model.apply(
@@ -77,7 +77,7 @@ def make_step(model: Any, optimizer: Any, config: config_lib.Config) -> Callable
         def loss_fn(params: Any) -> tuple[jax.Array, Any]:
             logits, updates = apply(params, moved)
             accuracy = (logits.argmax(1) == labels).mean()
-            loss = step.cross_entropy(logits, labels)
+            loss = losses.cross_entropy(logits, labels)
             return loss, (updates["batch_stats"], loss, accuracy)
 
         grads, (stats, loss, accuracy) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -252,7 +252,7 @@ def compare(args: argparse.Namespace) -> None:
         jax.random.key(0),
     )
     variables = read(args.weights, like)
-    predict = step.make_predict(model, config.data)
+    predict = step.make_predict(model, config)
     logits_fn = functools.partial(lambda v, pixels: predict(v, pixels)[0], variables)
     network = torch_model(variables, args.model, config.data)
     pixels = torch.tensor(images.transpose(0, 3, 1, 2).copy())

@@ -321,17 +321,41 @@ def test_apr_is_single_then_pair(key, photos):
 
 
 def test_methods_have_names():
-    got = {name: (m.single, m.pair) for name, m in augment.AUGMENTS.items()}
-    assert got == {
-        "standard": (False, False),
-        "apr_p": (False, True),
-        "apr_s": (True, False),
-        "apr_sp": (True, True),
-    }
+    got = {n: (m.single, m.pair, m.heads) for n, m in augment.AUGMENTS.items()}
+    assert (
+        got.items()
+        >= {
+            "standard": (False, False, 1),
+            "apr_p": (False, True, 1),
+            "apr_s": (True, False, 1),
+            "apr_sp": (True, True, 1),
+            "apr_p_heads": (False, True, 2),
+        }.items()
+    )
     assert augment.get_method("apr_sp") is augment.AUGMENTS["apr_sp"]
-    with pytest.raises(ValueError, match=r"'cutout'.*standard.*apr_p.*apr_s.*apr_sp"):
-        augment.get_method("cutout")
+    with pytest.raises(ValueError, match=r"'smear'.*standard.*apr_p.*apr_s.*apr_sp"):
+        augment.get_method("smear")
     assert len(OPS) == 13
+
+
+def test_methods_join(monkeypatch):
+    assert augment.get_method("apr_s+apr_p") == augment.get_method("apr_sp")
+    for name, method in {
+        "blend": augment.Method(mix="blend"),
+        "fold": augment.Method(mix="fold"),
+        "spot": augment.Method(after=("spot",)),
+        "line": augment.Method(after=("line",)),
+    }.items():
+        monkeypatch.setitem(augment.AUGMENTS, name, method)
+    joined = augment.get_method("line+apr_p+blend+spot")
+    want = augment.Method(after=("line", "spot"), mix="blend", pair=True)
+    assert joined == want
+    with pytest.raises(ValueError, match="joins blend and fold, which exclude"):
+        augment.get_method("blend+fold")
+    with pytest.raises(ValueError, match="two heads have no place"):
+        augment.get_method("blend+apr_p_heads")
+    with pytest.raises(ValueError, match=r"unknown method ''"):
+        augment.get_method("apr_p+")
 
 
 def test_importing_the_functions_is_light():

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, models, parallel, results
+from apr_jax import data, metrics, models, parallel, results, views
 from apr_jax import ood as ood_lib
 from apr_jax import step as step_lib
 from apr_jax.evaluate import classifier as classifier_lib
@@ -110,7 +110,7 @@ def test_values_are_those_of_the_scores_by_hand(network, folder, records):
 
     logits_fn = lambda x: network.predict(network.variables, x)[0]
     odin = jax.jit(
-        lambda x: ood_lib.odin(logits_fn, step_lib.to_pixels(x), temperature=10.0)
+        lambda x: ood_lib.odin(logits_fn, views.to_pixels(x), temperature=10.0)
     )
     wanted = metrics.ood_detection(odin(test.images), odin(dark))["auroc"]
     assert found["dark", "odin.auroc"].value == pytest.approx(wanted, abs=2e-3)

@@ -3,14 +3,14 @@
 `AUGMENTS` names the training methods.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from apr_jax.augment.image_ops import OPS, apply_op
-from apr_jax.augment.pair import apr_pair
+from apr_jax.augment.methods import AUGMENTS, Method, get_method
+from apr_jax.augment.pair import apr_pair, pair_coin
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
 
@@ -23,37 +23,11 @@ __all__ = [
     "apr_pair",
     "apr_single",
     "get_method",
+    "pair_coin",
     "random_crop",
     "random_flip",
     "recombine_levels",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """Which forms of APR a training method uses, beside crop and flip."""
-
-    single: bool
-    pair: bool
-
-
-AUGMENTS = {
-    "standard": Method(single=False, pair=False),
-    "apr_p": Method(single=False, pair=True),
-    "apr_s": Method(single=True, pair=False),
-    "apr_sp": Method(single=True, pair=True),
-}
-
-
-def get_method(name: str) -> Method:
-    """The entry of `AUGMENTS`.
-
-    Raises:
-        ValueError: another name.
-    """
-    if name not in AUGMENTS:
-        raise ValueError(f"unknown method {name!r}, choose from {tuple(AUGMENTS)}")
-    return AUGMENTS[name]
 
 
 def apr(

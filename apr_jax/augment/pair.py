@@ -65,7 +65,7 @@ def apr_pair(
             f"donors must be [M, {', '.join(map(str, images.shape[1:]))}], "
             f"got {pool.shape}"
         )
-    donor_key, coin_key = jax.random.split(key)
+    donor_key = jax.random.split(key)[0]
     if donor_index is None:
         if pool.shape[0] < count:
             raise ValueError(f"{count} images need as many donors, got {pool.shape[0]}")
@@ -86,10 +86,18 @@ def apr_pair(
 
     if isinstance(prob, int | float) and prob >= 1:
         return mix(images)
+    coin = pair_coin(key, count, prob=prob, per=per)
     if per == "batch":
         # Only one side is computed, so that a lost coin costs no transform.
-        return jax.lax.cond(
-            jax.random.bernoulli(coin_key, prob), mix, lambda images: images, images
-        )
-    coin = jax.random.bernoulli(coin_key, prob, (count,))
+        return jax.lax.cond(coin[0], mix, lambda images: images, images)
     return jnp.where(coin[:, None, None, None], mix(images), images)
+
+
+def pair_coin(
+    key: jax.Array, count: int, *, prob: float | jax.Array, per: str
+) -> jax.Array:
+    """Which of ``count`` images `apr_pair` mixes with the same key: bool [count]."""
+    coin_key = jax.random.split(key)[1]
+    if per == "batch":
+        return jnp.broadcast_to(jax.random.bernoulli(coin_key, prob), (count,))
+    return jax.random.bernoulli(coin_key, prob, (count,))

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import checkpoint, data, optim, parallel, progress, rundir
+from apr_jax import checkpoint, data, optim, parallel, progress, rundir, views
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
@@ -52,7 +52,7 @@ def make(
     model = step_lib.make_model(config, num_classes=len(names))
     return Classifier(
         name=name or config.name,
-        predict=step_lib.make_predict(model, config.data),
+        predict=step_lib.make_predict(model, config),
         variables=variables,
         config=config,
         class_names=names,
@@ -135,7 +135,7 @@ def from_function(
     """
 
     def predict(_: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = function(step_lib.to_pixels(images)).astype(jnp.float32)
+        logits = function(views.to_pixels(images)).astype(jnp.float32)
         return logits, logits
 
     return Classifier(

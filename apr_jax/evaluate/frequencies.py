@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, progress, spectral
-from apr_jax import step as step_lib
+from apr_jax import data, parallel, progress, spectral, views
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import scoring
 
@@ -130,7 +129,7 @@ class Probe:
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, _), keep = batch
-            pixels = step_lib.to_pixels(images)
+            pixels = views.to_pixels(images)
             spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
             kept = spectrum * keep[None, :, :, None]
             low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
@@ -174,7 +173,7 @@ class Probe:
         predict = self._classifier.predict
 
         def answer(variables: Any, batch: Any) -> jax.Array:
-            images, amplitudes = (step_lib.to_pixels(x) for x in batch)
+            images, amplitudes = (views.to_pixels(x) for x in batch)
             mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
             return jnp.argmax(predict(variables, mixed)[0], axis=-1)
 
@@ -240,7 +239,7 @@ class Probe:
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, numbers), waves = batch
-            pixels = step_lib.to_pixels(images)
+            pixels = views.to_pixels(images)
             height, width, channels = pixels.shape[1:]
 
             def under(wave: jax.Array) -> jax.Array:

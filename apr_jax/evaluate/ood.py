@@ -177,7 +177,11 @@ class _Inside:
             seed=seed,
         )
         self.correct = collected.logits.argmax(axis=1) == collected.labels
-        layer = scoring.last_layer(self.classifier.variables, collected)
+        layer = scoring.last_layer(
+            self.classifier.variables,
+            collected,
+            heads_weight=self.classifier.config.augment.heads_weight,
+        )
         self.names = self._possible(collected, layer is not None)
         weight, bias = layer or (None, None)
         if any("train" in ood.NEEDS[name] for name in self.names):

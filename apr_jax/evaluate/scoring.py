@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, ood, parallel, progress
-from apr_jax import step as step_lib
+from apr_jax import data, losses, ood, parallel, progress, views
 from apr_jax.data import imagenet
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import out_sets, samples
@@ -203,16 +202,22 @@ def scores_of(
 
 
 def last_layer(
-    variables: Any, collected: Collected
+    variables: Any, collected: Collected, *, heads_weight: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Weight [F, K] and bias [K] that turn the features into the logits, if any do.
 
-    Found by what it does rather than by its name, so for any network.
+    Found by what it does rather than by its name, so for any network. Two heads are
+    one linear layer of 2 K outputs, joined by ``heads_weight``.
     """
     features, logits = collected.features[:64], collected.logits[:64]
     scale = float(np.std(logits)) or 1.0
     for layer in _layers(variables):
         weight, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+        if weight.shape == (features.shape[1], 2 * logits.shape[1]):
+            weight, bias = (
+                np.asarray(losses.join_heads(jnp.asarray(x), heads_weight))
+                for x in (weight, bias)
+            )
         if weight.shape != (features.shape[1], logits.shape[1]):
             continue
         if np.abs(features @ weight + bias - logits).max() < 1e-2 * scale:
@@ -250,7 +255,7 @@ def _with_odin(
         logits, features = predict(variables, images)
         score = ood.odin(
             lambda pixels: predict(variables, pixels)[0],
-            step_lib.to_pixels(images),
+            views.to_pixels(images),
             temperature=knobs.odin_temperature,
             epsilon=knobs.odin_epsilon,
         )

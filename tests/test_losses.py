@@ -1,0 +1,259 @@
+"""Losses and views: equation 7, blended labels, like answers, the adversary."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from apr_jax import adversary, augment, losses, train, views
+from apr_jax import config as config_lib
+from apr_jax import models as models_lib
+from apr_jax.evaluate import classifier, scoring
+from apr_jax.spectral import recombine
+from tests import toy
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return toy.config(tmp_path).augment
+
+
+def ce(logits, labels):
+    return -special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
+
+
+def views_of(labels, others, weight):
+    return views.Views(jnp.zeros(()), labels, others, jnp.asarray(weight))
+
+
+def with_method(settings, name, **changes):
+    return dataclasses.replace(settings, method=name, **changes)
+
+
+def test_two_heads_are_equation_7(settings, rng):
+    logits = rng.normal(size=(2 * 5, 2 * 3)).astype(np.float32)
+    y, donor = rng.integers(0, 3, (2, 5)), rng.integers(0, 3, (2, 5))
+    seen = views_of(y, donor, np.ones((2, 5)))
+    got = losses.training_loss(
+        logits, seen, with_method(settings, "apr_p_heads", heads_weight=0.3)
+    )
+    want = 0.0
+    for view in range(2):
+        rows = logits[5 * view : 5 * view + 5]
+        want += 0.3 * ce(rows[:, :3], y[view]).mean()
+        want += 0.7 * ce(rows[:, 3:], donor[view]).mean()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    joined = losses.join_heads(logits, 0.3)
+    np.testing.assert_allclose(joined, 0.3 * logits[:, :3] + 0.7 * logits[:, 3:])
+    right = losses.training_accuracy(
+        logits, seen, with_method(settings, "apr_p_heads", heads_weight=1.0)
+    )
+    np.testing.assert_allclose(right, np.mean(logits[:5, :3].argmax(1) == y[0]))
+
+
+def test_views_add_up(settings, rng):
+    logits = rng.normal(size=(2 * 4, 3)).astype(np.float32)
+    y = np.tile(rng.integers(0, 3, 4), (2, 1))
+    got = losses.training_loss(
+        logits, views_of(y, y, np.ones((2, 4))), with_method(settings, "apr_sp")
+    )
+    want = ce(logits[:4], y[0]).mean() + ce(logits[4:], y[1]).mean()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_blended_labels_count_by_weight(settings, rng, monkeypatch):
+    monkeypatch.setitem(augment.AUGMENTS, "blend", augment.Method(mix="blend"))
+    logits = rng.normal(size=(6, 3)).astype(np.float32)
+    y, other, w = rng.integers(0, 3, (1, 6)), rng.integers(0, 3, (1, 6)), rng.random(6)
+    seen = views_of(y, other, w[None].astype(np.float32))
+    got = losses.training_loss(logits, seen, with_method(settings, "blend"))
+    want = np.mean(w * ce(logits, y[0]) + (1 - w) * ce(logits, other[0]))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    answer = logits.argmax(1)
+    want = np.mean(w * (answer == y[0]) + (1 - w) * (answer == other[0]))
+    got = losses.training_accuracy(logits, seen, with_method(settings, "blend"))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_jensen_shannon(settings, rng, monkeypatch):
+    logits = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    p = special.softmax(logits, axis=-1)
+    want = np.mean([stats.entropy(q, p.mean(0), axis=-1) for q in p])
+    np.testing.assert_allclose(losses.jensen_shannon(logits), want, rtol=1e-5)
+    same = jnp.broadcast_to(logits[:1], logits.shape)
+    np.testing.assert_allclose(losses.jensen_shannon(same), 0, atol=1e-6)
+    sure = jnp.array([[[500.0, 0.0]], [[0.0, 500.0]]])
+    np.testing.assert_allclose(losses.jensen_shannon(sure), np.log(2), rtol=1e-6)
+    assert np.isfinite(jax.grad(losses.jensen_shannon)(sure)).all()
+    # Only the clean view has a cross-entropy.
+    method = augment.Method(loss="jensen_shannon")
+    monkeypatch.setitem(augment.AUGMENTS, "alike", method)
+    y = np.tile(rng.integers(0, 5, 4), (3, 1))
+    got = losses.training_loss(
+        logits.reshape(12, 5),
+        views_of(y, y, np.ones((3, 4))),
+        with_method(settings, "alike", jsd_weight=12.0),
+    )
+    want = ce(logits[0], y[0]).mean() + 12 * want
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("per", ["batch", "image"])
+def test_the_amplitudes_label_is_the_donors(settings, per, rng):
+    images = jnp.asarray(rng.integers(0, 256, (8, 6, 6, 3)), jnp.uint8)
+    labels = jnp.arange(8)
+    seen = set()
+    for seed in range(8):
+        mixed, donor = views.mix_images(
+            jax.random.key(seed),
+            images,
+            jnp.arange(8),
+            with_method(settings, "apr_p", pair_per=per, pair_prob=0.5),
+            None,
+            labels=labels,
+        )
+        pixels = np.float32(images) / 255
+        # An image whose amplitude label is j is the recombination with image j.
+        want = recombine(pixels[donor], jnp.asarray(pixels), backend="fft")
+        np.testing.assert_allclose(mixed, want, atol=1e-4)
+        seen.add(int(np.sum(np.asarray(donor) != np.arange(8))))
+    assert 0 in seen or per == "image"
+    assert max(seen) >= 4
+
+
+def test_image_stages_draw_from_place_and_key_alone(tmp_path, key, rng, monkeypatch):
+    monkeypatch.setitem(
+        views.IMAGE_STAGES,
+        "shade",
+        lambda keys, images, config: jax.vmap(
+            lambda k, x: views.to_pixels(x) + jax.random.uniform(k)
+        )(keys, images),
+    )
+    monkeypatch.setitem(
+        augment.AUGMENTS,
+        "alike",
+        augment.Method(after=("shade",), loss="jensen_shannon"),
+    )
+    config = toy.config(tmp_path, augment__method="alike", augment__flip=False)
+    config = dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, crop_pad=0)
+    )
+    images = jnp.asarray(rng.integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
+    labels = jnp.arange(6)
+    whole = views.make_views(key, key, images, labels, jnp.arange(6), config)
+    part = views.make_views(
+        key, key, images[2:4], labels[2:4], jnp.arange(2, 4), config
+    )
+    shape = (3, -1, 8, 8, 3)
+    pixels = whole.pixels.reshape(shape)
+    np.testing.assert_array_equal(pixels[:, 2:4], part.pixels.reshape(shape))
+    np.testing.assert_allclose(pixels[0], np.float32(images) / 255, atol=1e-6)
+    added = np.asarray(pixels[1:] - pixels[:1])[:, :, 0, 0, 0]
+    assert len(np.unique(added.round(4))) == 12
+
+
+def test_one_step_of_the_adversary_by_hand(key, rng, tmp_path):
+    settings = toy.config(tmp_path, adversary__attack="fgsm").adversary
+    pixels = jnp.asarray(rng.uniform(-0.1, 1.1, (4, 5, 5, 3)), jnp.float32)
+    way = jnp.asarray(rng.normal(size=pixels.shape), jnp.float32)
+    keys = jax.random.split(key, 4)
+    moved = adversary.perturb(
+        keys, lambda x: jnp.sum(way * x), pixels, settings, unroll=True
+    )
+    # A step of 10/255 from anywhere in a ball of 8/255 ends at least 2/255 further on.
+    origin = np.clip(pixels, 0, 1)
+    along = (moved - origin) * np.sign(way)
+    room = np.where(way > 0, 1 - origin, origin)
+    eps = settings.eps
+    assert np.abs(moved - origin).max() <= eps + 1e-6
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    low = np.minimum(settings.step_size - eps, room)
+    assert (along >= low - 1e-6).all()
+    spread = np.asarray(along)[room > eps]
+    assert 0.4 * eps < spread.mean() < eps  # where it starts is random
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_more_steps_of_the_adversary_go_to_the_corner(key, rng, tmp_path, unroll):
+    settings = toy.config(tmp_path, adversary__attack="pgd").adversary
+    settings = dataclasses.replace(settings, step_size=0.01, steps=8)
+    pixels = jnp.asarray(rng.uniform(0, 1, (2, 5, 5, 3)), jnp.float32)
+    way = jnp.asarray(rng.normal(size=pixels.shape), jnp.float32)
+    moved = jax.jit(
+        lambda p: adversary.perturb(
+            jax.random.split(key, 2),
+            lambda x: jnp.sum(way * x),
+            p,
+            settings,
+            unroll=unroll,
+        )
+    )(pixels)
+    want = np.clip(pixels + settings.eps * np.sign(way), 0, 1)
+    np.testing.assert_allclose(moved, want, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(path)
+    return path
+
+
+@pytest.fixture
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models_lib.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.mark.usefixtures("_tiny_model")
+@pytest.mark.parametrize(
+    ("method", "attack"),
+    [("apr_p_heads", "none"), ("apr_sp", "fgsm"), ("standard", "pgd")],
+)
+def test_methods_train_to_the_end(folder, tmp_path, method, attack):
+    config = toy.config(
+        folder,
+        augment__method=method,
+        adversary__attack=attack,
+        adversary__steps=2,
+        optim__epochs=3.0,
+    )
+    trained = train.train(train.plan(config, tmp_path), quiet=True)
+    network = classifier.make(config, trained.state.variables, "abcd")
+    with np.load(folder / "test.npz") as test:
+        images, labels = test["images"], test["labels"]
+    outputs = network.predict(network.variables, jnp.asarray(images))
+    logits, features = (np.asarray(part) for part in outputs)
+    assert logits.shape == (50, 4)
+    assert np.mean(logits.argmax(1) == labels) > 0.5
+    if method == "apr_p_heads":
+        kernel = network.variables["params"]["Dense_0"]["kernel"]
+        assert kernel.shape == (8, 8)
+        collected = scoring.Collected(logits, features, labels, odin=labels)
+        weight, bias = scoring.last_layer(
+            network.variables, collected, heads_weight=config.augment.heads_weight
+        )
+        np.testing.assert_allclose(features @ weight + bias, logits, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_tiny_model")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adversary__attack": "cw"}, r"adversary.attack is 'cw'; choose from 'none'"),
+        ({"adversary__steps": 0}, r"adversary.steps is 0; it must be at least 1"),
+        ({"augment__heads_weight": 1.5}, r"augment.heads_weight is 1.5; .* 0 to 1"),
+    ],
+)
+def test_bad_settings_are_one_clear_error(folder, changes, message):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        toy.config(folder, **changes)
+
+
+def test_older_runs_keep_their_hash(folder):
+    config = toy.config(folder)
+    fields = config_lib.identity(config)
+    assert not [k for k in fields if k.startswith("adversary.") or "heads" in k]
