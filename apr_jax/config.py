@@ -108,6 +108,8 @@ class Train:
     steps_per_call: int  # 0: one on a CPU, several on an accelerator
     log_every: int  # steps between points of the curve
     tensorboard: bool  # also write TensorBoard events, where it is installed
+    watch: tuple[str, ...]  # names of apr_jax.watch.WATCHES, measured every epoch
+    watch_examples: int  # test images that they are measured on; 0: all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "train.devices": (0, None),
     "train.steps_per_call": (0, None),
     "train.log_every": (1, None),
+    "train.watch_examples": (0, None),
     "checkpoint.every_steps": (1, None),
     "checkpoint.keep": (1, None),
     "eval.batch_size": (1, None),
@@ -225,6 +228,8 @@ _INCIDENTAL = (
     "train.steps_per_call",
     "train.log_every",
     "train.tensorboard",
+    "train.watch",
+    "train.watch_examples",
     "checkpoint.every_steps",
     "checkpoint.keep",
 )
@@ -239,6 +244,8 @@ _CAME_LATER: dict[str, Any] = {
     "adversary.eps": 8 / 255,
     "adversary.step_size": 10 / 255,
     "adversary.steps": 7,
+    "train.watch": (),
+    "train.watch_examples": 1000,
 }
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, curves, report, results, rundir, sheet, views
+from apr_jax import augment, curves, report, results, rundir, sheet, views, watch
 from apr_jax import config as config_lib
 
 # Each example takes two rows of pictures on the page.
@@ -24,6 +24,7 @@ def view(root: pathlib.Path) -> report.RunView:
         config=config_lib.to_dict(config),
         records=results.read(run.results) if run.results.exists() else (),
         curve=curves.read_curve(run.curve) if run.curve.exists() else (),
+        watched=watch.read(run.watched) if run.watched.exists() else (),
         class_names=rundir.read_class_names(run) if run.classes.exists() else (),
         examples=_read_examples(run.examples) if run.examples.exists() else None,
     )

@@ -110,6 +110,13 @@ class Meter:
         while self._pending:
             self._read(*self._pending.popleft())
 
+    def leave_out(self, seconds: float) -> None:
+        """Takes time that was spent on something else than steps out of the speed."""
+        self._started += seconds
+        self._window_start += seconds
+        moved = [(then + seconds, step) for then, step in self._recent]
+        self._recent = collections.deque(moved, maxlen=_RECENT)
+
     def _read(self, step: int, metrics: Any) -> None:
         """Reads the metrics of one call.
 

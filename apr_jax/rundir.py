@@ -36,6 +36,11 @@ class RunDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def watched(self) -> pathlib.Path:
+        """What ``train.watch`` names, over the epochs."""
+        return self.root / "watch.jsonl"
+
+    @property
     def results(self) -> pathlib.Path:
         """One record for each number."""
         return self.root / "results.jsonl"

@@ -16,7 +16,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from apr_jax import augment, checkpoint, curves, data, models, optim, parallel, rundir
+from apr_jax import (
+    augment,
+    checkpoint,
+    curves,
+    data,
+    models,
+    optim,
+    parallel,
+    rundir,
+    watch,
+)
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
@@ -86,6 +96,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     """
     config_lib.check(config)
     _check_names(config)
+    watch.check(config)
     layout = parallel.make_layout(config.train.devices)
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
@@ -216,6 +227,7 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
         started=started,
         quiet=quiet or not parallel.is_primary(),
     )
+    watcher = _watcher(plan, first)
     make = _streamed if plan.resident is None else _resident
     advance = make(plan, rate, first)
     last = total if until is None else min(until, total)
@@ -223,11 +235,13 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
     try:
         with StopSignal() as signal, writer or contextlib.nullcontext(), meter:
             on_devices = parallel.replicate(state, plan.layout)
+            watcher.follow(meter, on_devices.variables, -1, done)
             while done < last and stopped_by is None:
                 count = min(plan.steps_per_call, last - done)
                 on_devices, metrics = advance(on_devices, done, count)
                 meter.add(done, metrics)
                 before, done = done, done + count
+                watcher.follow(meter, on_devices.variables, before, done)
                 stopped_by = _stop_requested(saved, done, signal)
                 every = config.checkpoint.every_steps
                 if stopped_by or done == last or done // every > before // every:
@@ -243,6 +257,23 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
         stopped_by=stopped_by if done < total else None,
         state=state,
         seconds_to_first_step=meter.seconds_to_first_step,
+    )
+
+
+def _watcher(plan: Plan, first: int) -> watch.Watcher:
+    """Returns what watches the run from step ``first`` on."""
+    config, test = plan.config, None
+    if plan.resident is not None:
+        test = plan.resident.splits[config.data.test_split]
+    return watch.Watcher(
+        config,
+        step_lib.make_predict(plan.model, config),
+        test,
+        plan.layout,
+        plan.run.root,
+        epoch_steps=plan.epoch_steps,
+        total_steps=plan.total_steps,
+        resume_step=first,
     )
 
 

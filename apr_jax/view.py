@@ -21,6 +21,7 @@ class RunView:
             ``Reliability.to_json``) and counts of label by prediction
             (``"confusion"``, [C, C]), which are drawn.
         curve: rows of ``metrics.jsonl``.
+        watched: rows of ``watch.jsonl``.
         class_names: C names.
         examples: augmented training images.
         command: what to type to run it again.
@@ -31,6 +32,7 @@ class RunView:
     config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     records: Sequence[Record] = ()
     curve: Sequence[CurveRow] = ()
+    watched: Sequence[Mapping[str, Any]] = ()
     class_names: Sequence[str] = ()
     examples: Examples | None = None
     command: str = ""

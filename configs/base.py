@@ -77,6 +77,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "steps_per_call": 0,
                 "log_every": 100,
                 "tensorboard": True,
+                "watch": (),
+                "watch_examples": 1000,
             },
             "checkpoint": {
                 "every_steps": 2000,

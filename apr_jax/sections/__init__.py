@@ -1,6 +1,6 @@
 """Parts of the page, one for each kind of measurement; a module each.
 
-A section draws from records alone. Its module has
+A section draws from what a ``RunView`` holds, most from records alone. Its module has
 
 - ``html(runs: Sequence[RunView]) -> str``: figures and tables, runs side by side; the
   empty string where no run has records of its job;
@@ -9,7 +9,7 @@ A section draws from records alone. Its module has
 
 import types
 
-from apr_jax.sections import adversarial, corruption, fourier, ood
+from apr_jax.sections import adversarial, corruption, fourier, ood, watch
 
 # Job of the records -> the module that shows them, in the order of the page. Records
 # of other jobs are in the table of numbers.
@@ -18,4 +18,6 @@ SECTIONS: dict[str, types.ModuleType] = {
     "evaluate.ood": ood,
     "evaluate.adversarial": adversarial,
     "evaluate.fourier": fourier,
+    # No job has this name: it is drawn from the rows of ``watch.jsonl``.
+    "watch": watch,
 }

@@ -42,7 +42,7 @@ def phase(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.Array
     return angle.astype(images.dtype)
 
 
-def radial_mask(height: int, width: int, radius: float) -> jax.Array:
+def radial_mask(height: int, width: int, radius: float | jax.Array) -> jax.Array:
     """True within `radius` of the zero frequency: bool [H, W], shifted spectrum.
 
     The zero frequency sits at (H // 2, W // 2), where fftshift puts it; the distance is
@@ -53,7 +53,9 @@ def radial_mask(height: int, width: int, radius: float) -> jax.Array:
     return jnp.hypot(rows * 1.0, columns * 1.0) < radius
 
 
-def split_bands(images: jax.Array, radius: float) -> tuple[jax.Array, jax.Array]:
+def split_bands(
+    images: jax.Array, radius: float | jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Low and high part of each channel: float [..., H, W, C] -> two of the same.
 
     The low part keeps the frequencies of `radial_mask`, the high part is the rest:
