@@ -3,8 +3,9 @@
 ``--config configs/cifar10_fgsm.py:METHOD`` with standard, cutout, apr_p, apr_s or
 apr_sp (the default). The recipe is that of Wong et al. ("Fast is better than free",
 ICLR 2020): one signed step of 10/255 from a random start in a ball of 8/255, a rate
-that rises to its highest and falls to 0 again, padding with black. Highest rate, epochs
-and the chances of APR are those of the paper's code; both halves of a batch are attacked.
+that rises to its highest and falls to 0 again, padding with black. Highest rate,
+epochs and the chances of APR are those of the paper's code; both halves of a batch are
+attacked.
 """
 
 import ml_collections

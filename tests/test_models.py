@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apr_jax import models
-from apr_jax.models import flops, torch_weights
+from apr_jax.models import flops, layers, torch_weights
 from apr_jax.models.layers import BatchNorm
 
 GOLDEN = [
@@ -62,7 +62,7 @@ def test_logits_and_counts_are_the_references(shared, name):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_shapes_types_and_features(name):
-    size = 224 if name == "resnet50" else 32
+    size = 224 if name.startswith("resnet50") else 32
     model = models.build(name, num_classes=7, dtype=jnp.bfloat16)
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
 
@@ -166,3 +166,36 @@ def test_train_must_be_said(key):
     model = models.build("wrn_10_1", num_classes=3)
     with pytest.raises(TypeError, match="train"):
         model.init(key, jnp.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("size", [(8, 9), (5, 4)])
+def test_blur_pool_is_a_strided_binomial_filter(rng, size):
+    from scipy import ndimage
+
+    x = rng.normal(size=(2, *size, 3)).astype(np.float32)
+    kernel = np.array([1, 2, 1]) / 4
+    want = x
+    for axis in (1, 2):
+        want = ndimage.convolve1d(want, kernel, axis=axis, mode="mirror")
+    got = jax.jit(layers.blur_pool)(x)
+    np.testing.assert_allclose(got, want[:, ::2, ::2], atol=1e-6)
+
+
+def test_max_blur_pool_has_the_same_weights_and_shifts_less():
+    plain, blurred = (
+        models.build(name, num_classes=10) for name in ("resnet50", "resnet50_blur")
+    )
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    shapes = [
+        jax.eval_shape(lambda x, m=m: m.init(jax.random.key(0), x, train=False), image)
+        for m in (plain, blurred)
+    ]
+    assert shapes[0] == shapes[1]
+    # A pooled wave at the highest frequency: only blurring removes its alias.
+    wave = jnp.tile(jnp.array([0.0, 1.0]), 16)[None, None, :, None]
+    wave = jnp.broadcast_to(wave, (1, 32, 32, 1))
+    shifted = jnp.roll(wave, 1, axis=2)
+    strided = jnp.abs(wave[:, ::2, ::2] - shifted[:, ::2, ::2]).max()
+    inner = layers.blur_pool(wave) - layers.blur_pool(shifted)
+    assert strided == 1
+    assert jnp.abs(inner[:, :, 1:-1]).max() < 1e-6

@@ -31,6 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
     "preact_resnet18": PreActResNet18,
     "resnet50": ResNet50,
+    "resnet50_blur": functools.partial(ResNet50, blur=True),
 }
 
 

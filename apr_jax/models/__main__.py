@@ -14,7 +14,7 @@ def main() -> None:
     for heading in ("Image", "Classes", "Parameters", "Multiply-adds", "FLOPs"):
         table.add_column(heading, justify="right")
     for name in MODELS:
-        size, classes = (224, 1000) if name == "resnet50" else (32, 10)
+        size, classes = (224, 1000) if name.startswith("resnet50") else (32, 10)
         count = parameters(name, num_classes=classes, size=size)
         adds = multiply_adds(name, num_classes=classes, size=size)
         table.add_row(

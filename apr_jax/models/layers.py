@@ -145,6 +145,26 @@ def avg_pool_2x2(x: jax.Array) -> jax.Array:
     return _pairs(x).mean((2, 4))
 
 
+def blur_pool(x: jax.Array) -> jax.Array:
+    """Blurs by the binomial kernel [1, 2, 1] / 4 both ways and keeps every second.
+
+    Edges are mirrored, the edge pixel not repeated: [N, H, W, C] -> half the size,
+    rounded up. "Triangle-3" of Zhang, ICML 2019. Slices and sums, which are as fast as
+    a depthwise convolution on an accelerator and much faster on a CPU.
+    """
+    for axis in (1, 2):
+        sides = [(0, 0)] * x.ndim
+        sides[axis] = (1, 1)
+        padded = jnp.pad(x, sides, mode="reflect")
+        size = x.shape[axis]
+        parts = [
+            jax.lax.slice_in_dim(padded, start, start + size, 2, axis)
+            for start in range(3)
+        ]
+        x = (parts[0] + 2 * parts[1] + parts[2]) / 4
+    return x
+
+
 def check_images(images: jax.Array, minimum: int, network: str) -> None:
     """Raises ValueError unless `images` is `[N, H, W, C]` with sides >= `minimum`."""
     if images.ndim != 4 or min(images.shape[1:3]) < minimum:

@@ -1,7 +1,9 @@
 """Residual networks (He et al. 2016): ResNet-18 for small images, ResNet-50.
 
 ResNet-18 has the 3x3 stem without pooling that is customary for CIFAR. ResNet-50 has
-the ImageNet stem and carries its strides in the 3x3 convolutions ("v1.5").
+the ImageNet stem and carries its strides in the 3x3 convolutions ("v1.5"). With
+``blur`` its feature maps are low-pass filtered before they are made smaller
+(MaxBlurPool; Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019).
 """
 
 from typing import Any, ClassVar
@@ -23,6 +25,7 @@ class _Block(nn.Module):
     kernel_init: nn.initializers.Initializer
     dtype: Any
     sync_axis: str | None
+    blur: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -45,19 +48,23 @@ class _Block(nn.Module):
                 dtype=self.dtype, axis_name=self.sync_axis, name=names[1]
             )(x, train=train)
 
-        width = self.features
+        width, blur = self.features, self.blur and self.stride == 2
+        stride = 1 if blur else self.stride
         if self.bottleneck:
             out = 4 * width
             y = nn.relu(conv_norm(("conv1", "bn1"), x, width, 1))
-            y = nn.relu(conv_norm(("conv2", "bn2"), y, width, 3, self.stride))
+            y = nn.relu(conv_norm(("conv2", "bn2"), y, width, 3, stride))
+            y = layers.blur_pool(y) if blur else y
             y = conv_norm(("conv3", "bn3"), y, out, 1)
         else:
             out = width
-            y = nn.relu(conv_norm(("conv1", "bn1"), x, width, 3, self.stride))
+            y = nn.relu(conv_norm(("conv1", "bn1"), x, width, 3, stride))
+            y = layers.blur_pool(y) if blur else y
             y = conv_norm(("conv2", "bn2"), y, width, 3)
         if x.shape[-1] != out or self.stride != 1:
             names = (f"{self.shortcut}_0", f"{self.shortcut}_1")
-            x = conv_norm(names, x, out, 1, self.stride)
+            x = layers.blur_pool(x) if blur else x
+            x = conv_norm(names, x, out, 1, stride)
         return nn.relu(x + y)
 
 
@@ -112,12 +119,15 @@ class ResNet18(nn.Module):
 class ResNet50(nn.Module):
     """ResNet-50 with the ImageNet stem and torchvision's layout.
 
-    He-normal (fan out) kernels; linear layer as PyTorch's default.
+    He-normal (fan out) kernels; linear layer as PyTorch's default. With ``blur`` the
+    largest value of each 2x2 window is taken at every place, and blurred before every
+    second is kept; so are the maps before every other stride but the stem's.
     """
 
     num_classes: int
     dtype: Any = jnp.float32
     sync_axis: str | None = None
+    blur: bool = False
     minimum_size: ClassVar[int] = 32
 
     @nn.compact
@@ -129,7 +139,10 @@ class ResNet50(nn.Module):
         x = layers.conv(64, 7, stride=2, dtype=self.dtype, name="conv1")(x)
         norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
         x = nn.relu(norm(x, train=train))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        if self.blur:
+            x = layers.blur_pool(nn.max_pool(x, (2, 2), (1, 1), "VALID"))
+        else:
+            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         x = _stages(
             x,
             (3, 4, 6, 3),
@@ -139,6 +152,7 @@ class ResNet50(nn.Module):
             kernel_init=layers.he_fan_out,
             dtype=self.dtype,
             sync_axis=self.sync_axis,
+            blur=self.blur,
         )
         return layers.classify(
             x,

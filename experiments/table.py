@@ -1,0 +1,329 @@
+"""Fills a table of the paper: trains what is missing, measures, and shows it all.
+
+    python -m experiments.table 1 --data-dir TFDS
+    python -m experiments.table 1 --budget paper --columns "cifar10 wrn_40_2" \\
+        --rows standard apr_p apr_s apr_sp --seeds 3
+    python -m experiments.table 3 --budget small --show
+
+Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
+that a stopped table goes on where it was, and any run can be opened by itself. Before
+it starts it says what is missing and what that will cost. The table is printed and
+written as Markdown, HTML and records; published numbers stand beside ours. With
+``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
+``--show`` draws what there is.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import rich.console
+import rich.markup
+import rich.table
+
+from apr_jax import command, data, job, markup, parallel, results, rundir
+from apr_jax import config as config_lib
+from apr_jax.progress import say
+from experiments import lab as lab_lib
+from experiments import table_plan as plan
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and fills the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=tuple(plan.TABLES))
+    parser.add_argument("--budget", choices=plan.BUDGETS, default="small")
+    parser.add_argument("--rows", nargs="+", help=", ".join(plan.ROWS))
+    parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--data-dir", default="", help="folder of TFDS data")
+    parser.add_argument("--cache-dir", default="", help="of decoded images")
+    parser.add_argument("--frost-dir", default="", help="photographs of frost")
+    parser.add_argument(
+        "--out-set", action="append", default=[], help="table 2: name=source:where"
+    )
+    parser.add_argument(
+        "--set-field",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="of every run's configuration, VALUE as JSON: optim.epochs=5",
+    )
+    parser.add_argument("--share", default="1/1", metavar="I/N")
+    parser.add_argument("--work", type=pathlib.Path, default="runs/tables")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    command.finish(lambda: work(options))
+
+
+def work(options: argparse.Namespace) -> str | None:
+    """Does what the command line says; returns the signal that ended it, if one did."""
+    table = plan.TABLES[options.table]
+    rows = options.rows or [r for r in table.rows if _exists(r)]
+    columns = options.columns or plan.columns_of(table, options.budget)
+    root = options.work / f"table{options.table}" / options.budget
+    out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
+    try:
+        part, _, parts = options.share.partition("/")
+        mine = slice(int(part) - 1, None, int(parts))
+        runs = plan.runs_of(
+            table,
+            options.budget,
+            rows=rows,
+            columns=columns,
+            seeds=options.seeds,
+            changes=changes(options),
+        )
+    except (ValueError, KeyError) as error:
+        raise config_lib.ConfigError(str(error)) from error
+    configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
+    out.mkdir(parents=True, exist_ok=True)
+    missing = [run for run in runs if not _measured(table, root / run.name)]
+    if not options.show:
+        say_cost(missing, root)
+        for run in missing[mine]:
+            say(f"{run.name}")
+            config = configs[run.name]
+            stopped = job.run(config, root / run.name, quiet=options.quiet)
+            keep(out, run, root / run.name)
+            if stopped is not None:
+                return stopped
+    for run in runs:
+        if (root / run.name).exists():
+            keep(out, run, root / run.name)
+    show(options.table, options.budget, out)
+    return None
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of every run that the command line sets."""
+    fields: dict[str, Any] = {
+        "data.data_dir": options.data_dir,
+        "data.cache_dir": options.cache_dir,
+        "eval.frost_dir": options.frost_dir,
+        "eval.out_sets": tuple(options.out_set),
+    }
+    for text in options.set_field:
+        field, _, value = text.partition("=")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise config_lib.ConfigError(
+                f"--set-field is {text!r}; it must be FIELD=VALUE with a JSON value"
+            ) from error
+    return fields
+
+
+def _exists(row: str) -> bool:
+    """Whether a row's method can be trained."""
+    try:
+        plan.augment.get_method(plan.ROWS[row].method)
+    except ValueError:
+        return False
+    return True
+
+
+def _records(root: pathlib.Path) -> list[results.Record]:
+    path = rundir.RunDir(root).results
+    return results.latest(results.read(path)) if path.exists() else []
+
+
+def _measured(table: plan.Table, root: pathlib.Path) -> bool:
+    """Whether a run has all the numbers that its configuration asks for."""
+    config = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
+    if config is None:
+        return False
+    jobs = {record.job for record in _records(root)}
+    parts = {f"evaluate.{part}" for part in config.eval.parts}
+    return parts <= jobs and bool(table.cells(_records(root)))
+
+
+def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
+    """Says how many runs are missing, and how long their training will take."""
+    if not missing:
+        say("nothing is missing")
+        return
+    speeds = plan.speed_of(p for p in root.glob("*") if p.is_dir())
+    sizes: dict[str, tuple[int, int]] = {}
+    total, hours, unknown = 0.0, 0.0, set()
+    for run in missing:
+        settings = run.settings
+        if settings.data.name not in sizes:
+            config = config_lib.parse(settings.to_dict())
+            described = data.describe(config.data)
+            names = described.class_names
+            sizes[settings.data.name] = (described.train_size, len(names))
+        size, classes = sizes[settings.data.name]
+        total += run.multiply_adds(size, classes)
+        plain = settings.optim.epochs * size
+        if settings.model.name in speeds:
+            hours += plain / speeds[settings.model.name] / 3600
+        else:
+            unknown.add(settings.model.name)
+    say(
+        f"{len(missing)} runs are missing: {total / 1e15:,.2f} peta multiply-adds of "
+        f"training, on {parallel.make_layout(0).describe()}"
+    )
+    if unknown:
+        say(
+            f"  how long {', '.join(sorted(unknown))} will take is known when a first "
+            "run has trained for a while; the progress bar says it at once"
+        )
+    if hours:
+        say(f"  about {hours:.1f} hours by the speed of the runs that are there")
+
+
+# --- What is shown -------------------------------------------------------------------
+
+
+def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
+    """Writes the records that the table needs beside it, one file for each run."""
+    wanted = [
+        {
+            "row": run.row,
+            "column": run.column,
+            "seed": run.seed,
+            "epochs": run.settings.optim.epochs,
+            "job": r.job,
+            "data": r.data,
+            "split": r.split,
+            "metric": r.metric,
+            "value": r.value,
+            "n": r.n,
+            "step": r.step,
+            "unit": r.unit,
+            "config_hash": r.config_hash,
+            "code_version": r.code_version,
+            "device": r.device,
+            "time": r.time,
+        }
+        for r in _records(root)
+        if r.metric in ("error", "accuracy", "msp.auroc", "robust_accuracy", "mce")
+    ]
+    if wanted:
+        text = "".join(json.dumps(row) + "\n" for row in wanted)
+        rundir.write_atomic(out / f"{run.name}.jsonl", text)
+
+
+def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
+    """(row, column) -> percent of each seed."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(out.glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        records = []
+        for line in lines:
+            fields = {f: line[f] for f in _FIELDS}
+            records.append(results.Record(**fields, seed=line["seed"]))
+        own = lines[0]["column"]
+        one = table is plan.TABLES["1"]
+        for name, value in table.cells(records).items():
+            column = f"{own} {name}".strip() if one else name
+            found.setdefault((lines[0]["row"], column), []).append(100 * value)
+    return found
+
+
+_FIELDS = (
+    "job",
+    "data",
+    "split",
+    "metric",
+    "value",
+    "unit",
+    "n",
+    "step",
+    "config_hash",
+    "code_version",
+    "device",
+    "time",
+)
+
+
+def shown(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds; one seed has no deviation."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def show(number: str, budget: str, out: pathlib.Path) -> None:
+    """Prints the table, and writes it as Markdown and HTML."""
+    table = plan.TABLES[number]
+    ours = read(out, table)
+    if not ours:
+        raise config_lib.ConfigError(f"{out} has no records yet")
+    theirs = table.published()
+    rows = [row for row in plan.ROWS if any(row == r for r, _ in ours)]
+    columns = list(dict.fromkeys(column for _, column in ours))
+    heads = ["", *columns]
+    shadows = [c for r in rows for c in theirs.get(r, {})]
+    shadows = list(dict.fromkeys(shadows))
+    if number == "1":
+        sets = {column.split()[0] for column in columns}
+        shadows = [c for c in shadows if c.split()[0] in sets]
+    heads += [f"{c}, published" for c in shadows]
+    lines = []
+    for row in rows:
+        cells = [shown(ours.get((row, column), [])) for column in columns]
+        known = theirs.get(row, {})
+        cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
+        lines.append([plan.ROWS[row].label, *cells])
+    counts = {len(values) for values in ours.values()}
+    note = (
+        f"Percent, {table.better} is better. Ours: budget {budget}, "
+        f"{' or '.join(map(str, sorted(counts)))} seed(s)"
+        + (", mean ± standard deviation" if max(counts) > 1 else "")
+        + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
+        "benchmark's own files; not measured here."
+    )
+    printed = rich.table.Table(title=table.title, caption=note)
+    for head in heads:
+        printed.add_column(rich.markup.escape(head))
+    for line in lines:
+        printed.add_row(*map(rich.markup.escape, line))
+    rich.console.Console().print(printed)
+    write(out, table.title, note, heads, lines)
+
+
+def write(
+    out: pathlib.Path,
+    title: str,
+    note: str,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+) -> None:
+    """Writes ``table.md`` and ``table.html``."""
+    join = lambda cells: "| " + " | ".join(cells) + " |"
+    text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
+    text += [join(line) for line in lines] + ["", note, ""]
+    rundir.write_atomic(out / "table.md", "\n".join(text))
+    head = "".join(f"<th>{markup.escape(h)}</th>" for h in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="number">{markup.escape(c)}</td>' for c in line)
+        + "</tr>"
+        for line in lines
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{markup.escape(title)}</title><style>{markup.STYLE}</style></head>"
+        f"<body><main><h1>{markup.escape(title)}</h1>"
+        f'<p class="soft">{markup.escape(note)}</p>'
+        f"{markup.card(markup.scroll(whole))}</main></body></html>"
+    )
+    rundir.write_atomic(out / "table.html", page)
+    for name in ("table.md", "table.html"):
+        say(f"wrote {out / name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,358 @@
+"""What the paper's tables consist of: rows, columns, runs, and what the runs cost."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from apr_jax import augment, curves, metrics, results, rundir
+from apr_jax.corruptions import SEVERITIES
+from apr_jax.models import flops
+from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
+from experiments import lab as lab_lib
+from experiments import published
+
+BUDGETS = ("small", "paper")
+# What stands in for every network where the budget is small.
+SMALL_NETWORK = "wrn_10_1"
+# A training step costs a pass forward and two of its size backward.
+_PASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One method: the heading of its row, and how its configuration differs."""
+
+    label: str
+    method: str  # of apr_jax.augment.AUGMENTS, or several joined by "+"
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# One program trains them all; the keys are those of ``--rows``.
+ROWS: dict[str, Row] = {
+    "standard": Row("Standard", "standard"),
+    "cutout": Row("Cutout", "cutout"),
+    "mixup": Row("Mixup", "mixup"),
+    "cutmix": Row("CutMix", "cutmix"),
+    "adversarial": Row(
+        "Adversarial training (PGD)",
+        "standard",
+        {
+            "adversary.attack": "pgd",
+            "adversary.step_size": 2 / 255,
+            "adversary.steps": 7,
+        },
+    ),
+    "apr_p": Row("APR-P", "apr_p"),
+    "autoaugment": Row("AutoAugment", "autoaugment"),
+    "random_autoaugment": Row("Random AutoAugment", "random_autoaugment"),
+    "augmix": Row("AugMix", "augmix"),
+    "augmix_no_jsd": Row("AugMix without its loss", "augmix_no_jsd"),
+    "patch_gaussian": Row("Patch Gaussian", "patch_gaussian"),
+    "apr_s": Row("APR-S", "apr_s"),
+    "apr_sp": Row("APR-SP", "apr_sp"),
+    "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
+    "hybrid_augment": Row("HybridAugment", "hybrid_augment"),
+    "hybrid_augment_pp": Row("HybridAugment++", "hybrid_augment_pp"),
+    "amplitude_mix": Row("Amplitude mix (FACT)", "amplitude_mix"),
+    "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
+    "fourier_basis_noise": Row("Fourier-basis waves (AFA)", "fourier_basis_noise"),
+    "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
+    "prime": Row("PRIME", "prime"),
+}
+
+_TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "apr_s", "apr_sp")
+_TABLE_4 = (
+    "standard",
+    "patch_gaussian",
+    "autoaugment",
+    "random_autoaugment",
+    "augmix",
+    "apr_s",
+    "apr_p",
+    "apr_sp",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training with its measurements, in a work directory of its own."""
+
+    row: str
+    column: str  # "SET NETWORK"
+    seed: int
+    settings: ml_collections.ConfigDict
+
+    @property
+    def name(self) -> str:
+        """Of the work directory."""
+        return f"{self.column.replace(' ', '_')}_{self.row}_s{self.seed}"
+
+    def multiply_adds(self, train_size: int, classes: int) -> float:
+        """Of the training alone."""
+        config = self.settings
+        method = augment.get_method(config.augment.method)
+        views = 3 if method.loss == "jensen_shannon" else 1
+        views += method.pair
+        attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
+        rounds = 1 + attacks[config.adversary.attack]
+        once = flops.multiply_adds(
+            config.model.name, num_classes=classes, size=config.data.image_size
+        )
+        return _PASSES * rounds * views * once * train_size * config.optim.epochs
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: of the page.
+        rows: keys of ``ROWS``, the usual ones of this table.
+        columns: "SET NETWORK" of the runs at the published size.
+        cells: records of a run -> column -> fraction; "" stands for the run's own.
+        published: row -> column -> percent.
+        settings: (set, network, row, small) -> configuration of a run.
+        better: "↑" or "↓".
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: Callable[[Sequence[results.Record]], dict[str, float]]
+    published: Callable[[], dict[str, published.Cells]]
+    settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
+    better: str
+
+
+def runs_of(
+    table: Table,
+    budget: str,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    seeds: int,
+    changes: dict[str, Any],
+) -> list[Run]:
+    """The runs that fill a table, in the order in which they are wanted.
+
+    Args:
+        table: which.
+        budget: one of ``BUDGETS``.
+        rows: keys of ``ROWS``.
+        columns: "SET NETWORK"; any network that ``apr_jax.models`` builds.
+        seeds: runs of each cell, from seed 0.
+        changes: dotted fields for every run, such as where the data are.
+
+    Raises:
+        ValueError: an unknown row, or a method that doesn't exist.
+    """
+    for row in rows:
+        if row not in ROWS:
+            raise ValueError(f"unknown row {row!r}; choose from {', '.join(ROWS)}")
+        augment.get_method(ROWS[row].method)
+    found = []
+    for seed in range(seeds):
+        for column in columns:
+            name, _, network = column.partition(" ")
+            for row in rows:
+                settings = table.settings(name, network, row, budget == "small")
+                settings = lab_lib.changed(settings)
+                settings.seed = seed
+                settings.update_from_flattened_dict({**ROWS[row].changes, **changes})
+                run = Run(row, column, seed, settings)
+                settings.name = run.name
+                found.append(run)
+    return found
+
+
+def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
+    """The recipe of Tables 1 and 2, or a short one."""
+    settings = cifar.get_config(f"{network},{ROWS[row].method},{name}")
+    settings.train.tensorboard = False
+    if small:
+        settings = lab_lib.short(
+            settings, model=network, epochs=3.0, method=ROWS[row].method
+        )
+    return settings
+
+
+def _table_1(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    settings = _cifar(name, network, row, small)
+    settings.eval.parts = ("clean", "corruption")
+    settings.eval.corruption_examples = 1000 if small else 0
+    return settings
+
+
+def _table_2(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    settings = _cifar(name, network, row, small)
+    settings.eval.parts = ("clean", "ood")
+    settings.eval.ood_examples = 2000 if small else 0
+    return settings
+
+
+def _table_3(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    if row in cifar10_fgsm.PRESETS:
+        settings = cifar10_fgsm.get_config(row)
+    else:
+        settings = cifar10_fgsm.get_config("standard")
+        settings.augment.method = ROWS[row].method
+    settings.data.name = name
+    settings.model.name = network
+    settings.train.tensorboard = False
+    settings.eval.parts = ("clean", "adversarial")
+    if small:
+        # So small a network resists no more.
+        settings.adversary.update(eps=4 / 255, step_size=5 / 255)
+        settings.optim.epochs = 4.0
+        settings.eval.update(linf=(4 / 255,), attack_examples=256)
+    return settings
+
+
+def _table_4(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    settings = imagenet_resnet50_aprsp.get_config(ROWS[row].method)
+    settings.model.name = network
+    settings.eval.parts = ("clean", "corruption")
+    return settings
+
+
+def _find(records: Iterable[results.Record], **fields: str) -> float | None:
+    found = results.find(records, **fields)
+    return None if found is None else found.value
+
+
+def _known(cells: dict[str, float | None]) -> dict[str, float]:
+    return {column: value for column, value in cells.items() if value is not None}
+
+
+def _corruption_cells(records: Sequence[results.Record]) -> dict[str, float]:
+    means = [
+        r
+        for r in records
+        if r.job == "evaluate.corruption"
+        and r.metric == "error"
+        and r.split.startswith("mean")
+        and "/" not in r.split
+    ]
+    mean = means[-1].value if means else None
+    clean = _find(records, job="evaluate.clean", metric="error")
+    return _known({"": mean, "clean error": clean})
+
+
+def _out_cells(records: Sequence[results.Record]) -> dict[str, float]:
+    cells = {"accuracy": _find(records, job="evaluate.clean", metric="accuracy")}
+    for record in records:
+        if record.job == "evaluate.ood" and record.metric == "msp.auroc":
+            if record.split == "all":
+                cells["mean"] = record.value
+            elif record.split not in ("near", "far"):
+                cells[_SAME.get(record.split, record.split)] = record.value
+    return _known(cells)
+
+
+# TFDS's name -> the paper's.
+_SAME = {"svhn_cropped": "svhn"}
+
+
+def _robust_cells(records: Sequence[results.Record]) -> dict[str, float]:
+    return _known(
+        {
+            "accuracy": _find(records, job="evaluate.clean", metric="accuracy"),
+            "robust": _find(
+                records, job="evaluate.adversarial", metric="robust_accuracy"
+            ),
+        }
+    )
+
+
+def _imagenet_cells(records: Sequence[results.Record]) -> dict[str, float]:
+    job = "evaluate.corruption"
+    cells = {
+        "error": _find(records, job="evaluate.clean", metric="error"),
+        "mce": _find(records, job=job, split="mean", metric="mce"),
+    }
+    for name, alexnet in metrics.ALEXNET_ERROR.items():
+        errors = [
+            _find(records, job=job, split=f"{name}/{severity}", metric="error")
+            for severity in SEVERITIES
+        ]
+        if None not in errors:
+            cells[name] = sum(e for e in errors if e is not None) / 5 / alexnet
+    return _known(cells)
+
+
+_SETS = ("cifar10", "cifar100")
+_NETWORKS = ("allconv", "densenet_bc_100_12", "wrn_40_2", "resnext29_32x4")
+
+TABLES: dict[str, Table] = {
+    "1": Table(
+        title="Table 1: mean error under corruption",
+        rows=tuple(ROWS),
+        columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
+        cells=_corruption_cells,
+        published=published.table_1,
+        settings=_table_1,
+        better="↓",
+    ),
+    "2": Table(
+        title="Table 2: AUROC against unknown images, maximum softmax probability",
+        rows=_TABLE_2,
+        columns=("cifar10 resnet18",),
+        cells=_out_cells,
+        published=published.table_2,
+        settings=_table_2,
+        better="↑",
+    ),
+    "3": Table(
+        title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
+        rows=tuple(cifar10_fgsm.PRESETS),
+        columns=("cifar10 preact_resnet18",),
+        cells=_robust_cells,
+        published=published.table_3,
+        settings=_table_3,
+        better="↑",
+    ),
+    "4": Table(
+        title="Table 4: ImageNet-C, error in relation to AlexNet's",
+        rows=_TABLE_4,
+        columns=("imagenet resnet50",),
+        cells=_imagenet_cells,
+        published=published.table_4,
+        settings=_table_4,
+        better="↓",
+    ),
+}
+
+
+def columns_of(table: Table, budget: str) -> tuple[str, ...]:
+    """The columns that a table has at a budget, if none are named."""
+    if budget == "paper" or table is TABLES["4"]:
+        return table.columns
+    sets = dict.fromkeys(column.split()[0] for column in table.columns)
+    return tuple(f"{name} {SMALL_NETWORK}" for name in sets)
+
+
+def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
+    """Network -> images seen in a second, of runs that were trained here before."""
+    found: dict[str, list[float]] = {}
+    for root in roots:
+        run = rundir.RunDir(root)
+        config = rundir.read_config(run)
+        if config is None or not run.curve.exists():
+            continue
+        rows = curves.read_curve(run.curve)
+        speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
+        if speeds:
+            speeds.sort()
+            found.setdefault(config.model.name, []).append(speeds[len(speeds) // 2])
+    return {name: sum(each) / len(each) for name, each in found.items()}

@@ -1,0 +1,129 @@
+"""The tables: which runs, what they cost, that they go on, and what is shown."""
+
+import json
+
+import pytest
+
+from apr_jax.augment import AUGMENTS
+from experiments import published, table, table_plan
+from experiments.table_plan import ROWS, TABLES
+from tests import toy
+
+
+def test_published_means_are_those_of_the_paper():
+    # The last row of Table 1 and the means of Table 2, of what is printed there.
+    rows = published.table_1()
+    four = table_plan._NETWORKS
+    for row, cifar10, cifar100 in (
+        ("standard", 29.0, 55.6),
+        ("apr_p", 19.7, 46.6),
+        ("augmix", 12.5, 38.3),
+        ("apr_sp", 10.0, 33.9),
+    ):
+        for name, mean in (("cifar10", cifar10), ("cifar100", cifar100)):
+            got = sum(rows[row][f"{name} {network}"] for network in four) / 4
+            assert got == pytest.approx(mean, abs=0.06)
+    for row, cells in published.table_2().items():
+        sets = [v for k, v in cells.items() if k not in ("accuracy", "mean")]
+        # Its line for Mixup has another mean than its cells.
+        assert sum(sets) / 6 == pytest.approx(cells["mean"], abs=0.11), row
+    for row, cells in published.table_4().items():
+        errors = [v for k, v in cells.items() if k not in ("error", "mce")]
+        assert sum(errors) / 15 == pytest.approx(cells["mce"], abs=0.6), row
+
+
+def test_rows_differ_in_their_method_only():
+    common = {"rows": ["standard", "apr_p"], "seeds": 2, "changes": {}}
+    runs = table_plan.runs_of(
+        TABLES["1"], "paper", columns=["cifar100 allconv"], **common
+    )
+    assert [(r.row, r.seed) for r in runs] == [
+        ("standard", 0),
+        ("apr_p", 0),
+        ("standard", 1),
+        ("apr_p", 1),
+    ]
+    one, other = (dict(r.settings.to_dict()) for r in runs[:2])
+    assert {k for k in one if one[k] != other[k]} == {"augment", "name"}
+    assert one["optim"]["epochs"] == 200
+    assert one["model"]["name"] == "allconv"
+    # Two views cost twice as much.
+    costs = [r.multiply_adds(50_000, 100) for r in runs]
+    assert costs[1] == 2 * costs[0] == costs[3]
+    adversarial = table_plan.runs_of(
+        TABLES["1"],
+        "small",
+        rows=["adversarial"],
+        columns=["cifar10 wrn_10_1"],
+        seeds=1,
+        changes={"optim.epochs": 1.0},
+    )
+    assert adversarial[0].settings.adversary.attack == "pgd"
+    small = table_plan.runs_of(
+        TABLES["3"],
+        "small",
+        rows=["apr_sp"],
+        columns=["cifar10 wrn_10_1"],
+        seeds=1,
+        changes={},
+    )
+    assert small[0].settings.adversary.attack == "fgsm"
+    with pytest.raises(ValueError, match="unknown row 'smear'; choose from standard"):
+        table_plan.runs_of(
+            TABLES["1"], "small", rows=["smear"], columns=["a b"], seeds=1, changes={}
+        )
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_a_method(row):
+    for part in ROWS[row].method.split("+"):
+        assert part in AUGMENTS
+
+
+def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
+    toy.write_arrays(tmp_path)
+    fields = {
+        "data.source": "arrays",
+        "data.name": "toy",
+        "data.image_size": 8,
+        "augment.crop_pad": 1,
+        "optim.epochs": 1.0,
+        "train.batch_size": 16,
+        "eval.batch_size": 25,
+        "eval.corruptions": ["brightness", "contrast"],
+        "eval.corruption_examples": 20,
+    }
+    arguments = [
+        "1",
+        "--columns=cifar10 wrn_10_1",
+        f"--data-dir={tmp_path}",
+        f"--cache-dir={tmp_path / 'cache'}",
+        f"--work={tmp_path / 'work'}",
+        f"--out={tmp_path / 'out'}",
+        "--quiet",
+        *(f"--set-field={k}={json.dumps(v)}" for k, v in fields.items()),
+    ]
+    table.main([*arguments, "--rows", "standard"])
+    said = capsys.readouterr().err
+    assert "1 runs are missing" in said
+    kept = tmp_path / "work/table1/small/cifar10_wrn_10_1_standard_s0/results.jsonl"
+    trained = kept.stat().st_mtime_ns
+    table.main([*arguments, "--rows", "standard", "apr_p", "--seeds", "1"])
+    assert kept.stat().st_mtime_ns == trained
+    text = (tmp_path / "out" / "table.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(lines) == 4
+    assert lines[2].startswith("| Standard | ")
+    assert lines[3].startswith("| APR-P | ")
+    assert "26.9" in lines[2]  # WRN-40-2, published
+    html = (tmp_path / "out" / "table.html").read_text()
+    assert html.count("<tr>") == 3
+    with pytest.raises(SystemExit):
+        table.main([*arguments, "--set-field=optim.epochs"])
+    assert "--set-field is 'optim.epochs'" in capsys.readouterr().err
+
+
+def test_several_seeds_have_a_deviation():
+    assert table.shown([10.0, 12.0, 14.0]) == "12.0 ± 2.0"
+    assert table.shown([10.04]) == "10.0"
+    assert table.shown([]) == "–"
