@@ -293,3 +293,48 @@ def test_azimuthal_profile_can_be_learnt_through(rng):
         spectral.azimuthal_profile(images[..., :2])
     with pytest.raises(ValueError, match=r"2 x 2 pixels are too few"):
         spectral.azimuthal_profile(images[:2, :2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 12)])
+def test_four_templates_give_the_phase(rng, height, width):
+    images = rng.random((2, height, width, 3), np.float32)
+    expected = np.fft.fft2(images, axes=(1, 2))
+    sums = jax.jit(jax.vmap(spectral.template_sums, (None, 0, 0)))
+    phases = jax.jit(jax.vmap(spectral.template_phase, (None, 0, 0)))
+    rows, columns = (x.ravel() for x in np.indices((height, width)))
+    places = expected[:, rows, columns].transpose(1, 0, 2)
+    plus, minus, up, down = sums(images, rows, columns)
+    np.testing.assert_allclose(plus - minus, places.real, atol=2e-4)
+    np.testing.assert_allclose(up - down, places.imag, atol=2e-4)
+    # Turns of the phase may be whole ones.
+    angle = np.asarray(phases(images, rows, columns))
+    turned = np.exp(1j * (angle - np.angle(places)))
+    clear = np.abs(places) > 0.1
+    assert clear.mean() > 0.9
+    np.testing.assert_allclose(turned[clear], 1, atol=5e-3)
+    # The quotient alone, as the paper writes it, is half a turn off for many.
+    quotient = np.arctan((up - down) / (plus - minus))
+    off = np.abs(np.exp(1j * (quotient - np.angle(places))) - 1)[clear]
+    assert 0.3 < np.mean(off > 1.9) < 0.7
+
+
+def test_templates_are_the_rectified_wave():
+    height, width, u, v = 9, 6, -2, 4
+    templates = jax.jit(spectral.contrast_templates, static_argnums=(0, 1))(
+        height, width, u, v
+    )
+    n, m = np.indices((height, width))
+    wave = np.exp(-2j * np.pi * (u * n / height + v * m / width))
+    assert all(float(t.min()) >= 0 for t in templates)
+    np.testing.assert_allclose(
+        templates.real_plus - templates.real_minus, wave.real, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        templates.imaginary_plus - templates.imaginary_minus, wave.imag, atol=1e-5
+    )
+    assert not np.any(np.asarray(templates.real_plus * templates.real_minus))
+
+
+def test_templates_refuse_grey_levels(rng):
+    with pytest.raises(TypeError, match="floating point"):
+        spectral.template_phase(rng.integers(0, 255, (4, 4, 3), np.uint8), 1, 1)

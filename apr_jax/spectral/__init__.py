@@ -20,13 +20,21 @@ from apr_jax.spectral.recombination import (
     recombine_channels,
     recombine_within,
 )
+from apr_jax.spectral.templates import (
+    Templates,
+    contrast_templates,
+    template_phase,
+    template_sums,
+)
 
 __all__ = [
     "AXES",
     "BACKENDS",
+    "Templates",
     "amplitude",
     "azimuthal_profile",
     "choose_backend",
+    "contrast_templates",
     "fourier_basis",
     "phase",
     "radial_mask",
@@ -34,4 +42,6 @@ __all__ = [
     "recombine_channels",
     "recombine_within",
     "split_bands",
+    "template_phase",
+    "template_sums",
 ]
