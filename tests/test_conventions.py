@@ -27,6 +27,7 @@ CORE = {
     "metrics",
     "calibration",
     "detection",
+    "saliency",
 }
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {

@@ -36,6 +36,8 @@ class AllConv(nn.Module):
     dtype: Any = jnp.float32
     sync_axis: str | None = None
     minimum_size: ClassVar[int] = 12
+    # Row and column i of the last maps see the part of the image where i - 1 would be.
+    map_offset: ClassVar[int] = 1
 
     @nn.compact
     def __call__(

@@ -17,6 +17,9 @@ from apr_jax.models import convolution
 # He et al. 2015, eq. 15 ("backward" case): variance 2 / (kernel area * outputs).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
+# The module through which every network's last maps pass.
+LAST_MAPS = "last_maps"
+
 
 def torch_default(
     key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32
@@ -174,6 +177,23 @@ def check_images(images: jax.Array, minimum: int, network: str) -> None:
         )
 
 
+class LastMaps(nn.Module):
+    """What the global mean is taken of: passed on, and open to `apr_jax.saliency`.
+
+    Adds the variable `perturbations/<name>/maps` where one is given, and puts the sum
+    into `intermediates/<name>/maps` where that collection is mutable. Neither exists
+    otherwise: it has no parameters and changes nothing. Not `nn.Module.perturb`,
+    whose variable `init` would add to every network's.
+    """
+
+    @nn.compact
+    def __call__(self, maps: jax.Array) -> jax.Array:
+        if self.has_variable("perturbations", "maps"):
+            maps = maps + self.get_variable("perturbations", "maps")
+        self.sow("intermediates", "maps", maps)
+        return maps
+
+
 def classify(
     maps: jax.Array,
     *,
@@ -188,6 +208,7 @@ def classify(
     With `capture` also the features `[N, C]` that the linear layer sees. To be
     called from a network's compact `__call__`; `name` is the linear layer's.
     """
+    maps = LastMaps(name=LAST_MAPS)(maps)
     features = maps.astype(jnp.float32).mean((1, 2))
     bias = (
         nn.initializers.zeros if zero_bias else torch_default_bias(features.shape[-1])
