@@ -20,6 +20,7 @@ from apr_jax.spectral.recombination import (
     recombine_channels,
     recombine_within,
 )
+from apr_jax.spectral.surgery import BANDS, band_mask, keep_bands, stretch
 from apr_jax.spectral.templates import (
     Templates,
     contrast_templates,
@@ -30,12 +31,15 @@ from apr_jax.spectral.templates import (
 __all__ = [
     "AXES",
     "BACKENDS",
+    "BANDS",
     "Templates",
     "amplitude",
     "azimuthal_profile",
+    "band_mask",
     "choose_backend",
     "contrast_templates",
     "fourier_basis",
+    "keep_bands",
     "phase",
     "radial_mask",
     "recombine",
