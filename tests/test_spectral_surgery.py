@@ -48,7 +48,7 @@ def test_bands_part_the_spectrum():
     masks = [spectral.band_mask(9, 8, band, (2, 4)) for band in spectral.BANDS[1:]]
     np.testing.assert_array_equal(np.sum(masks, axis=0), 1)
     assert masks[0][4, 4]
-    with pytest.raises(ValueError, match="unknown band 'mid'.*intermediate"):
+    with pytest.raises(ValueError, match=r"unknown band 'mid'.*intermediate"):
         spectral.band_mask(8, 8, "mid", (2, 4))
     with pytest.raises(ValueError, match=r"edges must increase.*\(4, 2\)"):
         spectral.band_mask(8, 8, "low", (4, 2))

@@ -46,6 +46,7 @@ __all__ = [
     "recombine_channels",
     "recombine_within",
     "split_bands",
+    "stretch",
     "template_phase",
     "template_sums",
 ]
