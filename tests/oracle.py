@@ -51,6 +51,8 @@ def _pillow(picture, name, level, sign):
         case "rotate":
             degrees = sign * int(level * 30 / 10)
             return picture.rotate(degrees, resample=Image.Resampling.BILINEAR)
+        case "invert":
+            return ImageOps.invert(picture)
         case "solarize":
             return ImageOps.solarize(picture, 256 - int(level * 256 / 10))
         case "shear_x":

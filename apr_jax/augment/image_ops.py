@@ -30,6 +30,8 @@ OPS = (
 )
 # The last four overlap with corruptions of the -C sets and are left out beside them.
 OP_SETS = {"base": OPS[:9], "all": OPS}
+# AutoAugment's, of which AugMix left one out.
+POLICY_OPS = (*OPS, "invert")
 
 # Of a chunk on a CPU: smaller ones waste time starting work, larger ones on images that
 # don't need it.
@@ -64,7 +66,7 @@ def apply_op(
     """One operation on every image: uint8 [N, H, W, C] -> same, C of 1 or 3.
 
     Args:
-        name: one of `OPS`.
+        name: one of `POLICY_OPS`.
         level: strength in [0, 10], AugMix's scale; a number or one per image [N].
         negate: turns the direction of rotation, shear and translation; likewise.
 
@@ -72,17 +74,17 @@ def apply_op(
         TypeError: pixels are not uint8.
         ValueError: unknown name, or another shape.
     """
-    if name not in OPS:
-        raise ValueError(f"unknown operation {name!r}, choose from {OPS}")
+    if name not in POLICY_OPS:
+        raise ValueError(f"unknown operation {name!r}, choose from {POLICY_OPS}")
     if images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8, got {images.dtype}")
     count, _, _, channels = images.shape
     words = apply_ops(
         pack(images),
-        jnp.full(count, OPS.index(name)),
+        jnp.full(count, POLICY_OPS.index(name)),
         jnp.broadcast_to(jnp.asarray(level, jnp.float32), (count,)),
         jnp.broadcast_to(jnp.asarray(negate), (count,)),
-        names=OPS,
+        names=POLICY_OPS,
         channels=channels,
     )
     return unpack(words, channels)
@@ -104,7 +106,7 @@ def apply_ops(
         words: packed uint32 [N, H, W].
         op: int [N]; an image with a number past the end of `names` stays as it is.
         level, negate: float and bool [N].
-        names: what the numbers in `op` stand for, one of `OP_SETS`.
+        names: what the numbers in `op` stand for, one of `OP_SETS` or `POLICY_OPS`.
         chunk: as `packed.update_rows`'s.
     """
     _, height, width = words.shape

@@ -62,29 +62,19 @@ def apr_single(
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
     names = image_ops.op_set(ops)
     _check_overflow(overflow)
-    words = pack(_to_levels(images))
+    words = pack(to_levels(images))
     count, height, width, channels = images.shape
-    at_once = _at_once(chunk, height, width)
+    at_once = chunk_size(chunk, height, width)
 
-    # One draw of eight numbers per image: operation, level and sign twice, then two
-    # coins. A generator call costs more than its output.
-    uniform = jax.vmap(lambda k: jax.random.uniform(k, (8,)), out_axes=1)(
-        per_image_keys(key, count)
+    once, other, twice, swap = augment_twice(
+        words,
+        draw_single(key, count),
+        prob=prob,
+        level=level,
+        names=names,
+        channels=channels,
+        chunk=at_once,
     )
-    twice, swap = uniform[6] < prob, uniform[7] < 0.5
-
-    def augment(words: jax.Array, draw: jax.Array, need: jax.Array) -> jax.Array:
-        op = jnp.floor(draw[0] * len(names)).astype(jnp.int32)
-        op = jnp.where(need, jnp.minimum(op, len(names) - 1), len(names))
-        return image_ops.apply_ops(
-            words,
-            op,
-            LOWEST_LEVEL + draw[1] * (level - LOWEST_LEVEL),
-            draw[2] < 0.5,
-            names=names,
-            channels=channels,
-            chunk=at_once,
-        )
 
     def mix(words: jax.Array, other: jax.Array, swap: jax.Array) -> jax.Array:
         swap = swap[:, None, None]
@@ -97,11 +87,62 @@ def apr_single(
             backend=backend,
         )
 
-    once = augment(words, uniform[0:3], jnp.ones_like(twice))
-    other = augment(once, uniform[3:6], twice)
     kind = jnp.where(twice, 0, 1)
     mixed = update_rows(kind, [mix], once, other, swap, chunk=at_once)
-    return _from_levels(unpack(mixed, channels), images.dtype)
+    return from_levels(unpack(mixed, channels), images.dtype)
+
+
+def draw_single(key: jax.Array, count: int) -> jax.Array:
+    """What `apr_single` draws: uniform in [0, 1), [8, N].
+
+    Operation, level and sign twice, then the coins for a second operation and for which
+    of the two gives the amplitude.
+    """
+    # One draw per image: a generator call costs more than its output.
+    return jax.vmap(lambda k: jax.random.uniform(k, (8,)), out_axes=1)(
+        per_image_keys(key, count)
+    )
+
+
+def augment_twice(
+    words: jax.Array,
+    uniform: jax.Array,
+    *,
+    prob: float | jax.Array,
+    level: float | jax.Array,
+    names: tuple[str, ...],
+    channels: int,
+    chunk: int | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Every image after one operation, and by chance after another one on top.
+
+    Args:
+        words: packed uint32 [N, H, W].
+        uniform: of `draw_single`.
+        prob, level: as `apr_single`'s.
+        names, channels, chunk: as `image_ops.apply_ops`'s.
+
+    Returns:
+        The words after one operation and after both, and bool [N] twice: where there
+        is a second one, and where the two change parts.
+    """
+    twice, swap = uniform[6] < prob, uniform[7] < 0.5
+
+    def augment(words: jax.Array, draw: jax.Array, need: jax.Array) -> jax.Array:
+        op = jnp.floor(draw[0] * len(names)).astype(jnp.int32)
+        op = jnp.where(need, jnp.minimum(op, len(names) - 1), len(names))
+        return image_ops.apply_ops(
+            words,
+            op,
+            LOWEST_LEVEL + draw[1] * (level - LOWEST_LEVEL),
+            draw[2] < 0.5,
+            names=names,
+            channels=channels,
+            chunk=chunk,
+        )
+
+    once = augment(words, uniform[0:3], jnp.ones_like(twice))
+    return once, augment(once, uniform[3:6], twice), twice, swap
 
 
 def recombine_levels(
@@ -157,7 +198,8 @@ def _check_overflow(overflow: str) -> None:
         raise ValueError(f"unknown overflow {overflow!r}, choose from {OVERFLOWS}")
 
 
-def _at_once(chunk: int | str, height: int, width: int) -> int | None:
+def chunk_size(chunk: int | str, height: int, width: int) -> int | None:
+    """What `apr_single`'s `chunk` stands for; None computes all at once."""
     if chunk == "all":
         return None
     if chunk == "auto":
@@ -169,14 +211,16 @@ def _at_once(chunk: int | str, height: int, width: int) -> int | None:
     return chunk
 
 
-def _to_levels(images: jax.Array) -> jax.Array:
+def to_levels(images: jax.Array) -> jax.Array:
+    """Grey levels of uint8 images or of pixels in [0, 1]: uint8, same shape."""
     if images.dtype == jnp.uint8:
         return images
     levels = jnp.round(images.astype(jnp.float32) * 255)
     return jnp.clip(levels, 0, 255).astype(jnp.uint8)
 
 
-def _from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """uint8 grey levels as images of a type: uint8, or floating point in [0, 1]."""
     if dtype == jnp.uint8:
         return levels
     return (levels.astype(jnp.float32) / 255).astype(dtype)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from apr_jax.augment.packed import channel, join, look_up
 
-POINT = ("posterize", "solarize", "contrast", "brightness")
+POINT = ("posterize", "solarize", "contrast", "brightness", "invert")
 BLEND = ("color", "sharpness")
 
 
@@ -71,7 +71,7 @@ def point(
     *,
     channels: int,
 ) -> jax.Array:
-    """Posterize, solarize, contrast and brightness, as Pillow computes them.
+    """Posterize, solarize, contrast, brightness and invert, as Pillow computes them.
 
     Strengths as in AugMix: 4 - int(0.4 level) bits kept, levels from 256 - int(25.6
     level) inverted, `enhance_factor`.
@@ -98,6 +98,8 @@ def point(
             # Brightness draws from black, contrast from the mean.
             enhanced = _blend(mean, own, factor)
             new = jnp.where(op >= names.index("contrast"), enhanced, new)
+        if "invert" in names:
+            new = jnp.where(op == names.index("invert"), 255 - own, new)
         levels.append(new)
     return join(levels)
 
