@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
 from apr_jax.augment.image_ops import OPS, apply_op
 from apr_jax.augment.methods import AUGMENTS, Method, get_method
+from apr_jax.augment.mixing import Mixed, cutmix, mixup
 from apr_jax.augment.pair import apr_pair, pair_coin
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
@@ -18,12 +20,18 @@ __all__ = [
     "AUGMENTS",
     "OPS",
     "Method",
+    "Mixed",
     "apply_op",
     "apr",
     "apr_pair",
     "apr_single",
+    "cutmix",
+    "cutout",
     "get_method",
+    "mixup",
     "pair_coin",
+    "patch_gaussian",
+    "patch_uniform",
     "random_crop",
     "random_flip",
     "recombine_levels",
