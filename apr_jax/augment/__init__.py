@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.chains import augmix, augmix_views, jensen_shannon
 from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
 from apr_jax.augment.image_ops import OPS, apply_op
 from apr_jax.augment.methods import AUGMENTS, Method, get_method
@@ -25,9 +26,12 @@ __all__ = [
     "apr",
     "apr_pair",
     "apr_single",
+    "augmix",
+    "augmix_views",
     "cutmix",
     "cutout",
     "get_method",
+    "jensen_shannon",
     "mixup",
     "pair_coin",
     "patch_gaussian",

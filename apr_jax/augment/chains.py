@@ -1,0 +1,167 @@
+"""AugMix: chains of operations mixed with the image, and its consistency loss.
+
+Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness and
+Uncertainty", ICLR 2020, section 3 and algorithm 1.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.augment import image_ops
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.packed import pack, unpack
+from apr_jax.augment.single import LOWEST_LEVEL, chunk_size, to_levels
+
+
+class Chains(NamedTuple):
+    """What `augmix` draws for N images, W chains each, of up to D operations.
+
+    Attributes:
+        weight: float32 [N, W], of the chains, summing to 1.
+        blend: float32 [N], the chains' share; the rest is the image's own.
+        depth: int32 [N, W], operations in each chain, 1 to D.
+        op: int32 [N, W, D], places in the set of operations.
+        level: float32 [N, W, D], in [0.1, severity].
+        negate: bool [N, W, D], the direction.
+    """
+
+    weight: jax.Array
+    blend: jax.Array
+    depth: jax.Array
+    op: jax.Array
+    level: jax.Array
+    negate: jax.Array
+
+
+def augmix(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    width: int = 3,
+    depth: int = 3,
+    severity: float = 3.0,
+    alpha: float = 1.0,
+    ops: str = "base",
+    chunk: int | str = "auto",
+) -> jax.Array:
+    """(1 - m) x + m sum_i w_i chain_i(x), for each image by itself.
+
+    w is drawn from Dirichlet(alpha, ..., alpha), m from Beta(alpha, alpha); each chain
+    has 1 to `depth` operations at a level from U(0.1, severity). Crop and flip come
+    before it.
+
+    Args:
+        key: one key, or one per image [N].
+        images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1], which is
+            rounded to 256 grey levels first.
+        width: number of chains.
+        depth: most operations of a chain.
+        severity, ops, chunk: as `apr_single`'s `level`, `ops` and `chunk`.
+        alpha: of both distributions, positive.
+
+    Returns:
+        [N, H, W, C] in [0, 1]; float32 for uint8 images, else of their type.
+
+    Raises:
+        ValueError: an unknown name, another shape, a wrong number of keys, or a number
+            out of range.
+    """
+    if min(width, depth) < 1 or alpha <= 0:
+        raise ValueError(
+            f"width, depth and alpha must be positive, got {width}, {depth} and {alpha}"
+        )
+    names = image_ops.op_set(ops)
+    levels = to_levels(images)
+    count, height, breadth, channels = levels.shape
+    drawn = draw_chains(
+        key, count, width=width, depth=depth, severity=severity, alpha=alpha, ops=ops
+    )
+    # Step by step in a loop, not unrolled: the operations are compiled once.
+    active = jnp.arange(depth)[None, None] < drawn.depth[..., None]
+    op = jnp.where(active, drawn.op, len(names))
+    steps = [array.reshape(-1, depth).T for array in (op, drawn.level, drawn.negate)]
+
+    def advance(words: jax.Array, step: list[jax.Array]) -> tuple[jax.Array, None]:
+        words = image_ops.apply_ops(
+            words,
+            *step,
+            names=names,
+            channels=channels,
+            chunk=chunk_size(chunk, height, breadth),
+        )
+        return words, None
+
+    words, _ = jax.lax.scan(advance, jnp.repeat(pack(levels), width, axis=0), steps)
+    chains = unpack(words, channels).reshape(count, width, height, breadth, channels)
+    mixed = (1 - drawn.blend)[:, None, None, None] * levels.astype(jnp.float32)
+    for chain in range(width):
+        share = (drawn.blend * drawn.weight[:, chain])[:, None, None, None]
+        mixed += share * chains[:, chain].astype(jnp.float32)
+    dtype = jnp.float32 if images.dtype == jnp.uint8 else images.dtype
+    return (mixed / 255).astype(dtype)
+
+
+def augmix_views(key: jax.Array, images: jax.Array, **knobs: Any) -> jax.Array:
+    """The two views that `jensen_shannon` compares with the image: [2, N, H, W, C].
+
+    Arguments as `augmix`'s; the views are independent of each other.
+    """
+    keys = jax.vmap(jax.random.split)(per_image_keys(key, images.shape[0]))
+    both = jnp.concatenate([keys[:, 0], keys[:, 1]])
+    mixed = augmix(both, jnp.concatenate([images, images]), **knobs)
+    return mixed.reshape(2, *images.shape)
+
+
+def draw_chains(
+    key: jax.Array,
+    count: int,
+    *,
+    width: int,
+    depth: int,
+    severity: float,
+    alpha: float,
+    ops: str,
+) -> Chains:
+    """What `augmix` draws, with its arguments."""
+    shape = (width, depth)
+    number = len(image_ops.op_set(ops))
+
+    def draw(key: jax.Array) -> Chains:
+        mix_key, depth_key, op_key, level_key, sign_key = jax.random.split(key, 5)
+        weight, blend = draw_mixture(mix_key, width=width, alpha=alpha)
+        return Chains(
+            weight,
+            blend,
+            jax.random.randint(depth_key, (width,), 1, depth + 1),
+            jax.random.randint(op_key, shape, 0, number),
+            jax.random.uniform(level_key, shape, minval=LOWEST_LEVEL, maxval=severity),
+            jax.random.bernoulli(sign_key, shape=shape),
+        )
+
+    return jax.vmap(draw)(per_image_keys(key, count))
+
+
+def draw_mixture(
+    key: jax.Array, *, width: int, alpha: float
+) -> tuple[jax.Array, jax.Array]:
+    """Shares [width] from Dirichlet(alpha, ...), and one from Beta(alpha, alpha)."""
+    # Both are quotients of Gamma variables; one call draws them all.
+    logs = jax.random.loggamma(key, alpha, (width + 2,))
+    return jax.nn.softmax(logs[:width]), jax.nn.sigmoid(logs[width] - logs[width + 1])
+
+
+def jensen_shannon(clean: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """The consistency loss of three predictions, a mean over images (section 3).
+
+    The Jensen-Shannon divergence: the mean of the three Kullback-Leibler divergences
+    from their mean distribution, in nats, between 0 and log 3. AugMix adds 12 times
+    this to the cross-entropy of the clean images.
+
+    Args:
+        clean, first, second: logits [N, K].
+    """
+    logs = jax.nn.log_softmax(jnp.stack([clean, first, second]), axis=-1)
+    mean = jax.nn.logsumexp(logs, axis=0, keepdims=True) - jnp.log(3.0)
+    return jnp.mean(jnp.sum(jnp.exp(logs) * (logs - mean), axis=-1))
