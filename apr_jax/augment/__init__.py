@@ -10,6 +10,12 @@ import jax.numpy as jnp
 
 from apr_jax.augment.chains import augmix, augmix_views, jensen_shannon
 from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
+from apr_jax.augment.hybrid import (
+    hybrid_augment,
+    hybrid_augment_both,
+    hybrid_augment_pp,
+    hybrid_augment_single,
+)
 from apr_jax.augment.image_ops import OPS, apply_op
 from apr_jax.augment.methods import AUGMENTS, Method, get_method
 from apr_jax.augment.mixing import Mixed, cutmix, mixup
@@ -31,6 +37,10 @@ __all__ = [
     "cutmix",
     "cutout",
     "get_method",
+    "hybrid_augment",
+    "hybrid_augment_both",
+    "hybrid_augment_pp",
+    "hybrid_augment_single",
     "jensen_shannon",
     "mixup",
     "pair_coin",

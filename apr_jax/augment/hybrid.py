@@ -1,0 +1,331 @@
+"""HybridAugment and HybridAugment++: low frequencies of one image, high of another.
+
+Yucel, Cinbis & Duygulu, "HybridAugment++: Unified Frequency Spectra Perturbations for
+Model Robustness", ICCV 2023, section 3. The label is that of the low frequencies.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax.augment import image_ops
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.packed import pack, unpack
+from apr_jax.augment.pair import apr_pair
+from apr_jax.augment.partners import Partners, check_per, check_pixels, choose_partners
+from apr_jax.augment.single import (
+    apr_single,
+    augment_twice,
+    chunk_size,
+    draw_single,
+    from_levels,
+    to_levels,
+)
+from apr_jax.spectral import split_bands
+
+LOW = ("gaussian", "radial")
+
+
+def low_part(
+    images: jax.Array,
+    *,
+    low: str = "gaussian",
+    kernel: int = 3,
+    sigma: float = 0.5,
+    radius: float = 12.0,
+) -> jax.Array:
+    """The low frequencies of each image: floating point [..., H, W, C] -> same.
+
+    Args:
+        images: of any range; the result's mean is theirs (up to the border for a blur).
+        low: "gaussian" blurs, as the paper does; "radial" keeps the frequencies within
+            `radius`, as `spectral.split_bands` does.
+        kernel: side of the blur in pixels, odd, with the border mirrored about its
+            outermost pixels; 3 in the paper's CIFAR runs.
+        sigma: of the blur in pixels, positive; 0.5 there.
+        radius: of the mask.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: an unknown name, or a kernel that is even or too large.
+    """
+    if low not in LOW:
+        raise ValueError(f"unknown low {low!r}, choose from {LOW}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be floating point, got {images.dtype}")
+    if low == "radial":
+        return split_bands(images, radius)[0]
+    reach = kernel // 2
+    if kernel % 2 == 0 or reach >= min(images.shape[-3:-1]) or sigma <= 0:
+        raise ValueError(
+            "the blur needs an odd kernel, no larger than the image, and a positive "
+            f"sigma, got {kernel} and {sigma} for {images.shape}"
+        )
+    offsets = jnp.arange(-reach, reach + 1)
+    taps = jax.nn.softmax(-0.5 * (offsets / sigma) ** 2).astype(images.dtype)
+    for axis in (images.ndim - 3, images.ndim - 2):
+        sides = [(0, 0)] * images.ndim
+        sides[axis] = (reach, reach)
+        padded = jnp.pad(images, sides, mode="reflect")
+        count = images.shape[axis]
+        images = sum(  # type: ignore[assignment]
+            taps[i] * jax.lax.slice_in_dim(padded, i, i + count, axis=axis)
+            for i in range(kernel)
+        )
+    return images
+
+
+def hybrid_augment(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    prob: float | jax.Array = 0.6,
+    per: str = "batch",
+    low: str = "gaussian",
+    kernel: int = 3,
+    sigma: float = 0.5,
+    radius: float = 12.0,
+    clip: bool = False,
+    donors: jax.Array | None = None,
+    donor_index: jax.Array | None = None,
+) -> jax.Array:
+    """HybridAugment-P: own low frequencies and a shuffled donor's high ones (eq. 2).
+
+    Args:
+        key: one key.
+        images: floating point [N, H, W, C] in [0, 1].
+        prob, per, clip, donors, donor_index: as `apr_pair`'s.
+        low, kernel, sigma, radius: as `low_part`'s.
+
+    Returns:
+        [N, H, W, C] of the same type; bit for bit `images` where the coin says no.
+
+    Raises:
+        TypeError, ValueError: as `apr_pair` and `low_part`.
+    """
+    blur: dict[str, Any] = {
+        "low": low,
+        "kernel": kernel,
+        "sigma": sigma,
+        "radius": radius,
+    }
+    partner_key, coin_key = jax.random.split(key)
+    partners = choose_partners(partner_key, images, donors, donor_index)
+
+    def mix(images: jax.Array) -> jax.Array:
+        own, high = _bands(images, partners, donors is None, blur)
+        return own + high
+
+    return _by_chance(coin_key, images, mix, prob=prob, per=per, clip=clip)
+
+
+def hybrid_augment_pp(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    prob: float | jax.Array = 0.6,
+    pair_prob: float | jax.Array = 0.6,
+    per: str = "batch",
+    low: str = "gaussian",
+    kernel: int = 3,
+    sigma: float = 0.5,
+    radius: float = 12.0,
+    axes: Sequence[int] = (-3, -2, -1),
+    clip: bool = False,
+    donors: jax.Array | None = None,
+    donor_index: jax.Array | None = None,
+    amplitude_index: jax.Array | None = None,
+    backend: str = "auto",
+) -> jax.Array:
+    """HybridAugment++-P: as `hybrid_augment`, with APR-P inside the low part (eq. 5).
+
+    The low part keeps its phase and by chance, a coin of its own, takes the amplitude
+    of another image's low part; the high part comes from a third image.
+
+    Args:
+        key: one key.
+        images: floating point [N, H, W, C] in [0, 1].
+        prob: probability of any change.
+        pair_prob: probability of APR-P inside it.
+        amplitude_index: int [N], whose low part gives the amplitude, as `donor_index`
+            says whose high part is taken.
+        per, clip, donors, donor_index, axes, backend: as `apr_pair`'s.
+        low, kernel, sigma, radius: as `low_part`'s.
+
+    Returns, raises: as `hybrid_augment`.
+    """
+    blur: dict[str, Any] = {
+        "low": low,
+        "kernel": kernel,
+        "sigma": sigma,
+        "radius": radius,
+    }
+    partner_key, coin_key, pair_key = jax.random.split(key, 3)
+    partners = choose_partners(partner_key, images, donors, donor_index)
+
+    def mix(images: jax.Array) -> jax.Array:
+        own, high = _bands(images, partners, donors is None, blur)
+        recombined = apr_pair(
+            pair_key,
+            own,
+            prob=pair_prob,
+            per=per,
+            axes=axes,
+            donors=None if donors is None else low_part(partners.pool, **blur),
+            donor_index=amplitude_index,
+            backend=backend,
+        )
+        return recombined + high
+
+    return _by_chance(coin_key, images, mix, prob=prob, per=per, clip=clip)
+
+
+def hybrid_augment_single(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    prob: float | jax.Array = 0.5,
+    plus: bool = False,
+    level: float | jax.Array = 3.0,
+    ops: str = "base",
+    low: str = "gaussian",
+    kernel: int = 3,
+    sigma: float = 0.5,
+    radius: float = 12.0,
+    chunk: int | str = "auto",
+) -> jax.Array:
+    """HybridAugment-S, or HybridAugment++-S: bands of two versions of the same image.
+
+    As in APR-S one operation is always applied, and with probability `prob` a second
+    one on top; then a fair coin picks which of the two gives the low frequencies, the
+    other the high ones. With `plus` the low part, as 8-bit levels, goes through APR-S.
+    Departures from the released code: the result is clipped and rounded, where a cast
+    truncates and wraps there, and the last coin is fair whatever `prob` is (they are
+    the same in the paper).
+
+    Args:
+        key: one key, or one per image [N].
+        images, level, ops, chunk: as `apr_single`'s.
+        prob: probability of the second operation and the mixing.
+        plus: HybridAugment++ instead of HybridAugment.
+        low, kernel, sigma, radius: as `low_part`'s.
+
+    Returns:
+        [N, H, W, C] of the same type.
+
+    Raises:
+        TypeError, ValueError: as `apr_single` and `low_part`.
+    """
+    blur: dict[str, Any] = {
+        "low": low,
+        "kernel": kernel,
+        "sigma": sigma,
+        "radius": radius,
+    }
+    names = image_ops.op_set(ops)
+    words = pack(to_levels(images))
+    count, height, width, channels = images.shape
+    once, other, twice, swap = augment_twice(
+        words,
+        draw_single(key, count),
+        prob=prob,
+        level=level,
+        names=names,
+        channels=channels,
+        chunk=chunk_size(chunk, height, width),
+    )
+    swap = swap[:, None, None]
+    low_from, high_from = (
+        unpack(jnp.where(swap, *pair), channels)
+        for pair in ((other, once), (once, other))
+    )
+    rest = high_from.astype(jnp.float32)
+    high = rest - low_part(rest, **blur)
+    own = low_part(low_from.astype(jnp.float32), **blur)
+    if plus:
+        inner = apr_single(
+            inner_keys(key, count),
+            _levels(own),
+            prob=0.5,
+            level=level,
+            ops=ops,
+            chunk=chunk,
+        )
+        own = inner.astype(jnp.float32)
+    mixed = _levels(own + high)
+    chosen = jnp.where(twice[:, None, None, None], mixed, unpack(once, channels))
+    return from_levels(chosen, images.dtype)
+
+
+def inner_keys(key: jax.Array, count: int) -> jax.Array:
+    """The keys of APR-S inside HybridAugment++-S, one per image [N]."""
+    keys = per_image_keys(key, count)
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
+
+
+def hybrid_augment_both(
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    plus: bool = True,
+    single_prob: float | jax.Array = 0.5,
+    pair_prob: float | jax.Array = 0.6,
+    **knobs: Any,
+) -> jax.Array:
+    """HybridAugment-PS: `hybrid_augment_single`, then the pair form on the result.
+
+    Args:
+        key: one key.
+        images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1].
+        plus: HybridAugment++ for both instead of HybridAugment.
+        single_prob, pair_prob: probabilities of the two.
+        knobs: `low_part`'s, for both.
+
+    Returns:
+        [N, H, W, C], float32 for uint8 images, else of their type.
+    """
+    single_key, pair_key = jax.random.split(key)
+    images = hybrid_augment_single(
+        single_key, images, prob=single_prob, plus=plus, **knobs
+    )
+    if images.dtype == jnp.uint8:
+        images = images.astype(jnp.float32) / 255
+    pair = hybrid_augment_pp if plus else hybrid_augment
+    return pair(pair_key, images, prob=pair_prob, **knobs)
+
+
+def _levels(values: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
+
+
+def _bands(
+    images: jax.Array, partners: Partners, within: bool, blur: dict[str, Any]
+) -> tuple[jax.Array, jax.Array]:
+    """Each image's own low part, and its partner's high part."""
+    own = low_part(images, **blur)
+    if within:
+        return own, jnp.take(images - own, partners.order, axis=0)
+    return own, partners.images - low_part(partners.images, **blur)
+
+
+def _by_chance(
+    key: jax.Array,
+    images: jax.Array,
+    mix: Any,
+    *,
+    prob: float | jax.Array,
+    per: str,
+    clip: bool,
+) -> jax.Array:
+    """`mix(images)` where a coin says so."""
+    check_per(per)
+    check_pixels(images)
+    change = lambda images: jnp.clip(mix(images), 0, 1) if clip else mix(images)
+    if per == "batch":
+        # Only one side is computed, so that a lost coin costs nothing.
+        coin = jax.random.bernoulli(key, prob)
+        return jax.lax.cond(coin, change, lambda images: images, images)
+    coin = jax.random.bernoulli(key, prob, (len(images),))
+    return jnp.where(coin[:, None, None, None], change(images), images)
