@@ -20,6 +20,7 @@ from apr_jax.augment.image_ops import OPS, apply_op
 from apr_jax.augment.methods import AUGMENTS, Method, get_method
 from apr_jax.augment.mixing import Mixed, cutmix, mixup
 from apr_jax.augment.pair import apr_pair, pair_coin
+from apr_jax.augment.policies import autoaugment, random_autoaugment
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
 
@@ -34,6 +35,7 @@ __all__ = [
     "apr_single",
     "augmix",
     "augmix_views",
+    "autoaugment",
     "cutmix",
     "cutout",
     "get_method",
@@ -46,6 +48,7 @@ __all__ = [
     "pair_coin",
     "patch_gaussian",
     "patch_uniform",
+    "random_autoaugment",
     "random_crop",
     "random_flip",
     "recombine_levels",
