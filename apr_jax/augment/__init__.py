@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.amplitude import amplitude_mix, low_amplitude_swap
 from apr_jax.augment.chains import augmix, augmix_views, jensen_shannon
 from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
 from apr_jax.augment.hybrid import (
@@ -29,6 +30,7 @@ __all__ = [
     "OPS",
     "Method",
     "Mixed",
+    "amplitude_mix",
     "apply_op",
     "apr",
     "apr_pair",
@@ -44,6 +46,7 @@ __all__ = [
     "hybrid_augment_pp",
     "hybrid_augment_single",
     "jensen_shannon",
+    "low_amplitude_swap",
     "mixup",
     "pair_coin",
     "patch_gaussian",

@@ -7,10 +7,12 @@ levels has no integer result, so the caller decides on the range first.
 from apr_jax.spectral.analysis import (
     amplitude,
     azimuthal_profile,
+    filter_bands,
     fourier_basis,
     phase,
     radial_mask,
     split_bands,
+    square_mask,
 )
 from apr_jax.spectral.inputs import AXES
 from apr_jax.spectral.recombination import (
@@ -38,6 +40,7 @@ __all__ = [
     "band_mask",
     "choose_backend",
     "contrast_templates",
+    "filter_bands",
     "fourier_basis",
     "keep_bands",
     "phase",
@@ -46,6 +49,7 @@ __all__ = [
     "recombine_channels",
     "recombine_within",
     "split_bands",
+    "square_mask",
     "stretch",
     "template_phase",
     "template_sums",

@@ -53,6 +53,15 @@ def radial_mask(height: int, width: int, radius: float | jax.Array) -> jax.Array
     return jnp.hypot(rows * 1.0, columns * 1.0) < radius
 
 
+def square_mask(height: int, width: int, reach: int) -> jax.Array:
+    """True up to `reach` rows and columns from the zero frequency: bool [H, W].
+
+    The spectrum is shifted as `radial_mask`'s, the border included (FDA, CVPR 2020).
+    """
+    rows = jnp.abs(jnp.arange(height) - height // 2)[:, None] <= reach
+    return rows & (jnp.abs(jnp.arange(width) - width // 2)[None, :] <= reach)
+
+
 def split_bands(
     images: jax.Array, radius: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -64,12 +73,33 @@ def split_bands(
     images = jnp.asarray(images)
     dtype = float_dtype(images, "images")
     height, width, _ = image_shape(images)
-    mask = jnp.fft.ifftshift(radial_mask(height, width, radius))[:, : width // 2 + 1]
+    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    low = filter_bands(pixels, radial_mask(height, width, radius))
+    return low.astype(dtype), (pixels - low).astype(dtype)
+
+
+def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
+    """The frequencies of each channel that a mask keeps: [..., H, W, C] -> same.
+
+    Args:
+        images: floating point, of any range; nothing is clipped.
+        mask: bool [H, W], of the shifted spectrum, the same for a frequency and its
+            negative, so that the result is real.
+
+    Raises:
+        TypeError, ValueError: as `recombine`, and for a mask of another shape.
+    """
+    images = jnp.asarray(images)
+    dtype = float_dtype(images, "images")
+    height, width, _ = image_shape(images)
+    if mask.shape != (height, width):
+        raise ValueError(f"mask must be [{height}, {width}], got shape {mask.shape}")
+    half = jnp.fft.ifftshift(mask)[:, : width // 2 + 1]
     pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
     spectrum = jnp.fft.rfft2(jnp.moveaxis(pixels, -1, -3))
-    kept = jnp.where(jnp.broadcast_to(mask, spectrum.shape), spectrum, 0)
+    kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
     low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
-    return low.astype(dtype), (pixels - low).astype(dtype)
+    return low.astype(dtype)
 
 
 def fourier_basis(
