@@ -24,6 +24,7 @@ from apr_jax.augment.pair import apr_pair, pair_coin
 from apr_jax.augment.policies import autoaugment, random_autoaugment
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
+from apr_jax.augment.waves import fourier_basis_noise
 
 __all__ = [
     "AUGMENTS",
@@ -40,6 +41,7 @@ __all__ = [
     "autoaugment",
     "cutmix",
     "cutout",
+    "fourier_basis_noise",
     "get_method",
     "hybrid_augment",
     "hybrid_augment_both",
