@@ -24,6 +24,7 @@ from apr_jax.augment.pair import apr_pair, pair_coin
 from apr_jax.augment.policies import autoaugment, random_autoaugment
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
+from apr_jax.augment.vital import vital_mask, vital_phase, vital_phase_single
 from apr_jax.augment.waves import fourier_basis_noise
 
 __all__ = [
@@ -57,6 +58,9 @@ __all__ = [
     "random_crop",
     "random_flip",
     "recombine_levels",
+    "vital_mask",
+    "vital_phase",
+    "vital_phase_single",
 ]
 
 
