@@ -22,6 +22,7 @@ from apr_jax.augment.methods import AUGMENTS, Method, get_method
 from apr_jax.augment.mixing import Mixed, cutmix, mixup
 from apr_jax.augment.pair import apr_pair, pair_coin
 from apr_jax.augment.policies import autoaugment, random_autoaugment
+from apr_jax.augment.prime_mix import prime
 from apr_jax.augment.single import apr_single, recombine_levels
 from apr_jax.augment.standard import random_crop, random_flip
 from apr_jax.augment.vital import vital_mask, vital_phase, vital_phase_single
@@ -54,6 +55,7 @@ __all__ = [
     "pair_coin",
     "patch_gaussian",
     "patch_uniform",
+    "prime",
     "random_autoaugment",
     "random_crop",
     "random_flip",
