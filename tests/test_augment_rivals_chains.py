@@ -11,25 +11,26 @@ from apr_jax.augment import chains as chains_module
 from apr_jax.augment import image_ops, policies
 from apr_jax.augment.image_ops import POLICY_OPS
 from tests import oracle
+from tests.quick import quick_jit
 
 COUNT = 24
-augmix = jax.jit(
+augmix = quick_jit(
     augment.augmix,
     static_argnames=("width", "depth", "severity", "alpha", "ops", "chunk"),
 )
-autoaugment = jax.jit(augment.autoaugment, static_argnames=("policy", "ops", "chunk"))
-random_autoaugment = jax.jit(
+autoaugment = quick_jit(augment.autoaugment, static_argnames=("policy", "ops", "chunk"))
+random_autoaugment = quick_jit(
     augment.random_autoaugment, static_argnames=("ops", "chunk")
 )
-draw_chains = jax.jit(
+draw_chains = quick_jit(
     chains_module.draw_chains,
     static_argnums=1,
     static_argnames=("width", "depth", "severity", "alpha", "ops"),
 )
-draw_policy = jax.jit(
+draw_policy = quick_jit(
     policies.draw_policy, static_argnums=1, static_argnames=("policy", "ops")
 )
-draw_random = jax.jit(policies.draw_random, static_argnums=1, static_argnames="ops")
+draw_random = quick_jit(policies.draw_random, static_argnums=1, static_argnames="ops")
 DEFAULTS = {"width": 3, "depth": 3, "severity": 3.0, "alpha": 1.0, "ops": "base"}
 
 
@@ -94,7 +95,7 @@ def test_an_image_alone_is_augmented_the_same(key, photos):
 
 
 def test_views_differ_and_go_with_the_image(key, photos):
-    views = jax.jit(augment.augmix_views)(key, photos[:4])
+    views = quick_jit(augment.augmix_views)(key, photos[:4])
     assert views.shape == (2, *photos[:4].shape)
     assert np.all(np.abs(views[0] - views[1]).mean((1, 2, 3)) > 0)
     own = np.abs(views[0] - photos[:4] / 255).mean()
@@ -108,7 +109,7 @@ def test_jensen_shannon_is_scipys(rng):
     p /= p.sum(-1, keepdims=True)
     mean = p.mean(0)
     kl = (p * np.log(p / mean)).sum(-1).mean()
-    got = jax.jit(augment.jensen_shannon)(*logits)
+    got = quick_jit(augment.jensen_shannon)(*logits)
     np.testing.assert_allclose(got, kl, rtol=1e-5)
     # Two of the three equal: SciPy's two-sided distance has another mixture, so bound.
     two = scipy.spatial.distance.jensenshannon(p[0, 0], p[1, 0]) ** 2
