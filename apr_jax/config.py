@@ -62,6 +62,7 @@ class Augment:
     heads_weight: float  # two heads: lambda of equation 7, the share of the phase
     jsd_weight: float  # of the Jensen-Shannon divergence
     mix_alpha: float  # mixup, CutMix: both parameters of the Beta distribution
+    cutout_size: int  # pixels, side of the square
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +194,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "augment.heads_weight": (0, 1),
     "augment.jsd_weight": (0, None),
     "augment.mix_alpha": (1e-3, None),
+    "augment.cutout_size": (1, None),
     "adversary.eps": (0, 1),
     "adversary.step_size": (0, None),
     "adversary.steps": (1, None),
@@ -240,6 +242,7 @@ _CAME_LATER: dict[str, Any] = {
     "augment.heads_weight": 0.5,
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
+    "augment.cutout_size": 16,
     "adversary.attack": "none",
     "adversary.eps": 8 / 255,
     "adversary.step_size": 10 / 255,

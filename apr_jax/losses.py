@@ -18,21 +18,6 @@ def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-def jensen_shannon(logits: jax.Array) -> jax.Array:
-    """Jensen-Shannon divergence of the answers of several views, in nats.
-
-    The mean over the views of KL(p_v, mean of p), and over the images (Hendrycks et
-    al., "AugMix", ICLR 2020, equation 1). Differentiable where an answer is certain.
-
-    Args:
-        logits: [V, B, K].
-    """
-    log_p = jax.nn.log_softmax(logits)
-    log_mean = jax.nn.logsumexp(log_p, axis=0) - jnp.log(logits.shape[0])
-    divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_mean[None]), axis=-1)
-    return divergence.mean()
-
-
 def split_heads(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[..., 2 K] of a network with two heads -> phase's and amplitude's, [..., K]."""
     phase, amplitude = jnp.split(logits, 2, axis=-1)
@@ -80,7 +65,7 @@ def training_loss(
         each += (1 - views.weight) * _cross_entropies(logits, views.others)
     losses = each.mean(1)
     if method.loss == "jensen_shannon":
-        divergence = jensen_shannon(logits[:3])
+        divergence = augment.jensen_shannon(*logits[:3])
         return losses[0] + losses[3:].sum() + settings.jsd_weight * divergence
     return losses.sum()
 

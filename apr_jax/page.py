@@ -89,7 +89,7 @@ def examples(
         )
     donor = np.roll(np.arange(len(images)), 1)
     mixed: Any = None
-    if method.pair:
+    if method.pair == "apr_p":
         mixed = augment.apr_pair(
             pair_key,
             views.to_pixels(single),
@@ -101,8 +101,8 @@ def examples(
     return sheet.Examples(
         original=np.asarray(images),
         single=np.asarray(single) if method.single else None,
-        mixed=np.asarray(mixed) if method.pair else None,
-        donor=donor if method.pair else None,
+        mixed=None if mixed is None else np.asarray(mixed),
+        donor=None if mixed is None else donor,
         labels=[class_names[label] for label in labels],
     )
 

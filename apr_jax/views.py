@@ -9,7 +9,7 @@ network sees the clean images and the recombined ones in one batch of twice the 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,13 +42,123 @@ def to_pixels(images: jax.Array) -> jax.Array:
     return images
 
 
-# name -> (one key per image [B], uint8 [B, H, W, C], settings, data) -> the same shape,
-# uint8 or pixels.
-IMAGE_STAGES: dict[str, Callable[..., jax.Array]] = {}
+Stage = Callable[[jax.Array, jax.Array, config_lib.Config], jax.Array]
 
-# name -> (key, pixels [B, H, W, C], settings) -> (pixels, partner int [B], weight of
-# the image's own label [B]).
-MIXES: dict[str, Callable[..., tuple[jax.Array, jax.Array, jax.Array]]] = {}
+
+def _cutout(keys: jax.Array, images: jax.Array, config: config_lib.Config) -> jax.Array:
+    # The original fills with zeros after normalisation, which is the mean.
+    return augment.cutout(
+        keys, to_pixels(images), size=config.augment.cutout_size, fill=config.data.mean
+    )
+
+
+def _autoaugment(
+    keys: jax.Array, images: jax.Array, config: config_lib.Config
+) -> jax.Array:
+    policy = "cifar10" if config.data.image_size <= _LARGEST_SMALL else "imagenet"
+    return augment.autoaugment(keys, images, policy=policy)
+
+
+def _on_levels(function: Callable[..., jax.Array]) -> Stage:
+    return lambda keys, images, config: function(keys, images)
+
+
+def _on_pixels(function: Callable[..., jax.Array]) -> Stage:
+    return lambda keys, images, config: function(keys, to_pixels(images))
+
+
+# Up to this size AutoAugment's policy is CIFAR's.
+_LARGEST_SMALL = 64
+
+# name -> (one key per image [B], images [B, H, W, C] uint8 or pixels, configuration)
+# -> the same shape, uint8 or pixels.
+IMAGE_STAGES: dict[str, Stage] = {
+    "cutout": _cutout,
+    "autoaugment": _autoaugment,
+    "random_autoaugment": _on_levels(augment.random_autoaugment),
+    "augmix": _on_levels(augment.augmix),
+    "patch_gaussian": _on_pixels(augment.patch_gaussian),
+    "patch_uniform": _on_pixels(augment.patch_uniform),
+    "vital_phase": _on_pixels(augment.vital_phase),
+    "prime": _on_pixels(augment.prime),
+}
+
+# name -> (key, pixels [B, H, W, C], alpha) -> images, partners and weights.
+MIXES: dict[str, Callable[..., augment.Mixed]] = {
+    "mixup": augment.mixup,
+    "cutmix": augment.cutmix,
+}
+
+
+def _apr_p(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    return augment.apr_pair(
+        key,
+        pixels,
+        prob=settings.pair_prob,
+        per=settings.pair_per,
+        axes=settings.axes,
+        clip=settings.pair_clip,
+        **donors,
+    )
+
+
+def _hybrid(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    knobs: Any = {"prob": settings.pair_prob, "per": settings.pair_per}
+    return augment.hybrid_augment(
+        key, pixels, clip=settings.pair_clip, **knobs, **donors
+    )
+
+
+def _hybrid_pp(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    index = donors["donor_index"]
+    return augment.hybrid_augment_pp(
+        key,
+        pixels,
+        prob=settings.pair_prob,
+        pair_prob=settings.pair_prob,
+        per=settings.pair_per,
+        axes=settings.axes,
+        clip=settings.pair_clip,
+        # A third image: the donor of the next one.
+        amplitude_index=jnp.roll(index, 1),
+        **donors,
+    )
+
+
+def _amplitude_mix(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    return augment.amplitude_mix(key, pixels, clip=settings.pair_clip, **donors)
+
+
+def _low_amplitude_swap(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    return augment.low_amplitude_swap(key, pixels, clip=settings.pair_clip, **donors)
+
+
+def _waves(
+    key: jax.Array, pixels: jax.Array, settings: config_lib.Augment, **donors: Any
+) -> jax.Array:
+    del settings, donors
+    return augment.fourier_basis_noise(key, pixels)
+
+
+# name -> (key, pixels [B, H, W, C], settings, donors=, donor_index=) -> pixels.
+PAIRS: dict[str, Callable[..., jax.Array]] = {
+    "apr_p": _apr_p,
+    "hybrid_augment": _hybrid,
+    "hybrid_augment_pp": _hybrid_pp,
+    "amplitude_mix": _amplitude_mix,
+    "low_amplitude_swap": _low_amplitude_swap,
+    "fourier_basis_noise": _waves,
+}
 
 
 def make_views(
@@ -81,15 +191,15 @@ def make_views(
     others, weight = labels, ones
     if method.mix:
         mix_key = _apart(jax.random.fold_in(batch_key, 1), axis_name)
-        first, partner, weight = MIXES[method.mix](mix_key, first, settings)
-        others = labels[partner]
+        mixed = MIXES[method.mix](mix_key, first, alpha=settings.mix_alpha)
+        first, others, weight = mixed.images, labels[mixed.partner], mixed.weight
     parts = [(first, labels, others, weight)]
     parts += [(to_pixels(view), labels, labels, ones) for view in views[1:]]
     if method.pair:
-        mixed, donor_labels = mix_images(
+        second, donor_labels = mix_images(
             batch_key, views[0], positions, settings, axis_name, labels=labels
         )
-        parts.append((mixed, labels, donor_labels, ones))
+        parts.append((second, labels, donor_labels, ones))
     pixels, *rest = zip(*parts, strict=True)
     return Views(jnp.concatenate(pixels), *(jnp.stack(part) for part in rest))
 
@@ -172,13 +282,14 @@ def mix_images(
     *,
     labels: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """APR-P: pixels in [0, 1] of the images, amplitudes from other images.
+    """APR-P, or another of ``PAIRS``: images that take something from other images.
 
-    With ``pair_donors`` "global" the amplitudes come from the whole batch, whatever
-    the number of devices; with "device" from the images on the same device.
+    With ``pair_donors`` "global" these come from the whole batch, whatever the number
+    of devices; with "device" from the images on the same device.
 
     Returns:
-        Pixels [B, H, W, C], and the labels [B] of what their amplitudes are from.
+        Pixels [B, H, W, C]; and for APR-P the labels [B] of what their amplitudes are
+        from, for the others those of the images themselves.
     """
     # The coin is the batch's, the same on every device; the donors are drawn apart.
     coin_key, donor_key = jax.random.split(key)
@@ -192,18 +303,15 @@ def mix_images(
         donor_key = _apart(donor_key, axis_name)
     order = jax.random.permutation(donor_key, len(donor_labels))
     index = order[positions] if shared_donors else order
-    prob, per = settings.pair_prob, settings.pair_per
-    mixed = augment.apr_pair(
-        coin_key,
-        to_pixels(images),
-        donors=donors,
-        donor_index=index,
-        axes=settings.axes,
-        clip=settings.pair_clip,
-        prob=prob,
-        per=per,
+    pair = augment.get_method(settings.method).pair
+    mixed = PAIRS[pair](
+        coin_key, to_pixels(images), settings, donors=donors, donor_index=index
     )
-    coin = augment.pair_coin(coin_key, len(labels), prob=prob, per=per)
+    if pair != "apr_p":
+        return mixed, labels
+    coin = augment.pair_coin(
+        coin_key, len(labels), prob=settings.pair_prob, per=settings.pair_per
+    )
     return mixed, jnp.where(coin, donor_labels[index], labels)
 
 

@@ -51,6 +51,8 @@ ROWS: dict[str, Row] = {
     "augmix": Row("AugMix", "augmix"),
     "augmix_no_jsd": Row("AugMix without its loss", "augmix_no_jsd"),
     "patch_gaussian": Row("Patch Gaussian", "patch_gaussian"),
+    "patch_uniform": Row("Patch Uniform", "patch_uniform"),
+    "max_blur_pool": Row("MaxBlurPool", "standard", {"model.name": "resnet50_blur"}),
     "apr_s": Row("APR-S", "apr_s"),
     "apr_sp": Row("APR-SP", "apr_sp"),
     "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
@@ -66,9 +68,10 @@ ROWS: dict[str, Row] = {
 _TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "apr_s", "apr_sp")
 _TABLE_4 = (
     "standard",
-    "patch_gaussian",
+    "patch_uniform",
     "autoaugment",
     "random_autoaugment",
+    "max_blur_pool",
     "augmix",
     "apr_s",
     "apr_p",
@@ -95,7 +98,7 @@ class Run:
         config = self.settings
         method = augment.get_method(config.augment.method)
         views = 3 if method.loss == "jensen_shannon" else 1
-        views += method.pair
+        views += bool(method.pair)
         attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
         rounds = 1 + attacks[config.adversary.attack]
         once = flops.multiply_adds(
@@ -297,7 +300,7 @@ _NETWORKS = ("allconv", "densenet_bc_100_12", "wrn_40_2", "resnext29_32x4")
 TABLES: dict[str, Table] = {
     "1": Table(
         title="Table 1: mean error under corruption",
-        rows=tuple(ROWS),
+        rows=tuple(row for row in ROWS if row != "max_blur_pool"),
         columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
         cells=_corruption_cells,
         published=published.table_1,

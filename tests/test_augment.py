@@ -325,11 +325,11 @@ def test_methods_have_names():
     assert (
         got.items()
         >= {
-            "standard": (False, False, 1),
-            "apr_p": (False, True, 1),
-            "apr_s": (True, False, 1),
-            "apr_sp": (True, True, 1),
-            "apr_p_heads": (False, True, 2),
+            "standard": (False, "", 1),
+            "apr_p": (False, "apr_p", 1),
+            "apr_s": (True, "", 1),
+            "apr_sp": (True, "apr_p", 1),
+            "apr_p_heads": (False, "apr_p", 2),
         }.items()
     )
     assert augment.get_method("apr_sp") is augment.AUGMENTS["apr_sp"]
@@ -348,11 +348,11 @@ def test_methods_join(monkeypatch):
     }.items():
         monkeypatch.setitem(augment.AUGMENTS, name, method)
     joined = augment.get_method("line+apr_p+blend+spot")
-    want = augment.Method(after=("line", "spot"), mix="blend", pair=True)
+    want = augment.Method(after=("line", "spot"), mix="blend", pair="apr_p")
     assert joined == want
     with pytest.raises(ValueError, match="joins blend and fold, which exclude"):
         augment.get_method("blend+fold")
-    with pytest.raises(ValueError, match="two heads have no place"):
+    with pytest.raises(ValueError, match="has two heads, which need APR-P"):
         augment.get_method("blend+apr_p_heads")
     with pytest.raises(ValueError, match=r"unknown method ''"):
         augment.get_method("apr_p+")

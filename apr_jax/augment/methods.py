@@ -17,7 +17,8 @@ class Method:
             ``apr_jax.views.IMAGE_STAGES``.
         mix: how images and labels of the batch are blended, "" for not at all; a name
             of ``apr_jax.views.MIXES``.
-        pair: a second view of the batch by APR-P, with a loss of its own.
+        pair: a second view of the batch, with a loss of its own, "" for none; a name
+            of ``apr_jax.views.PAIRS``. Its labels are the images' own.
         loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
             by two linear layers (equation 7); "jensen_shannon" asks for like answers
             on three views of an image, the last two through ``after``.
@@ -26,7 +27,7 @@ class Method:
     single: bool = False
     after: tuple[str, ...] = ()
     mix: str = ""
-    pair: bool = False
+    pair: str = ""
     loss: str = "cross_entropy"
 
     @property
@@ -37,11 +38,30 @@ class Method:
 
 AUGMENTS = {
     "standard": Method(),
-    "apr_p": Method(pair=True),
+    # The paper's, its section 5.3 last.
+    "apr_p": Method(pair="apr_p"),
     "apr_s": Method(single=True),
-    "apr_sp": Method(single=True, pair=True),
-    "apr_p_heads": Method(pair=True, loss="heads"),
-    "apr_sp_heads": Method(single=True, pair=True, loss="heads"),
+    "apr_sp": Method(single=True, pair="apr_p"),
+    "apr_p_heads": Method(pair="apr_p", loss="heads"),
+    "apr_sp_heads": Method(single=True, pair="apr_p", loss="heads"),
+    # Those of its tables.
+    "cutout": Method(after=("cutout",)),
+    "mixup": Method(mix="mixup"),
+    "cutmix": Method(mix="cutmix"),
+    "autoaugment": Method(after=("autoaugment",)),
+    "random_autoaugment": Method(after=("random_autoaugment",)),
+    "augmix": Method(after=("augmix",), loss="jensen_shannon"),
+    "augmix_no_jsd": Method(after=("augmix",)),
+    "patch_gaussian": Method(after=("patch_gaussian",)),
+    "patch_uniform": Method(after=("patch_uniform",)),
+    # Later ones.
+    "hybrid_augment": Method(pair="hybrid_augment"),
+    "hybrid_augment_pp": Method(pair="hybrid_augment_pp"),
+    "amplitude_mix": Method(pair="amplitude_mix"),
+    "low_amplitude_swap": Method(pair="low_amplitude_swap"),
+    "fourier_basis_noise": Method(pair="fourier_basis_noise"),
+    "vital_phase": Method(after=("vital_phase",)),
+    "prime": Method(after=("prime",)),
 }
 
 
@@ -80,11 +100,15 @@ def _join(name: str, one: Method, other: Method) -> Method:
         single=one.single or other.single,
         after=one.after + other.after,
         mix=either("mix"),
-        pair=one.pair or other.pair,
+        pair=either("pair"),
         loss=either("loss"),
     )
-    if joined.mix and joined.loss == "heads":
+    if joined.loss == "heads" and (joined.mix or joined.pair != "apr_p"):
         raise ValueError(
-            f"method {name!r} blends labels, which two heads have no place for"
+            f"method {name!r} has two heads, which need APR-P and labels of their own"
+        )
+    if joined.loss == "jensen_shannon" and joined.mix:
+        raise ValueError(
+            f"method {name!r} blends labels, but asks for like answers on one image"
         )
     return joined
