@@ -403,7 +403,9 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write_records(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def write_records(
+    path: pathlib.Path, rows: Sequence[Row], *, job: str = "experiments.bench_augment"
+) -> None:
     """Appends two records for each row: its speed, and the first one's ratio to it."""
     import jax
 
@@ -417,7 +419,7 @@ def write_records(path: pathlib.Path, rows: Sequence[Row]) -> None:
         measured = {"images_per_second": speed, "speed_of_first_over_this": ratio}
         records = results.records_of(
             measured,
-            job="experiments.bench_augment",
+            job=job,
             data=row.name,
             split=f"{row.part}, {row.size} px",
             step=0,

@@ -31,6 +31,7 @@ draw_policy = quick_jit(
     policies.draw_policy, static_argnums=1, static_argnames=("policy", "ops")
 )
 draw_random = quick_jit(policies.draw_random, static_argnums=1, static_argnames="ops")
+jensen_shannon = quick_jit(augment.jensen_shannon)
 DEFAULTS = {"width": 3, "depth": 3, "severity": 3.0, "alpha": 1.0, "ops": "base"}
 
 
@@ -55,7 +56,14 @@ def augmix_by_hand(image, chains, i, names):
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"width": 2, "severity": 8.0, "alpha": 0.5, "ops": "all"}]
+    "knobs",
+    [
+        {},
+        pytest.param(
+            {"width": 2, "severity": 8.0, "alpha": 0.5, "ops": "all"},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_augmix_is_pillow_and_the_formula(key, photos, knobs):
     got = np.asarray(augmix(key, photos, **knobs))
@@ -73,6 +81,7 @@ def test_augmix_is_pillow_and_the_formula(key, photos, knobs):
     assert np.mean(np.abs(got - photos / 255)) > 4 / 255
 
 
+@pytest.mark.slow
 def test_augmix_draws_what_the_paper_says(key):
     chains = draw_chains(key, 600, **DEFAULTS)
     np.testing.assert_allclose(chains.weight.sum(1), 1, atol=1e-5)
@@ -87,6 +96,7 @@ def test_augmix_draws_what_the_paper_says(key):
     assert set(np.unique(chains.op)) == set(range(9))
 
 
+@pytest.mark.slow
 def test_an_image_alone_is_augmented_the_same(key, photos):
     keys = augment.keys.per_image_keys(key, COUNT)
     pixels = photos[3:5].astype(np.float32) / 255
@@ -94,6 +104,7 @@ def test_an_image_alone_is_augmented_the_same(key, photos):
     np.testing.assert_allclose(alone, augmix(key, photos)[3:5], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_views_differ_and_go_with_the_image(key, photos):
     views = quick_jit(augment.augmix_views)(key, photos[:4])
     assert views.shape == (2, *photos[:4].shape)
@@ -109,19 +120,21 @@ def test_jensen_shannon_is_scipys(rng):
     p /= p.sum(-1, keepdims=True)
     mean = p.mean(0)
     kl = (p * np.log(p / mean)).sum(-1).mean()
-    got = quick_jit(augment.jensen_shannon)(*logits)
+    got = jensen_shannon(*logits)
     np.testing.assert_allclose(got, kl, rtol=1e-5)
     # Two of the three equal: SciPy's two-sided distance has another mixture, so bound.
     two = scipy.spatial.distance.jensenshannon(p[0, 0], p[1, 0]) ** 2
-    some = augment.jensen_shannon(logits[0, :1], logits[1, :1], logits[0, :1])
+    some = jensen_shannon(logits[0, :1], logits[1, :1], logits[0, :1])
     assert 0 < float(some) <= two + 1e-6
 
 
 def test_jensen_shannon_at_its_ends(rng):
     logits = jnp.asarray(rng.normal(0, 5, (4, 6)), jnp.float32)
-    assert abs(float(augment.jensen_shannon(logits, logits, logits))) < 1e-6
+    assert abs(float(jensen_shannon(logits, logits, logits))) < 1e-6
     apart = [jnp.eye(3)[i : i + 1] * 200 for i in range(3)]
-    loss, slopes = jax.value_and_grad(augment.jensen_shannon, (0, 1, 2))(*apart)
+    loss, slopes = quick_jit(jax.value_and_grad(augment.jensen_shannon, (0, 1, 2)))(
+        *apart
+    )
     np.testing.assert_allclose(loss, np.log(3), rtol=1e-5)
     assert np.isfinite(slopes).all()
 
@@ -134,7 +147,9 @@ def by_policy(image, pairs, i):
     return image
 
 
-@pytest.mark.parametrize("policy", ["imagenet", "random"])
+@pytest.mark.parametrize(
+    "policy", ["imagenet", pytest.param("random", marks=pytest.mark.slow)]
+)
 def test_policies_are_pillows(key, photos, policy):
     if policy == "random":
         got = random_autoaugment(key, photos, ops="all")
@@ -155,7 +170,9 @@ def test_policies_are_pillows(key, photos, policy):
     assert (got != photos).any((1, 2, 3)).mean() > 0.6
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenet"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", pytest.param("imagenet", marks=pytest.mark.slow)]
+)
 def test_every_sub_policy_is_drawn_as_often_as_it_says(key, name):
     table = policies.POLICIES[name]
     assert len(table) == 25
@@ -178,6 +195,7 @@ def test_every_sub_policy_is_drawn_as_often_as_it_says(key, name):
     assert not np.isin(base.op, overlapping).any()
 
 
+@pytest.mark.slow
 def test_random_policies_cover_the_search_space(key):
     pairs = jax.device_get(draw_random(key, 3000, ops="base"))
     # Half of the operations on average, as probabilities are uniform from 0 to 1.

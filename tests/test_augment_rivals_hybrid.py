@@ -47,8 +47,7 @@ def test_radial_low_part_is_the_mask(pixels):
     np.testing.assert_allclose(got, oracle.low_pass(pixels, 3), atol=1e-5)
 
 
-@pytest.mark.parametrize("plus", [False, True])
-@pytest.mark.parametrize("low", ["gaussian", "radial"])
+@pytest.mark.parametrize(("plus", "low"), [(False, "radial"), (True, "gaussian")])
 def test_pair_is_the_formula(key, rng, pixels, plus, low):
     high_from, amplitude_from = rng.permutation(COUNT), rng.permutation(COUNT)
     index = {"donor_index": high_from}
@@ -75,6 +74,7 @@ def test_pair_with_itself_and_without_luck_changes_nothing(key, pixels, plus):
     np.testing.assert_array_equal(never, pixels)
 
 
+@pytest.mark.slow
 def test_coins_are_each_images_own(key, pixels):
     got = pair[True](key, pixels, prob=0.5, per="image", clip=True)
     changed = (np.asarray(got) != pixels).any((1, 2, 3))
@@ -97,7 +97,7 @@ def levels(values):
     return np.clip(np.round(values), 0, 255)
 
 
-@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("plus", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_single_is_pillow_and_the_formula(key, plus):
     photos = oracle.photo_crops((15, 18), 24)
     got = np.asarray(alone(key, photos, plus=plus), np.int64)
@@ -134,6 +134,7 @@ def test_single_is_pillow_and_the_formula(key, plus):
 inner_single = quick_jit(augment.apr_single)
 
 
+@pytest.mark.slow
 def test_both_compose(key):
     photos = oracle.photo_crops((9, 8), 4)
     got = quick_jit(augment.hybrid_augment_both)(key, photos)

@@ -9,8 +9,6 @@ from apr_jax import augment
 from apr_jax.augment import erase, mixing
 from tests.quick import quick_jit
 
-SIZES = [(8, 8), (7, 10)]
-
 cutout = quick_jit(augment.cutout, static_argnames="size")
 patch = {
     uniform: quick_jit(method, static_argnames=("size", "sigma", "random_size"))
@@ -43,8 +41,7 @@ def square(image, centre, size):
     return image[rows, columns]
 
 
-@pytest.mark.parametrize("size", [3, 4, 40])
-@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize(("size", "shape"), [(3, (7, 10)), (4, (8, 8)), (40, (7, 10))])
 def test_cutout_blanks_a_square(rng, key, shape, size):
     images = rng.integers(1, 256, (20, *shape, 3), np.uint8)
     fill = (9, 8, 7)
@@ -78,6 +75,7 @@ def test_patch_adds_noise_in_a_square(key, pixels, random_size, uniform):
     np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_patch_noise_has_the_scale_it_says(key):
     for uniform in (False, True):
         drawn = draw_patches(
@@ -156,6 +154,7 @@ def test_mixing_with_itself_and_with_another_pool(key, pixels):
     np.testing.assert_array_equal(black.partner, 6 + np.arange(6))
 
 
+@pytest.mark.slow
 def test_an_image_alone_is_treated_the_same(key, pixels):
     keys = augment.keys.per_image_keys(key, 6)
     together = patch[False](key, pixels, size=5, sigma=0.7, random_size=False)
