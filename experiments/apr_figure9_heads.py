@@ -188,6 +188,12 @@ def _both_heads(network: classifier_lib.Classifier) -> Any:
     return predict
 
 
+_LABELS = {
+    "accuracy": "Accuracy",
+    "accuracy under 15 corruptions": "Accuracy under 15 corruptions",
+}
+
+
 def plot(
     records: Sequence[results.Record], out: pathlib.Path
 ) -> Sequence[pathlib.Path]:
@@ -216,13 +222,14 @@ def plot(
                 [100 * r.value for r in rows],
                 marker="o",
                 markersize=4,
-                label=metric[:1].upper() + metric[1:],
+                label=_LABELS.get(metric, metric.replace("auroc", "AUROC")),
             )
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("lambda")
         axis.grid(alpha=0.3)
     figure.axes[0].set_ylabel("percent")
-    figure.axes[0].legend(fontsize=8)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, fontsize=8, loc="outside lower center", ncols=4)
     return [lab_lib.save(figure, out / "figure9.png")]
 
 
