@@ -22,6 +22,7 @@ from apr_jax.augment.single import (
     recombine_levels,
     to_levels,
 )
+from apr_jax.spectral.inputs import AXES, TINY
 
 
 class Coins(NamedTuple):
@@ -106,15 +107,16 @@ def vital_phase(
                 f"images of one shape are needed, got {other.shape} and {images.shape}"
             )
     mask = vital_mask(images, kernel=kernel)
-    phase = spectral.phase(images)
+    phasor = _phasor(images)
     if phase_from is None:
         noise = draw_phase_noise(key, (count, *images.shape[1:]))
-        phase = phase + noise * jnp.sqrt(jnp.where(mask, vital, nonvital))
+        turn = noise * jnp.sqrt(jnp.where(mask, vital, nonvital))
+        phasor *= jax.lax.complex(jnp.cos(turn), jnp.sin(turn))
     else:
-        phase = jnp.where(mask, phase, spectral.phase(phase_from))
+        phasor = jnp.where(mask, phasor, _phasor(phase_from))
     source = images if amplitude_from is None else amplitude_from
-    spectrum = spectral.amplitude(source) * jnp.exp(1j * phase)
-    return jnp.real(jnp.fft.ifftn(spectrum, axes=(-3, -2, -1))).astype(images.dtype)
+    spectrum = spectral.amplitude(source).astype(jnp.float32) * phasor
+    return jnp.real(jnp.fft.ifftn(spectrum, axes=AXES[0])).astype(images.dtype)
 
 
 def draw_phase_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
@@ -220,6 +222,14 @@ def draw_coins(
     uniform = jax.vmap(lambda k: jax.random.uniform(k, (3,)), out_axes=1)(coin_keys)
     which = jnp.minimum((uniform[2] * fractals).astype(jnp.int32), fractals - 1)
     return noise_keys, Coins(uniform[0] < fractal_prob, which, uniform[1] < vary_prob)
+
+
+def _phasor(images: jax.Array) -> jax.Array:
+    """exp(i angle F), 1 where F is zero; no angle is needed for it."""
+    spectrum = jnp.fft.fftn(images.astype(jnp.float32), axes=AXES[0])
+    square = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
+    zero = square < TINY
+    return jnp.where(zero, 1.0, spectrum * jax.lax.rsqrt(jnp.where(zero, 1.0, square)))
 
 
 def _levels(values: jax.Array) -> jax.Array:
