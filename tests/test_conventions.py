@@ -28,6 +28,7 @@ CORE = {
     "calibration",
     "detection",
     "saliency",
+    "cdes",
 }
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {
