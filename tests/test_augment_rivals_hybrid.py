@@ -97,7 +97,7 @@ def levels(values):
     return np.clip(np.round(values), 0, 255)
 
 
-@pytest.mark.parametrize("plus", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("plus", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_single_is_pillow_and_the_formula(key, plus):
     photos = oracle.photo_crops((15, 18), 24)
     got = np.asarray(alone(key, photos, plus=plus), np.int64)

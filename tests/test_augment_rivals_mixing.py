@@ -62,7 +62,10 @@ def test_cutout_reaches_every_pixel_and_the_whole_square(key):
     assert zeros.any((0, 3)).all()
 
 
-@pytest.mark.parametrize(("random_size", "uniform"), [(False, False), (True, True)])
+@pytest.mark.parametrize(
+    ("random_size", "uniform"),
+    [pytest.param(False, False, marks=pytest.mark.slow), (True, True)],
+)
 def test_patch_adds_noise_in_a_square(key, pixels, random_size, uniform):
     knobs = {"size": 5, "sigma": 0.7, "random_size": random_size}
     got = patch[uniform](key, pixels, **knobs)
@@ -137,6 +140,7 @@ def test_cutmix_boxes_are_the_papers(key):
             assert high[i] == np.clip(centre[axis] + cut // 2, 0, side)
 
 
+@pytest.mark.slow
 def test_weights_are_beta_distributed(key):
     weights = np.asarray(mixing.draw_weights(key, 4000, alpha=0.5, per="image"))
     # Mean 1/2 and variance 1 / (4 (2 alpha + 1)).
