@@ -81,6 +81,8 @@ class Model:
 
     name: str
     dtype: str  # one of DTYPES: the type of the arithmetic; parameters are float32
+    dropout: float  # wrn_D_K: share dropped between the convolutions of a block
+    norm: str  # one of NORMS; "none" for wrn_D_K only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,7 @@ OVERFLOWS = ("clip", "wrap")
 PAIR_PER = ("batch", "image")
 DONORS = ("device", "global")
 ADVERSARIES = ("none", "fgsm", "pgd")
+NORMS = ("batch", "none")
 DTYPES = ("float32", "bfloat16")
 SCHEDULES = ("constant", "multistep", "cosine", "cyclic")
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
@@ -176,6 +179,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "augment.axes": AXES,
     "adversary.attack": ADVERSARIES,
     "model.dtype": DTYPES,
+    "model.norm": NORMS,
     "optim.schedule": SCHEDULES,
 }
 
@@ -198,6 +202,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "adversary.eps": (0, 1),
     "adversary.step_size": (0, None),
     "adversary.steps": (1, None),
+    "model.dropout": (0, 0.99),
     "optim.learning_rate": (0, None),
     "optim.momentum": (0, 1),
     "optim.weight_decay": (0, None),
@@ -243,6 +248,8 @@ _CAME_LATER: dict[str, Any] = {
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
     "augment.cutout_size": 16,
+    "model.dropout": 0.0,
+    "model.norm": "batch",
     "adversary.attack": "none",
     "adversary.eps": 8 / 255,
     "adversary.step_size": 10 / 255,

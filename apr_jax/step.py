@@ -57,6 +57,8 @@ def make_model(
         num_classes=num_classes * augment.get_method(config.augment.method).heads,
         dtype=jnp.dtype(config.model.dtype),
         sync_axis=sync_axis,
+        dropout=config.model.dropout,
+        norm=config.model.norm,
     )
 
 

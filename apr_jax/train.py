@@ -138,6 +138,12 @@ def _check_names(config: config_lib.Config) -> None:
         augment.get_method(config.augment.method)
         field = "model.name"
         models.minimum_size(config.model.name)
+        models.build(
+            config.model.name,
+            num_classes=1,
+            dropout=config.model.dropout,
+            norm=config.model.norm,
+        )
         field = "data.image_size"
         models.check_image_size(config.model.name, size, size)
     except ValueError as error:

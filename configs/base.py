@@ -58,6 +58,8 @@ def get_config() -> ml_collections.ConfigDict:
             "model": {
                 "name": "wrn_40_2",
                 "dtype": "float32",
+                "dropout": 0.0,
+                "norm": "batch",
             },
             "optim": {
                 "learning_rate": 0.1,

@@ -29,7 +29,7 @@ from experiments.lab import Lab
 
 NAME = "apr_figure4_bands"
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"model": "wrn_10_1", "images": 8000, "tested": 5000, "epochs": 5.0},
+    "small": {"model": "wrn_10_1", "images": 5000, "tested": 5000, "epochs": 6.0},
     "paper": {"model": "resnet18", "images": 0, "tested": 0, "epochs": 200.0},
 }
 # Rows: amplitude, columns: phase, in percent (Chen et al., ICCV 2021, Figure 4).

@@ -199,3 +199,28 @@ def test_max_blur_pool_has_the_same_weights_and_shifts_less():
     inner = layers.blur_pool(wave) - layers.blur_pool(shifted)
     assert strided == 1
     assert jnp.abs(inner[:, :, 1:-1]).max() < 1e-6
+
+
+def test_wide_resnets_without_batch_norm_and_with_dropout(key):
+    images = jax.random.normal(key, (2, 8, 8, 3))
+    plain, dropping = (
+        models.build("wrn_10_1", num_classes=3, norm="none", dropout=rate)
+        for rate in (0.0, 0.5)
+    )
+    variables = jax.jit(lambda k: plain.init(k, images, train=False))(key)
+    assert set(variables) == {"params"}
+    names = jax.tree_util.tree_leaves_with_path(variables)
+    assert not [path for path, _ in names if "bn" in jax.tree_util.keystr(path)]
+    # A block by hand: without statistics an image doesn't depend on its neighbours.
+    one = plain.apply(variables, images[:1], train=True)
+    both = plain.apply(variables, images, train=True)
+    np.testing.assert_allclose(one[0], both[0], atol=1e-5)
+    quiet = dropping.apply(variables, images, train=False)
+    np.testing.assert_allclose(quiet, both, atol=1e-5)
+    noisy = [
+        dropping.apply(variables, images, train=True, rngs={"dropout": k})
+        for k in jax.random.split(key, 2)
+    ]
+    assert jnp.abs(noisy[0] - noisy[1]).max() > 1e-3
+    with pytest.raises(ValueError, match=r"norm 'none' are for wrn_D_K only; 'resnet"):
+        models.build("resnet18", num_classes=3, norm="none")

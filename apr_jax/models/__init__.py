@@ -41,20 +41,36 @@ def build(
     num_classes: int,
     dtype: Any = jnp.float32,
     sync_axis: str | None = None,
+    dropout: float = 0.0,
+    norm: str = "batch",
 ) -> nn.Module:
     """The network called `name`: one of `MODELS`, or `wrn_D_K` with D = 6n + 4.
 
     `dtype` is the compute type (float32 or bfloat16); parameters, statistics and
     logits stay float32. With `sync_axis` BatchNorm averages over that mapped axis.
-    Raises ValueError on an unknown name (listing the choices), `num_classes` < 1 or
-    a type that is not floating.
+    `dropout` in its blocks and `norm` "none" are for `wrn_D_K` only. Raises ValueError
+    on an unknown name (listing the choices), `num_classes` < 1, a type that is not
+    floating, or a network that has no such variant.
     """
     factory = _factory(name)
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be a floating type, got {dtype!r}")
-    return factory(num_classes=num_classes, dtype=jnp.dtype(dtype), sync_axis=sync_axis)
+    variant: dict[str, Any] = {}
+    if dropout or norm != "batch":
+        if getattr(factory, "func", None) is not WideResNet:
+            raise ValueError(
+                f"dropout {dropout} and norm {norm!r} are for wrn_D_K only; {name!r} "
+                "has neither dropout in its blocks nor a form without BatchNorm"
+            )
+        variant = {"dropout": dropout, "norm": norm}
+    return factory(
+        num_classes=num_classes,
+        dtype=jnp.dtype(dtype),
+        sync_axis=sync_axis,
+        **variant,
+    )
 
 
 def minimum_size(name: str) -> int:

@@ -14,10 +14,14 @@ class _Block(nn.Module):
     stride: int
     dtype: Any
     sync_axis: str | None
+    dropout: float
+    norm: str
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         def norm(name: str, x: jax.Array) -> jax.Array:
+            if self.norm == "none":
+                return nn.relu(x)
             layer = layers.BatchNorm(
                 dtype=self.dtype, axis_name=self.sync_axis, name=name
             )
@@ -34,8 +38,10 @@ class _Block(nn.Module):
         # Where the width changes the shortcut leaves after the activation.
         if x.shape[-1] != self.features:
             x = conv("conv_shortcut", y, 1, self.stride)
-        y = conv("conv1", y, stride=self.stride)
-        return x + conv("conv2", norm("bn2", y))
+        y = norm("bn2", conv("conv1", y, stride=self.stride))
+        if self.dropout:
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + conv("conv2", y)
 
 
 class _Group(nn.Module):
@@ -44,6 +50,8 @@ class _Group(nn.Module):
     blocks: int
     dtype: Any
     sync_axis: str | None
+    dropout: float
+    norm: str
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -53,15 +61,19 @@ class _Group(nn.Module):
                 self.stride if i == 0 else 1,
                 self.dtype,
                 self.sync_axis,
+                self.dropout,
+                self.norm,
                 name=f"layer_{i}",
             )(x, train=train)
         return x
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width without dropout; depth = 6n + 4.
+    """WRN-depth-width; depth = 6n + 4.
 
     He-normal (fan out) kernels; linear layer as PyTorch's default with zero bias.
+    ``dropout`` is between the two convolutions of a block (section 2.4 of the paper);
+    ``norm`` "none" leaves BatchNorm out.
     """
 
     num_classes: int
@@ -69,6 +81,8 @@ class WideResNet(nn.Module):
     width: int
     dtype: Any = jnp.float32
     sync_axis: str | None = None
+    dropout: float = 0.0
+    norm: str = "batch"
     minimum_size: ClassVar[int] = 4
 
     @nn.compact
@@ -85,10 +99,15 @@ class WideResNet(nn.Module):
                 (self.depth - 4) // 6,
                 self.dtype,
                 self.sync_axis,
+                self.dropout,
+                self.norm,
                 name=f"block{i + 1}",
             )(x, train=train)
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
-        x = nn.relu(norm(x, train=train))
+        if self.norm == "batch":
+            x = layers.BatchNorm(
+                dtype=self.dtype, axis_name=self.sync_axis, name="bn1"
+            )(x, train=train)
+        x = nn.relu(x)
         return layers.classify(
             x, num_classes=self.num_classes, capture=capture, name="fc"
         )

@@ -1,0 +1,96 @@
+"""The networks that the experiments on high-frequency components share.
+
+All are trained on the same images for the same number of epochs, and watched: accuracy
+on low- and high-pass images at the end of each epoch. Give the experiments the same
+``--work`` and each network is trained once.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from apr_jax import data, jsonl, spectral
+from apr_jax import watch as watch_lib
+from apr_jax.evaluate import classifier as classifier_lib
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+
+WORK = "runs/experiments/hfc"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        "model": "wrn_10_1",
+        "images": 6000,
+        "tested": 2000,
+        "epochs": 5.0,
+        "rate": 0.1,
+    },
+    "paper": {
+        "model": "wrn_28_10",
+        "images": 0,
+        "tested": 0,
+        "epochs": 100.0,
+        "rate": 0.1,
+    },
+}
+# What is changed in training, the heuristics of the paper's section 5.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "no BatchNorm": {"model__norm": "none"},
+    "dropout": {"model__dropout": 0.3},
+    "mixup": {"augment__method": "mixup"},
+    "adversarial": {
+        "adversary__attack": "fgsm",
+        "adversary__eps": 4 / 255,
+        "adversary__step_size": 5 / 255,
+    },
+}
+
+
+def images(lab: Lab) -> tuple[data.ArraySplit, data.ArraySplit, tuple[str, ...]]:
+    """Training images, test images and the names of the classes."""
+    found = lab.load()
+    train, test = (
+        lab_lib.balanced(found.splits[split], lab[count], seed=lab.seed)
+        for split, count in (("train", "images"), ("test", "tested"))
+    )
+    return train, test, found.class_names
+
+
+def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Path]:
+    """A network of ``KINDS``, and its work directory."""
+    train, test, names = images(lab)
+    settings = lab_lib.short(
+        lab.arrays("images", names, train=train, test=test),
+        model=lab["model"],
+        epochs=lab["epochs"],
+        method="standard",
+    )
+    settings.optim.learning_rate = lab["rate"]
+    settings.train.watch = ("bands",)
+    settings.train.watch_examples = 0
+    name = kind.replace(" ", "_")
+    made = lab.train(name, lab_lib.changed(settings, **KINDS[kind]))
+    return made, lab.work / name
+
+
+def watched(root: pathlib.Path) -> list[dict[str, Any]]:
+    """Rows of the watch on frequency bands, one for each epoch."""
+    rows = [row for _, row in jsonl.read(root / watch_lib.FILE_NAME)]
+    return [row for row in rows if row["watch"] == "bands"]
+
+
+def radii(size: int) -> list[float]:
+    """The paper's radii, 4 to 28 for 32 pixels, in proportion for other sizes."""
+    return [size * k / 8 for k in range(1, 8)]
+
+
+def parts(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high part of uint8 images, as unclipped pixels."""
+    pixels = np.asarray(images, np.float32) / 255
+    pairs = [
+        spectral.split_bands(pixels[start : start + 1000], radius)
+        for start in range(0, len(pixels), 1000)
+    ]
+    low, high = (np.concatenate(list(each)) for each in zip(*pairs, strict=True))
+    return low, high

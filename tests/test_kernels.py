@@ -1,0 +1,42 @@
+"""Smoothing and roughness of kernels, against loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax import kernels
+
+
+@pytest.mark.parametrize("size", [(3, 3), (2, 5)])
+def test_smooth_mixes_with_the_neighbours(rng, size):
+    w = rng.normal(size=(*size, 2, 4)).astype(np.float32)
+    want = np.empty_like(w)
+    for i in range(size[0]):
+        for j in range(size[1]):
+            near = [
+                w[k, m]
+                for k in range(max(i - 1, 0), min(i + 2, size[0]))
+                for m in range(max(j - 1, 0), min(j + 2, size[1]))
+                if (k, m) != (i, j)
+            ]
+            want[i, j] = 0.7 * w[i, j] + 0.3 * np.mean(near, axis=0)
+    np.testing.assert_allclose(jax.jit(kernels.smooth)(w, 0.3), want, atol=1e-5)
+    np.testing.assert_array_equal(kernels.smooth(w, 0.0), w)
+    constant = jnp.full((3, 3, 1, 1), 0.5)
+    np.testing.assert_allclose(kernels.smooth(constant, 0.9), constant, atol=1e-6)
+    assert (
+        kernels.roughness(kernels.smooth(w, 0.5)).mean()
+        < 0.6 * kernels.roughness(jnp.asarray(w)).mean()
+    )
+
+
+def test_roughness_of_known_kernels(rng):
+    noise = rng.normal(size=(40, 40, 1, 3))
+    np.testing.assert_allclose(kernels.roughness(jnp.asarray(noise)), 1, atol=0.15)
+    board = np.indices((4, 5)).sum(0) % 2 * 2.0 - 1
+    got = kernels.roughness(jnp.asarray(board)[:, :, None, None])
+    np.testing.assert_allclose(got, 2)
+    assert float(kernels.roughness(jnp.ones((3, 3, 1, 1)))[0, 0]) == 0
+    with pytest.raises(ValueError, match="more than one tap"):
+        kernels.smooth(jnp.ones((1, 1, 3, 3)), 0.1)
