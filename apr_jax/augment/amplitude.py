@@ -28,8 +28,8 @@ def amplitude_mix(
 ) -> jax.Array:
     """Amplitude (1 - w) A(x) + w A(x') and the phase of x, w uniform in [0, strength].
 
-    Xu et al., "A Fourier-based Framework for Domain Generalization" (FACT), CVPR 2021,
-    equation 6. The label is the image's own. FACT trains on the mixed images beside the
+    Xu et al., "A Fourier-based Framework for Domain Generalization" (FACT), CVPR 2021.
+    The label is the image's own. FACT trains on the mixed images beside the
     originals, and on both directions of every pair.
 
     Args:
@@ -69,7 +69,7 @@ def low_amplitude_swap(
     """The partner's amplitude in a square of low frequencies, the own one elsewhere.
 
     Yang & Soatto, "FDA: Fourier Domain Adaptation for Semantic Segmentation", CVPR
-    2020, equations 2 and 3. The square reaches floor(beta min(H, W)) frequencies from
+    2020. The square reaches floor(beta min(H, W)) frequencies from
     zero in each direction. The phase and the label are the image's own.
 
     Args:

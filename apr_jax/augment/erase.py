@@ -67,7 +67,7 @@ def patch_gaussian(
 
     The centre is anywhere in the image, the standard deviation uniform in [0, sigma]
     (Lopes et al. 2019, "Improving Robustness Without Sacrificing Accuracy with Patch
-    Gaussian Augmentation", section 3).
+    Gaussian Augmentation").
 
     Args:
         key: one key, or one per image [N].
@@ -95,8 +95,7 @@ def patch_uniform(
 ) -> jax.Array:
     """`patch_gaussian` with uniform noise, for comparisons on the -C sets.
 
-    Gaussian noise is one of their corruptions, so AugMix (Hendrycks et al. 2020,
-    section 4.2) takes uniform noise instead. It doesn't say how it is scaled: here the
+    Gaussian noise is one of their corruptions, so AugMix (Hendrycks et al. 2020) takes uniform noise instead. It doesn't say how it is scaled: here the
     noise is uniform between -s and s with s uniform in [0, sigma sqrt(3)], which has
     the standard deviation of the Gaussian one. Arguments and errors likewise.
     """

@@ -1,7 +1,7 @@
 """HybridAugment and HybridAugment++: low frequencies of one image, high of another.
 
 Yucel, Cinbis & Duygulu, "HybridAugment++: Unified Frequency Spectra Perturbations for
-Model Robustness", ICCV 2023, section 3. The label is that of the low frequencies.
+Model Robustness", ICCV 2023. The label is that of the low frequencies.
 """
 
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ def hybrid_augment(
     donors: jax.Array | None = None,
     donor_index: jax.Array | None = None,
 ) -> jax.Array:
-    """HybridAugment-P: own low frequencies and a shuffled donor's high ones (eq. 2).
+    """HybridAugment-P: own low frequencies and a shuffled donor's high ones.
 
     Args:
         key: one key.
@@ -139,7 +139,7 @@ def hybrid_augment_pp(
     amplitude_index: jax.Array | None = None,
     backend: str = "auto",
 ) -> jax.Array:
-    """HybridAugment++-P: as `hybrid_augment`, with APR-P inside the low part (eq. 5).
+    """HybridAugment++-P: as `hybrid_augment`, with APR-P inside the low part.
 
     The low part keeps its phase and by chance, a coin of its own, takes the amplitude
     of another image's low part; the high part comes from a third image.

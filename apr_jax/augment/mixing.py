@@ -41,7 +41,7 @@ def mixup(
     donors: jax.Array | None = None,
     donor_index: jax.Array | None = None,
 ) -> Mixed:
-    """w x + (1 - w) x' with w from Beta(alpha, alpha) (Zhang et al. 2018, section 2).
+    """w x + (1 - w) x' with w from Beta(alpha, alpha) (Zhang et al. 2018).
 
     Args:
         key: one key.
@@ -71,7 +71,7 @@ def cutmix(
     donors: jax.Array | None = None,
     donor_index: jax.Array | None = None,
 ) -> Mixed:
-    """A rectangle of each image from its partner (Yun et al. 2019, section 3.2).
+    """A rectangle of each image from its partner (Yun et al. 2019).
 
     Its share of the area is 1 - w, w from Beta(alpha, alpha), before the border cuts
     it; the weight that is returned is one minus the share of the pixels replaced.

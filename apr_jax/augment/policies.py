@@ -1,7 +1,7 @@
 """AutoAugment: learned policies of two operations, and random ones.
 
 Cubuk et al., "AutoAugment: Learning Augmentation Strategies from Data", CVPR 2019; the
-policies are those of its tables 7 (CIFAR-10) and 9 (ImageNet).
+policies are those of its appendix for CIFAR-10 and ImageNet.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""PRIME's three families of random transforms, each of largest entropy (section 3).
+"""PRIME's three families of random transforms, each of largest entropy.
 
 All act on one image [H, W, C] in [0, 1]; what is random is drawn apart from its use.
 """
@@ -31,7 +31,7 @@ def draw_field(key: jax.Array, height: int, width: int, *, cut: int) -> jax.Arra
     A sum of modes sin(pi i u) sin(pi j v) on the unit square, of Gaussian weight
     sqrt(T) / r for r = sqrt(i^2 + j^2) within a random cut-off, which vanishes at the
     border. T is random between a typical displacement of half a pixel and the largest
-    at which the image doesn't fold over (Petrini et al. 2021, the paper's appendix B).
+    at which the image doesn't fold over (after Petrini et al. 2021).
 
     Modes past the pixels' resolution are not drawn: on the pixel grid they equal lower
     ones, whose variance they increase.

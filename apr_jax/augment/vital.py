@@ -1,7 +1,6 @@
 """VIPAug: phases vary a little where the amplitude is large, more elsewhere.
 
-Lee, Lee & Myung, "Domain Generalization with Vital Phase Augmentation", AAAI 2024,
-section 3.
+Lee, Lee & Myung, "Domain Generalization with Vital Phase Augmentation", AAAI 2024.
 """
 
 from collections.abc import Sequence

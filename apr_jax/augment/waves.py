@@ -1,7 +1,7 @@
 """Additive plane waves: Auxiliary Fourier-basis Augmentation (AFA).
 
 Vaish, Wang & Strisciuglio, "Fourier-basis Functions to Bridge Augmentation Gap", CVPR
-2024, section 3.2.
+2024.
 """
 
 import math
