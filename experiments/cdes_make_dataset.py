@@ -28,7 +28,7 @@ from experiments.lab import Lab
 
 NAME = "cdes_make_dataset"
 SIZES = common.SIZES
-PER_CLASS = 3  # images of each class on a sheet
+PER_CLASS = 2  # images of each class on a sheet
 TIMED = 50  # images made one by one
 
 
@@ -130,17 +130,17 @@ def _sheets(found: dict[str, results.Record], out: Any) -> Any:
         for kind, record in found.items()
     }
     names = next(iter(found.values())).extra["classes"]
-    figure = Figure(figsize=(7.2, 7.6), layout="constrained")
+    figure = Figure(figsize=(4.4, 5.9), layout="constrained")
     grid = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (kind, picture) in zip(grid, pictures.items(), strict=True):
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(common.KINDS[kind], fontsize=10)
+        axes.set_title(common.KINDS[kind], fontsize=8)
         axes.set_xticks([])
         side = picture.shape[0] / len(names)
         axes.set_yticks((np.arange(len(names)) + 0.5) * side, names, fontsize=8)
         if axes is not grid[0]:
             axes.set_yticks([])
-    figure.suptitle("The same images, high frequencies replaced by class and for all")
+    figure.suptitle("The same images, their high frequencies replaced", fontsize=10)
     return lab_lib.save(figure, out / "sheets.png")
 
 

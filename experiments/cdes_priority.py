@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from apr_jax import cdes, data, results, views, watch
@@ -92,6 +93,7 @@ def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
         side.set_title("images", fontsize=9)
         side.set(xlabel="density", xlim=(0, 1), xticks=(0, 1))
     grid[0].set_ylabel("band, low to high")
+    grid[0].yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     figure.colorbar(shown, ax=grid, label="gradient, each epoch 0 to 1", shrink=0.9)
     figure.suptitle(
         "Spectrum of the loss's gradient to the pixels over the epochs, and the "

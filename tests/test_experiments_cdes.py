@@ -84,7 +84,7 @@ def test_sets_and_networks_are_shared(run, folder, monkeypatch):
 
     records, pictures = run(cdes_discrimination)
     assert pictures == ["discrimination.png"]
-    assert len(records) == 5 * 6
+    assert len(records) == 3 * 11 + 2 * 6
     assert all(0 <= r.low <= r.value <= r.high <= 1 for r in records)
 
     def no_training(*_):
