@@ -95,9 +95,10 @@ def patch_uniform(
 ) -> jax.Array:
     """`patch_gaussian` with uniform noise, for comparisons on the -C sets.
 
-    Gaussian noise is one of their corruptions, so AugMix (Hendrycks et al. 2020) takes uniform noise instead. It doesn't say how it is scaled: here the
-    noise is uniform between -s and s with s uniform in [0, sigma sqrt(3)], which has
-    the standard deviation of the Gaussian one. Arguments and errors likewise.
+    Gaussian noise is one of their corruptions, so AugMix (Hendrycks et al. 2020) takes
+    uniform noise instead. It doesn't say how it is scaled: here the noise is uniform
+    between -s and s with s uniform in [0, sigma sqrt(3)], which has the standard
+    deviation of the Gaussian one. Arguments and errors likewise.
     """
     return _patch(
         key, images, size=size, sigma=sigma, random_size=random_size, uniform=True
