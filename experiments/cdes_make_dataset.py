@@ -130,7 +130,7 @@ def _sheets(found: dict[str, results.Record], out: Any) -> Any:
         for kind, record in found.items()
     }
     names = next(iter(found.values())).extra["classes"]
-    figure = Figure(figsize=(4.4, 5.9), layout="constrained")
+    figure = Figure(figsize=(4.0, 5.4), layout="constrained")
     grid = figure.subplots(1, len(found), squeeze=False)[0]
     for axes, (kind, picture) in zip(grid, pictures.items(), strict=True):
         axes.imshow(picture, interpolation="nearest")
@@ -146,25 +146,20 @@ def _sheets(found: dict[str, results.Record], out: Any) -> Any:
 
 def _densities(found: dict[str, results.Record], out: Any) -> Any:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
+    left, right = figure.subplots(1, 2)
     left.plot(next(iter(found.values())).extra["target"], "k--", lw=1, label="target")
     for kind, record in found.items():
         label = f"{common.KINDS[kind]} (MSE {record.value:.3f})"
         left.plot(record.extra["profile"], color=common.COLOURS[kind], label=label)
-        if kind in ("scr", "wcr"):
-            spread = np.std(record.extra["by_class"], axis=0)
-            right.plot(spread, color=common.COLOURS[kind], label=common.KINDS[kind])
-        else:
-            right.plot(
-                np.std(record.extra["by_class"], axis=0), color="#555555", label=kind
-            )
+        spread = np.std(record.extra["by_class"], axis=0)
+        right.plot(spread, color=common.COLOURS[kind], label=common.KINDS[kind])
     left.legend(fontsize=7)
     left.set(xlabel="band, low to high", ylabel="density, 0 to 1")
     left.set_title("Mean density of the sets", fontsize=10)
     right.legend(fontsize=7)
     right.set_title("Spread of the density between classes", fontsize=10)
     right.set(xlabel="band, low to high")
-    right.yaxis.set_tick_params(labelleft=True)
+    right.set(ylabel="standard deviation of class means", ylim=(0, None))
     return lab_lib.save(figure, out / "densities.png")
 
 
