@@ -1,0 +1,150 @@
+"""Images that a network knows by their high frequencies and not by their low ones.
+
+    python -m experiments.hfc_examples --run runs/cifar10_small_standard
+    python -m experiments.hfc_examples --data-dir TFDS
+
+The original is recognised, its high part, which shows a person next to nothing, is
+recognised too, and its low part, which looks like the original, is not (Figure 2 of
+Wang et al., CVPR 2020). How often each of the cases occurs is recorded.
+"""
+
+import argparse
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import special
+
+from apr_jax import metrics, results
+from apr_jax.evaluate import classifier as classifier_lib
+from experiments import hfc_networks
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+
+NAME = "hfc_examples"
+SHOWN = 8
+
+
+def compute(lab: Lab) -> Iterator[results.Record]:
+    """Yields the share of each case, for each radius, and images of the odd one."""
+    _, test, names = hfc_networks.images(lab)
+    run = lab.options.run
+    settings = {**lab.knobs, "run": pathlib.Path(run).name if run else ""}
+    wanted = hfc_networks.radii(test.images.shape[1])[:4]
+    missing = [
+        r for r in wanted if not lab.done(split=f"radius {r:g}", settings=settings)
+    ]
+    if not missing:
+        return
+    if run:
+        network = classifier_lib.from_run(pathlib.Path(run))
+    else:
+        network, _ = hfc_networks.network(lab, "plain")
+    whole = lab_lib.logits_of(network, test.images, test.labels).logits
+    for radius in missing:
+        low, high = hfc_networks.parts(test.images, radius)
+        logits = {
+            "whole": whole,
+            "low": lab_lib.logits_of(network, low).logits,
+            "high": lab_lib.logits_of(network, high).logits,
+        }
+        right = {name: x.argmax(1) == test.labels for name, x in logits.items()}
+        count = len(test.labels)
+        found = {}
+        for on_low, on_high in itertools.product((True, False), repeat=2):
+            case = (right["low"] == on_low) & (right["high"] == on_high)
+            name = f"low {'right' if on_low else 'wrong'}, "
+            name += f"high {'right' if on_high else 'wrong'}, of recognised images"
+            hits = int((case & right["whole"]).sum())
+            found[name] = metrics.wilson(hits, int(right["whole"].sum()))
+        odd = np.flatnonzero(right["whole"] & right["high"] & ~right["low"])
+        sure = {n: special.softmax(x, axis=1) for n, x in logits.items()}
+        chosen = odd[np.argsort(-sure["high"][odd].max(1), kind="stable")][:SHOWN]
+        examples = [
+            {
+                "label": names[test.labels[i]],
+                "images": [
+                    np.clip(255 * part[i] + shift, 0, 255).astype(np.uint8).tolist()
+                    for part, shift in (
+                        (test.images / 255.0, 0),
+                        (low, 0),
+                        (high, 127),
+                    )
+                ],
+                "answers": [
+                    [names[sure[n][i].argmax()], float(sure[n][i].max())]
+                    for n in ("whole", "low", "high")
+                ],
+            }
+            for i in chosen
+        ]
+        yield from lab.records(
+            found,
+            split=f"radius {radius:g}",
+            settings=settings,
+            step=network.step,
+            extra={"radius": radius, "odd": len(odd), "count": count},
+        )
+        yield from lab.records(
+            {"shown": lab_lib.number(len(examples), count)},
+            split=f"radius {radius:g}",
+            settings=settings,
+            step=network.step,
+            extra={"radius": radius, "examples": examples},
+        )
+
+
+def plot(
+    records: Sequence[results.Record], out: pathlib.Path
+) -> Sequence[pathlib.Path]:
+    """Draws images of the odd case, of the radius that has most, and all shares."""
+    shown = [r for r in records if r.metric == "shown"]
+    best = max(shown, key=lambda r: r.value)
+    examples = best.extra["examples"]
+    figure = Figure(figsize=(2 + 1.35 * max(len(examples), 3), 7), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=[3, 1.5])
+    if examples:
+        tiles = grid[0].subgridspec(3, len(examples))
+        for column, example in enumerate(examples):
+            for row, name in enumerate(("original", "low part", "high part")):
+                axis = figure.add_subplot(tiles[row, column])
+                axis.imshow(np.array(example["images"][row], np.uint8))
+                axis.set_xticks([])
+                axis.set_yticks([])
+                answer, sure = example["answers"][row]
+                colour = "green" if answer == example["label"] else "firebrick"
+                axis.set_title(f"{answer} {100 * sure:.0f} %", fontsize=7, color=colour)
+                if column == 0:
+                    axis.set_ylabel(name, fontsize=8)
+    figure.suptitle(
+        f"Known by the high part, not by the low one (radius {best.extra['radius']:g} "
+        "cycles); answers with confidence, green where right",
+        fontsize=9,
+    )
+    axis = figure.add_subplot(grid[1])
+    names = dict.fromkeys(r.metric for r in records if r.metric != "shown")
+    radii = sorted({r.extra["radius"] for r in shown})
+    left = np.zeros(len(radii))
+    for name in names:
+        rows = {r.extra["radius"]: r for r in records if r.metric == name}
+        widths = np.array([100 * rows[r].value for r in radii])
+        label = name.removesuffix(", of recognised images")
+        axis.barh([f"radius {r:g}" for r in radii], widths, left=left, label=label)
+        left += widths
+    axis.set_xlabel("percent of the images that are recognised as a whole")
+    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return [lab_lib.save(figure, out / "examples.png")]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The experiment's own options."""
+    parser.add_argument("--run", default="", help="work directory of launch.py")
+    parser.set_defaults(work=pathlib.Path(hfc_networks.WORK))
+
+
+if __name__ == "__main__":
+    lab_lib.main(
+        NAME, __doc__, hfc_networks.SIZES, compute, plot, add_options=add_options
+    )

@@ -1,0 +1,167 @@
+"""Kernels of the first layer: are robust ones smoother, and does smoothing help?
+
+    python -m experiments.hfc_kernels --data-dir TFDS
+
+Draws the first convolution's kernels of a network trained as usual and of one trained
+against an adversary, and measures how rough they are. Then the kernels of both are
+smoothed (each tap mixed with the mean of its neighbours by rho), and the networks
+attacked by FGSM and PGD (Wang et al., CVPR 2020, section 6).
+"""
+
+import argparse
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from apr_jax import attacks, kernels, metrics, results
+from apr_jax.evaluate import classifier as classifier_lib
+from experiments import hfc_networks
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+
+NAME = "hfc_kernels"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {
+        **hfc_networks.SIZES["small"],
+        "attacked": 300,
+        "rhos": (0.0, 0.1, 0.2, 0.4, 0.6),
+    },
+    "paper": {
+        **hfc_networks.SIZES["paper"],
+        "attacked": 10_000,
+        "rhos": tuple(k / 10 for k in range(11)),
+    },
+}
+KINDS = ("plain", "adversarial")
+EPS = 2 / 255
+STEPS = 10
+
+
+def compute(lab: Lab) -> Iterator[results.Record]:
+    """Yields roughness, and accuracies over rho."""
+    _, test, _ = hfc_networks.images(lab)
+    few = lab["attacked"]
+    pixels = np.asarray(test.images[:few], np.float32) / 255
+    labels = np.asarray(test.labels[:few])
+    for kind in KINDS:
+        settings = {**lab.knobs, "kind": kind, "eps": EPS, "steps": STEPS}
+        del settings["rhos"]
+        missing = [
+            rho
+            for rho in lab["rhos"]
+            if not lab.done(split=f"{kind}, rho {rho:g}", settings=settings)
+        ]
+        if not missing:
+            continue
+        network, _ = hfc_networks.network(lab, kind)
+        first = network.variables["params"]["conv1"]["kernel"]
+        for rho in missing:
+            smoothed = kernels.smooth(jnp.asarray(first), rho)
+            variables = with_first(network.variables, smoothed)
+            measured = attacked(network, variables, pixels, labels)
+            rough = np.asarray(kernels.roughness(smoothed))
+            measured["roughness"] = lab_lib.number(float(rough.mean()), rough.size)
+            yield from lab.records(
+                measured,
+                split=f"{kind}, rho {rho:g}",
+                settings=settings,
+                step=network.step,
+                extra={"rho": rho, "kernels": np.asarray(smoothed).tolist()}
+                if rho == 0
+                else {"rho": rho},
+            )
+
+
+def with_first(variables: Mapping[str, Any], kernel: jax.Array) -> dict[str, Any]:
+    """The same variables with another kernel in the first convolution."""
+    params = dict(variables["params"])
+    params["conv1"] = {**params["conv1"], "kernel": kernel}
+    return {**variables, "params": params}
+
+
+def attacked(
+    network: classifier_lib.Classifier,
+    variables: Mapping[str, Any],
+    pixels: np.ndarray,
+    labels: np.ndarray,
+) -> dict[str, metrics.Measured]:
+    """Accuracy on images as they are, under FGSM and under PGD."""
+    logits_fn = functools.partial(_logits, variables, predict=network.predict)
+    key = jax.random.key(0)
+    found = {}
+    for name, result in (
+        ("FGSM", attacks.fgsm(key, logits_fn, pixels, labels, eps=EPS)),
+        ("PGD", attacks.pgd(key, logits_fn, pixels, labels, eps=EPS, steps=STEPS)),
+    ):
+        if "accuracy" not in found:
+            right = result.survived["clean"]
+            found["accuracy"] = metrics.wilson(int(right.sum()), len(labels))
+        found[f"accuracy under {name}"] = metrics.wilson(
+            int(result.robust.sum()), len(labels)
+        )
+    return found
+
+
+def _logits(variables: Any, pixels: jax.Array, *, predict: Any) -> jax.Array:
+    return predict(variables, pixels)[0]
+
+
+def plot(
+    records: Sequence[results.Record], out: pathlib.Path
+) -> Sequence[pathlib.Path]:
+    """Draws the kernels, and accuracy over rho."""
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.5])
+    for column, kind in enumerate(KINDS):
+        mine = [r for r in records if r.extra["settings"]["kind"] == kind]
+        (plain,) = (r for r in mine if r.metric == "roughness" and not r.extra["rho"])
+        axis = figure.add_subplot(grid[0, column])
+        axis.imshow(sheet(np.array(plain.extra["kernels"])), interpolation="nearest")
+        axis.set_axis_off()
+        axis.set_title(
+            f"{kind}: kernels of the first layer, roughness {plain.value:.2f} "
+            "(1 is noise, 0 constant)",
+            fontsize=9,
+        )
+        axis = figure.add_subplot(grid[1, column])
+        for metric in dict.fromkeys(r.metric for r in mine if r.metric != "roughness"):
+            rows = [r for r in mine if r.metric == metric]
+            rows.sort(key=lambda r: r.extra["rho"])
+            rho = [r.extra["rho"] for r in rows]
+            axis.plot(rho, [100 * r.value for r in rows], marker="o", label=metric)
+            low, high = (
+                [100 * (getattr(r, end) or 0) for r in rows] for end in ("low", "high")
+            )
+            axis.fill_between(rho, low, high, alpha=0.15)
+        axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
+        axis.set_ylabel(f"accuracy, percent; eps {255 * EPS:.0f}/255")
+        axis.set_ylim(0, 80)
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    return [lab_lib.save(figure, out / "kernels.png")]
+
+
+def sheet(first: np.ndarray) -> np.ndarray:
+    """Kernels [h, w, 3, N] side by side as colours, each scaled to its largest tap."""
+    scaled = 0.5 + 0.5 * first / np.abs(first).max(axis=(0, 1, 2), keepdims=True)
+    tiles = [
+        np.pad(scaled[..., k], ((0, 1), (0, 1), (0, 0)), constant_values=1)
+        for k in range(scaled.shape[-1])
+    ]
+    rows = [np.concatenate(tiles[k : k + 8], axis=1) for k in range(0, len(tiles), 8)]
+    return np.concatenate([r for r in rows if r.shape == rows[0].shape])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The networks are shared with the other experiments of this family."""
+    parser.set_defaults(work=pathlib.Path(hfc_networks.WORK))
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)

@@ -1,0 +1,97 @@
+"""The experiments on high-frequency components, on a toy set."""
+
+import json
+
+import pytest
+
+from experiments import (
+    hfc_bands,
+    hfc_examples,
+    hfc_heuristics,
+    hfc_kernels,
+    hfc_labels,
+    hfc_networks,
+)
+from experiments import lab as lab_lib
+from tests import toy
+
+KNOBS = {"images": 32, "tested": 20, "epochs": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("hfc")
+    toy.write_arrays(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _small_batches(monkeypatch):
+    base_of = lab_lib.base_of
+
+    def smaller(options):
+        base = base_of(options)
+        base.train.batch_size = 16
+        base.eval.batch_size = 20
+        base.augment.crop_pad = 1
+        return base
+
+    monkeypatch.setattr(lab_lib, "base_of", smaller)
+
+
+def run(module, folder, *arguments, **knobs):
+    sizes = getattr(module, "SIZES", hfc_networks.SIZES)
+    out = folder / module.NAME
+    lab_lib.main(
+        module.NAME,
+        module.__doc__,
+        {"small": {**sizes["small"], **KNOBS, **knobs}},
+        module.compute,
+        module.plot,
+        add_options=module.add_options,
+        arguments=[
+            f"--set=arrays:{folder}",
+            "--image-size=8",
+            f"--out={out}",
+            f"--work={folder / 'work'}",
+            f"--cache-dir={folder / 'cache'}",
+            "--quiet",
+            *arguments,
+        ],
+    )
+    assert next(iter(out.glob("*.png"))).stat().st_size > 5_000
+    lines = (out / "records.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_bands_and_examples_share_a_network(folder):
+    records = run(hfc_bands, folder)
+    assert len(records[0]["extra"]["rows"]) == 2
+    by_split = {r["split"]: r["value"] for r in records}
+    # Within 7 cycles of an image of 8 lies all of it.
+    assert by_split["short training, low 7"] == by_split["short training, all"]
+    weights = folder / "work" / "small" / "plain" / "checkpoints"
+    before = weights.stat().st_mtime_ns
+    records = run(hfc_examples, folder)
+    assert weights.stat().st_mtime_ns == before
+    for radius in (1, 2, 3, 4):
+        shares = [
+            r["value"]
+            for r in records
+            if r["split"] == f"radius {radius}" and r["unit"] == "fraction"
+        ]
+        assert len(shares) == 4
+        assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_heuristics_kernels_and_labels(folder):
+    records = run(hfc_heuristics, folder)
+    assert {r["split"] for r in records} == set(hfc_networks.KINDS)
+    records = run(hfc_kernels, folder, attacked=10, rhos=(0.0, 0.5))
+    rough = {r["split"]: r["value"] for r in records if r["metric"] == "roughness"}
+    for kind in hfc_kernels.KINDS:
+        assert rough[f"{kind}, rho 0.5"] < rough[f"{kind}, rho 0"]
+    records = run(hfc_labels, folder, epochs=2.0)
+    assert [r["split"] for r in records] == ["natural", "shuffled"]
+    assert all(len(r["extra"]["rows"]) == 3 for r in records)
