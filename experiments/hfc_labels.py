@@ -24,7 +24,7 @@ from experiments.lab import Lab
 
 NAME = "hfc_labels"
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"model": "wrn_10_1", "images": 1000, "epochs": 40.0, "rate": 0.05},
+    "small": {"model": "wrn_10_1", "images": 1000, "epochs": 30.0, "rate": 0.05},
     "paper": {"model": "resnet18", "images": 0, "epochs": 100.0, "rate": 0.05},
 }
 
@@ -52,7 +52,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         config.augment.update(crop_pad=0, flip=False)
         config.optim.update(learning_rate=lab["rate"], weight_decay=0.0)
         config.train.watch = ("bands",)
-        config.train.watch_examples = 0
+        config.train.watch_examples = 300
         network = lab.train(kind, config)
         rows = hfc_networks.watched(lab.work / kind)
         whole = lab_lib.logits_of(network, split.images, split.labels)

@@ -68,7 +68,7 @@ def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Pat
     )
     settings.optim.learning_rate = lab["rate"]
     settings.train.watch = ("bands",)
-    settings.train.watch_examples = 0
+    settings.train.watch_examples = 500
     name = kind.replace(" ", "_")
     made = lab.train(name, lab_lib.changed(settings, **KINDS[kind]))
     return made, lab.work / name
