@@ -49,7 +49,9 @@ def ours(images: np.ndarray, names: list[str], frost: str) -> tuple[float, float
     """Seconds for all severities, written to disk: on the clock, and of all cores."""
     split = ArraySplit(images, np.zeros(len(images), np.int32))
     with tempfile.TemporaryDirectory() as folder:
-        recipe = corrupted_files.Recipe("bench", len(images), images.shape[1], 0)
+        recipe = corrupted_files.Recipe(
+            "bench", len(images), images.shape[1], 0, "bench"
+        )
         start, busy = time.perf_counter(), time.process_time()
         corrupted_files.write_npy(
             split,

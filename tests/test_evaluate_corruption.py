@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -112,7 +113,7 @@ def test_every_layout_gives_the_same(folder, batch, devices):
 def npy(test_split, tmp_path_factory):
     """A folder as CIFAR-10-C, of two corruptions."""
     out = tmp_path_factory.mktemp("npy")
-    recipe = corrupted_files.Recipe("toy", 50, 8, 0)
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
     corrupted_files.write_npy(test_split, out, SETS, recipe=recipe, quiet=True)
     return out
 
@@ -408,7 +409,7 @@ def test_written_sets(npy, test_split):
 
 
 def test_writing_goes_on_where_it_stopped(test_split, tmp_path, monkeypatch):
-    recipe = corrupted_files.Recipe("toy", 50, 8, 0)
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
     write = lambda names, **changes: corrupted_files.write_npy(
         test_split,
         tmp_path,
@@ -543,3 +544,40 @@ def test_a_choice_of_corruptions(folder):
     shown = [view.RunView(name="some", records=records)]
     assert "not to be compared" in section.html(shown)
     assert section.table(shown).row_count == 2  # clean, mean
+
+
+def test_sets_of_one_name_are_told_apart(tmp_path):
+    """Two ``.npz`` named alike don't share a folder; the same images go on."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(4, dtype=np.int32) % 2
+    described = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+        np.savez(tmp_path / place / "test.npz", test_images=images, test_labels=labels)
+        described.append(
+            corrupted_command.describe(
+                str(tmp_path / place / "test.npz"),
+                data_dir="",
+                split="test",
+                image_size=8,
+                resize=0,
+            )
+        )
+    out = tmp_path / "out"
+    for _ in range(2):  # the same again goes on
+        corrupted_command.write(described[0], out, ["brightness"], quiet=True)
+    with pytest.raises(data.DataError, match="holds sets with digest"):
+        corrupted_command.write(described[1], out, ["brightness"], quiet=True)
+    # Other labels alone are other data, too.
+    arrays = data.ArraySplit(images, labels)
+    turned = data.ArraySplit(images, labels[::-1])
+    assert corrupted_files.digest_arrays(arrays) != corrupted_files.digest_arrays(
+        turned
+    )
+    # A folder of before there were digests can be gone on with.
+    settings = out / "corruptions.json"
+    older = json.loads(settings.read_text())
+    del older["digest"]
+    settings.write_text(json.dumps(older))
+    corrupted_command.write(described[0], out, ["brightness"], quiet=True)

@@ -8,6 +8,7 @@ call goes on when it is repeated.
 
 import concurrent.futures
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -40,12 +41,28 @@ class Recipe:
         count: how many there are.
         size: of the side, in pixels.
         seed: of the corruptions.
+        digest: of the images and labels; of files, of their names and sizes.
     """
 
     data: str
     count: int
     size: int
     seed: int
+    digest: str
+
+
+def digest_arrays(split: ArraySplit) -> str:
+    """Hexadecimal digits that change with the images or their labels."""
+    found = hashlib.sha256(repr(split.images.shape).encode())
+    found.update(np.ascontiguousarray(split.images).data)
+    found.update(np.ascontiguousarray(split.labels, np.int32).data)
+    return found.hexdigest()[:16]
+
+
+def digest_files(listing: Listing) -> str:
+    """Hexadecimal digits that change with the names or sizes of image files."""
+    facts = [[name, (listing.root / name).stat().st_size] for name in listing.files]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def write_npy(
@@ -193,6 +210,7 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
     wanted = dataclasses.asdict(recipe)
     if settings.exists():
         found = json.loads(settings.read_text())
+        found.setdefault("digest", wanted["digest"])  # older folders have none
         for field, value in wanted.items():
             if found.get(field) != value:
                 raise DataError(
