@@ -141,7 +141,7 @@ def plot(
             axis.fill_between(rho, low, high, alpha=0.15)
         axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
         axis.set_ylabel(f"accuracy, percent; eps {255 * EPS:.0f}/255")
-        axis.set_ylim(0, 80)
+        axis.set_ylim(0, 100)
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
     return [lab_lib.save(figure, out / "kernels.png")]
