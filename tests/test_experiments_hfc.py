@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from experiments import (
@@ -82,6 +83,14 @@ def test_bands_and_examples_share_a_network(folder):
         ]
         assert len(shares) == 4
         assert sum(shares) == pytest.approx(1)
+
+
+def test_images_in_records_come_back(rng):
+    image = rng.integers(0, 256, (5, 5, 3), np.uint8)
+    text = hfc_examples.packed(255 * (image / 255.0))
+    np.testing.assert_array_equal(hfc_examples.unpacked(text), image)
+    beyond = hfc_examples.unpacked(hfc_examples.packed(np.full((2, 2, 3), 300.0)))
+    np.testing.assert_array_equal(beyond, 255)
 
 
 @pytest.mark.slow
