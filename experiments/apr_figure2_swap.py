@@ -191,19 +191,20 @@ def plot(
 
 def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
     titles = ("a", "b", "phase a,\namplitude b", "phase b,\namplitude a")
-    figure = Figure(figsize=(6.4, 1.95 * len(stories) + 0.5), layout="constrained")
+    figure = Figure(figsize=(6.4, 2.1 * len(stories) + 0.6), layout="constrained")
     figure.suptitle(
         "Chosen pairs in which the standard network's answers go with the amplitude\n"
         "(red: answer of the amplitude's image, green: of the phase's)",
         fontsize=9,
     )
     grid = figure.subplots(len(stories), 4, squeeze=False)
-    for row, (kind, story) in zip(grid, stories, strict=True):
+    for i, (row, (kind, story)) in enumerate(zip(grid, stories, strict=True)):
         for k, axis in enumerate(row):
             axis.imshow(networks_lib.unpack(story["images"][k]))
             axis.set_xticks([])
             axis.set_yticks([])
-            axis.set_title(titles[k], fontsize=8)
+            if i == 0:
+                axis.set_title(titles[k], fontsize=8)
             for line, (method, said) in enumerate(story["said"].items()):
                 name, sure = said[k]
                 phase, amplitude = said[k % 2][0], said[1 - k % 2][0]
@@ -215,6 +216,8 @@ def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
                 axis.text(
                     0.5, -0.04 - 0.12 * line, text, fontsize=7, color=colour, **place
                 )
+            # Room for the two lines of text, which the layout does not count.
+            axis.set_xlabel("\n ", fontsize=9)
         row[0].set_ylabel(kind, fontsize=8)
     return lab_lib.save(figure, target)
 
@@ -249,7 +252,7 @@ def _bars(records: Sequence[results.Record], target: pathlib.Path) -> pathlib.Pa
                 )
             left += share
         count = rows["swapped"].n if "swapped" in rows else 0
-        ticks.append(f"{split}\n{count} pairs")
+        ticks.append(f"{split}\n{count:,} pairs")
     axis.set_yticks(range(len(splits)), ticks, fontsize=8)
     axis.invert_yaxis()
     axis.set_xlabel(
@@ -258,7 +261,7 @@ def _bars(records: Sequence[results.Record], target: pathlib.Path) -> pathlib.Pa
     axis.set_title(
         "What becomes of both answers when amplitudes are swapped", fontsize=9
     )
-    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
     return lab_lib.save(figure, target)
 
 

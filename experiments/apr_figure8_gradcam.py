@@ -41,7 +41,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     fog = corruptions.corrupt(key, test.images, "fog", lab["severity"])
     foggy, labels = np.asarray(fog), test.labels
     right = {
-        (method, what): lab_lib.logits_of(network, images).logits.argmax(1) == labels
+        (method, what): recognised(network, images, labels)
         for method, network in networks.items()
         for what, images in (("clean", test.images), ("fog", foggy))
     }
@@ -76,6 +76,11 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         yield from lab.records({first: numbers[first]}, extra=extra, **own)
         rest = {name: numbers[name] for name in others}
         yield from lab.records(rest, extra={"method": method}, **own)
+
+
+def recognised(network: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whether each image is."""
+    return np.equal(lab_lib.logits_of(network, images).logits.argmax(1), labels)
 
 
 def _maps(explain: Any, variables: Any, images: Any, labels: Any) -> np.ndarray:

@@ -47,18 +47,19 @@ def recipe(lab: Lab, method: str) -> ml_collections.ConfigDict:
     )
 
 
+def one(lab: Lab, method: str) -> classifier_lib.Classifier:
+    """A network: the run that its option names, or trained here."""
+    given = getattr(lab.options, method)
+    if given is not None:
+        return classifier_lib.from_run(given)
+    place = dataclasses.replace(lab, work=lab.options.networks / lab.size)
+    name = f"{lab.base.data.name}_{lab['model']}_{method}"
+    return place.train(name, recipe(lab, method))
+
+
 def both(lab: Lab) -> dict[str, classifier_lib.Classifier]:
-    """Method -> network: the runs that the options name, or trained here."""
-    found = {}
-    for method in METHODS:
-        given = getattr(lab.options, method)
-        if given is not None:
-            found[method] = classifier_lib.from_run(given)
-            continue
-        place = dataclasses.replace(lab, work=lab.options.networks / lab.size)
-        name = f"{lab.base.data.name}_{lab['model']}_{method}"
-        found[method] = place.train(name, recipe(lab, method))
-    return found
+    """Method -> network, as ``one`` finds it."""
+    return {method: one(lab, method) for method in METHODS}
 
 
 def digests(networks: dict[str, classifier_lib.Classifier]) -> dict[str, str]:
