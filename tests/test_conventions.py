@@ -28,6 +28,7 @@ CORE = {
     "calibration",
     "detection",
     "saliency",
+    "kernels",
     "cdes",
 }
 # What a name may be imported in; None is module level, anywhere.

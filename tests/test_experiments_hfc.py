@@ -79,7 +79,8 @@ def test_bands_and_examples_share_a_network(folder):
         shares = [
             r["value"]
             for r in records
-            if r["split"] == f"radius {radius}" and r["unit"] == "fraction"
+            if r["split"] == f"radius {radius}"
+            and r["metric"].endswith(hfc_examples.OF)
         ]
         assert len(shares) == 4
         assert sum(shares) == pytest.approx(1)
