@@ -131,6 +131,8 @@ class Eval:
     parts: tuple[str, ...]  # of PARTS: what launch.py measures when it has trained
     corruptions: tuple[str, ...]  # names; none: the fifteen
     corruption_examples: int  # the first so many test images; 0: all
+    corruption_source: str  # one of CORRUPTION_SOURCES
+    corruption_dir: str  # "folder": NAME.npy files, or a tree of JPEGs
     frost_dir: str  # photographs of frost; "": those of the package imagecorruptions
     out_sets: tuple[str, ...]  # name=source:where; none: the usual ones that are there
     near_sets: tuple[str, ...]  # names of those out sets that are near
@@ -168,6 +170,7 @@ NORMS = ("batch", "none")
 DTYPES = ("float32", "bfloat16")
 SCHEDULES = ("constant", "multistep", "cosine", "cyclic")
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
+CORRUPTION_SOURCES = ("generated", "folder", "tfds")
 AXES = ((-3, -2, -1), (-3, -2))
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -180,6 +183,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "adversary.attack": ADVERSARIES,
     "model.dtype": DTYPES,
     "model.norm": NORMS,
+    "eval.corruption_source": CORRUPTION_SOURCES,
     "optim.schedule": SCHEDULES,
 }
 
@@ -248,6 +252,8 @@ _CAME_LATER: dict[str, Any] = {
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
     "augment.cutout_size": 16,
+    "eval.corruption_source": "generated",
+    "eval.corruption_dir": "",
     "model.dropout": 0.0,
     "model.norm": "batch",
     "adversary.attack": "none",

@@ -92,6 +92,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "parts": ("clean",),
                 "corruptions": (),
                 "corruption_examples": 0,
+                "corruption_source": "generated",
+                "corruption_dir": "",
                 "frost_dir": "",
                 "out_sets": (),
                 "near_sets": (),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import job, models, results
+from apr_jax import data, job, models, results
+from apr_jax.data import corrupted_files
 from apr_jax.evaluate import card
 from tests import toy
 
@@ -75,6 +76,29 @@ def test_a_card_measures_only_what_is_missing(finished, folder, tmp_path, capsys
     assert "frost/1" not in measured
     assert "frost is left out: " in capsys.readouterr().err
     assert "noise" in (tmp_path / "card.html").read_text()
+
+
+def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
+    config = toy.config(folder)
+    split = data.load(config.data, splits=("test",)).splits["test"]
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
+    corrupted_files.write_npy(split, tmp_path, ("contrast",), recipe=recipe, quiet=True)
+    changes = {
+        "parts": ("corruption",),
+        "corruptions": ("contrast",),
+        "corruption_source": "folder",
+        "corruption_dir": str(tmp_path),
+    }
+    card.run([finished], changes, quiet=True)
+    found = [
+        r
+        for r in results.read(finished / "results.jsonl")
+        if r.job == "evaluate.corruption" and r.data == "toy-c"
+    ]
+    assert {r.extra["settings"]["source"] for r in found} == {"folder"}
+    assert "mean of 1" in {r.split for r in found}
+    with pytest.raises(config_lib.ConfigError, match="source 'folder' needs it"):
+        card.run([finished], {**changes, "corruption_dir": ""}, quiet=True)
 
 
 def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):

@@ -9,6 +9,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, results
+from apr_jax import step as step_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.evaluate import adversarial
 from apr_jax.evaluate import classifier as classifier_lib
@@ -234,3 +235,38 @@ def test_weights_are_an_argument_and_part_of_the_state(network):
     }
     assert len(names) == 3
     assert jax.tree.leaves(other.variables)
+
+
+def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, key):
+    toy.write_arrays(tmp_path)
+    made = {}
+    for dtype in ("float32", "bfloat16"):
+        config = toy.config(tmp_path, model__name="wrn_10_1", model__dtype=dtype)
+        model = step_lib.make_model(config, num_classes=4)
+        variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+        made[dtype] = classifier_lib.make(config, variables, "abcd", name="same")
+    pixels = jax.random.uniform(key, (3, 8, 8, 3))
+    logits = {
+        dtype: network.predict(network.variables, pixels)[0]
+        for dtype, network in made.items()
+    }
+    assert jnp.abs(logits["float32"] - logits["bfloat16"]).max() > 1e-4
+    wide = classifier_lib.in_float32(made["bfloat16"])
+    np.testing.assert_array_equal(
+        wide.predict(wide.variables, pixels)[0], logits["float32"]
+    )
+    assert wide.config.model.dtype == "bfloat16"  # it is still that run
+    assert classifier_lib.in_float32(made["float32"]) is made["float32"]
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        engine = adversarial.DeviceEngine
+
+        def spy(classifier, *rest):
+            seen.append(classifier)
+            return engine(classifier, *rest)
+
+        patch.setattr(adversarial, "DeviceEngine", spy)
+        measured(made["bfloat16"], attack="fgsm", linf=(1 / 255,), examples=4)
+    np.testing.assert_array_equal(
+        seen[0].predict(wide.variables, pixels)[0], logits["float32"]
+    )

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -272,18 +274,31 @@ def whole(folder):
         )
 
 
+# A mean over two of the severities isn't called as one over all of them.
+MEAN = "mean, severities 2 5"
+
+
 def test_means(whole):
     found = {(r.split, r.metric): r for r in whole}
     for metric in corruption.METRICS:
         values = [
             [found[f"{c}/{s}", metric].value for s in (2, 5)] for c in CORRUPTIONS
         ]
-        assert found["mean", metric].value == pytest.approx(np.mean(values))
+        assert found[MEAN, metric].value == pytest.approx(np.mean(values))
         second = found["mean/5", metric].value
         assert second == pytest.approx(np.mean(values, axis=0)[1])
-    assert found["mean", "error"].n == 12 * 15 * 2
-    assert found["mean", "error"].extra["severities"] == [2, 5]
-    assert ("mean", "mce") not in found
+    assert found[MEAN, "error"].n == 12 * 15 * 2
+    assert found[MEAN, "error"].extra["severities"] == [2, 5]
+    assert "mean" not in {split for split, _ in found}
+    everything = found[MEAN, "error"], *(found[f"mean/{s}", "error"] for s in (2, 5))
+    assert len({r.split for r in everything}) == 3
+
+
+def test_the_page_shows_the_widest_mean(whole):
+    shown = [view.RunView(name="some", records=whole)]
+    assert section._mean([section._by_split(shown[0], "toy-c generated")]) == MEAN
+    assert section._breadth("mean of 14") > section._breadth("mean of 3, severities 1")
+    assert section._breadth(MEAN) > section._breadth("mean of 14, severities 1 2 3")
 
 
 def test_a_stopped_call_goes_on(folder, whole, monkeypatch):
@@ -294,14 +309,14 @@ def test_a_stopped_call_goes_on(folder, whole, monkeypatch):
         raise Never
 
     settings = {"corruptions": CORRUPTIONS, "severities": (2, 5), "examples": 12}
-    cut = [r for r in whole if r.split not in ("fog/5", "mean")]
+    cut = [r for r in whole if r.split not in ("fog/5", MEAN)]
     with monkeypatch.context() as patch:
         patch.setattr(corruption, "_predictor", never)
         assert measure(network(folder), done=whole, **settings) == []
         with pytest.raises(Never):
             measure(network(folder), done=cut, **settings)
     rest = measure(network(folder), done=cut, **settings)
-    assert {r.split for r in rest} == {"fog/5", "mean"}
+    assert {r.split for r in rest} == {"fog/5", MEAN}
     found = {(r.split, r.metric): r.value for r in whole}
     assert {(r.split, r.metric): r.value for r in rest}.items() <= found.items()
 
@@ -314,6 +329,27 @@ def test_numbers_that_others_hide_are_written_again(folder):
     shown = {(r.split, r.metric): r for r in results.latest([*first, *second, *third])}
     assert shown["impulse_noise/5", "error"].n == 12
     assert shown["impulse_noise/5", "error"] in first
+
+
+def test_other_photographs_of_frost_are_measured_anew(folder, monkeypatch):
+    frosty = {"corruptions": ("frost",), "severities": (5,)}
+    first = measure(network(folder), **frosty)
+    assert measure(network(folder), done=first, **frosty) == []
+    other = [np.full((60, 80, 3), 200, np.uint8)] * 5
+    monkeypatch.setattr(frost_files, "load", lambda folder=None: other)
+    again = measure(network(folder), done=first, **frosty)
+    assert {r.split for r in again} >= {"frost/5"}
+
+
+def test_a_tree_that_changed_is_measured_anew(folder, tree, tmp_path):
+    copy = tmp_path / "tree"
+    shutil.copytree(tree, copy)
+    settings = {"source": "folder", "corruption_dir": str(copy)}
+    first = measure(tree_network(folder), **settings)
+    assert measure(tree_network(folder), done=first, **settings) == []
+    gone, *_ = (copy / "contrast" / "4" / "a").iterdir()
+    os.utime(gone.parent, ns=(1, 1))
+    assert measure(tree_network(folder), done=first, **settings)
 
 
 def test_other_weights_are_measured_anew(folder):
@@ -500,7 +536,13 @@ def views(whole):
         "augment": {"method": "apr_sp"},
         "optim": {"epochs": 6.0},
     }
-    renamed = [dataclasses.replace(r, data="cifar10-c generated") for r in whole]
+    # Shown as if it had been over all severities.
+    renamed = [
+        dataclasses.replace(
+            r, data="cifar10-c generated", split=r.split.removesuffix(MEAN[4:])
+        )
+        for r in whole
+    ]
     better = [dataclasses.replace(r, value=r.value / 2) for r in renamed]
     return [
         view.RunView(name="first <run>", config=config, records=renamed),
@@ -520,7 +562,7 @@ def test_the_page(whole):
     assert "trained for 6 epochs, not 200" in page
     assert "measured on 12 images" in page
     assert "not the official files" in page
-    mean = next(r for r in whole if (r.split, r.metric) == ("mean", "error"))
+    mean = next(r for r in whole if (r.split, r.metric) == (MEAN, "error"))
     assert f"{100 * mean.value:.2f} %" in page
     errors_shown = re.findall(r"<text[^>]*>(-?\d+\.\d)</text>", page)
     assert len(errors_shown) >= 2 * 15 * 3
@@ -538,7 +580,7 @@ def test_a_choice_of_corruptions(folder):
     sets = {r.split: r.value for r in records if "/" in r.split and r.metric == "error"}
     names = {split.partition("/")[0] for split in sets}
     found = {(r.split, r.metric): r for r in records}
-    mean = found[f"mean of {len(names)}", "error"]
+    mean = found[f"mean of {len(names)}, severities 1 4", "error"]
     assert mean.value == pytest.approx(np.mean(list(sets.values())))
     assert set(mean.extra["corruptions"]) == names
     shown = [view.RunView(name="some", records=records)]

@@ -107,7 +107,7 @@ def measure(
     left = [t for t in threats if (name, t.split, "robust_accuracy") not in known]
     if not left:
         return
-    engine = DeviceEngine(classifier, layout, chunk)
+    engine = DeviceEngine(classifier_lib.in_float32(classifier), layout, chunk)
     warned = sequence.examine(
         engine, left[0].stages, images, labels, rand=attack == "rand"
     )

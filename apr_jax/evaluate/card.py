@@ -94,7 +94,11 @@ def check(config: config_lib.Config) -> None:
     """
     chosen = config.eval
     if "corruption" in chosen.parts:
-        corruption.check_settings(chosen.corruptions or corruptions.CORRUPTIONS)
+        corruption.check_settings(
+            chosen.corruptions or corruptions.CORRUPTIONS,
+            source=chosen.corruption_source,
+            corruption_dir=chosen.corruption_dir,
+        )
     if "ood" in chosen.parts:
         ood.check_settings(chosen.out_sets, chosen.near_sets)
     if "adversarial" in chosen.parts:
@@ -112,6 +116,8 @@ def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
     if part == "corruption":
         return {
             "corruptions": _corruptions(chosen),
+            "source": chosen.corruption_source,
+            "corruption_dir": chosen.corruption_dir,
             "examples": chosen.corruption_examples,
             "frost_dir": chosen.frost_dir,
         }
@@ -130,7 +136,7 @@ def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
 def _corruptions(chosen: config_lib.Eval) -> tuple[str, ...]:
     """The corruptions to measure: frost only where its photographs are."""
     names = chosen.corruptions or corruptions.CORRUPTIONS
-    if "frost" in names:
+    if "frost" in names and chosen.corruption_source == "generated":
         try:
             frost_files.load(chosen.frost_dir)
         except FileNotFoundError as why:
@@ -256,7 +262,7 @@ def _define_changes() -> Callable[[], dict[str, Any]]:
     holders: dict[str, Any] = {
         name: flags.DEFINE_integer(name, None, f"{about}{name}.") for name in integers
     }
-    for name in ("frost_dir", "attack"):
+    for name in ("corruption_source", "corruption_dir", "frost_dir", "attack"):
         holders[name] = flags.DEFINE_string(name, None, f"{about}{name}.")
     holders["out_sets"] = flags.DEFINE_multi_string(
         "out", None, "name=source:where; several allowed. " + about + "out_sets."

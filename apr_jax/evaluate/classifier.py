@@ -60,6 +60,22 @@ def make(
     )
 
 
+def in_float32(classifier: Classifier) -> Classifier:
+    """The same weights, computed in float32 whatever the network was trained in.
+
+    For attacks: gradients of bfloat16 are too coarse for their small steps, and an
+    attack that fails for it would look like robustness.
+    """
+    config = classifier.config
+    if config.model.dtype == "float32" or not classifier.variables:
+        return classifier
+    wide = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, dtype="float32")
+    )
+    model = step_lib.make_model(wide, num_classes=len(classifier.class_names))
+    return dataclasses.replace(classifier, predict=step_lib.make_predict(model, wide))
+
+
 def from_run(root: pathlib.Path) -> Classifier:
     """Returns the network of a run, in the last state that was saved.
 

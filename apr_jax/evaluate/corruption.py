@@ -76,7 +76,8 @@ def measure(
         error, NLL, ECE, RMS calibration error and Brier score, with 95 % intervals.
         Over all fifteen: their means of each severity ("mean/SEVERITY") and of all
         ("mean"); on ImageNet also "mce" and "relative_mce" in relation to AlexNet. Over
-        N others, the mean of all ("mean of N").
+        N others, the mean of all ("mean of N"). The name of a mean over some
+        severities ends with them ("mean, severities 1 3").
 
     Raises:
         ConfigError: a setting that isn't allowed.
@@ -105,7 +106,20 @@ def measure(
         frost_dir=frost_dir,
         seed=seed,
     )
-    where = _where(classifier, layout, source, corruption_dir, examples, seed)
+    where = _where(
+        classifier,
+        layout,
+        source,
+        corruption_sources.fingerprint(
+            source,
+            corruptions,
+            severities,
+            corruption_dir=corruption_dir,
+            frost_dir=frost_dir,
+            seed=seed,
+        ),
+        examples,
+    )
     found = _found(done, where)
     yield from results.hidden(done, found.values())
     splits = [f"{name}/{severity}" for name in corruptions for severity in severities]
@@ -163,22 +177,12 @@ def _where(
     classifier: classifier_lib.Classifier,
     layout: parallel.Layout,
     source: str,
-    corruption_dir: str,
+    files: Mapping[str, Any],
     examples: int,
-    seed: int,
 ) -> dict[str, Any]:
     """What all records have in common."""
-    settings: dict[str, Any] = {"source": source, "examples": examples}
+    settings: dict[str, Any] = {"source": source, "examples": examples, **files}
     settings["weights"] = scoring.weights_digest(classifier)
-    if source == "generated":
-        settings["seed"] = seed
-    if source == "folder":
-        root = pathlib.Path(corruption_dir)
-        settings["corruption_dir"] = str(root.resolve())
-        # Of a tree of single files this would take too long.
-        settings["files"] = sorted(
-            [f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in root.glob("*.npy")
-        )
     config = classifier.config
     return {
         "job": JOB,
@@ -289,6 +293,8 @@ def _means(
     whole = set(CORRUPTIONS) <= set(corruptions)
     members = CORRUPTIONS if whole else tuple(corruptions)
     extra = {**where["extra"], "severities": chosen, "corruptions": list(members)}
+    # A mean over fewer severities is another number and has another name.
+    some = "" if chosen == list(SEVERITIES) else severities_name(chosen)
     where = {**where, "extra": extra}
 
     def mean(metric: str, over: Sequence[int]) -> metrics.Measured:
@@ -301,7 +307,7 @@ def _means(
     if not whole:
         numbers = {metric: mean(metric, chosen) for metric in METRICS}
         yield from results.records_of(
-            numbers, split=f"{MEAN} of {len(members)}", **where
+            numbers, split=f"{MEAN} of {len(members)}{some}", **where
         )
         return
     for severity in chosen:
@@ -324,7 +330,12 @@ def _means(
             numbers["relative_mce"] = metrics.Measured(
                 relative, None, None, "fraction", total
             )
-    yield from results.records_of(numbers, split=MEAN, **where)
+    yield from results.records_of(numbers, split=f"{MEAN}{some}", **where)
+
+
+def severities_name(severities: Sequence[int]) -> str:
+    """What the name of a mean over some of the severities ends with."""
+    return f", severities {' '.join(map(str, severities))}"
 
 
 def settings() -> Callable[[], dict[str, Any]]:

@@ -1,9 +1,10 @@
 """Where corrupted images come from: generated, files, or TensorFlow Datasets."""
 
 import dataclasses
+import hashlib
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from apr_jax.corruptions import frost_files
 from apr_jax.data import corrupted, imagenet, records, tfds
 from apr_jax.evaluate.classifier import Classifier
 
-SOURCES = ("generated", "folder", "tfds")
+SOURCES = config_lib.CORRUPTION_SOURCES
 CLEAN = "clean"
 
 
@@ -85,6 +86,44 @@ def open_source(
     if corrupted.is_npy(root):
         return _Npy(classifier, rows, clean, examples, root, corruptions)
     return _Tree(classifier, rows, clean, examples, root, corruptions, severities)
+
+
+def fingerprint(
+    source: str,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    *,
+    corruption_dir: str,
+    frost_dir: str,
+    seed: int,
+) -> dict[str, Any]:
+    """What the images of a source depend on, as JSON values.
+
+    Of an ``.npy`` folder the files; of a tree the folders that hold its images, as
+    its millions of files would take too long: an image that is added or removed
+    changes its folder. Of generated images the photographs of frost, where used.
+    """
+    if source == "generated":
+        found: dict[str, Any] = {"seed": seed}
+        if "frost" in corruptions:
+            digest = hashlib.sha256()
+            for photograph in frost_files.load(frost_dir):
+                digest.update(photograph.tobytes())
+            found["frost"] = digest.hexdigest()[:12]
+        return found
+    if source == "tfds":
+        return {}
+    root = pathlib.Path(corruption_dir).expanduser()
+    files = [*root.glob("*.npy")]
+    if not files:
+        sets = (root / name / str(s) for name in corruptions for s in severities)
+        files = [folder for place in sets for folder in place.glob("*")]
+    stats = [
+        (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns)
+        for f in sorted(files)
+    ]
+    digest = hashlib.sha256(repr(stats).encode())
+    return {"corruption_dir": str(root.resolve()), "files": digest.hexdigest()[:12]}
 
 
 class _Clean:

@@ -117,9 +117,10 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     for name in names:
         result.add_section()
         found = [_by_split(run, name) for run in runs]
-        splits = ["clean", *(f"mean/{s}" for s in SEVERITIES), "mean"]
-        titles = ["clean", *(f"severity {s}" for s in SEVERITIES), "mean"]
-        if (mean := _mean(found)) != "mean":
+        mean = _mean(found)
+        splits = ["clean", *(f"mean/{s}" for s in SEVERITIES), mean]
+        titles = ["clean", *(f"severity {s}" for s in SEVERITIES), mean]
+        if mean.startswith("mean of "):
             splits = titles = ["clean", mean]
         for split, title in zip(splits, titles, strict=True):
             records = [by_split.get((split, "error")) for by_split in found]
@@ -149,8 +150,15 @@ def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
     splits = {split for records in found for split, _ in records}
     if "mean" in splits:
         return "mean"
-    partial = [s for s in splits if s.startswith("mean of ")]
-    return max(partial, key=lambda s: int(s.split()[-1]), default="mean")
+    partial = [s for s in splits if s.startswith(("mean of ", "mean, "))]
+    return max(partial, key=_breadth, default="mean")
+
+
+def _breadth(split: str) -> tuple[int, int]:
+    """How many corruptions and severities a mean such as "mean of 3, ..." is over."""
+    members, _, severities = split.partition(", severities ")
+    last = members.split()[-1]
+    return int(last) if last.isdigit() else 15, len(severities.split()) or 5
 
 
 def _cells(run: RunView, name: str) -> dict[tuple[str, int], float]:
@@ -239,8 +247,9 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
         "Means over the fifteen corruptions and their severities, the four that are "
         "held out left out; lower is better everywhere."
         if mean == "mean"
-        else f"The {mean} corruptions and their severities; not to be compared with a "
-        "mean over the usual fifteen. Lower is better everywhere."
+        else f"The {mean.replace('mean', 'mean over corruptions')}; not to be compared "
+        "with a mean over the usual fifteen in all severities. Lower is better "
+        "everywhere."
     )
     if any(metric == "mce" for metric, _ in columns):
         note += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
