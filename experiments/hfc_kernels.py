@@ -10,6 +10,7 @@ attacked by FGSM and PGD (Wang et al., CVPR 2020, section 6).
 
 import argparse
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,16 +31,17 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {
         **hfc_networks.SIZES["small"],
         "attacked": 300,
-        "rhos": (0.0, 0.1, 0.2, 0.4, 0.6),
+        "rhos": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6),
+        "levels": (1, 2, 4),
     },
     "paper": {
         **hfc_networks.SIZES["paper"],
         "attacked": 10_000,
         "rhos": tuple(k / 10 for k in range(11)),
+        "levels": (1, 2, 4, 8),
     },
 }
 KINDS = ("plain", "adversarial")
-EPS = 2 / 255
 STEPS = 10
 
 
@@ -50,7 +52,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     pixels = np.asarray(test.images[:few], np.float32) / 255
     labels = np.asarray(test.labels[:few])
     for kind in KINDS:
-        settings = {**lab.knobs, "kind": kind, "eps": EPS, "steps": STEPS}
+        settings = {**lab.knobs, "kind": kind, "steps": STEPS}
         del settings["rhos"]
         missing = [
             rho
@@ -64,7 +66,9 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         for rho in missing:
             smoothed = kernels.smooth(jnp.asarray(first), rho)
             variables = with_first(network.variables, smoothed)
-            measured = attacked(network, variables, pixels, labels)
+            measured = attacked(
+                network, variables, pixels, labels, levels=lab["levels"]
+            )
             rough = np.asarray(kernels.roughness(smoothed))
             measured["roughness"] = lab_lib.number(float(rough.mean()), rough.size)
             yield from lab.records(
@@ -90,19 +94,25 @@ def attacked(
     variables: Mapping[str, Any],
     pixels: np.ndarray,
     labels: np.ndarray,
+    *,
+    levels: Sequence[int],
 ) -> dict[str, metrics.Measured]:
-    """Accuracy on images as they are, under FGSM and under PGD."""
+    """Accuracy on images as they are, under FGSM and under PGD, over the radius.
+
+    ``levels`` are radii of the L-infinity ball in grey levels of 255.
+    """
     logits_fn = functools.partial(_logits, variables, predict=network.predict)
     key = jax.random.key(0)
-    found = {}
-    for name, result in (
-        ("FGSM", attacks.fgsm(key, logits_fn, pixels, labels, eps=EPS)),
-        ("PGD", attacks.pgd(key, logits_fn, pixels, labels, eps=EPS, steps=STEPS)),
-    ):
-        if "accuracy" not in found:
-            right = result.survived["clean"]
-            found["accuracy"] = metrics.wilson(int(right.sum()), len(labels))
-        found[f"accuracy under {name}"] = metrics.wilson(
+    found: dict[str, metrics.Measured] = {}
+    for level, name in itertools.product(levels, ("FGSM", "PGD")):
+        if name == "FGSM":
+            work = attacks.fgsm
+        else:
+            work = functools.partial(attacks.pgd, steps=STEPS)
+        result = work(key, logits_fn, pixels, labels, eps=level / 255)
+        right = result.survived["clean"]
+        found.setdefault("accuracy", metrics.wilson(int(right.sum()), len(labels)))
+        found[f"accuracy under {name}, eps {level}/255"] = metrics.wilson(
             int(result.robust.sum()), len(labels)
         )
     return found
@@ -130,21 +140,33 @@ def plot(
             fontsize=9,
         )
         axis = figure.add_subplot(grid[1, column])
-        for metric in dict.fromkeys(r.metric for r in mine if r.metric != "roughness"):
-            rows = [r for r in mine if r.metric == metric]
-            rows.sort(key=lambda r: r.extra["rho"])
-            rho = [r.extra["rho"] for r in rows]
-            axis.plot(rho, [100 * r.value for r in rows], marker="o", label=metric)
-            low, high = (
-                [100 * (getattr(r, end) or 0) for r in rows] for end in ("low", "high")
-            )
-            axis.fill_between(rho, low, high, alpha=0.15)
-        axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
-        axis.set_ylabel(f"accuracy, percent; eps {255 * EPS:.0f}/255")
-        axis.set_ylim(0, 100)
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
+        draw_curves(axis, [r for r in mine if r.metric != "roughness"])
+        axis.set_title(f"{kind}: accuracy, kernels smoothed", fontsize=9)
     return [lab_lib.save(figure, out / "kernels.png")]
+
+
+def draw_curves(axis: Any, records: Sequence[results.Record]) -> None:
+    """Accuracy over rho, a colour for each radius, on a Matplotlib axis."""
+    colours = {"accuracy": "k"}
+    for metric in dict.fromkeys(r.metric for r in records):
+        rows = [r for r in records if r.metric == metric]
+        rows.sort(key=lambda r: r.extra["rho"])
+        rho = [r.extra["rho"] for r in rows]
+        kind, _, level = metric.partition(", ")
+        colour = colours.setdefault(level or metric, f"C{len(colours) - 1}")
+        style = "--" if kind.endswith("FGSM") else "-"
+        label = metric.removeprefix("accuracy under ").replace("accuracy", "no attack")
+        values = [100 * r.value for r in rows]
+        axis.plot(rho, values, style, marker="o", ms=3, color=colour, label=label)
+        low, high = (
+            [100 * (getattr(r, end) or 0) for r in rows] for end in ("low", "high")
+        )
+        axis.fill_between(rho, low, high, color=colour, alpha=0.1, linewidth=0)
+    axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
+    axis.set_ylabel("accuracy, percent; 95 % intervals")
+    axis.set_ylim(0, 100)
+    axis.legend(fontsize=7, ncols=2)
+    axis.grid(alpha=0.3)
 
 
 def sheet(first: np.ndarray) -> np.ndarray:

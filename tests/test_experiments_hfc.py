@@ -94,14 +94,38 @@ def test_images_in_records_come_back(rng):
     np.testing.assert_array_equal(beyond, 255)
 
 
+def test_parts_are_compared_when_half_is_learnt():
+    rows = [
+        {"epoch": k, "accuracy": a, "radius": [8.0], "low": [a / 2], "high": [0.1]}
+        | {"examples": 20}
+        for k, a in enumerate((0.1, 0.4, 0.6, 0.9))
+    ]
+    found = hfc_labels.when_half(rows)
+    assert {name: x.value for name, x in found.items()} == {
+        "epoch with half learnt": 2,
+        "low part, radius 8, with half learnt": 0.3,
+        "high part, radius 8, with half learnt": 0.1,
+    }
+    assert hfc_labels.when_half(rows[:2]) == {}
+
+
 @pytest.mark.slow
 def test_heuristics_kernels_and_labels(folder):
     records = run(hfc_heuristics, folder)
     assert {r["split"] for r in records} == set(hfc_networks.KINDS)
-    records = run(hfc_kernels, folder, attacked=10, rhos=(0.0, 0.5))
+    records = run(hfc_kernels, folder, attacked=10, rhos=(0.0, 0.5), levels=(1, 8))
     rough = {r["split"]: r["value"] for r in records if r["metric"] == "roughness"}
     for kind in hfc_kernels.KINDS:
         assert rough[f"{kind}, rho 0.5"] < rough[f"{kind}, rho 0"]
-    records = run(hfc_labels, folder, epochs=2.0)
-    assert [r["split"] for r in records] == ["natural", "shuffled"]
-    assert all(len(r["extra"]["rows"]) == 3 for r in records)
+        for rho in ("0", "0.5"):
+            mine = {
+                r["metric"]: r["value"]
+                for r in records
+                if r["split"] == f"{kind}, rho {rho}"
+            }
+            assert mine["accuracy under PGD, eps 8/255"] <= mine["accuracy"]
+            assert len(mine) == 6
+    records = run(hfc_labels, folder, epochs=2.0, batch=16)
+    whole = [r for r in records if r["metric"] == "training accuracy"]
+    assert [r["split"] for r in whole] == ["natural", "shuffled"]
+    assert all(len(r["extra"]["rows"]) == 3 for r in whole)
