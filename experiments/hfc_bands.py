@@ -74,7 +74,11 @@ def plot(
     records: Sequence[results.Record], out: pathlib.Path
 ) -> Sequence[pathlib.Path]:
     """Draws accuracy over the epochs, and over the radius."""
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(
+        "Accuracy on test images of which only low or only high frequencies are left",
+        fontsize=10,
+    )
     left, right = figure.subplots(1, 2)
     for record in records:
         if record.split == "epochs":
@@ -96,10 +100,10 @@ def plot(
                 color=f"C{number}",
                 label=f"{name}, {band} part",
             )
-    right.set_title("trained networks", fontsize=9)
+    right.set_title("when trained", fontsize=9)
     right.set_xlabel("radius, cycles an image: low within, high beyond")
     right.set_ylabel("accuracy, percent")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     right.grid(alpha=0.3)
     return [lab_lib.save(figure, out / "bands.png")]
 

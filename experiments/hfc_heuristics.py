@@ -66,7 +66,11 @@ def plot(
     """Draws the end of each training, and low and high over the epochs."""
     kinds = list(dict.fromkeys(r.split for r in records))
     radius = records[0].extra["rows"][0]["radius"][1]
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(
+        "Five ways to train: accuracy on low and high frequencies of test images",
+        fontsize=10,
+    )
     bars, lines = figure.subplots(1, 2)
     names = {"accuracy": "whole image"}
     for band in ("low", "high"):
