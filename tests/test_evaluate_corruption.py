@@ -200,6 +200,21 @@ def test_a_tree(folder, tree):
     assert sizes(some) == {4}
 
 
+@pytest.mark.parametrize("group", ["", "blur"])
+def test_other_images_in_a_tree_are_another_source(tree, tmp_path, group):
+    shutil.copytree(tree / "contrast", tmp_path / group / "contrast")
+
+    def fingerprint():
+        where = {"corruption_dir": str(tmp_path), "frost_dir": "", "seed": 0}
+        return corruption_sources.fingerprint("folder", ["contrast"], [4], **where)
+
+    before = fingerprint()
+    assert fingerprint() == before
+    place = tmp_path / group / "contrast"
+    shutil.copy(place / "4" / "a" / "0.JPEG", place / "4" / "a" / "more.JPEG")
+    assert fingerprint() != before
+
+
 def test_trees_that_do_not_fit(folder, tree, tmp_path):
     settings = {"source": "folder", "corruption_dir": str(tree)}
     with pytest.raises(data.DataError, match=r"aren't the classifier's.*missing \['0'"):

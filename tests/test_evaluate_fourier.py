@@ -9,6 +9,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, results
+from apr_jax import step as step_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, frequencies
 from apr_jax.sections import fourier as section
@@ -309,3 +310,28 @@ def test_the_section(records, tmp_path):
     assert section.table(runs).row_count == len(records)
     assert section.html([RunView(name="none")]) == ""
     assert section.table([RunView(name="none")]) is None
+
+
+def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
+    key, seen, plain = jax.random.key(0), {}, {}
+    pixels = jax.random.uniform(key, (3, 8, 8, 3))
+
+    class Stop(Exception):
+        pass
+
+    def spy(classifier, *rest, **options):
+        logits = classifier.predict(classifier.variables, pixels)[0]
+        seen[classifier.config.model.dtype] = np.asarray(logits)
+        raise Stop
+
+    monkeypatch.setattr(frequencies, "Probe", spy)
+    for dtype in ("float32", "bfloat16"):
+        config = toy.config(folder, model__name="wrn_10_1", model__dtype=dtype)
+        model = step_lib.make_model(config, num_classes=4)
+        variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+        made = classifier_lib.make(config, variables, "abcd", name="same")
+        plain[dtype] = np.asarray(made.predict(made.variables, pixels)[0])
+        with pytest.raises(Stop):
+            run(made)
+    assert np.abs(plain["float32"] - plain["bfloat16"]).max() > 1e-4
+    np.testing.assert_allclose(seen["bfloat16"], seen["float32"], atol=1e-6)

@@ -64,7 +64,8 @@ def in_float32(classifier: Classifier) -> Classifier:
     """The same weights, computed in float32 whatever the network was trained in.
 
     For attacks: gradients of bfloat16 are too coarse for their small steps, and an
-    attack that fails for it would look like robustness.
+    attack that fails for it would look like robustness. For frequencies: a network
+    that rounds its pixels doesn't see weak waves.
     """
     config = classifier.config
     if config.model.dtype == "float32" or not classifier.variables:

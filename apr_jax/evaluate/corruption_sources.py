@@ -116,7 +116,8 @@ def fingerprint(
     root = pathlib.Path(corruption_dir).expanduser()
     files = [*root.glob("*.npy")]
     if not files:
-        sets = (root / name / str(s) for name in corruptions for s in severities)
+        tops = [corrupted.tree_root(root, name) for name in corruptions]
+        sets = (top / str(s) for top in tops for s in severities)
         files = [folder for place in sets for folder in place.glob("*")]
     stats = [
         (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns)

@@ -78,6 +78,10 @@ def measure(
     _check(parts, examples, norm, extent, radii, size)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     common = {"examples": examples, "weights": scoring.weights_digest(classifier)}
+    wide = classifier_lib.in_float32(classifier)
+    if wide is not classifier:
+        # What was measured in the network's own type isn't taken for this.
+        common["dtype"] = "float32"
     plans: dict[str, dict[str, Any]] = {
         "heatmap": {**common, "part": "heatmap", "norm": norm, "extent": extent},
         "bands": {**common, "part": "bands", "radii": list(radii)},
@@ -97,7 +101,7 @@ def measure(
         seed=config.seed,
         resident=resident,
     )
-    probe = frequencies.Probe(classifier, layout, chosen, quiet=quiet, scratch=scratch)
+    probe = frequencies.Probe(wide, layout, chosen, quiet=quiet, scratch=scratch)
     for part in missing:
         yield from _MAKERS[part](job, probe, plans[part])
 
