@@ -347,3 +347,24 @@ def test_the_section(records):
     )
     assert "88.6" in section.html(runs)
     assert section.table(runs).row_count == 2 * (1 + len(ood_lib.SCORES))
+
+
+def test_the_section_shows_what_was_measured_together(network, folder):
+    quick = {"scores": ["msp"], "fit_examples": 0}
+    both = run(network, folder, **quick)
+    dark = [f"dark=arrays:{folder}/dark.npz"]
+    other = run(network, folder, **quick, out=dark, near=[], done=both)
+    columns = lambda records: {
+        split for split, _ in section._cells(RunView(name="a", records=records))
+    }
+    assert columns(both) == {"near", "far", "all", "dark", "photos"}
+    assert columns([*both, *other]) == {"all", "dark"}
+    # Measuring both once more shows both once more, though nothing is computed.
+    third = run(network, folder, **quick, done=[*both, *other])
+    assert third
+    assert columns([*both, *other, *third]) == {"near", "far", "all", "dark", "photos"}
+    # A set that was measured anew, but not yet its mean: the old mean isn't shown.
+    anew = [
+        dataclasses.replace(r, value=r.value / 2) for r in both if r.split == "dark"
+    ]
+    assert columns([*both, *anew]) == {"near", "dark", "photos"}

@@ -165,6 +165,7 @@ def means(
         shared = set.intersection(*(set(table[name]) for name in members))
         for name in (m for m in table[members[0]] if m in shared):
             if (group, name) in found:
+                yield from results.hidden(job.done, [found[group, name]])
                 continue
             rows = [table[member][name] for member in members]
             score, _, metric = name.rpartition(".")

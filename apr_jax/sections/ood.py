@@ -146,7 +146,41 @@ def _cells(run: RunView) -> _Cells:
         if record.job == JOB:
             score, _, metric = record.metric.rpartition(".")
             cells.setdefault((record.split, score), {})[metric] = record
-    return cells
+    for score, metric in {(s, m) for (_, s), by in cells.items() for m in by}:
+        rows = {
+            split: by[metric]
+            for (split, s), by in cells.items()
+            if s == score and metric in by
+        }
+        for split in set(rows) - _together(rows):
+            del cells[split, score][metric]
+    return {key: by for key, by in cells.items() if by}
+
+
+def _together(rows: Mapping[str, Record]) -> set[str]:
+    """Which of the sets and means of one number were measured with each other.
+
+    A mean that isn't that of its members as they are shown is of an earlier call, and
+    so are sets that a good mean over all leaves out.
+    """
+    sets = {split for split in rows if split not in _GROUPS}
+    means = {split for split in rows if split in _GROUPS and _is_mean(rows, split)}
+    whole = rows["all"].extra if "all" in means else {}
+    if "members" not in whole:
+        return sets | means
+    same = {m for m in means if rows[m].extra.get("settings") == whole.get("settings")}
+    return (sets & set(whole["members"])) | same
+
+
+def _is_mean(rows: Mapping[str, Record], group: str) -> bool:
+    """Whether a mean is that of its members; where they aren't named, it may be."""
+    members = rows[group].extra.get("members")
+    if members is None:
+        return True
+    if not set(members) <= set(rows):
+        return False
+    mean = float(np.mean([rows[member].value for member in members]))
+    return bool(np.isclose(mean, rows[group].value, rtol=0.0, atol=1e-6))
 
 
 def _has(what: str, own: _Cells, split: str, score: str) -> bool:
