@@ -14,7 +14,16 @@ import pytest
 from apr_jax import attacks
 from apr_jax.attacks import checks, core, norms, rounds, sequence
 from apr_jax.attacks.apgd import make_plan as make_apgd_plan
-from apr_jax.attacks.square import first_tiles, make_plan, pattern
+from apr_jax.attacks.square import (
+    Square,
+    SquareState,
+    _signs,
+    _split,
+    _square,
+    first_tiles,
+    make_plan,
+    pattern,
+)
 
 SIDE, CLASSES, COUNT = 8, 5, 22
 EPS = {"linf": 0.03, "l2": 0.25, "l1": 2.0}
@@ -293,6 +302,61 @@ def test_the_first_perturbation_of_square_fills_the_ball(key):
     assert float(jnp.abs(delta[:, 0]).max()) == 0
     blocks = np.asarray(delta)[:, 1:31, 1:31].reshape(3, 5, 6, 5, 6, 3)
     np.testing.assert_allclose(np.square(blocks).sum((2, 4)), 1.0, rtol=1e-5)
+
+
+def test_square_spends_its_l2_budget_as_torchattacks(key):
+    """A proposal against the arithmetic of torchattacks, written out in NumPy."""
+    rng = np.random.default_rng(4)
+    # Far from the ends of the range, so that clipping changes nothing.
+    images = rng.uniform(0.4, 0.6, (2, 9, 9, 3)).astype(np.float32)
+    delta = rng.normal(size=images.shape)
+    # Less than the ball holds in one image, so that there is a budget left.
+    eps, lengths = 0.5, np.array([0.3, 0.5])[:, None, None, None]
+    delta *= lengths / np.sqrt(np.square(delta).sum((1, 2, 3), keepdims=True))
+    labels = jnp.zeros(2, jnp.int32)
+    points = core.Points(
+        images=jnp.asarray(images),
+        labels=labels,
+        targets=labels - 1,
+        eps=jnp.full(2, eps),
+        noise=jnp.zeros(2),
+        keys=jax.random.split(key, 2),
+    )
+    moved = jnp.asarray(images + delta, jnp.float32)
+    state = SquareState(points, jnp.int32(0), moved, jnp.ones(2))
+    attack, side = Square("l2", 10), 3
+    shape = jnp.asarray(pattern(side), jnp.float32)
+    proposal = attack._shift(points.keys, state, jnp.int32(side), shape)
+    got = np.asarray(proposal) - images
+
+    to_keys, from_keys, sign_keys, turn_keys = _split(points.keys, 4)
+    places = [
+        np.asarray(_square(keys, moved, jnp.int32(side))[0])
+        for keys in (to_keys, from_keys)
+    ]
+    signs = np.asarray(_signs(sign_keys, (1, 1, 3)))
+    for n in range(2):
+        (row, column), (other_row, other_column) = (
+            np.argwhere(place[n, :, :, 0])[0] for place in places
+        )
+        to = np.s_[row : row + side, column : column + side]
+        other = np.s_[other_row : other_row + side, other_column : other_column + side]
+        bump = pattern(side)
+        bump = bump.T if jax.random.bernoulli(turn_keys[n]) else bump
+        old = delta[n][to]
+        new = bump[:, :, None] * signs[n]
+        new = new + old / np.sqrt(np.square(old).sum((0, 1)))
+        new /= np.sqrt(np.square(new).sum((0, 1)))  # channel by channel
+        in_squares = np.zeros((9, 9, 1))
+        in_squares[to] = in_squares[other] = 1
+        # What is left and what is freed are of all channels together.
+        left = max(eps**2 - np.square(delta[n]).sum(), 0)
+        freed = np.square(delta[n] * in_squares).sum()
+        wanted = delta[n].copy()
+        wanted[other] = 0
+        wanted[to] = new * np.sqrt(left / 3 + freed)
+        wanted *= eps / np.sqrt(np.square(wanted).sum())
+        np.testing.assert_allclose(got[n], wanted, atol=2e-6)
 
 
 # --- Signs of trouble ----------------------------------------------------------------

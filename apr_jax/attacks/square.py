@@ -174,7 +174,12 @@ class Square:
     def _shift(
         self, keys: jax.Array, state: SquareState, side: jax.Array, shape: jax.Array
     ) -> jax.Array:
-        """Moves what the perturbation has in one square into another as a bump."""
+        """Moves what the perturbation has in one square into another as a bump.
+
+        Bumps have length 1 in each channel. Each channel then gets what was freed in
+        all channels together, and its share of what was left of the ball, as in
+        torchattacks; the whole is then scaled to the ball.
+        """
         to_keys, from_keys, sign_keys, turn_keys = _split(keys, 4)
         points = state.points
         delta = state.images - points.images
