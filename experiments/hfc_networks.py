@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from apr_jax import data, jsonl, spectral
+from apr_jax import data, spectral
 from apr_jax import watch as watch_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from experiments import lab as lab_lib
@@ -75,9 +75,9 @@ def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Pat
 
 
 def watched(root: pathlib.Path) -> list[dict[str, Any]]:
-    """Rows of the watch on frequency bands, one for each epoch."""
-    rows = [row for _, row in jsonl.read(root / watch_lib.FILE_NAME)]
-    return [row for row in rows if row["watch"] == "bands"]
+    """Rows of the watch on frequency bands, one for each epoch, in order."""
+    rows = {row["step"]: row for row in watch_lib.read(root) if row["watch"] == "bands"}
+    return list(rows.values())
 
 
 def radii(size: int) -> list[float]:
