@@ -6,8 +6,9 @@
     python -m experiments.table 3 --budget small --show
 
 Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
-that a stopped table goes on where it was, and any run can be opened by itself. Before
-it starts it says what is missing and what that will cost. The table is printed and
+that a stopped table goes on where it was, and any run can be opened by itself. Tables
+1 and 2 share a network of one method, size and seed: the second to come only measures.
+Before it starts it says what is missing and what that will cost. The table is printed and
 written as Markdown, HTML and records; published numbers stand beside ours. With
 ``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
 ``--show`` draws what there is.
@@ -68,7 +69,7 @@ def work(options: argparse.Namespace) -> str | None:
     table = plan.TABLES[options.table]
     rows = options.rows or [r for r in table.rows if _exists(r)]
     columns = options.columns or plan.columns_of(table, options.budget)
-    root = options.work / f"table{options.table}" / options.budget
+    root = options.work / table.recipe / options.budget
     out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
     try:
         part, _, parts = options.share.partition("/")
@@ -85,7 +86,11 @@ def work(options: argparse.Namespace) -> str | None:
         raise config_lib.ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
     out.mkdir(parents=True, exist_ok=True)
-    missing = [run for run in runs if not _measured(table, root / run.name)]
+    missing = [
+        run
+        for run in runs
+        if not _measured(table, configs[run.name], root / run.name)
+    ]
     if not options.show:
         say_cost(missing, root)
         for run in missing[mine]:
@@ -135,11 +140,13 @@ def _records(root: pathlib.Path) -> list[results.Record]:
     return results.latest(results.read(path)) if path.exists() else []
 
 
-def _measured(table: plan.Table, root: pathlib.Path) -> bool:
-    """Whether a run has all the numbers that its configuration asks for."""
-    config = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
-    if config is None:
-        return False
+def _measured(
+    table: plan.Table, config: config_lib.Config, root: pathlib.Path
+) -> bool:
+    """Whether a run has all the numbers that a configuration asks for."""
+    there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
+    if there is None or config_lib.differences(config, there):
+        return False  # of another configuration: the run itself says what differs
     jobs = {record.job for record in _records(root)}
     parts = {f"evaluate.{part}" for part in config.eval.parts}
     return parts <= jobs and bool(table.cells(_records(root)))

@@ -119,6 +119,7 @@ class Table:
         published: row -> column -> percent.
         settings: (set, network, row, small) -> configuration of a run.
         better: "↑" or "↓".
+        recipe: tables of one recipe share their trained networks.
     """
 
     title: str
@@ -128,6 +129,7 @@ class Table:
     published: Callable[[], dict[str, published.Cells]]
     settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
     better: str
+    recipe: str
 
 
 def runs_of(
@@ -306,6 +308,7 @@ TABLES: dict[str, Table] = {
         published=published.table_1,
         settings=_table_1,
         better="↓",
+        recipe="cifar",
     ),
     "2": Table(
         title="Table 2: AUROC against unknown images, maximum softmax probability",
@@ -315,6 +318,7 @@ TABLES: dict[str, Table] = {
         published=published.table_2,
         settings=_table_2,
         better="↑",
+        recipe="cifar",
     ),
     "3": Table(
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
@@ -324,6 +328,7 @@ TABLES: dict[str, Table] = {
         published=published.table_3,
         settings=_table_3,
         better="↑",
+        recipe="fgsm",
     ),
     "4": Table(
         title="Table 4: ImageNet-C, error in relation to AlexNet's",
@@ -333,6 +338,7 @@ TABLES: dict[str, Table] = {
         published=published.table_4,
         settings=_table_4,
         better="↓",
+        recipe="imagenet",
     ),
 }
 

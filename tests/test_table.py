@@ -106,7 +106,7 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     table.main([*arguments, "--rows", "standard"])
     said = capsys.readouterr().err
     assert "1 runs are missing" in said
-    kept = tmp_path / "work/table1/small/cifar10_wrn_10_1_standard_s0/results.jsonl"
+    kept = tmp_path / "work/cifar/small/cifar10_wrn_10_1_standard_s0/results.jsonl"
     trained = kept.stat().st_mtime_ns
     table.main([*arguments, "--rows", "standard", "apr_p", "--seeds", "1"])
     assert kept.stat().st_mtime_ns == trained
@@ -118,6 +118,15 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     assert "26.9" in lines[2]  # WRN-40-2, published
     html = (tmp_path / "out" / "table.html").read_text()
     assert html.count("<tr>") == 3
+    # Table 2 measures the network of Table 1.
+    folder = kept.parent / "checkpoints"
+    saved = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    second = ["2", *arguments[1:], f"--out-set=other=arrays:{tmp_path}"]
+    table.main([*second, f"--out={tmp_path / 'out2'}", "--rows", "standard"])
+    assert saved == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
+    text = (tmp_path / "out2" / "table.md").read_text()
+    assert text.splitlines()[2].startswith("|  | accuracy | ")
+    assert "other" in text.splitlines()[2]
     with pytest.raises(SystemExit):
         table.main([*arguments, "--set-field=optim.epochs"])
     assert "--set-field is 'optim.epochs'" in capsys.readouterr().err
