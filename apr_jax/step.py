@@ -15,7 +15,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from apr_jax import adversary, augment, losses, models, views
+from apr_jax import adversary, augment, auxiliary, losses, models, views
 from apr_jax import config as config_lib
 
 Variables = Mapping[str, Any]
@@ -33,8 +33,11 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What ``model.apply`` takes."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """What ``model.apply`` takes: the network, without a second BatchNorm."""
+        return {
+            "params": auxiliary.without(self.params),
+            "batch_stats": auxiliary.without(self.batch_stats),
+        }
 
 
 TrainStep = Callable[
@@ -67,16 +70,24 @@ def init_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     image_shape: tuple[int, int, int],
+    *,
+    second_norm: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step; ``image_shape`` is (H, W, C)."""
+    """Returns the state before the first step; ``image_shape`` is (H, W, C).
+
+    With ``second_norm`` there is a second set of BatchNorm layers, as the method of a
+    configuration may ask for.
+    """
 
     def init(key: jax.Array) -> TrainState:
         variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
-        params = variables["params"]
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        if second_norm:
+            params, batch_stats = auxiliary.add(params, batch_stats)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            batch_stats=variables.get("batch_stats", {}),
+            batch_stats=batch_stats,
             opt_state=optimizer.init(params),
         )
 
@@ -128,6 +139,7 @@ def make_train_step(
         fuse: see ``mean_over``.
     """
     settings = config.augment
+    method = augment.get_method(settings.method)
 
     def train_step(
         state: TrainState,
@@ -144,19 +156,18 @@ def make_train_step(
         seen = views.make_views(
             image_key, batch_key, images, labels, positions, config, axis_name=axis_name
         )
+        forward = auxiliary.make_forward(
+            model, auxiliary=method.auxiliary, views=len(seen.labels)
+        )
 
         def loss_fn(
             params: Any, pixels: jax.Array
         ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            logits, updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                normalise(pixels, config.data),
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
+            logits, batch_stats = forward(
+                params, state.batch_stats, normalise(pixels, config.data), dropout_key
             )
             loss = losses.training_loss(logits, seen, settings)
-            return loss, (logits, updates.get("batch_stats", {}))
+            return loss, (logits, batch_stats)
 
         pixels = seen.pixels
         if config.adversary.attack != "none":

@@ -135,7 +135,12 @@ def _check_names(config: config_lib.Config) -> None:
     size = config.data.image_size
     try:
         field = "augment.method"
-        augment.get_method(config.augment.method)
+        method = augment.get_method(config.augment.method)
+        if method.auxiliary and config.model.norm == "none":
+            raise ValueError(
+                f"{config.augment.method!r} needs a second BatchNorm, and with "
+                "model.norm 'none' there is no first"
+            )
         field = "model.name"
         models.minimum_size(config.model.name)
         models.build(
@@ -164,6 +169,7 @@ def _init(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:
         plan.model,
         optim.sgd(plan.config.optim, rate),
         (size, size, len(plan.config.data.mean)),
+        second_norm=augment.get_method(plan.config.augment.method).auxiliary,
     )
     return state, rate
 

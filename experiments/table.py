@@ -8,8 +8,8 @@
 Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
 that a stopped table goes on where it was, and any run can be opened by itself. Tables
 1 and 2 share a network of one method, size and seed: the second to come only measures.
-Before it starts it says what is missing and what that will cost. The table is printed and
-written as Markdown, HTML and records; published numbers stand beside ours. With
+Before it starts it says what is missing and what that will cost. The table is printed
+and written as Markdown, HTML and records; published numbers stand beside ours. With
 ``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
 ``--show`` draws what there is.
 """
@@ -87,9 +87,7 @@ def work(options: argparse.Namespace) -> str | None:
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
     out.mkdir(parents=True, exist_ok=True)
     missing = [
-        run
-        for run in runs
-        if not _measured(table, configs[run.name], root / run.name)
+        run for run in runs if not _measured(table, configs[run.name], root / run.name)
     ]
     if not options.show:
         say_cost(missing, root)
@@ -140,9 +138,7 @@ def _records(root: pathlib.Path) -> list[results.Record]:
     return results.latest(results.read(path)) if path.exists() else []
 
 
-def _measured(
-    table: plan.Table, config: config_lib.Config, root: pathlib.Path
-) -> bool:
+def _measured(table: plan.Table, config: config_lib.Config, root: pathlib.Path) -> bool:
     """Whether a run has all the numbers that a configuration asks for."""
     there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):

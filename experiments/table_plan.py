@@ -60,7 +60,7 @@ ROWS: dict[str, Row] = {
     "hybrid_augment_pp": Row("HybridAugment++", "hybrid_augment_pp"),
     "amplitude_mix": Row("Amplitude mix (FACT)", "amplitude_mix"),
     "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
-    "fourier_basis_noise": Row("Fourier-basis waves (AFA)", "fourier_basis_noise"),
+    "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
     "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
     "prime": Row("PRIME", "prime"),
 }

@@ -21,6 +21,7 @@ CORE = {
     "views",
     "losses",
     "adversary",
+    "auxiliary",
     "corruptions",
     "attacks",
     "ood",

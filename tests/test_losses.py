@@ -214,6 +214,7 @@ def _tiny_model(monkeypatch):
         ("standard", "pgd"),
         ("cutout+cutmix+apr_p", "none"),
         ("augmix", "none"),
+        ("afa", "none"),
     ],
 )
 def test_methods_train_to_the_end(folder, tmp_path, method, attack):

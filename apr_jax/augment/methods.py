@@ -22,6 +22,8 @@ class Method:
         loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
             by two linear layers (equation 7); "jensen_shannon" asks for like answers
             on three views of an image, the last two through ``after``.
+        auxiliary: the pair goes through BatchNorm layers of its own, which are for
+            training only.
     """
 
     single: bool = False
@@ -29,6 +31,7 @@ class Method:
     mix: str = ""
     pair: str = ""
     loss: str = "cross_entropy"
+    auxiliary: bool = False
 
     @property
     def heads(self) -> int:
@@ -60,6 +63,7 @@ AUGMENTS = {
     "amplitude_mix": Method(pair="amplitude_mix"),
     "low_amplitude_swap": Method(pair="low_amplitude_swap"),
     "fourier_basis_noise": Method(pair="fourier_basis_noise"),
+    "afa": Method(pair="fourier_basis_noise", auxiliary=True),
     "vital_phase": Method(after=("vital_phase",)),
     "prime": Method(after=("prime",)),
 }
@@ -102,6 +106,7 @@ def _join(name: str, one: Method, other: Method) -> Method:
         mix=either("mix"),
         pair=either("pair"),
         loss=either("loss"),
+        auxiliary=one.auxiliary or other.auxiliary,
     )
     if joined.loss == "heads" and (joined.mix or joined.pair != "apr_p"):
         raise ValueError(

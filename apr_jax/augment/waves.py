@@ -44,8 +44,8 @@ def fourier_basis_noise(
 
     Frequency and direction are uniform, the strength s exponential; the wave is
     sin(2 pi f (u cos w + v sin w) - pi / 4) scaled to an L2 norm of s sqrt(H W) / 32,
-    so that s means as much in any size. The auxiliary branch of AFA, with its own
-    BatchNorm and loss, belongs to the training.
+    so that s means as much in any size. AFA's auxiliary branch, with a BatchNorm and a
+    loss of its own, belongs to the training: the method "afa".
 
     Departure: pixels may be H x W instead of square; u and v then share one scale and
     f counts periods along the longer side.

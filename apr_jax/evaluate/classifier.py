@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import checkpoint, data, optim, parallel, progress, rundir, views
+from apr_jax import augment, checkpoint, data, optim, parallel, progress, rundir, views
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
@@ -94,6 +94,7 @@ def from_run(root: pathlib.Path) -> Classifier:
             model,
             optim.sgd(config.optim, optim.schedule(config.optim, 1.0)),
             (size, size, len(config.data.mean)),
+            second_norm=augment.get_method(config.augment.method).auxiliary,
         ),
         jax.random.key(0),
     )
