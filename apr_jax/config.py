@@ -112,7 +112,7 @@ class Train:
     log_every: int  # steps between points of the curve
     tensorboard: bool  # also write TensorBoard events, where it is installed
     watch: tuple[str, ...]  # names of apr_jax.watch.WATCHES, measured every epoch
-    watch_examples: int  # test images that they are measured on; 0: all
+    watch_examples: int  # test images for it; 0: all, unless data.streaming
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,12 +30,15 @@ from apr_jax import (
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
+from apr_jax.evaluate import samples
 from apr_jax.interrupt import StopSignal
 from apr_jax.progress import Diverged, Meter, say
 
 # On an accelerator so many steps at most go into one call: enough to hide the
 # host's work, few enough to answer a signal within a second or two.
 _MAX_STEPS_PER_CALL = 32
+# Draws the test images that are watched of streamed data; the same ones for every run.
+_WATCH_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +280,14 @@ def _watcher(plan: Plan, first: int) -> watch.Watcher:
     config, test = plan.config, None
     if plan.resident is not None:
         test = plan.resident.splits[config.data.test_split]
+    elif config.train.watch:
+        # Each process reads all of them, so that none has to send pixels.
+        test = samples.load(
+            config.data,
+            config.data.test_split,
+            examples=config.train.watch_examples,
+            seed=_WATCH_SEED,
+        )
     return watch.Watcher(
         config,
         step_lib.make_predict(plan.model, config),

@@ -141,10 +141,11 @@ def check(config: config_lib.Config) -> None:
             raise config_lib.ConfigError(
                 f"train.watch has {name!r}; choose from {listed}"
             )
-    if config.train.watch and config.data.streaming:
+    everything = config.train.watch_examples == 0
+    if config.train.watch and config.data.streaming and everything:
         raise config_lib.ConfigError(
-            f"train.watch is {config.train.watch!r}; it needs test images in memory, "
-            "which data.streaming does without"
+            "train.watch_examples is 0, all test images; they are held in memory, and "
+            "with data.streaming they may not fit: give a number"
         )
 
 
@@ -186,7 +187,8 @@ class Watcher:
         Args:
             config: ``train.watch`` and ``train.watch_examples`` are used.
             predict: of ``step.make_predict``.
-            test: the test split; None where nothing is watched.
+            test: the test split, or what was drawn of it; None where nothing is
+                watched.
             layout: the devices.
             root: the run's directory.
             epoch_steps: steps of an epoch, not necessarily whole.
@@ -196,7 +198,7 @@ class Watcher:
         self._names = config.train.watch
         if not self._names:
             return
-        assert test is not None, "check() refuses streamed data"
+        assert test is not None, "something is watched"
         self._epoch_steps = epoch_steps
         self._path = root / FILE_NAME
         self._layout = layout

@@ -207,9 +207,6 @@ def test_what_cannot_be_watched_is_refused_before_data_are_read(tmp_path):
     message = r"train.watch has 'gradients'; choose from input_spectrum, bands"
     with pytest.raises(config_lib.ConfigError, match=message):
         train.plan(config, tmp_path / "run")
-    config = toy.config(tmp_path, train__watch=("bands",), data__streaming=True)
-    with pytest.raises(config_lib.ConfigError, match=r"data.streaming does without"):
-        train.plan(config, tmp_path / "run")
 
 
 def test_watching_is_not_part_of_what_is_computed(folder, tmp_path):

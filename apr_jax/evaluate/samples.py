@@ -61,8 +61,12 @@ def stream(
 ) -> Iterator[data.Batch]:
     """Batches of ``rows`` images of a draw of a streamed set, decoded as needed.
 
-    Of a folder the draw is the seed's. A TFDS set is shuffled when it is prepared:
-    its first images stand for a draw.
+    Of a folder the draw is the seed's, less what of it is broken. A TFDS set is
+    shuffled when it is prepared: its first images stand for a draw.
+
+    Raises:
+        DataError: the data aren't there, or more than ``data.max_broken`` files are
+            broken.
     """
     if settings.source == "folder":
         yield from _of_folder(settings, split, examples, seed, rows)
@@ -77,16 +81,18 @@ def _of_folder(
     listing = folder.listing(settings, split)
     places = subset(len(listing.files), examples, seed)
     size, shorter = settings.image_size, settings.eval_resize
+    broken = images_lib.Broken(settings.max_broken)
     for start in range(0, len(places), rows):
-        some = places[start : start + rows]
-        images = []
-        for place in some:
+        images, labels = [], []
+        for place in places[start : start + rows]:
             path = listing.root / listing.files[place]
             try:
                 images.append(images_lib.fit(images_lib.decode(path), size, shorter))
+                labels.append(listing.labels[place])
             except images_lib.BrokenImageError as error:
-                raise data.DataError(f"{path} is broken: {error}") from error
-        yield batches_lib.pad(np.stack(images), listing.labels[some], rows)
+                broken.add(str(path), str(error))
+        pixels = np.reshape(np.asarray(images, np.uint8), (-1, size, size, 3))
+        yield batches_lib.pad(pixels, np.asarray(labels, np.int32), rows)
 
 
 def _first(batches: Iterable[data.Batch], examples: int) -> Iterator[data.Batch]:

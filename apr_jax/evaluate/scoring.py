@@ -134,10 +134,15 @@ class Collector:
         part = samples.stream(
             settings, split, examples=examples, seed=seed, rows=self._batch_size
         )
-        return self._run(part, examples, split)
+        return self._run(part, examples, split, max_broken=settings.max_broken)
 
     def _run(
-        self, batches: Iterable[data.Batch], size: int, what: str
+        self,
+        batches: Iterable[data.Batch],
+        size: int,
+        what: str,
+        *,
+        max_broken: int = 0,
     ) -> classifier_lib.Outputs:
         rows = parallel.local_rows(self._batch_size, self._layout)
         return classifier_lib.collect(
@@ -145,6 +150,7 @@ class Collector:
             (data.Batch(*(part[rows] for part in batch)) for batch in batches),
             size,
             self._layout,
+            max_broken=max_broken,
             what=what,
             quiet=self._quiet,
         )
