@@ -10,6 +10,13 @@ import jax.numpy as jnp
 
 from apr_jax.augment.amplitude import amplitude_mix, low_amplitude_swap
 from apr_jax.augment.chains import augmix, augmix_views, jensen_shannon
+from apr_jax.augment.contrastive import (
+    color_jitter,
+    quarter_turns,
+    random_grey,
+    random_resized_crop,
+    simclr,
+)
 from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
 from apr_jax.augment.hybrid import (
     hybrid_augment,
@@ -41,6 +48,7 @@ __all__ = [
     "augmix",
     "augmix_views",
     "autoaugment",
+    "color_jitter",
     "cutmix",
     "cutout",
     "fourier_basis_noise",
@@ -56,10 +64,14 @@ __all__ = [
     "patch_gaussian",
     "patch_uniform",
     "prime",
+    "quarter_turns",
     "random_autoaugment",
     "random_crop",
     "random_flip",
+    "random_grey",
+    "random_resized_crop",
     "recombine_levels",
+    "simclr",
     "vital_mask",
     "vital_phase",
     "vital_phase_single",
