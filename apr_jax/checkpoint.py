@@ -87,6 +87,23 @@ class Checkpoints:
         except Exception as error:
             raise self._explained(error) from error
 
+    def rewind(self, step: int, state: Any) -> None:
+        """Makes the state of ``step`` the newest checkpoint; later ones go.
+
+        Raises:
+            CheckpointError: the disk is full or can't be written.
+        """
+        # Orbax saves no step before the newest.
+        self.forget_after(step)
+        self.save(step, state)
+        self.wait()
+
+    def forget_after(self, step: int) -> None:
+        """Removes the checkpoints of later steps."""
+        self.wait()
+        for later in [s for s in self.steps if s > step]:
+            self._manager.delete(later)
+
     def wait(self) -> None:
         """Returns when the last save is on the disk.
 

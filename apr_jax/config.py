@@ -73,6 +73,8 @@ class Adversary:
     eps: float  # radius of the L-infinity ball, of pixels in [0, 1]
     step_size: float  # of pixels in [0, 1]
     steps: int  # "pgd" only
+    held_out: int  # training images kept out and attacked every epoch; 0: none
+    stop_drop: float  # their accuracy falling by more than this ends it; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +208,8 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "adversary.eps": (0, 1),
     "adversary.step_size": (0, None),
     "adversary.steps": (1, None),
+    "adversary.held_out": (0, None),
+    "adversary.stop_drop": (0, 1),
     "model.dropout": (0, 0.99),
     "optim.learning_rate": (0, None),
     "optim.momentum": (0, 1),
@@ -260,6 +264,8 @@ _CAME_LATER: dict[str, Any] = {
     "adversary.eps": 8 / 255,
     "adversary.step_size": 10 / 255,
     "adversary.steps": 7,
+    "adversary.held_out": 0,
+    "adversary.stop_drop": 0.0,
     "train.watch": (),
     "train.watch_examples": 1000,
 }

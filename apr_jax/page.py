@@ -9,7 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, curves, report, results, rundir, sheet, views, watch
+from apr_jax import (
+    augment,
+    curves,
+    overfitting,
+    report,
+    results,
+    rundir,
+    sheet,
+    views,
+    watch,
+)
 from apr_jax import config as config_lib
 
 # Each example takes two rows of pictures on the page.
@@ -23,11 +33,22 @@ def view(root: pathlib.Path) -> report.RunView:
         name=config.name,
         config=config_lib.to_dict(config),
         records=results.read(run.results) if run.results.exists() else (),
-        curve=curves.read_curve(run.curve) if run.curve.exists() else (),
+        curve=_curve(run),
         watched=watch.read(run.watched) if run.watched.exists() else (),
         class_names=rundir.read_class_names(run) if run.classes.exists() else (),
         examples=_read_examples(run.examples) if run.examples.exists() else None,
     )
+
+
+def _curve(run: rundir.RunDir) -> Sequence[curves.CurveRow]:
+    """The curve, with accuracy under attack where images were held out for it."""
+    rows = curves.read_curve(run.curve) if run.curve.exists() else []
+    for held in overfitting.read(run.root):
+        near = [i for i, row in enumerate(rows) if row.step <= held["step"]][-1:]
+        for i in near:
+            extra = {**rows[i].extra, "held-out accuracy": held["robust_accuracy"]}
+            rows[i] = dataclasses.replace(rows[i], extra=extra)
+    return rows
 
 
 def write(

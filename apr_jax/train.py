@@ -23,6 +23,7 @@ from apr_jax import (
     data,
     models,
     optim,
+    overfitting,
     parallel,
     rundir,
     watch,
@@ -51,6 +52,7 @@ class Plan:
     class_names: tuple[str, ...]
     train_size: int
     resident: data.DataSet | None  # None: the images are streamed
+    rows: np.ndarray | None  # of the training images; None: all of them
     model: nn.Module
 
     @property
@@ -84,6 +86,7 @@ class Trained:
 
     step: int
     stopped_by: str | None  # name of the signal that ended it before the last step
+    collapsed_at: int | None  # step of catastrophic overfitting; ``state`` is before it
     state: step_lib.TrainState  # NumPy arrays
     seconds_to_first_step: float | None  # None: there was no step left to do
 
@@ -100,6 +103,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     config_lib.check(config)
     _check_names(config)
     watch.check(config)
+    overfitting.check(config)
     layout = parallel.make_layout(config.train.devices)
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
@@ -111,6 +115,10 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         resident = data.load(config.data)
         names = tuple(resident.class_names)
         size = len(resident.splits[config.data.train_split].labels)
+    rows = None
+    if config.adversary.held_out:
+        rows = overfitting.hold_out(size, config.adversary.held_out)[0]
+        size = len(rows)
     if config.train.batch_size > size:
         raise config_lib.ConfigError(
             f"train.batch_size is {config.train.batch_size}; there are only {size} "
@@ -125,6 +133,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         class_names=names,
         train_size=size,
         resident=resident,
+        rows=rows,
         model=step_lib.make_model(
             config,
             num_classes=len(names),
@@ -215,13 +224,13 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
     """
     started = time.monotonic()
     config, total = plan.config, plan.total_steps
-    state, rate = initial_state(plan)
+    start, rate = initial_state(plan)
     saved = checkpoint.Checkpoints(
         plan.run.checkpoints,
         keep=config.checkpoint.keep,
         owner=config_lib.config_hash(config),
     )
-    found = saved.restore(state)
+    state, found = start, saved.restore(start)
     if found is not None:
         state = found[1]
         say(f"going on from the checkpoint of step {found[0]:,} of {total:,}")
@@ -242,11 +251,13 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
         started=started,
         quiet=quiet or not parallel.is_primary(),
     )
-    watcher = _watcher(plan, first)
+    watcher, guard = _watcher(plan, first), _guard(plan, first)
     make = _streamed if plan.resident is None else _resident
     advance = make(plan, rate, first)
     last = total if until is None else min(until, total)
     stopped_by = None
+    if guard.collapsed_at is not None:
+        last = done  # of an earlier start; go_back finishes what it began
     try:
         with StopSignal() as signal, writer or contextlib.nullcontext(), meter:
             on_devices = parallel.replicate(state, plan.layout)
@@ -257,6 +268,8 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
                 meter.add(done, metrics)
                 before, done = done, done + count
                 watcher.follow(meter, on_devices.variables, before, done)
+                if guard.follow(meter, on_devices, before, done):
+                    break
                 stopped_by = _stop_requested(saved, done, signal)
                 every = config.checkpoint.every_steps
                 if stopped_by or done == last or done // every > before // every:
@@ -266,10 +279,14 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
     except Diverged as error:
         saved.close()
         raise Diverged(f"{error}; {_last_good(saved)}") from None
+    if guard.collapsed_at is not None:
+        done, state = guard.go_back(saved, start)
+    guard.close()
     saved.close()
     return Trained(
         step=done,
         stopped_by=stopped_by if done < total else None,
+        collapsed_at=guard.collapsed_at,
         state=state,
         seconds_to_first_step=meter.seconds_to_first_step,
     )
@@ -292,6 +309,26 @@ def _watcher(plan: Plan, first: int) -> watch.Watcher:
         config,
         step_lib.make_predict(plan.model, config),
         test,
+        plan.layout,
+        plan.run.root,
+        epoch_steps=plan.epoch_steps,
+        total_steps=plan.total_steps,
+        resume_step=first,
+    )
+
+
+def _guard(plan: Plan, first: int) -> overfitting.Guard:
+    """Returns what looks for catastrophic overfitting from step ``first`` on."""
+    config, held = plan.config, None
+    if plan.rows is not None:
+        assert plan.resident is not None
+        split = plan.resident.splits[config.data.train_split]
+        out = overfitting.hold_out(len(split.labels), config.adversary.held_out)[1]
+        held = data.ArraySplit(np.asarray(split.images[out]), split.labels[out])
+    return overfitting.Guard(
+        config,
+        step_lib.make_predict(plan.model, config),
+        held,
         plan.layout,
         plan.run.root,
         epoch_steps=plan.epoch_steps,
@@ -363,6 +400,8 @@ def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
         indices = data.global_indices(
             config.seed, step, count, config.train.batch_size, plan.train_size
         )
+        if plan.rows is not None:
+            indices = plan.rows[indices]
         mine = parallel.split_batch(indices[:, rows], plan.layout, axis=1)
         return mapped[count](state, images, labels, mine, positions, key)
 

@@ -54,6 +54,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "eps": 8 / 255,
                 "step_size": 10 / 255,
                 "steps": 7,
+                "held_out": 0,
+                "stop_drop": 0.0,
             },
             "model": {
                 "name": "wrn_40_2",
