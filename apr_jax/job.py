@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from apr_jax import command, data, page, parallel, rundir, train
+from apr_jax import command, data, page, parallel, rundir, train, train_together
 from apr_jax import config as config_lib
 from apr_jax.evaluate import card, classifier, options
 from apr_jax.progress import say
@@ -105,6 +105,41 @@ def run(
             },
         )
     return None
+
+
+def train_seeds(
+    configs: Sequence[config_lib.Config],
+    roots: Sequence[pathlib.Path],
+    *,
+    quiet: bool = False,
+) -> str | None:
+    """Trains runs that differ in their seed together, as far as they stand at one step.
+
+    They are measured by ``run``, each by itself; it also trains what is left here.
+
+    Args:
+        configs: what to do.
+        roots: a work directory for each.
+        quiet: no progress bar.
+
+    Returns:
+        The name of the signal that ended it early, or None.
+    """
+    for config in configs:
+        card.check(config)
+    command.use_compile_cache(configs[0].data)
+    plans = [train.plan(*pair) for pair in zip(configs, roots, strict=True)]
+    train_together.check(plans)
+    steps = {train.saved_step(plan) for plan in plans}
+    if len(steps) > 1:
+        say("these seeds stand at different steps, and train one after the other")
+        return None
+    if steps == {plans[0].total_steps}:
+        return None
+    describe(plans[0])
+    say(f"  seeds       {', '.join(str(c.seed) for c in configs)}, together")
+    trained = train_together.train(plans, quiet=quiet)
+    return trained[0].stopped_by
 
 
 def describe(plan: train.Plan) -> None:

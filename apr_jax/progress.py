@@ -68,8 +68,13 @@ class Meter:
         curve: curves.CurveWriter | None,
         started: float,
         quiet: bool,
+        lane: int | None = None,
     ) -> None:
-        """Starts at step ``first`` of ``total``; ``started`` is in monotonic time."""
+        """Starts at step ``first`` of ``total``; ``started`` is in monotonic time.
+
+        With ``lane`` the metrics are those of several runs, and that one is read.
+        """
+        self._lane = lane
         self._batch_size = batch_size
         self._epoch_steps = epoch_steps
         self._log_every = log_every
@@ -124,6 +129,8 @@ class Meter:
             Diverged: a loss is not finite; the message says at which step.
         """
         values = parallel.first_copy(metrics)
+        if self._lane is not None:
+            values = {name: each[self._lane] for name, each in values.items()}
         if self.seconds_to_first_step is None:
             self.seconds_to_first_step = time.monotonic() - self._started
             self._window_start = time.monotonic()

@@ -192,6 +192,18 @@ def parameter_count(plan: Plan) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
+def saved_step(plan: Plan) -> int:
+    """Returns the step of the newest checkpoint, 0 if there is none."""
+    saved = checkpoint.Checkpoints(
+        plan.run.checkpoints,
+        keep=plan.config.checkpoint.keep,
+        owner=config_lib.config_hash(plan.config),
+    )
+    steps = saved.steps
+    saved.close()
+    return steps[-1] if steps else 0
+
+
 def example_images(plan: Plan, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns ``count`` training images, uint8 [N, H, W, C], and their labels.
 
@@ -270,7 +282,7 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
                 watcher.follow(meter, on_devices.variables, before, done)
                 if guard.follow(meter, on_devices, before, done):
                     break
-                stopped_by = _stop_requested(saved, done, signal)
+                stopped_by = stop_requested(saved, done, signal)
                 every = config.checkpoint.every_steps
                 if stopped_by or done == last or done // every > before // every:
                     meter.flush()  # so that no state after a bad loss is saved
@@ -347,7 +359,7 @@ def _last_good(saved: checkpoint.Checkpoints) -> str:
     )
 
 
-def _stop_requested(
+def stop_requested(
     saved: checkpoint.Checkpoints, step: int, signal: StopSignal
 ) -> str | None:
     """Returns the signal that ends the run after ``step``, the same on each process."""
@@ -359,7 +371,8 @@ def _stop_requested(
 Advance = Callable[[Any, int, int], tuple[Any, Any]]
 
 
-def _make_step(plan: Plan, rate: optim.Schedule) -> step_lib.TrainStep:
+def make_step(plan: Plan, rate: optim.Schedule) -> step_lib.TrainStep:
+    """Returns the training step of a plan, for one device of several."""
     return step_lib.make_train_step(
         plan.model,
         optim.sgd(plan.config.optim, rate),
@@ -369,16 +382,20 @@ def _make_step(plan: Plan, rate: optim.Schedule) -> step_lib.TrainStep:
     )
 
 
-def _constants(plan: Plan) -> tuple[Any, np.ndarray]:
+def constants(plan: Plan) -> tuple[Any, np.ndarray]:
     """Returns what every step takes: the run's key, and each device's positions."""
-    # Data order and augmentation must not repeat the numbers of the initial weights.
-    key = jax.random.fold_in(jax.random.key(plan.config.seed), 1)
     batch = plan.config.train.batch_size
     rows = np.arange(batch, dtype=np.int32)[parallel.local_rows(batch, plan.layout)]
     return (
-        parallel.replicate(key, plan.layout),
+        parallel.replicate(run_key(plan.config.seed), plan.layout),
         parallel.split_batch(rows, plan.layout),
     )
+
+
+def run_key(seed: int) -> jax.Array:
+    """Returns the key that every step of a run takes."""
+    # Data order and augmentation must not repeat the numbers of the initial weights.
+    return jax.random.fold_in(jax.random.key(seed), 1)
 
 
 def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
@@ -386,26 +403,31 @@ def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
     assert plan.resident is not None
     config = plan.config
     split = plan.resident.splits[config.data.train_split]
-    key, positions = _constants(plan)
+    key, positions = constants(plan)
     images = parallel.replicate(np.asarray(split.images), plan.layout)
     labels = parallel.replicate(np.asarray(split.labels, np.int32), plan.layout)
     rows = parallel.local_rows(config.train.batch_size, plan.layout)
-    train_step = _make_step(plan, rate)
+    train_step = make_step(plan, rate)
     mapped: dict[int, Callable[..., Any]] = {}
 
     def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
         if count not in mapped:  # the last call of a run may be shorter
             run = step_lib.make_resident_steps(train_step, count)
             mapped[count] = parallel.map_devices(run, plan.layout, donate=(0,))
-        indices = data.global_indices(
-            config.seed, step, count, config.train.batch_size, plan.train_size
-        )
-        if plan.rows is not None:
-            indices = plan.rows[indices]
+        indices = indices_of(plan, step, count)
         mine = parallel.split_batch(indices[:, rows], plan.layout, axis=1)
         return mapped[count](state, images, labels, mine, positions, key)
 
     return advance
+
+
+def indices_of(plan: Plan, step: int, count: int) -> np.ndarray:
+    """Returns the training images of ``count`` steps, int32 [count, batch size]."""
+    config = plan.config
+    indices = data.global_indices(
+        config.seed, step, count, config.train.batch_size, plan.train_size
+    )
+    return indices if plan.rows is None else plan.rows[indices]
 
 
 def _streamed(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
@@ -413,9 +435,9 @@ def _streamed(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
 
     The stream begins at step ``first`` and gives one batch after the other.
     """
-    key, positions = _constants(plan)
+    key, positions = constants(plan)
     batches = _stream(plan, first)
-    run = step_lib.make_streamed_step(_make_step(plan, rate))
+    run = step_lib.make_streamed_step(make_step(plan, rate))
     mapped = parallel.map_devices(run, plan.layout, donate=(0,))
 
     def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:

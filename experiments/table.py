@@ -11,7 +11,8 @@ that a stopped table goes on where it was, and any run can be opened by itself. 
 Before it starts it says what is missing and what that will cost. The table is printed
 and written as Markdown, HTML and records; published numbers stand beside ours. With
 ``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
-``--show`` draws what there is.
+the seeds of a small network train together where there is an accelerator; ``--show``
+draws what there is.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import rich.table
 
 from apr_jax import command, data, job, markup, parallel, results, rundir
 from apr_jax import config as config_lib
+from apr_jax.models import flops
 from apr_jax.progress import say
 from experiments import lab as lab_lib
 from experiments import table_plan as plan
@@ -56,6 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of every run's configuration, VALUE as JSON: optim.epochs=5",
     )
     parser.add_argument("--share", default="1/1", metavar="I/N")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seeds of a cell that share a device, in one program; 0: all of them for "
+        "a small network on an accelerator, otherwise one",
+    )
     parser.add_argument("--work", type=pathlib.Path, default="runs/tables")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--show", action="store_true", help="train nothing")
@@ -91,17 +101,68 @@ def work(options: argparse.Namespace) -> str | None:
     ]
     if not options.show:
         say_cost(missing, root)
-        for run in missing[mine]:
-            say(f"{run.name}")
-            config = configs[run.name]
-            stopped = job.run(config, root / run.name, quiet=options.quiet)
-            keep(out, run, root / run.name)
+        for group in grouped(missing, options.together)[mine]:
+            stopped = train(group, configs, root, out, quiet=options.quiet)
             if stopped is not None:
                 return stopped
     for run in runs:
         if (root / run.name).exists():
             keep(out, run, root / run.name)
     show(options.table, options.budget, out)
+    return None
+
+
+def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
+    """Runs that train in one program: seeds of one cell, ``together`` at most.
+
+    0 stands for all seeds where the network is small and the device an accelerator,
+    and for one otherwise.
+    """
+    accelerated = parallel.make_layout(0).accelerated
+    groups: list[list[plan.Run]] = []
+    open_groups: dict[tuple[str, str], list[plan.Run]] = {}
+    for run in runs:
+        limit = together
+        if together == 0:
+            size = flops.parameters(
+                run.settings.model.name,
+                num_classes=10,
+                size=run.settings.data.image_size,
+            )
+            limit = len(runs) if accelerated and size <= SMALL else 1
+        group = open_groups.get((run.row, run.column))
+        if group is None or len(group) >= limit:
+            group = open_groups[run.row, run.column] = []
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+# Parameters up to which a network leaves much of an accelerator idle.
+SMALL = 5_000_000
+
+
+def train(
+    group: Sequence[plan.Run],
+    configs: dict[str, config_lib.Config],
+    root: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    quiet: bool,
+) -> str | None:
+    """Trains and measures; returns the signal that ended it early, or None."""
+    say(", ".join(run.name for run in group))
+    if len(group) > 1:
+        mine = [configs[run.name] for run in group]
+        roots = [root / run.name for run in group]
+        stopped = job.train_seeds(mine, roots, quiet=quiet)
+        if stopped is not None:
+            return stopped
+    for run in group:
+        stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
+        keep(out, run, root / run.name)
+        if stopped is not None:
+            return stopped
     return None
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from apr_jax import models
 from apr_jax.augment import AUGMENTS
 from experiments import published, table, table_plan
 from experiments.table_plan import ROWS, TABLES
@@ -130,6 +131,60 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     with pytest.raises(SystemExit):
         table.main([*arguments, "--set-field=optim.epochs"])
     assert "--set-field is 'optim.epochs'" in capsys.readouterr().err
+
+
+def test_seeds_train_together(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+    toy.write_arrays(tmp_path)
+    fields = {
+        "data.source": "arrays",
+        "data.name": "toy",
+        "data.image_size": 8,
+        "augment.crop_pad": 1,
+        "optim.epochs": 1.0,
+        "train.batch_size": 16,
+        "eval.batch_size": 25,
+        "eval.parts": ["clean"],
+    }
+    arguments = [
+        "1",
+        "--columns=cifar10 tiny",
+        "--rows=standard",
+        f"--data-dir={tmp_path}",
+        f"--cache-dir={tmp_path / 'cache'}",
+        f"--work={tmp_path / 'work'}",
+        f"--out={tmp_path / 'out'}",
+        "--quiet",
+        *(f"--set-field={k}={json.dumps(v)}" for k, v in fields.items()),
+    ]
+    table.main([*arguments, "--seeds=3", "--together=2"])
+    said = capsys.readouterr().err
+    assert "seeds       0, 1, together" in said
+    assert "seeds       2" not in said
+    row = (tmp_path / "out" / "table.md").read_text().splitlines()[4]
+    assert row.startswith("| Standard |")
+    assert row.count("±") == 1
+    table.main([*arguments, "--seeds=3", "--together=3"])
+    assert "nothing is missing" in capsys.readouterr().err
+
+
+def test_which_seeds_train_together():
+    runs = table_plan.runs_of(
+        TABLES["1"],
+        "small",
+        rows=["standard", "apr_p"],
+        columns=["cifar10 wrn_10_1"],
+        seeds=3,
+        changes={},
+    )
+    named = lambda groups: [[(r.row, r.seed) for r in group] for group in groups]
+    assert named(table.grouped(runs, 2)) == [
+        [("standard", 0), ("standard", 1)],
+        [("apr_p", 0), ("apr_p", 1)],
+        [("standard", 2)],
+        [("apr_p", 2)],
+    ]
+    assert [len(group) for group in table.grouped(runs, 0)] == [1] * 6  # on a CPU
 
 
 def test_several_seeds_have_a_deviation():

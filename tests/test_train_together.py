@@ -1,0 +1,111 @@
+"""Seeds that train together: the same as alone, resumed, and refused."""
+
+import dataclasses
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import curves, models, train, train_together
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+def plans(folder, root, seeds=(0, 3), **changes):
+    return [
+        train.plan(
+            toy.config(folder, seed=seed, name=f"toy{seed}", **changes),
+            root / str(seed),
+        )
+        for seed in seeds
+    ]
+
+
+def assert_close(one, other):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4), one, other
+    )
+
+
+@pytest.mark.parametrize(("devices", "method"), [(1, "apr_sp"), (2, "apr_p")])
+def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
+    fields = {"train__devices": devices, "augment__method": method}
+    fields["optim__epochs"] = 2.0
+    lanes = train_together.train(plans(folder, tmp_path / "a", **fields), quiet=True)
+    for plan, lane in zip(plans(folder, tmp_path / "b", **fields), lanes, strict=True):
+        alone = train.train(plan, quiet=True)
+        assert lane.step == alone.step == 12
+        assert_close(lane.state.params, alone.state.params)
+        assert_close(lane.state.batch_stats, alone.state.batch_stats)
+        name = str(plan.config.seed)
+        rows = [curves.read_curve(tmp_path / p / name) for p in ("a", "b")]
+        assert [r.step for r in rows[0]] == [r.step for r in rows[1]] == [5, 10]
+        for one, other in zip(*rows, strict=True):
+            assert one.loss == pytest.approx(other.loss, rel=1e-3)
+    with pytest.raises(AssertionError):  # seeds are told apart
+        assert_close(lanes[0].state.params, lanes[1].state.params)
+
+
+def test_resumed_together_and_alone(folder, tmp_path):
+    whole = train_together.train(plans(folder, tmp_path / "whole"), quiet=True)
+    for until in (4, 11, None):
+        parts = train_together.train(
+            plans(folder, tmp_path / "parts"), until=until, quiet=True
+        )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        [part.state for part in parts],
+        [one.state for one in whole],
+    )
+    half = plans(folder, tmp_path / "half")
+    train_together.train(half, until=11, quiet=True)
+    assert_close(train.train(half[1], quiet=True).state.params, whole[1].state.params)
+    with pytest.raises(config_lib.ConfigError, match=r"toy0 at 11, toy3 at 24"):
+        train_together.train(plans(folder, tmp_path / "half"), quiet=True)
+
+
+def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
+    indices_of, calls = train.indices_of, []
+
+    def killed(plan, step, count):
+        calls.append(step)
+        if len(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return indices_of(plan, step, count)
+
+    monkeypatch.setattr(train, "indices_of", killed)
+    stopped = train_together.train(plans(folder, tmp_path), quiet=True)
+    assert {s.stopped_by for s in stopped} == {"SIGTERM"}
+    monkeypatch.setattr(train, "indices_of", indices_of)
+    again = train_together.train(plans(folder, tmp_path), quiet=True)
+    assert [a.step for a in again] == [24, 24]
+
+
+def test_what_does_not_fit_is_refused(folder, tmp_path):
+    good = plans(folder, tmp_path)
+    other = plans(folder, tmp_path / "x", seeds=(1,), optim__epochs=2.0)
+    with pytest.raises(
+        config_lib.ConfigError, match=r"optim\.epochs is 4\.0 in 'toy0' an"
+    ):
+        train_together.check([good[0], *other])
+    with pytest.raises(config_lib.ConfigError, match="directories of their own"):
+        train_together.check([good[0], good[0]])
+    with pytest.raises(config_lib.ConfigError, match=r"data\.streaming is True"):
+        train_together.check([dataclasses.replace(good[0], resident=None)])
+    watched = plans(folder, tmp_path / "w", train__watch=("bands",))
+    with pytest.raises(config_lib.ConfigError, match=r"'toy0' has one of them"):
+        train_together.check(watched)
