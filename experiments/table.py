@@ -18,19 +18,15 @@ draws what there is.
 import argparse
 import json
 import pathlib
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
-import rich.console
-import rich.markup
-import rich.table
-
-from apr_jax import command, data, job, markup, parallel, results, rundir
+from apr_jax import command, data, job, parallel, rundir
 from apr_jax import config as config_lib
 from apr_jax.models import flops
 from apr_jax.progress import say
 from experiments import lab as lab_lib
+from experiments import table_page
 from experiments import table_plan as plan
 
 
@@ -66,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="seeds of a cell that share a device, in one program; 0: all of them for "
         "a small network on an accelerator, otherwise one",
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="every run on all hosts: TPU pod, Slurm",
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of other clusters")
+    parser.add_argument("--processes", type=int, help="how many there are")
+    parser.add_argument("--process", type=int, help="which this is, from 0")
     parser.add_argument("--work", type=pathlib.Path, default="runs/tables")
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("--show", action="store_true", help="train nothing")
@@ -76,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def work(options: argparse.Namespace) -> str | None:
     """Does what the command line says; returns the signal that ended it, if one did."""
+    if options.distributed or options.coordinator:
+        parallel.start_processes(
+            options.coordinator, options.processes, options.process
+        )
     table = plan.TABLES[options.table]
     rows = options.rows or [r for r in table.rows if _exists(r)]
     columns = options.columns or plan.columns_of(table, options.budget)
@@ -96,19 +104,24 @@ def work(options: argparse.Namespace) -> str | None:
         raise config_lib.ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
     out.mkdir(parents=True, exist_ok=True)
+    devices = max(config.train.devices for config in configs.values())
+    parallel.declare_cpu_devices(devices // (options.processes or 1))
     missing = [
         run for run in runs if not _measured(table, configs[run.name], root / run.name)
     ]
     if not options.show:
         say_cost(missing, root)
-        for group in grouped(missing, options.together)[mine]:
-            stopped = train(group, configs, root, out, quiet=options.quiet)
+        # Shares of all runs, so that they don't depend on what is done already.
+        for group in grouped(runs, options.together)[mine]:
+            left = [run for run in group if run in missing]
+            stopped = train(left, configs, root, out, quiet=options.quiet)
             if stopped is not None:
                 return stopped
-    for run in runs:
-        if (root / run.name).exists():
-            keep(out, run, root / run.name)
-    show(options.table, options.budget, out)
+    if parallel.is_primary():
+        for run in runs:
+            if (root / run.name).exists():
+                table_page.keep(out, run, root / run.name)
+        table_page.show(options.table, options.budget, out)
     return None
 
 
@@ -151,7 +164,8 @@ def train(
     quiet: bool,
 ) -> str | None:
     """Trains and measures; returns the signal that ended it early, or None."""
-    say(", ".join(run.name for run in group))
+    if group:
+        say(", ".join(run.name for run in group))
     if len(group) > 1:
         mine = [configs[run.name] for run in group]
         roots = [root / run.name for run in group]
@@ -160,7 +174,7 @@ def train(
             return stopped
     for run in group:
         stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
-        keep(out, run, root / run.name)
+        table_page.keep(out, run, root / run.name)
         if stopped is not None:
             return stopped
     return None
@@ -194,19 +208,14 @@ def _exists(row: str) -> bool:
     return True
 
 
-def _records(root: pathlib.Path) -> list[results.Record]:
-    path = rundir.RunDir(root).results
-    return results.latest(results.read(path)) if path.exists() else []
-
-
 def _measured(table: plan.Table, config: config_lib.Config, root: pathlib.Path) -> bool:
     """Whether a run has all the numbers that a configuration asks for."""
     there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs
-    jobs = {record.job for record in _records(root)}
+    jobs = {record.job for record in table_page.records(root)}
     parts = {f"evaluate.{part}" for part in config.eval.parts}
-    return parts <= jobs and bool(table.cells(_records(root)))
+    return parts <= jobs and bool(table.cells(table_page.records(root)))
 
 
 def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
@@ -242,151 +251,6 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
         )
     if hours:
         say(f"  about {hours:.1f} hours by the speed of the runs that are there")
-
-
-# --- What is shown -------------------------------------------------------------------
-
-
-def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
-    """Writes the records that the table needs beside it, one file for each run."""
-    wanted = [
-        {
-            "row": run.row,
-            "column": run.column,
-            "seed": run.seed,
-            "epochs": run.settings.optim.epochs,
-            "job": r.job,
-            "data": r.data,
-            "split": r.split,
-            "metric": r.metric,
-            "value": r.value,
-            "n": r.n,
-            "step": r.step,
-            "unit": r.unit,
-            "config_hash": r.config_hash,
-            "code_version": r.code_version,
-            "device": r.device,
-            "time": r.time,
-        }
-        for r in _records(root)
-        if r.metric in ("error", "accuracy", "msp.auroc", "robust_accuracy", "mce")
-    ]
-    if wanted:
-        text = "".join(json.dumps(row) + "\n" for row in wanted)
-        rundir.write_atomic(out / f"{run.name}.jsonl", text)
-
-
-def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
-    """(row, column) -> percent of each seed."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(out.glob("*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        records = []
-        for line in lines:
-            fields = {f: line[f] for f in _FIELDS}
-            records.append(results.Record(**fields, seed=line["seed"]))
-        own = lines[0]["column"]
-        one = table is plan.TABLES["1"]
-        for name, value in table.cells(records).items():
-            column = f"{own} {name}".strip() if one else name
-            found.setdefault((lines[0]["row"], column), []).append(100 * value)
-    return found
-
-
-_FIELDS = (
-    "job",
-    "data",
-    "split",
-    "metric",
-    "value",
-    "unit",
-    "n",
-    "step",
-    "config_hash",
-    "code_version",
-    "device",
-    "time",
-)
-
-
-def shown(values: Sequence[float]) -> str:
-    """Mean ± standard deviation over seeds; one seed has no deviation."""
-    if not values:
-        return "–"
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
-
-
-def show(number: str, budget: str, out: pathlib.Path) -> None:
-    """Prints the table, and writes it as Markdown and HTML."""
-    table = plan.TABLES[number]
-    ours = read(out, table)
-    if not ours:
-        raise config_lib.ConfigError(f"{out} has no records yet")
-    theirs = table.published()
-    rows = [row for row in plan.ROWS if any(row == r for r, _ in ours)]
-    columns = list(dict.fromkeys(column for _, column in ours))
-    heads = ["", *columns]
-    shadows = [c for r in rows for c in theirs.get(r, {})]
-    shadows = list(dict.fromkeys(shadows))
-    if number == "1":
-        sets = {column.split()[0] for column in columns}
-        shadows = [c for c in shadows if c.split()[0] in sets]
-    heads += [f"{c}, published" for c in shadows]
-    lines = []
-    for row in rows:
-        cells = [shown(ours.get((row, column), [])) for column in columns]
-        known = theirs.get(row, {})
-        cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
-        lines.append([plan.ROWS[row].label, *cells])
-    counts = {len(values) for values in ours.values()}
-    note = (
-        f"Percent, {table.better} is better. Ours: budget {budget}, "
-        f"{' or '.join(map(str, sorted(counts)))} seed(s)"
-        + (", mean ± standard deviation" if max(counts) > 1 else "")
-        + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
-        "benchmark's own files; not measured here."
-    )
-    printed = rich.table.Table(title=table.title, caption=note)
-    for head in heads:
-        printed.add_column(rich.markup.escape(head))
-    for line in lines:
-        printed.add_row(*map(rich.markup.escape, line))
-    rich.console.Console().print(printed)
-    write(out, table.title, note, heads, lines)
-
-
-def write(
-    out: pathlib.Path,
-    title: str,
-    note: str,
-    heads: Sequence[str],
-    lines: Sequence[Sequence[str]],
-) -> None:
-    """Writes ``table.md`` and ``table.html``."""
-    join = lambda cells: "| " + " | ".join(cells) + " |"
-    text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
-    text += [join(line) for line in lines] + ["", note, ""]
-    rundir.write_atomic(out / "table.md", "\n".join(text))
-    head = "".join(f"<th>{markup.escape(h)}</th>" for h in heads)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="number">{markup.escape(c)}</td>' for c in line)
-        + "</tr>"
-        for line in lines
-    )
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{markup.escape(title)}</title><style>{markup.STYLE}</style></head>"
-        f"<body><main><h1>{markup.escape(title)}</h1>"
-        f'<p class="soft">{markup.escape(note)}</p>'
-        f"{markup.card(markup.scroll(whole))}</main></body></html>"
-    )
-    rundir.write_atomic(out / "table.html", page)
-    for name in ("table.md", "table.html"):
-        say(f"wrote {out / name}")
 
 
 if __name__ == "__main__":

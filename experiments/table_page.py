@@ -1,0 +1,163 @@
+"""What is kept and shown of a table: records, a printed table, Markdown and HTML."""
+
+import json
+import pathlib
+import statistics
+from collections.abc import Sequence
+
+import rich.console
+import rich.markup
+import rich.table
+
+from apr_jax import config as config_lib
+from apr_jax import markup, parallel, results, rundir
+from apr_jax.progress import say
+from experiments import table_plan as plan
+
+
+def records(root: pathlib.Path) -> list[results.Record]:
+    """The newest records of a run, none if it has none."""
+    path = rundir.RunDir(root).results
+    return results.latest(results.read(path)) if path.exists() else []
+
+
+def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
+    """Writes the records that the table needs beside it, one file for each run."""
+    wanted = [
+        {
+            "row": run.row,
+            "column": run.column,
+            "seed": run.seed,
+            "epochs": run.settings.optim.epochs,
+            "job": r.job,
+            "data": r.data,
+            "split": r.split,
+            "metric": r.metric,
+            "value": r.value,
+            "n": r.n,
+            "step": r.step,
+            "unit": r.unit,
+            "config_hash": r.config_hash,
+            "code_version": r.code_version,
+            "device": r.device,
+            "time": r.time,
+        }
+        for r in records(root)
+        if r.metric in ("error", "accuracy", "msp.auroc", "robust_accuracy", "mce")
+    ]
+    if wanted and parallel.is_primary():
+        text = "".join(json.dumps(row) + "\n" for row in wanted)
+        rundir.write_atomic(out / f"{run.name}.jsonl", text)
+
+
+def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
+    """(row, column) -> percent of each seed."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(out.glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        records = []
+        for line in lines:
+            fields = {f: line[f] for f in _FIELDS}
+            records.append(results.Record(**fields, seed=line["seed"]))
+        own = lines[0]["column"]
+        one = table is plan.TABLES["1"]
+        for name, value in table.cells(records).items():
+            column = f"{own} {name}".strip() if one else name
+            found.setdefault((lines[0]["row"], column), []).append(100 * value)
+    return found
+
+
+_FIELDS = (
+    "job",
+    "data",
+    "split",
+    "metric",
+    "value",
+    "unit",
+    "n",
+    "step",
+    "config_hash",
+    "code_version",
+    "device",
+    "time",
+)
+
+
+def shown(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds; one seed has no deviation."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def show(number: str, budget: str, out: pathlib.Path) -> None:
+    """Prints the table, and writes it as Markdown and HTML."""
+    table = plan.TABLES[number]
+    ours = read(out, table)
+    if not ours:
+        raise config_lib.ConfigError(f"{out} has no records yet")
+    theirs = table.published()
+    rows = [row for row in plan.ROWS if any(row == r for r, _ in ours)]
+    columns = list(dict.fromkeys(column for _, column in ours))
+    heads = ["", *columns]
+    shadows = [c for r in rows for c in theirs.get(r, {})]
+    shadows = list(dict.fromkeys(shadows))
+    if number == "1":
+        sets = {column.split()[0] for column in columns}
+        shadows = [c for c in shadows if c.split()[0] in sets]
+    heads += [f"{c}, published" for c in shadows]
+    lines = []
+    for row in rows:
+        cells = [shown(ours.get((row, column), [])) for column in columns]
+        known = theirs.get(row, {})
+        cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
+        lines.append([plan.ROWS[row].label, *cells])
+    counts = {len(values) for values in ours.values()}
+    note = (
+        f"Percent, {table.better} is better. Ours: budget {budget}, "
+        f"{' or '.join(map(str, sorted(counts)))} seed(s)"
+        + (", mean ± standard deviation" if max(counts) > 1 else "")
+        + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
+        "benchmark's own files; not measured here."
+    )
+    printed = rich.table.Table(title=table.title, caption=note)
+    for head in heads:
+        printed.add_column(rich.markup.escape(head))
+    for line in lines:
+        printed.add_row(*map(rich.markup.escape, line))
+    rich.console.Console().print(printed)
+    write(out, table.title, note, heads, lines)
+
+
+def write(
+    out: pathlib.Path,
+    title: str,
+    note: str,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+) -> None:
+    """Writes ``table.md`` and ``table.html``."""
+    join = lambda cells: "| " + " | ".join(cells) + " |"
+    text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
+    text += [join(line) for line in lines] + ["", note, ""]
+    rundir.write_atomic(out / "table.md", "\n".join(text))
+    head = "".join(f"<th>{markup.escape(h)}</th>" for h in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="number">{markup.escape(c)}</td>' for c in line)
+        + "</tr>"
+        for line in lines
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{markup.escape(title)}</title><style>{markup.STYLE}</style></head>"
+        f"<body><main><h1>{markup.escape(title)}</h1>"
+        f'<p class="soft">{markup.escape(note)}</p>'
+        f"{markup.card(markup.scroll(whole))}</main></body></html>"
+    )
+    rundir.write_atomic(out / "table.html", page)
+    for name in ("table.md", "table.html"):
+        say(f"wrote {out / name}")
