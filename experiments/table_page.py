@@ -12,6 +12,7 @@ import rich.table
 from apr_jax import config as config_lib
 from apr_jax import markup, parallel, results, rundir
 from apr_jax.progress import say
+from experiments import table_picture
 from experiments import table_plan as plan
 
 
@@ -114,11 +115,11 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         known = theirs.get(row, {})
         cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
         lines.append([plan.ROWS[row].label, *cells])
-    counts = {len(values) for values in ours.values()}
+    counts = sorted({len(values) for values in ours.values()})
     note = (
-        f"Percent, {table.better} is better. Ours: budget {budget}, "
-        f"{' or '.join(map(str, sorted(counts)))} seed(s)"
-        + (", mean ± standard deviation" if max(counts) > 1 else "")
+        f"Percent, {table.better} is better. Ours: budget {budget}, {about(out)}, "
+        f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
+        + (", mean ± standard deviation" if counts[-1] > 1 else "")
         + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
         "benchmark's own files; not measured here."
     )
@@ -129,6 +130,31 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         printed.add_row(*map(rich.markup.escape, line))
     rich.console.Console().print(printed)
     write(out, table.title, note, heads, lines)
+    main, other = table.shown(columns)
+    table_picture.draw(
+        out / "table.png",
+        {
+            plan.ROWS[row].label: (
+                ours.get((row, main), []),
+                ours.get((row, other), []),
+            )
+            for row in rows
+        },
+        title=f"{table.title}\n{about(out)}",
+        main=table.title.partition(": ")[2],
+        other=other.removeprefix(f"{main} "),
+        higher_is_better=table.better == "↑",
+    )
+
+
+def about(out: pathlib.Path) -> str:
+    """Says how long the runs were that a table is of, and what they ran on."""
+    first = [
+        json.loads(path.read_text().splitlines()[0]) for path in out.glob("*.jsonl")
+    ]
+    several = lambda field: sorted({row[field] for row in first})
+    epochs = " or ".join(f"{each:g}" for each in several("epochs"))
+    return f"{', '.join(several('column'))}, {epochs} epochs, {several('device')[0]}"
 
 
 def write(

@@ -120,6 +120,7 @@ class Table:
         settings: (set, network, row, small) -> configuration of a run.
         better: "↑" or "↓".
         recipe: tables of one recipe share their trained networks.
+        columns_shown: the two cells of the picture, the one that ranks first.
     """
 
     title: str
@@ -130,6 +131,15 @@ class Table:
     settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
     better: str
     recipe: str
+    columns_shown: tuple[str, str]
+
+    def shown(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the two of a page's columns that its picture shows."""
+        found = []
+        for name in self.columns_shown:
+            ends = [c for c in columns if c == name or not name or c.endswith(name)]
+            found.append(ends[0] if ends else "")
+        return found[0], found[1]
 
 
 def runs_of(
@@ -309,6 +319,7 @@ TABLES: dict[str, Table] = {
         settings=_table_1,
         better="↓",
         recipe="cifar",
+        columns_shown=("", "clean error"),
     ),
     "2": Table(
         title="Table 2: AUROC against unknown images, maximum softmax probability",
@@ -319,6 +330,7 @@ TABLES: dict[str, Table] = {
         settings=_table_2,
         better="↑",
         recipe="cifar",
+        columns_shown=("mean", "accuracy"),
     ),
     "3": Table(
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
@@ -329,6 +341,7 @@ TABLES: dict[str, Table] = {
         settings=_table_3,
         better="↑",
         recipe="fgsm",
+        columns_shown=("robust", "accuracy"),
     ),
     "4": Table(
         title="Table 4: ImageNet-C, error in relation to AlexNet's",
@@ -339,6 +352,7 @@ TABLES: dict[str, Table] = {
         settings=_table_4,
         better="↓",
         recipe="imagenet",
+        columns_shown=("mce", "error"),
     ),
 }
 

@@ -1,0 +1,73 @@
+"""A table as a picture: one line for each method, the best first."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+import matplotlib.figure
+
+from experiments import lab as lab_lib
+
+# Colours that people with any colour vision tell apart (Okabe and Ito).
+_MAIN, _OTHER = "#0072b2", "#d55e00"
+
+
+def draw(
+    target: pathlib.Path,
+    values: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    main: str,
+    other: str,
+    higher_is_better: bool,
+) -> None:
+    """Draws what a table says of each method, with the deviation over its seeds.
+
+    Args:
+        target: PNG to write.
+        values: name of the method -> percent of each seed; the main column, by which
+            methods are ordered, and the other one. Methods without a main value are
+            left out.
+        title: above the picture.
+        main, other: headings of the two columns.
+        higher_is_better: which end comes first.
+    """
+    ranked = sorted(
+        ((name, *both) for name, both in values.items() if both[0]),
+        key=lambda item: statistics.mean(item[1]),
+        reverse=higher_is_better,
+    )
+    if not ranked:
+        return
+    height = 1.4 + 0.27 * len(ranked)
+    figure = matplotlib.figure.Figure((7.2, height), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, first, second) in enumerate(ranked):
+        for numbers, colour, shape in ((second, _OTHER, "D"), (first, _MAIN, "o")):
+            if not numbers:
+                continue
+            spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+            axes.errorbar(
+                statistics.mean(numbers),
+                place,
+                xerr=spread or None,
+                color=colour,
+                marker=shape,
+                markersize=5,
+                capsize=2.5,
+                linestyle="none",
+            )
+    for text, colour, shape in ((main, _MAIN, "o"), (other, _OTHER, "D")):
+        axes.plot([], [], color=colour, marker=shape, linestyle="none", label=text)
+    axes.set_yticks(range(len(ranked)), [name for name, *_ in ranked])
+    axes.set_ylim(len(ranked) - 0.5, -0.5)
+    best = "highest" if higher_is_better else "lowest"
+    axes.set_xlabel(
+        f"Percent; the {best} {main} comes first, bars: ± deviation (seeds)"
+    )
+    axes.grid(axis="x", alpha=0.4)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, fontsize=10, loc="left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    lab_lib.save(figure, target)
