@@ -232,6 +232,14 @@ def main(
     parser.add_argument("--cache-dir", default="", help="of decoded images")
     parser.add_argument("--image-size", type=int, default=32, help="of your own set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--knob",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another number than the size's, VALUE as JSON: "
+        + ", ".join(f"{k}={v!r}" for k, v in sizes["small"].items()),
+    )
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / name)
     parser.add_argument(
         "--work", type=pathlib.Path, default=pathlib.Path("runs/experiments") / name
@@ -245,7 +253,7 @@ def main(
         lab = Lab(
             name=name,
             size=options.size,
-            knobs=sizes[options.size],
+            knobs=turned(sizes[options.size], options.knob),
             base=base_of(options),
             work=options.work / options.size,
             out=options.out,
@@ -267,6 +275,34 @@ def main(
             say(f"wrote {picture}")
 
     command.finish(work)
+
+
+def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """The knobs of a size, with those that the command line sets.
+
+    Raises:
+        ConfigError: no such knob, no JSON, or a value of another type.
+    """
+    found = dict(knobs)
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in knobs:
+            listed = ", ".join(knobs)
+            raise config_lib.ConfigError(f"--knob is {text!r}; choose from {listed}")
+        try:
+            new = json.loads(value)
+        except json.JSONDecodeError:
+            new = value  # a word needs no quotes
+        if isinstance(new, list):
+            new = tuple(new)
+        if isinstance(knobs[name], float) and type(new) is int:
+            new = float(new)
+        if not isinstance(new, type(knobs[name])):
+            raise config_lib.ConfigError(
+                f"--knob is {text!r}; {name} must be like {knobs[name]!r}"
+            )
+        found[name] = new
+    return found
 
 
 def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:

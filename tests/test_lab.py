@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from apr_jax import config as config_lib
 from apr_jax.data import ArraySplit
 from experiments import lab as lab_lib
 from tests import toy
@@ -113,3 +114,21 @@ def test_balanced_takes_equally_many_of_each_class(rng):
     # What few examples leave open is shared by the other classes.
     assert np.bincount(lab_lib.balanced(ArraySplit(images, labels), 75).labels)[4] == 10
     assert len(lab_lib.balanced(ArraySplit(images, labels), 0).labels) == 150
+
+
+def test_knobs_are_turned():
+    sizes = {"epochs": 5.0, "images": 10, "radii": (1, 2), "model": "wrn_10_1"}
+    given = ["epochs=2", "radii=[3, 4]", "model=wrn_16_1"]
+    assert lab_lib.turned(sizes, given) == {
+        "epochs": 2.0,
+        "images": 10,
+        "radii": (3, 4),
+        "model": "wrn_16_1",
+    }
+    for text, message in (
+        ("epoch=2", r"--knob is 'epoch=2'; choose from epochs, images, radii, model"),
+        ("images=2.5", r"--knob is 'images=2.5'; images must be like 10"),
+        ("images", r"images must be like 10"),
+    ):
+        with pytest.raises(config_lib.ConfigError, match=message):
+            lab_lib.turned(sizes, [text])
