@@ -28,6 +28,7 @@ class Row:
     label: str
     method: str  # of apr_jax.augment.AUGMENTS, or several joined by "+"
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    small: dict[str, Any] = dataclasses.field(default_factory=dict)  # on top of them
 
 
 # One program trains them all; the keys are those of ``--rows``.
@@ -44,6 +45,8 @@ ROWS: dict[str, Row] = {
             "adversary.step_size": 2 / 255,
             "adversary.steps": 7,
         },
+        # So small a network resists no more.
+        {"adversary.eps": 4 / 255, "adversary.steps": 3},
     ),
     "apr_p": Row("APR-P", "apr_p"),
     "autoaugment": Row("AutoAugment", "autoaugment"),
@@ -176,7 +179,10 @@ def runs_of(
                 settings = table.settings(name, network, row, budget == "small")
                 settings = lab_lib.changed(settings)
                 settings.seed = seed
-                settings.update_from_flattened_dict({**ROWS[row].changes, **changes})
+                own = {**ROWS[row].changes}
+                if budget == "small":
+                    own |= ROWS[row].small
+                settings.update_from_flattened_dict({**own, **changes})
                 run = Run(row, column, seed, settings)
                 settings.name = run.name
                 found.append(run)
