@@ -66,6 +66,7 @@ AUGMENTS = {
     "afa": Method(pair="fourier_basis_noise", auxiliary=True),
     "vital_phase": Method(after=("vital_phase",)),
     "prime": Method(after=("prime",)),
+    "prime_jsd": Method(after=("prime",), loss="jensen_shannon"),
 }
 
 
