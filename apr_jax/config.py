@@ -35,6 +35,8 @@ class Data:
     shifted_splits: tuple[str, ...]  # further test splits, reported beside the first
     image_size: int  # pixels, square
     eval_resize: int  # pixels of the shorter side before the centre crop; 0: none
+    extra_dirs: tuple[str, ...]  # further training images; see apr_jax.data.extra
+    extra_ratio: float  # share of a batch that they are; 0: as many as there are
     streaming: bool  # read from disk all the time, instead of once into memory
     max_broken: int  # unreadable image files skipped before the run stops
     shuffle_buffer: int  # examples; streaming only
@@ -194,6 +196,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**31 - 1),
     "data.image_size": (1, None),
     "data.eval_resize": (0, None),
+    "data.extra_ratio": (0, 1),
     "data.max_broken": (0, None),
     "data.shuffle_buffer": (1, None),
     "augment.crop_pad": (0, None),
@@ -252,6 +255,8 @@ _INCIDENTAL = (
 # Fields that came later -> the value with which a run computes what it did before
 # there was such a field. So the configuration and the hash of an older run stay good.
 _CAME_LATER: dict[str, Any] = {
+    "data.extra_dirs": (),
+    "data.extra_ratio": 0.0,
     "augment.heads_weight": 0.5,
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
@@ -327,6 +332,11 @@ def check(config: Config) -> None:
             f"data.mean has {len(config.data.mean)} values and data.std has "
             f"{len(config.data.std)}; give one for each channel"
         )
+    if config.data.extra_ratio and not config.data.extra_dirs:
+        raise ConfigError(
+            f"data.extra_ratio is {config.data.extra_ratio!r}, but data.extra_dirs "
+            "names no folder of extra images: give one, CLASS/IMAGE.jpg, or several"
+        )
     if list(config.optim.milestones) != sorted(config.optim.milestones):
         raise ConfigError(
             f"optim.milestones is {config.optim.milestones!r}; "
@@ -355,12 +365,19 @@ def identity(config: Config) -> dict[str, Any]:
     Fields that came later are left out where they change nothing.
     """
     return {
-        k: v
+        k: _named(k, v)
         for k, v in flatten(config)
         if k not in _INCIDENTAL
         and not k.startswith("eval.")
         and not (k in _CAME_LATER and v == _CAME_LATER[k])
     }
+
+
+def _named(field: str, value: Any) -> Any:
+    """Returns what of a value is part of the identity: of a path, its last part."""
+    if field != "data.extra_dirs":
+        return value
+    return tuple(path.rstrip("/").rpartition("/")[2] for path in value)
 
 
 def config_hash(config: Config) -> str:

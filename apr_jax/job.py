@@ -156,6 +156,11 @@ def describe(plan: train.Plan) -> None:
         f"  data        {plan.train_size:,} training images, "
         f"{len(plan.class_names)} classes"
     )
+    if plan.mix.extra:
+        say(
+            f"              and {plan.mix.extra:,} extra images, "
+            f"{float(plan.mix.share):.1%} of every batch"
+        )
     say(
         f"  steps       {plan.total_steps:,} of {config.train.batch_size} images, "
         f"{plan.steps_per_call} a call"

@@ -50,10 +50,15 @@ class Plan:
     run: rundir.RunDir
     layout: parallel.Layout
     class_names: tuple[str, ...]
-    train_size: int
+    mix: data.Mix  # of the training images
     resident: data.DataSet | None  # None: the images are streamed
-    rows: np.ndarray | None  # of the training images; None: all of them
+    rows: np.ndarray | None  # of ``training_images``; None: all of them
     model: nn.Module
+
+    @property
+    def train_size(self) -> int:
+        """Images of the training split; an epoch has so many."""
+        return self.mix.main
 
     @property
     def epoch_steps(self) -> float:
@@ -108,20 +113,23 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     run = rundir.prepare(workdir, config, write=parallel.is_primary())
+    rows = None
     if config.data.streaming:
         resident, names = None, imagenet.class_names(config.data)
-        size = imagenet.num_examples(config.data, config.data.train_split)
+        mix = imagenet.mix(config.data)
     else:
         resident = data.load(config.data)
         names = tuple(resident.class_names)
         size = len(resident.splits[config.data.train_split].labels)
-    rows = None
-    if config.adversary.held_out:
-        rows = overfitting.hold_out(size, config.adversary.held_out)[0]
-        size = len(rows)
-    if config.train.batch_size > size:
+        further = 0 if resident.extra is None else len(resident.extra.labels)
+        if config.adversary.held_out:
+            kept = overfitting.hold_out(size, config.adversary.held_out)[0]
+            rows = np.r_[kept, size + np.arange(further, dtype=np.int32)]
+            size = len(kept)
+        mix = data.Mix(size, further, config.data.extra_ratio)
+    if config.train.batch_size > mix.main:
         raise config_lib.ConfigError(
-            f"train.batch_size is {config.train.batch_size}; there are only {size} "
+            f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
             f"images in data.train_split {config.data.train_split!r}"
         )
     if parallel.is_primary():
@@ -131,7 +139,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         run=run,
         layout=layout,
         class_names=names,
-        train_size=size,
+        mix=mix,
         resident=resident,
         rows=rows,
         model=step_lib.make_model(
@@ -400,12 +408,9 @@ def run_key(seed: int) -> jax.Array:
 
 def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
     """Returns ``(state, step, count) -> (state, metrics)``; images on the devices."""
-    assert plan.resident is not None
     config = plan.config
-    split = plan.resident.splits[config.data.train_split]
     key, positions = constants(plan)
-    images = parallel.replicate(np.asarray(split.images), plan.layout)
-    labels = parallel.replicate(np.asarray(split.labels, np.int32), plan.layout)
+    images, labels = parallel.replicate(tuple(training_images(plan)), plan.layout)
     rows = parallel.local_rows(config.train.batch_size, plan.layout)
     train_step = make_step(plan, rate)
     mapped: dict[int, Callable[..., Any]] = {}
@@ -421,11 +426,24 @@ def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
     return advance
 
 
+def training_images(plan: Plan) -> data.ArraySplit:
+    """Returns images in memory: the training split's, and after them extra ones."""
+    assert plan.resident is not None
+    images, labels = plan.resident.splits[plan.config.data.train_split]
+    if plan.resident.extra is not None:
+        images = np.concatenate([images, plan.resident.extra.images])
+        labels = np.concatenate([labels, plan.resident.extra.labels])
+    return data.ArraySplit(np.asarray(images), np.asarray(labels, np.int32))
+
+
 def indices_of(plan: Plan, step: int, count: int) -> np.ndarray:
-    """Returns the training images of ``count`` steps, int32 [count, batch size]."""
+    """Returns which images the steps see, int32 [count, batch size].
+
+    They count ``training_images``.
+    """
     config = plan.config
     indices = data.global_indices(
-        config.seed, step, count, config.train.batch_size, plan.train_size
+        config.seed, step, count, config.train.batch_size, plan.mix
     )
     return indices if plan.rows is None else plan.rows[indices]
 

@@ -193,11 +193,8 @@ def _advance(
 ) -> Callable[[Any, int, int], tuple[Any, Any]]:
     """Returns ``(states, step, count) -> (states, metrics)``, all with a lane axis."""
     plan = plans[0]
-    assert plan.resident is not None
     config, layout = plan.config, plan.layout
-    split = plan.resident.splits[config.data.train_split]
-    images = parallel.replicate(np.asarray(split.images), layout)
-    labels = parallel.replicate(np.asarray(split.labels, np.int32), layout)
+    images, labels = parallel.replicate(tuple(train_lib.training_images(plan)), layout)
     keys = jnp.stack([train_lib.run_key(each.config.seed) for each in plans])
     keys = parallel.replicate(keys, layout)
     _, positions = train_lib.constants(plan)

@@ -24,6 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
                 "shifted_splits": (),
                 "image_size": 32,
                 "eval_resize": 0,
+                "extra_dirs": (),
+                "extra_ratio": 0.0,
                 "streaming": False,
                 "max_broken": 100,
                 "shuffle_buffer": 16384,

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="of every run's configuration, VALUE as JSON: optim.epochs=5",
+        help="of every run's configuration, VALUE as JSON: optim.epochs=5; or of the "
+        "runs of a row, ROW:FIELD=VALUE",
     )
     parser.add_argument("--share", default="1/1", metavar="I/N")
     parser.add_argument(
@@ -85,11 +86,14 @@ def work(options: argparse.Namespace) -> str | None:
             options.coordinator, options.processes, options.process
         )
     table = plan.TABLES[options.table]
-    rows = options.rows or [r for r in table.rows if _exists(r)]
+    fields = changes(options)
     columns = options.columns or plan.columns_of(table, options.budget)
     root = options.work / table.recipe / options.budget
     out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
     try:
+        rows = options.rows or [
+            r for r in table.rows if _exists(r) and plan.has_images(r, fields)
+        ]
         part, _, parts = options.share.partition("/")
         mine = slice(int(part) - 1, None, int(parts))
         runs = plan.runs_of(
@@ -98,7 +102,7 @@ def work(options: argparse.Namespace) -> str | None:
             rows=rows,
             columns=columns,
             seeds=options.seeds,
-            changes=changes(options),
+            changes=fields,
         )
     except (ValueError, KeyError) as error:
         raise config_lib.ConfigError(str(error)) from error
@@ -110,6 +114,7 @@ def work(options: argparse.Namespace) -> str | None:
         run for run in runs if not _measured(table, configs[run.name], root / run.name)
     ]
     if not options.show:
+        check_extra([configs[run.name].data for run in missing])
         say_cost(missing, root)
         # Shares of all runs, so that they don't depend on what is done already.
         for group in grouped(runs, options.together)[mine]:
@@ -216,6 +221,13 @@ def _measured(table: plan.Table, config: config_lib.Config, root: pathlib.Path) 
     jobs = {record.job for record in table_page.records(root)}
     parts = {f"evaluate.{part}" for part in config.eval.parts}
     return parts <= jobs and bool(table.cells(table_page.records(root)))
+
+
+def check_extra(settings: Sequence[config_lib.Data]) -> None:
+    """Raises DataError if images that a run mixes in aren't there, or don't fit."""
+    for each in settings:
+        if each.extra_dirs:
+            data.extra.check(each, data.describe(each).class_names)
 
 
 def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:

@@ -30,6 +30,16 @@ class Row:
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     small: dict[str, Any] = dataclasses.field(default_factory=dict)  # on top of them
 
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes in images of ``data.extra_dirs``."""
+        return "data.extra_ratio" in self.changes
+
+
+def _mixed(*names: str) -> dict[str, Any]:
+    """How a configuration with images of ``imagenet_resnet50_aprsp.EXTRA`` differs."""
+    return {"data.extra_ratio": imagenet_resnet50_aprsp.extra_ratio(*names)}
+
 
 # One program trains them all; the keys are those of ``--rows``.
 ROWS: dict[str, Row] = {
@@ -66,6 +76,11 @@ ROWS: dict[str, Row] = {
     "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
     "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
     "prime": Row("PRIME", "prime"),
+    "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
+    "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
+    "deepaugment+apr_sp": Row(
+        "DeepAugment and APR-SP", "apr_sp", _mixed("deepaugment")
+    ),
 }
 
 _TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "apr_s", "apr_sp")
@@ -75,10 +90,13 @@ _TABLE_4 = (
     "autoaugment",
     "random_autoaugment",
     "max_blur_pool",
+    "stylized",
     "augmix",
     "apr_s",
     "apr_p",
     "apr_sp",
+    "deepaugment",
+    "deepaugment+apr_sp",
 )
 
 
@@ -162,15 +180,22 @@ def runs_of(
         rows: keys of ``ROWS``.
         columns: "SET NETWORK"; any network that ``apr_jax.models`` builds.
         seeds: runs of each cell, from seed 0.
-        changes: dotted fields for every run, such as where the data are.
+        changes: dotted fields for every run, such as where the data are; ROW:FIELD
+            for the runs of one row. ``data.extra_dirs`` is for rows that mix.
 
     Raises:
-        ValueError: an unknown row, or a method that doesn't exist.
+        ValueError: an unknown row, a method that doesn't exist, or a row that mixes
+            in images but isn't told where they are.
     """
     for row in rows:
         if row not in ROWS:
             raise ValueError(f"unknown row {row!r}; choose from {', '.join(ROWS)}")
         augment.get_method(ROWS[row].method)
+        if not has_images(row, changes):
+            raise ValueError(
+                f"row {row!r} mixes in extra images; say where their folders are: "
+                f"--set-field '{row}:data.extra_dirs=[\"FOLDER\"]'"
+            )
     found = []
     for seed in range(seeds):
         for column in columns:
@@ -182,11 +207,31 @@ def runs_of(
                 own = {**ROWS[row].changes}
                 if budget == "small":
                     own |= ROWS[row].small
-                settings.update_from_flattened_dict({**own, **changes})
+                settings.update_from_flattened_dict({**own, **changes_of(row, changes)})
                 run = Run(row, column, seed, settings)
                 settings.name = run.name
                 found.append(run)
     return found
+
+
+def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Those of the changes of ``runs_of`` that are for a row, by field."""
+    everywhere, own = {}, {}
+    for name, value in changes.items():
+        target, colon, field = name.rpartition(":")
+        if colon and target not in ROWS:
+            listed = ", ".join(ROWS)
+            raise ValueError(f"unknown row {target!r} of {name}; choose from {listed}")
+        if target == row:
+            own[field] = value
+        elif not colon and (field != "data.extra_dirs" or ROWS[row].mixes):
+            everywhere[field] = value
+    return {**everywhere, **own}
+
+
+def has_images(row: str, changes: dict[str, Any]) -> bool:
+    """Whether a row mixes in no images, or is told where they are."""
+    return not ROWS[row].mixes or bool(changes_of(row, changes).get("data.extra_dirs"))
 
 
 def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
@@ -318,7 +363,7 @@ _NETWORKS = ("allconv", "densenet_bc_100_12", "wrn_40_2", "resnext29_32x4")
 TABLES: dict[str, Table] = {
     "1": Table(
         title="Table 1: mean error under corruption",
-        rows=tuple(row for row in ROWS if row != "max_blur_pool"),
+        rows=tuple(r for r in ROWS if r != "max_blur_pool" and not ROWS[r].mixes),
         columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
         cells=_corruption_cells,
         published=published.table_1,

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from apr_jax import config as config_lib
-from configs import base, cifar
+from configs import base, cifar, imagenet_resnet50_aprsp
 
 CONFIGS = pathlib.Path(base.__file__).parent
 
@@ -92,6 +92,27 @@ def test_cifar_argument():
         ValueError, match="unknown data set 'cifar11'; choose from cifar"
     ):
         cifar.get_config("wrn_40_2,apr_p,cifar11")
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "ratio"),
+    [
+        ("apr_sp", "apr_sp", 0.0),
+        ("stylized", "standard", 1 / 2),
+        ("deepaugment+apr_sp", "apr_sp", 2 / 3),
+        ("apr_s+stylized+deepaugment", "apr_s", 3 / 4),
+    ],
+)
+def test_imagenet_argument(name, method, ratio):
+    config = imagenet_resnet50_aprsp.get_config(name)
+    assert config.name == f"imagenet_resnet50_{name}"
+    assert config.augment.method == method
+    assert config.data.extra_ratio == pytest.approx(ratio)
+    if ratio:
+        with pytest.raises(config_lib.ConfigError, match=r"extra_dirs names no folder"):
+            config_lib.parse(config.to_dict())
+        config.data.extra_dirs = ("EDSR", "CAE")
+    assert config_lib.parse(config.to_dict()).name == config.name
 
 
 def test_older_runs_lack_newer_fields_and_keep_their_hash(values, monkeypatch):

@@ -1,9 +1,12 @@
 """The tables: which runs, what they cost, that they go on, and what is shown."""
 
 import json
+import re
 
 import pytest
+from PIL import Image
 
+from apr_jax import config as config_lib
 from apr_jax import models
 from apr_jax.augment import AUGMENTS
 from experiments import published, table, table_page, table_plan
@@ -191,3 +194,64 @@ def test_several_seeds_have_a_deviation():
     assert table_page.shown([10.0, 12.0, 14.0]) == "12.0 ± 2.0"
     assert table_page.shown([10.04]) == "10.0"
     assert table_page.shown([]) == "–"
+
+
+def imagenet_runs(changes, rows):
+    return table_plan.runs_of(
+        TABLES["4"],
+        "paper",
+        rows=rows,
+        columns=["imagenet resnet50"],
+        seeds=1,
+        changes=changes,
+    )
+
+
+def test_rows_that_mix_images_are_told_where_they_are():
+    mixing = ["stylized", "deepaugment", "deepaugment+apr_sp"]
+    assert [row for row in ROWS if ROWS[row].mixes] == mixing
+    assert set(mixing) <= set(published.table_4()) & set(TABLES["4"].rows)
+    for number in "123":
+        assert not set(mixing) & set(TABLES[number].rows)
+    changes = {
+        "data.extra_dirs": ["EDSR", "CAE"],
+        "stylized:data.extra_dirs": ["SIN"],
+        "optim.epochs": 2.0,
+        "standard:optim.epochs": 3.0,
+    }
+    standard, stylized, both = imagenet_runs(
+        changes, ["standard", "stylized", "deepaugment+apr_sp"]
+    )
+    found = [config_lib.parse(r.settings.to_dict()) for r in (standard, stylized, both)]
+    assert [c.data.extra_dirs for c in found] == [(), ("SIN",), ("EDSR", "CAE")]
+    assert [c.data.extra_ratio for c in found] == [0, 1 / 2, 2 / 3]
+    assert [c.augment.method for c in found] == ["standard", "standard", "apr_sp"]
+    assert [c.optim.epochs for c in found] == [3, 2, 2]
+    with pytest.raises(ValueError, match="unknown row 'stylised' of stylised:optim"):
+        imagenet_runs({"stylised:optim.epochs": 1.0}, ["standard"])
+    for row in mixing:
+        assert not table_plan.has_images(row, {"optim.epochs": 2.0})
+        with pytest.raises(ValueError, match=f"row {re.escape(repr(row))} mixes in"):
+            imagenet_runs({"standard:data.extra_dirs": ["SIN"]}, [row])
+
+
+def test_images_to_mix_are_looked_for_before_anything_is_trained(tmp_path, capsys):
+    """On the paper's Table 4, whose other settings are of no concern here."""
+    for split in ("train", "validation"):
+        (tmp_path / split / "n01440764").mkdir(parents=True)
+        picture = Image.new("RGB", (8, 8))
+        picture.save(tmp_path / split / "n01440764" / "0.png")
+    arguments = ["4", f"--data-dir={tmp_path}", f"--work={tmp_path}", "--quiet"]
+    arguments += ['--set-field=data.source="folder"', f"--out={tmp_path / 'out'}"]
+    where = f"--set-field=data.extra_dirs={json.dumps([str(tmp_path / 'EDSR')])}"
+
+    def said(*more):
+        with pytest.raises(SystemExit) as stopped:
+            table.main([*arguments, *more])
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    assert "row 'stylized' mixes in extra images" in said("--rows", "stylized")
+    assert "EDSR', which isn't there" in said(where)
+    (tmp_path / "EDSR" / "n01443537").mkdir(parents=True)
+    assert "a class 'n01443537'; the classes of" in said(where)

@@ -14,12 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import arrays, bundled, cache, folder, imagenet, tfds
+from apr_jax.data import arrays, bundled, cache, extra, folder, imagenet, tfds
 from apr_jax.data.batches import (
     ArraySplit,
     Batch,
     DataError,
     DataSet,
+    Mix,
     epoch_order,
     eval_batches,
     global_indices,
@@ -31,9 +32,11 @@ __all__ = [
     "DataError",
     "DataSet",
     "Description",
+    "Mix",
     "describe",
     "epoch_order",
     "eval_batches",
+    "extra",
     "global_indices",
     "imagenet",
     "load",
@@ -80,7 +83,8 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
 
     Args:
         data: says which set; ``data.streaming`` must be false.
-        splits: names of splits; None is all that ``data`` names.
+        splits: names of splits; None is all that ``data`` names, and the extra
+            images.
 
     Raises:
         DataError: the source is unknown, or the data isn't there, can't be read, or
@@ -95,6 +99,7 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
             "apr_jax.data.imagenet"
         )
     source = _SOURCES[data.source]
+    extra_too = splits is None
     if splits is None:
         splits = (data.train_split, data.test_split, *data.shifted_splits)
     entries, digests = {}, {}
@@ -126,11 +131,13 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
         raise DataError(
             f"the splits of {data.name!r} differ in their classes: {counts}"
         )
+    class_names = next(iter(names.values()))
     return DataSet(
         name=data.name or data.source,
-        class_names=next(iter(names.values())),
+        class_names=class_names,
         splits={split: entry.split for split, entry in entries.items()},
         fingerprint=hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
+        extra=extra.load(data, class_names) if extra_too else None,
     )
 
 

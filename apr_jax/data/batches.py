@@ -3,10 +3,12 @@
 The order of training examples is a function of (seed, step) alone: example number
 ``t = step * batch_size + i`` of a run is example ``t % size`` of the permutation
 that belongs to epoch ``t // size``. So a batch may straddle two epochs, every epoch
-has every example exactly once, and a run can be taken up at any step.
+has every example exactly once, and a run can be taken up at any step. Where further
+sets are mixed in (``Mix``), the same holds for either kind and its own places.
 """
 
 import dataclasses
+import fractions
 import functools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,6 +17,11 @@ import numpy as np
 
 # Keeps the stream of the orders apart from others drawn from the same seed.
 _ORDER_STREAM = 0x0DE5
+# Keeps the order of further images apart from that of the main set, which may be as
+# large, and have the same pictures in another style.
+_EXTRA_STREAM = 0xE874
+# A share such as 0.3333 is taken for the nearest fraction with no larger denominator.
+_FINEST = 10**6
 
 
 class DataError(ValueError):
@@ -56,12 +63,50 @@ class DataSet:
         class_names: names of the classes, in the order of the labels.
         splits: the splits by name.
         fingerprint: hexadecimal digest of all images, labels and class names.
+        extra: further training images, of ``data.extra_dirs``; None: there are none.
+            The fingerprint doesn't know of them.
     """
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, ArraySplit]
     fingerprint: str
+    extra: ArraySplit | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """How many training images there are, and which share of a run each kind has.
+
+    Of the first t places of a run, floor(t * share) have extra images, for every t. So
+    they are spread evenly, and each batch has its share to within one image.
+
+    Attributes:
+        main: images of the main set, 0 to ``main - 1``.
+        extra: further images, numbered from ``main`` on; 0: none.
+        ratio: their share of a run; 0: as many as there are, so that all images come
+            up equally often.
+    """
+
+    main: int
+    extra: int = 0
+    ratio: float = 0.0
+
+    @property
+    def share(self) -> fractions.Fraction:
+        """Of the extra images."""
+        if not self.extra or not self.ratio:
+            return fractions.Fraction(self.extra, self.main + self.extra)
+        return fractions.Fraction(self.ratio).limit_denominator(_FINEST)
+
+    def extra_before(self, numbers: np.ndarray) -> np.ndarray:
+        """How many of the places before each of some, int64 [N], have extra images."""
+        share = self.share
+        return numbers * share.numerator // share.denominator
+
+    def is_extra(self, numbers: np.ndarray) -> np.ndarray:
+        """Which places, int64 [N], have extra images, bool [N]."""
+        return self.extra_before(numbers + 1) > self.extra_before(numbers)
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,8 +145,35 @@ def example_numbers(
     return indices, epochs
 
 
+def mixed_numbers(
+    seed: int, numbers: np.ndarray, mix: Mix
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns which examples of a mix are at the given places of a run.
+
+    Args:
+        seed: of the run.
+        numbers: int64 [N], increasing: places counted from the start of the run.
+        mix: the sets.
+
+    Returns:
+        Indices, epochs of the set that each belongs to, and the seeds that its order
+        was drawn from, all int64 [N].
+    """
+    extra, before = mix.is_extra(numbers), mix.extra_before(numbers)
+    other = np.random.SeedSequence([_EXTRA_STREAM, seed]).generate_state(1)
+    seeds = np.where(extra, int(other[0]), seed)
+    indices, epochs = np.empty_like(numbers), np.empty_like(numbers)
+    indices[~extra], epochs[~extra] = example_numbers(
+        seed, (numbers - before)[~extra], mix.main
+    )
+    if extra.any():
+        found, epochs[extra] = example_numbers(int(other[0]), before[extra], mix.extra)
+        indices[extra] = mix.main + found
+    return indices, epochs, seeds
+
+
 def global_indices(
-    seed: int, start_step: int, steps: int, batch_size: int, size: int
+    seed: int, start_step: int, steps: int, batch_size: int, size: int | Mix
 ) -> np.ndarray:
     """Returns the examples of ``steps`` batches, int32 [steps, batch_size].
 
@@ -110,13 +182,17 @@ def global_indices(
         start_step: the first of the steps, counted from the start of the run.
         steps: how many steps.
         batch_size: examples in a batch, over all devices and processes.
-        size: examples in the split, at least 1.
+        size: examples in the split, at least 1; or of a mix, whose indices count the
+            extra examples after those of the main set.
     """
-    if size < 1:
-        raise DataError(f"a split of {size} examples has no order; it needs at least 1")
+    mix = size if isinstance(size, Mix) else Mix(size)
+    if mix.main < 1:
+        raise DataError(
+            f"a split of {mix.main} examples has no order; it needs at least 1"
+        )
     first = start_step * batch_size
     numbers = np.arange(first, first + steps * batch_size, dtype=np.int64)
-    indices, _ = example_numbers(seed, numbers, size)
+    indices, *_ = mixed_numbers(seed, numbers, mix)
     return indices.astype(np.int32).reshape(steps, batch_size)
 
 

@@ -55,6 +55,8 @@ def describe(
         shifted_splits=(),
         image_size=image_size,
         eval_resize=resize,
+        extra_dirs=(),
+        extra_ratio=0.0,
         streaming=False,
         max_broken=0,
         shuffle_buffer=1,

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,32 @@ class Listing(NamedTuple):
     class_names: tuple[str, ...]
 
 
+class Files:
+    """The files of several listings, numbered through.
+
+    Attributes:
+        labels: int32 [N].
+    """
+
+    def __init__(self, listings: Iterable[Listing]) -> None:
+        """Takes the listings; their labels count the same classes."""
+        self._listings = tuple(listings)
+        counts = [len(each.files) for each in self._listings]
+        self._starts = np.cumsum([0, *counts])
+        self.labels = np.concatenate(
+            [np.zeros(0, np.int32), *(each.labels for each in self._listings)]
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, number: int) -> pathlib.Path:
+        """Returns the path of a file."""
+        at = int(np.searchsorted(self._starts, number, side="right")) - 1
+        found = self._listings[at]
+        return found.root / found.files[number - self._starts[at]]
+
+
 def listing(data: Data, split: str) -> Listing:
     """Lists the image files of a split.
 
@@ -40,11 +67,24 @@ def listing(data: Data, split: str) -> Listing:
         DataError: there is no such folder, it has no images, or its classes aren't
             those of the training split.
     """
-    root = _root(data) / split
     names = _classes(_root(data), split)
     train = _root(data) / data.train_split
     if split != data.train_split and train.is_dir():
         _check_classes(names, _classes(_root(data), data.train_split), split, data)
+    return list_classes(_root(data) / split, names)
+
+
+def class_folders(root: pathlib.Path) -> tuple[str, ...]:
+    """Returns the names of the folders in one, sorted."""
+    return tuple(_folders(root))
+
+
+def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
+    """Lists the image files of the class folders ``names`` below ``root``.
+
+    Raises:
+        DataError: there are none.
+    """
     files, labels = [], []
     for label, name in enumerate(names):
         with os.scandir(root / name) as entries:
@@ -61,7 +101,11 @@ def listing(data: Data, split: str) -> Listing:
 
 def fingerprint(data: Data, split: str) -> dict[str, Any]:
     """Returns what the contents of a split depend on, as JSON values."""
-    files = listing(data, split)
+    return fingerprint_files(data, listing(data, split))
+
+
+def fingerprint_files(data: Data, files: Listing) -> dict[str, Any]:
+    """Returns what the contents of listed files depend on, as JSON values."""
     stats = ((name, (files.root / name).stat()) for name in files.files)
     facts = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
     text = json.dumps([files.class_names, facts])
@@ -82,7 +126,11 @@ def read(data: Data, split: str) -> Entry:
     Raises:
         DataError: more than ``data.max_broken`` files can't be decoded.
     """
-    files = listing(data, split)
+    return read_files(data, listing(data, split))
+
+
+def read_files(data: Data, files: Listing) -> Entry:
+    """Decodes listed files, as ``read`` does."""
     size, shorter = data.image_size, data.eval_resize or data.image_size
     images = np.empty((len(files.files), size, size, 3), np.uint8)
     good = np.ones(len(files.files), bool)

@@ -9,7 +9,8 @@ over the processes, so they depend on no number of processes. From TFDS each pro
 reads its own share of the records: per epoch the files in an order drawn from (seed,
 epoch), several at a time, then a shuffle buffer of undecoded images. Each process
 sees each of its examples once per epoch. The random window of an image is drawn from
-(seed, epoch, example).
+(seed, epoch, example). Extra images (``apr_jax.data.extra``) always come from folders,
+and have the places in a batch that ``batches.Mix`` gives them, whatever the main set.
 
 Files that TensorFlow can't decode (CMYK) are decoded by Pillow. One that Pillow can't
 decode either is broken: it is named and counted, and up to ``data.max_broken`` of
@@ -24,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import folder, jpeg, records, tfds
+from apr_jax.data import extra, folder, jpeg, records, tfds
 from apr_jax.data import images as images_lib
-from apr_jax.data.batches import Batch, DataError, pad
+from apr_jax.data.batches import Batch, DataError, Mix, pad
 
 # Undecoded images that wait for the decoders at a time.
 _IN_FLIGHT = 64
@@ -36,6 +37,19 @@ def num_examples(data: Data, split: str) -> int:
     """Returns the number of images in a split, broken ones included."""
     _check(data)
     return records.num_examples(data, split)
+
+
+def mix(data: Data) -> Mix:
+    """Returns how many training images there are, and how extra ones are mixed in.
+
+    Raises:
+        DataError: the data, or the extra images, aren't there.
+    """
+    names = class_names(data)
+    further = folder.Files(extra.listings(data, names))
+    extra.warn_of_missing(further.labels, names)
+    size = num_examples(data, data.train_split)
+    return Mix(size, len(further), data.extra_ratio)
 
 
 def class_names(data: Data) -> tuple[str, ...]:

@@ -1,18 +1,19 @@
 """Undecoded examples of large images, in a reproducible order, as ``tf.data``.
 
 Each example is (handle, label, seed, name): the handle is the path of a file, or the
-contents of one; the seed belongs to (run, epoch, example).
+contents of one; the seed belongs to (run, epoch, example). Where extra images are mixed
+in with those of TFDS, the handle of one is its path after ``file:``.
 """
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import folder, tfds
-from apr_jax.data.batches import DataError, epoch_order, example_numbers
+from apr_jax.data import extra, folder, tfds
+from apr_jax.data.batches import DataError, Mix, epoch_order, mixed_numbers
 
 _SEED_STREAM = 0xC409
 # TFDS files that are read by turns, and how many examples of one at a time.
@@ -20,6 +21,8 @@ _FILES_AT_ONCE = 16
 _EXAMPLES_AT_ONCE = 16
 # Paths that the generator hands over at a time.
 _BLOCK = 256
+# Before the path of a file where other handles are contents; no image begins so.
+_PATH = b"file:"
 
 
 class Raw(NamedTuple):
@@ -59,8 +62,18 @@ def train(
         first = start_step * batch_size + process_index * rows
         return _folder_train(data, seed, first, rows, batch_size)
     pieces = _pieces(data, data.train_split)
-    mine = share(sum(p.take for p in pieces), process_index, process_count)
-    return _tfds_train(data, seed, start_step * rows, _cut(pieces, mine))
+    size = sum(p.take for p in pieces)
+    mine = _cut(pieces, share(size, process_index, process_count))
+    if not data.extra_dirs:
+        return _tfds_train(data, seed, start_step * rows, mine)
+    names = tfds.class_names(tfds.open_builder(data))
+    files = folder.Files(extra.listings(data, names))
+    mix = Mix(size, len(files), data.extra_ratio)
+    starts = np.arange(start_step + 1, dtype=np.int64) * batch_size
+    starts += process_index * rows
+    further = mix.extra_before(starts + rows) - mix.extra_before(starts)
+    main = _tfds_train(data, seed, start_step * rows - int(further[:-1].sum()), mine)
+    return _mixed(main, files, mix, seed, int(starts[-1]), rows, batch_size)
 
 
 def evaluate(data: Data, split: str, part: range) -> Raw:
@@ -78,7 +91,7 @@ def share(size: int, process_index: int, process_count: int) -> range:
 
 def epoch_seed(seed: int, epoch: int) -> int:
     """Returns a number from 0 to 2^63 - 1 for an epoch of a run."""
-    state = np.random.SeedSequence([_SEED_STREAM, seed, epoch])
+    state = np.random.SeedSequence([_SEED_STREAM, int(seed), int(epoch)])
     return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -90,19 +103,21 @@ Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _folder_train(data: Data, seed: int, first: int, rows: int, batch_size: int) -> Raw:
-    files = folder.listing(data, data.train_split)
+    main = folder.listing(data, data.train_split)
+    files = folder.Files([main, *extra.listings(data, main.class_names)])
+    size = len(main.files)
+    mix = Mix(size, len(files) - size, data.extra_ratio)
 
     def block(i: np.ndarray) -> Block:
-        start = first + int(i) * batch_size
-        numbers = np.arange(start, start + rows, dtype=np.int64)
-        indices, epochs = example_numbers(seed, numbers, len(files.files))
-        return _block(files, indices, [epoch_seed(seed, int(e)) for e in epochs])
+        numbers = _places(first, i, rows, batch_size)
+        indices, epochs, seeds = mixed_numbers(seed, numbers, mix)
+        return _block(files, indices, map(epoch_seed, seeds, epochs))
 
     return _folder_raw(block, None)
 
 
 def _folder_eval(data: Data, split: str, part: range) -> Raw:
-    files = folder.listing(data, split)
+    files = folder.Files([folder.listing(data, split)])
 
     def block(i: np.ndarray) -> Block:
         start = part.start + int(i) * _BLOCK
@@ -112,10 +127,22 @@ def _folder_eval(data: Data, split: str, part: range) -> Raw:
     return _folder_raw(block, -(-len(part) // _BLOCK))
 
 
-def _block(files: folder.Listing, indices: np.ndarray, seeds: list[int]) -> Block:
-    paths = np.asarray([str(files.root / files.files[i]).encode() for i in indices])
+def _places(first: int, i: np.ndarray, rows: int, batch_size: int) -> np.ndarray:
+    """Returns the places, int64 [rows], of the i-th step after ``first`` in a run."""
+    start = first + int(i) * batch_size
+    return np.arange(start, start + rows, dtype=np.int64)
+
+
+def _block(files: folder.Files, indices: np.ndarray, seeds: Iterable[int]) -> Block:
+    paths = [str(files.path(int(i))).encode() for i in indices]
     labels = files.labels[indices].astype(np.int64)
-    return paths, labels, np.stack([np.asarray(seeds, np.int64), indices], axis=1)
+    numbers = np.asarray(list(seeds), np.int64)
+    # An empty list of paths would be taken for numbers.
+    return (
+        np.asarray(paths, np.bytes_),
+        labels,
+        np.stack([numbers, indices], axis=1),
+    )
 
 
 def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
@@ -275,3 +302,67 @@ def _read(tf: Any, columns: list[Any], at_once: int) -> Any:
 
 def _tfds_raw(examples: Any) -> Raw:
     return Raw(examples, lambda contents: contents, lambda contents: contents)
+
+
+# --- TFDS with extra images from folders.
+
+
+def _mixed(
+    main: Raw,
+    files: folder.Files,
+    mix: Mix,
+    seed: int,
+    first: int,
+    rows: int,
+    batch_size: int,
+) -> Raw:
+    """Puts extra images into the places of a run that a mix gives them.
+
+    Args:
+        main: examples for the other places, whose handles are contents.
+        files: the extra images.
+        mix: the sets.
+        seed: of the run.
+        first: this process's first place.
+        rows: of a batch, that are this process's.
+        batch_size: of all processes.
+    """
+    tf = tfds.engine().tf
+
+    def block(i: np.ndarray) -> Block:
+        numbers = _places(first, i, rows, batch_size)
+        numbers = numbers[mix.is_extra(numbers)]
+        indices, epochs, seeds = mixed_numbers(seed, numbers, mix)
+        return _block(files, indices - mix.main, map(epoch_seed, seeds, epochs))
+
+    def choice(i: np.ndarray) -> np.ndarray:
+        return mix.is_extra(_places(first, i, rows, batch_size)).astype(np.int64)
+
+    def choice_in_graph(i: Any) -> Any:
+        chosen = tf.numpy_function(choice, [i], tf.int64)
+        chosen.set_shape([rows])
+        return chosen
+
+    def tf_contents(handle: Any) -> Any:
+        is_path = tf.strings.substr(handle, 0, len(_PATH)) == _PATH
+        path = tf.strings.substr(handle, len(_PATH), tf.strings.length(handle))
+        return tf.cond(is_path, lambda: tf.io.read_file(path), lambda: handle)
+
+    def contents(handle: bytes) -> bytes:
+        if not handle.startswith(_PATH):
+            return handle
+        return pathlib.Path(handle[len(_PATH) :].decode()).read_bytes()
+
+    extra_examples = _folder_raw(block, None).examples.map(
+        lambda path, label, seed, name: (
+            tf.strings.join([_PATH, path]),
+            label,
+            seed,
+            name,
+        )
+    )
+    choices = tf.data.Dataset.counter().map(choice_in_graph).unbatch()
+    examples = tf.data.Dataset.choose_from_datasets(
+        [main.examples, extra_examples], choices
+    )
+    return Raw(examples, tf_contents, contents)
