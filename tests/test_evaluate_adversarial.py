@@ -1,5 +1,6 @@
 """Attacking a classifier: every example once, goes on where it stopped, is shown."""
 
+import dataclasses
 import json
 
 import jax
@@ -270,3 +271,34 @@ def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, key):
     np.testing.assert_array_equal(
         seen[0].predict(wide.variables, pixels)[0], logits["float32"]
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_records_in_another_arithmetic_are_not_taken_up(
+    tmp_path, monkeypatch, key, dtype
+):
+    """Those of older runs don't say; a network in float32 has had no other."""
+    monkeypatch.setitem(step_lib.models.MODELS, "tiny", toy.TinyNet)
+    toy.write_arrays(tmp_path)
+    config = toy.config(tmp_path, model__dtype=dtype)
+    model = step_lib.make_model(config, num_classes=4)
+    variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+    network = classifier_lib.make(config, variables, "abcd", name="tiny")
+    usual = {"attack": "fgsm", "linf": (1 / 255,), "examples": 6}
+    records = measured(network, **usual, scratch=tmp_path / "scratch")
+    says = {r.extra["settings"].get("dtype", "nothing") for r in records}
+    assert says == {"nothing" if dtype == "float32" else "float32"}
+    assert measured(network, **usual, done=records) == []
+    older = []
+    for record in records:
+        settings = dict(record.extra["settings"])
+        settings.pop("dtype", None)
+        extra = {**record.extra, "settings": settings}
+        older.append(dataclasses.replace(record, extra=extra))
+    again = measured(network, **usual, done=older)
+    assert [r.metric for r in again] == [r.metric for r in records[: len(again)]]
+    assert bool(again) == (dtype == "bfloat16")
+    # Nor is what an older run has kept of its images.
+    names = adversarial.state.digest(network, older[0].extra["settings"], np.arange(6))
+    now = adversarial.state.digest(network, records[0].extra["settings"], np.arange(6))
+    assert (names != now) == (dtype == "bfloat16")

@@ -92,6 +92,10 @@ def measure(
         "seed": seed,
         "weights": scoring.weights_digest(classifier),
     }
+    wide = classifier_lib.in_float32(classifier)
+    if wide is not classifier:
+        # What was attacked in the network's own type isn't taken for this.
+        settings["dtype"] = "float32"
     done = tuple(done)
     known = results.finished(
         done,
@@ -107,7 +111,7 @@ def measure(
     left = [t for t in threats if (name, t.split, "robust_accuracy") not in known]
     if not left:
         return
-    engine = DeviceEngine(classifier_lib.in_float32(classifier), layout, chunk)
+    engine = DeviceEngine(wide, layout, chunk)
     warned = sequence.examine(
         engine, left[0].stages, images, labels, rand=attack == "rand"
     )
