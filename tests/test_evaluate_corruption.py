@@ -206,6 +206,7 @@ def test_other_images_in_a_tree_are_another_source(tree, tmp_path, group):
 
     def fingerprint():
         where = {"corruption_dir": str(tmp_path), "frost_dir": "", "seed": 0}
+        where["settings"] = None
         return corruption_sources.fingerprint("folder", ["contrast"], [4], **where)
 
     before = fingerprint()
@@ -241,28 +242,6 @@ def test_names_of_tfds(folder):
     assert elastic.test_split == "validation"
     with pytest.raises(data.DataError, match="corrupted forms of cifar10 and imagenet"):
         corrupted.tfds_data(dataclasses.replace(described, name="cifar100"), "fog", 1)
-
-
-def test_tfds(folder, test_split, monkeypatch):
-    """What TFDS would give; the default configuration is never asked for."""
-    asked = []
-
-    def read(described, split):
-        asked.append(described.name)
-        return data.cache.Entry(test_split, tuple("abcd"))
-
-    def nothing(described, splits=None):
-        raise data.DataError("not there")
-
-    monkeypatch.setattr(data, "load", nothing)
-    monkeypatch.setattr(corrupted, "check_tfds", lambda described, names: None)
-    monkeypatch.setattr(corruption_sources.tfds, "read", read)
-    # Without its clean images, which are no reason to stop.
-    classifier = network(folder, data__source="tfds", data__name="cifar10")
-    found = errors(measure(classifier, source="tfds"))
-    assert "clean" not in found
-    assert set(found.values()) == {expected_error(*test_split)}
-    assert asked == [f"cifar10_corrupted/{n}_{s}" for n in SETS for s in (1, 4)]
 
 
 def test_class_names_must_be_the_classifier_s():

@@ -67,6 +67,16 @@ def fingerprint(data: Data, split: str) -> dict[str, Any]:
     return {"set": f"{data.name} {root.name}", "files": described, "records": records}
 
 
+def stored_files(data: Data) -> list[tuple[str, int, int]]:
+    """Returns name, length and time of change of a prepared set's files, sorted.
+
+    A set that isn't there is downloaded first.
+    """
+    root = prepared_dir(data)
+    stats = ((path.name, path.stat()) for path in sorted(root.iterdir()))
+    return [(name, int(s.length), int(s.mtime)) for name, s in stats]
+
+
 def read(data: Data, split: str) -> Entry:
     """Decodes a split. Images of other sizes are resized and cropped.
 

@@ -114,6 +114,7 @@ def measure(
             source,
             corruptions,
             severities,
+            settings=classifier.config.data,
             corruption_dir=corruption_dir,
             frost_dir=frost_dir,
             seed=seed,

@@ -93,15 +93,23 @@ def fingerprint(
     corruptions: Sequence[str],
     severities: Sequence[int],
     *,
+    settings: config_lib.Data,
     corruption_dir: str,
     frost_dir: str,
     seed: int,
 ) -> dict[str, Any]:
     """What the images of a source depend on, as JSON values.
 
-    Of an ``.npy`` folder the files; of a tree the folders that hold its images, as
-    its millions of files would take too long: an image that is added or removed
-    changes its folder. Of generated images the photographs of frost, where used.
+    Of an ``.npy`` folder the files, and so of the sets of TFDS; of a tree the folders
+    that hold its images, as its millions of files would take too long: an image that
+    is added or removed changes its folder. Of generated images the photographs of
+    frost, where used.
+
+    Args:
+        source: one of ``SOURCES``.
+        corruptions, severities: names, and from 1 to 5.
+        settings: the classifier's data, for "tfds".
+        corruption_dir, frost_dir, seed: as for ``open_source``.
     """
     if source == "generated":
         found: dict[str, Any] = {"seed": seed}
@@ -112,7 +120,12 @@ def fingerprint(
             found["frost"] = digest.hexdigest()[:12]
         return found
     if source == "tfds":
-        return {}
+        stored = [
+            tfds.stored_files(corrupted.tfds_data(settings, name, severity))
+            for name in corruptions
+            for severity in severities
+        ]
+        return {"files": hashlib.sha256(repr(stored).encode()).hexdigest()[:12]}
     root = pathlib.Path(corruption_dir).expanduser()
     files = [*root.glob("*.npy")]
     if not files:
@@ -360,6 +373,9 @@ class _Tfds(_Stored):
             for name in corruptions
             for severity in severities
         }
+        # One that is missing should show at once, not after those before it.
+        for described in self.data.values():
+            tfds.prepared_dir(described)
 
     def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
         described = self.data[split]
