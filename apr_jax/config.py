@@ -80,6 +80,17 @@ class Adversary:
 
 
 @dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Contrastive methods, supclr and csi; see ``apr_jax.contrast``."""
+
+    temperature: float  # of the likeness of projections
+    width: int  # of the projections
+    crop_area: float  # smallest share of an image that a crop has
+    linear_share: float  # of the run, at its end: the linear layer learns alone
+    linear_rate: float  # learning rate then, at first
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
     """Which network; see ``apr_jax.models``."""
 
@@ -157,6 +168,7 @@ class Config:
     data: Data
     augment: Augment
     adversary: Adversary
+    contrast: Contrast
     model: Model
     optim: Optim
     train: Train
@@ -213,6 +225,11 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "adversary.steps": (1, None),
     "adversary.held_out": (0, None),
     "adversary.stop_drop": (0, 1),
+    "contrast.temperature": (1e-3, None),
+    "contrast.width": (1, None),
+    "contrast.crop_area": (0.01, 1),
+    "contrast.linear_share": (0, 0.9),
+    "contrast.linear_rate": (0, None),
     "model.dropout": (0, 0.99),
     "optim.learning_rate": (0, None),
     "optim.momentum": (0, 1),
@@ -271,6 +288,11 @@ _CAME_LATER: dict[str, Any] = {
     "adversary.steps": 7,
     "adversary.held_out": 0,
     "adversary.stop_drop": 0.0,
+    "contrast.temperature": 0.5,
+    "contrast.width": 128,
+    "contrast.crop_area": 0.08,
+    "contrast.linear_share": 0.125,
+    "contrast.linear_rate": 0.1,
     "train.watch": (),
     "train.watch_examples": 1000,
 }

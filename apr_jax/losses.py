@@ -33,6 +33,85 @@ def join_heads(logits: jax.Array, weight: float | jax.Array) -> jax.Array:
     return weight * phase + (1 - weight) * amplitude
 
 
+def class_logits(logits: jax.Array, settings: config_lib.Augment) -> jax.Array:
+    """Outputs [..., heads * K] of a method's network -> logits of classes [..., K].
+
+    Two heads are joined; of a contrastive method's the first is that of the classes.
+    """
+    method = augment.get_method(settings.method)
+    if method.loss == "heads":
+        return join_heads(logits, settings.heads_weight)
+    return logits[..., : logits.shape[-1] // method.heads]
+
+
+def shift_logits(logits: jax.Array, shifts: int) -> jax.Array:
+    """[..., (1 + S) K] -> those of the classes in each of the S turns, [..., S, K]."""
+    count = logits.shape[-1] // (1 + shifts)
+    return logits[..., count:].reshape(*logits.shape[:-1], shifts, count)
+
+
+def supervised_contrastive(
+    projections: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Draws projections of one label together and others apart; a number.
+
+    For each anchor i the mean over the others p of its label of -log(exp(s_ip) /
+    sum over all a but i of exp(s_ia)), s being the cosine over the temperature; then
+    the mean over the anchors. Equation 2 of Khosla et al., NeurIPS 2020. An anchor
+    that is alone with its label adds nothing.
+
+    Args:
+        projections: [N, D], of any length.
+        labels: int [N].
+        temperature: above 0.
+        axis_name: of the mapped axis of devices: each one's anchors are compared with
+            the projections of all. The mean over the devices of loss and gradients is
+            then that of the whole batch.
+    """
+    projections = projections.astype(jnp.float32)
+    squares = jnp.sum(projections**2, axis=-1, keepdims=True)
+    # Under the root, so that a projection of zeros has a gradient.
+    unit = projections * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+    own = jnp.arange(len(labels))
+    others, other_labels = unit, labels
+    if axis_name is not None:
+        own = own + len(labels) * jax.lax.axis_index(axis_name)
+        others = jax.lax.all_gather(unit, axis_name, tiled=True)
+        other_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
+    cosine = jnp.matmul(unit, others.T, precision=jax.lax.Precision.HIGHEST)
+    itself = own[:, None] == jnp.arange(len(other_labels))[None]
+    likeness = jnp.where(itself, -jnp.inf, cosine / temperature)
+    log_share = likeness - jax.nn.logsumexp(likeness, axis=-1, keepdims=True)
+    same = (labels[:, None] == other_labels[None]) & ~itself
+    total = jnp.sum(jnp.where(same, log_share, 0.0), axis=-1)
+    return -jnp.mean(total / jnp.maximum(jnp.sum(same, axis=-1), 1))
+
+
+def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
+    """Cross-entropy of the linear layers of a contrastive method.
+
+    That of the classes learns from upright images; with several turns that of class
+    and turn from all of them, and its own cross-entropy is added.
+
+    Args:
+        logits: [S * B, K], or [S * B, (1 + S) K] with S > 1 turns; turn by turn.
+        labels: int [B], of the classes.
+        shifts: S.
+    """
+    count = len(labels)
+    if shifts == 1:
+        return cross_entropy(logits, labels)
+    classes = logits.shape[-1] // (1 + shifts)
+    both = jnp.arange(shifts)[:, None] * classes + labels[None]
+    return cross_entropy(logits[:count, :classes], labels) + cross_entropy(
+        logits[:, classes:], both.reshape(-1)
+    )
+
+
 def training_loss(
     logits: jax.Array, views: Views, settings: config_lib.Augment
 ) -> jax.Array:
@@ -74,10 +153,7 @@ def training_accuracy(
     logits: jax.Array, views: Views, settings: config_lib.Augment
 ) -> jax.Array:
     """Share of right answers on the first view; blended labels count by weight."""
-    method = augment.get_method(settings.method)
-    first = logits[: views.labels.shape[1]]
-    if method.loss == "heads":
-        first = join_heads(first, settings.heads_weight)
+    first = class_logits(logits[: views.labels.shape[1]], settings)
     answer = first.argmax(-1)
     weight = views.weight[0]
     right = weight * (answer == views.labels[0])

@@ -17,6 +17,7 @@ import optax
 
 from apr_jax import adversary, augment, auxiliary, losses, models, views
 from apr_jax import config as config_lib
+from apr_jax.models import projected
 
 Variables = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -52,17 +53,24 @@ def make_model(
     """Returns the network of a configuration.
 
     With two heads it has 2 ``num_classes`` outputs: those of the phase first, then
-    those of the amplitude, each a linear layer of the same features. With
-    ``sync_axis`` BatchNorm shares its statistics over that mapped axis.
+    those of the amplitude, each a linear layer of the same features. For a contrastive
+    method it also has projections. With ``sync_axis`` BatchNorm shares its statistics
+    over that mapped axis.
     """
-    return models.build(
+    method = augment.get_method(config.augment.method)
+    outputs = num_classes * method.heads
+    contrastive = method.loss == "contrastive"
+    network = models.build(
         config.model.name,
-        num_classes=num_classes * augment.get_method(config.augment.method).heads,
+        num_classes=1 if contrastive else outputs,
         dtype=jnp.dtype(config.model.dtype),
         sync_axis=sync_axis,
         dropout=config.model.dropout,
         norm=config.model.norm,
     )
+    if contrastive:
+        return projected.Projected(network, outputs, config.contrast.width)
+    return network
 
 
 def init_state(
@@ -250,17 +258,15 @@ def make_predict(model: nn.Module, config: config_lib.Config) -> Callable[..., A
     """Returns ``(variables, images) -> (logits, features)``.
 
     Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
-    inside, logits [B, K] and penultimate features [B, F] are float32. The logits of
-    two heads are joined by ``augment.heads_weight``.
+    inside, logits [B, K] and penultimate features [B, F] are float32. Of several linear
+    layers the logits are those of ``losses.class_logits``.
     """
-    heads = augment.get_method(config.augment.method).heads
 
     def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         inputs = normalise(views.to_pixels(images), config.data)
         outputs: Any = model.apply(variables, inputs, train=False, capture=True)
         logits, features = outputs
-        if heads == 2:
-            logits = losses.join_heads(logits, config.augment.heads_weight)
+        logits = losses.class_logits(logits, config.augment)
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 
     return predict

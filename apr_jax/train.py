@@ -7,6 +7,7 @@ never stopped, on the same devices.
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import numpy as np
 from apr_jax import (
     augment,
     checkpoint,
+    contrast,
     curves,
     data,
     models,
@@ -69,6 +71,11 @@ class Plan:
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return max(1, round(self.config.optim.epochs * self.epoch_steps))
+
+    def stage_end(self, step: int) -> int:
+        """The last step of the stage of training that goes on from ``step``."""
+        first = contrast.linear_start(self.config, self.total_steps)
+        return first if step < first else self.total_steps
 
     @property
     def steps_per_call(self) -> int:
@@ -161,6 +168,7 @@ def _check_names(config: config_lib.Config) -> None:
                 f"{config.augment.method!r} needs a second BatchNorm, and with "
                 "model.norm 'none' there is no first"
             )
+        contrast.check(config)
         field = "model.name"
         models.minimum_size(config.model.name)
         models.build(
@@ -182,7 +190,7 @@ def initial_state(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:
 
 
 def _init(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:
-    rate = optim.schedule(plan.config.optim, plan.epoch_steps)
+    rate = contrast.schedule(plan.config, plan.epoch_steps, plan.total_steps)
     size = plan.config.data.image_size
     state = step_lib.init_state(
         jax.random.key(plan.config.seed),
@@ -283,7 +291,8 @@ def train(plan: Plan, *, until: int | None = None, quiet: bool = False) -> Train
             on_devices = parallel.replicate(state, plan.layout)
             watcher.follow(meter, on_devices.variables, -1, done)
             while done < last and stopped_by is None:
-                count = min(plan.steps_per_call, last - done)
+                end = min(last, plan.stage_end(done))
+                count = min(plan.steps_per_call, end - done)
                 on_devices, metrics = advance(on_devices, done, count)
                 meter.add(done, metrics)
                 before, done = done, done + count
@@ -379,9 +388,16 @@ def stop_requested(
 Advance = Callable[[Any, int, int], tuple[Any, Any]]
 
 
-def make_step(plan: Plan, rate: optim.Schedule) -> step_lib.TrainStep:
-    """Returns the training step of a plan, for one device of several."""
-    return step_lib.make_train_step(
+def make_step(plan: Plan, rate: optim.Schedule, first: int) -> step_lib.TrainStep:
+    """Returns the training step of a plan, for one device of several.
+
+    It is that of the stage of training that goes on from step ``first``.
+    """
+    make: Callable[..., step_lib.TrainStep] = step_lib.make_train_step
+    if contrast.applies(plan.config):
+        linear = first >= contrast.linear_start(plan.config, plan.total_steps)
+        make = functools.partial(contrast.make_train_step, linear=linear)
+    return make(
         plan.model,
         optim.sgd(plan.config.optim, rate),
         plan.config,
@@ -412,16 +428,16 @@ def _resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
     key, positions = constants(plan)
     images, labels = parallel.replicate(tuple(training_images(plan)), plan.layout)
     rows = parallel.local_rows(config.train.batch_size, plan.layout)
-    train_step = make_step(plan, rate)
-    mapped: dict[int, Callable[..., Any]] = {}
+    mapped: dict[tuple[int, int], Callable[..., Any]] = {}
 
     def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
-        if count not in mapped:  # the last call of a run may be shorter
-            run = step_lib.make_resident_steps(train_step, count)
-            mapped[count] = parallel.map_devices(run, plan.layout, donate=(0,))
+        call = plan.stage_end(step), count
+        if call not in mapped:  # the last call of a stage may be shorter
+            run = step_lib.make_resident_steps(make_step(plan, rate, step), count)
+            mapped[call] = parallel.map_devices(run, plan.layout, donate=(0,))
         indices = indices_of(plan, step, count)
         mine = parallel.split_batch(indices[:, rows], plan.layout, axis=1)
-        return mapped[count](state, images, labels, mine, positions, key)
+        return mapped[call](state, images, labels, mine, positions, key)
 
     return advance
 
@@ -455,13 +471,16 @@ def _streamed(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
     """
     key, positions = constants(plan)
     batches = _stream(plan, first)
-    run = step_lib.make_streamed_step(make_step(plan, rate))
-    mapped = parallel.map_devices(run, plan.layout, donate=(0,))
+    mapped: dict[int, Callable[..., Any]] = {}
 
     def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
+        stage = plan.stage_end(step)
+        if stage not in mapped:
+            run = step_lib.make_streamed_step(make_step(plan, rate, step))
+            mapped[stage] = parallel.map_devices(run, plan.layout, donate=(0,))
         batch = next(batches)
         image, label = parallel.split_batch((batch.image, batch.label), plan.layout)
-        return mapped(state, image, label, positions, key)
+        return mapped[stage](state, image, label, positions, key)
 
     return advance
 

@@ -100,7 +100,8 @@ def train(
         advance = _advance(plans, rate)
         try:
             while done < last and stopped_by is None:
-                count = min(plans[0].steps_per_call, last - done)
+                end = min(last, plans[0].stage_end(done))
+                count = min(plans[0].steps_per_call, end - done)
                 state, metrics = advance(state, done, count)
                 for meter in meters:
                     meter.add(done, metrics)
@@ -199,21 +200,22 @@ def _advance(
     keys = parallel.replicate(keys, layout)
     _, positions = train_lib.constants(plan)
     rows = parallel.local_rows(config.train.batch_size, layout)
-    train_step = train_lib.make_step(plan, rate)
-    mapped: dict[int, Callable[..., Any]] = {}
+    mapped: dict[tuple[int, int], Callable[..., Any]] = {}
 
     def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
-        if count not in mapped:  # the last call of a run may be shorter
+        call = plan.stage_end(step), count
+        if call not in mapped:  # the last call of a stage may be shorter
+            train_step = train_lib.make_step(plan, rate, step)
             lanes = jax.vmap(
                 step_lib.make_resident_steps(train_step, count),
                 in_axes=(0, None, None, 0, None, 0),
             )
-            mapped[count] = parallel.map_devices(lanes, layout, donate=(0,))
+            mapped[call] = parallel.map_devices(lanes, layout, donate=(0,))
         indices = np.stack(
             [train_lib.indices_of(each, step, count)[:, rows] for each in plans]
         )
         mine = parallel.split_batch(indices, layout, axis=2)
-        return mapped[count](state, images, labels, mine, positions, keys)
+        return mapped[call](state, images, labels, mine, positions, keys)
 
     return advance
 

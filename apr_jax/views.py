@@ -8,6 +8,7 @@ Source: Chen et al., ICCV 2021, section 4, and the released training loop: the
 network sees the clean images and the recombined ones in one batch of twice the size.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -59,6 +60,10 @@ def _autoaugment(
     return augment.autoaugment(keys, images, policy=policy)
 
 
+def _simclr(keys: jax.Array, images: jax.Array, config: config_lib.Config) -> jax.Array:
+    return augment.simclr(keys, to_pixels(images), area=config.contrast.crop_area)
+
+
 def _on_levels(function: Callable[..., jax.Array]) -> Stage:
     return lambda keys, images, config: function(keys, images)
 
@@ -81,6 +86,7 @@ IMAGE_STAGES: dict[str, Stage] = {
     "patch_uniform": _on_pixels(augment.patch_uniform),
     "vital_phase": _on_pixels(augment.vital_phase),
     "prime": _on_pixels(augment.prime),
+    "simclr": _simclr,
 }
 
 # name -> (key, pixels [B, H, W, C], alpha) -> images, partners and weights.
@@ -184,8 +190,7 @@ def make_views(
     """
     settings = config.augment
     method = augment.get_method(settings.method)
-    clean = augment_images(image_key, images, positions, settings)
-    views = _image_views(image_key, clean, positions, method, config)
+    views = _image_views(image_key, images, positions, method, config)
     first = to_pixels(views[0])
     ones = jnp.ones(len(labels), jnp.float32)
     others, weight = labels, ones
@@ -213,24 +218,62 @@ def keys_of(key: jax.Array, views: Views, positions: jax.Array) -> jax.Array:
 
 def _image_views(
     key: jax.Array,
-    clean: jax.Array,
+    images: jax.Array,
     positions: jax.Array,
     method: augment.Method,
     config: config_lib.Config,
 ) -> list[jax.Array]:
-    """One view after the method's image stages; or three, the first of them clean."""
+    """The views that need no other image.
+
+    One after the method's image stages; or three, the first of them clean; or for a
+    contrastive method two for each quarter turn: all turns of the first, then all of
+    the second.
+    """
+    if method.loss == "contrastive":
+        return _contrastive_views(key, images, positions, method, config)
+    clean = augment_images(key, images, positions, config.augment)
 
     def staged(number: int) -> jax.Array:
         keys = _image_keys(jax.random.fold_in(key, 1 + number), positions)
-        images = clean
-        for place, name in enumerate(method.after):
-            here = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-            images = IMAGE_STAGES[name](here, images, config)
-        return images
+        return _staged(keys, clean, method, config)
 
     if method.loss == "jensen_shannon":
         return [clean, staged(0), staged(1)]
     return [staged(0)]
+
+
+def _staged(
+    keys: jax.Array,
+    images: jax.Array,
+    method: augment.Method,
+    config: config_lib.Config,
+) -> jax.Array:
+    """Images after the method's image stages."""
+    for place, name in enumerate(method.after):
+        here = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+        images = IMAGE_STAGES[name](here, images, config)
+    return images
+
+
+def _contrastive_views(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    method: augment.Method,
+    config: config_lib.Config,
+) -> list[jax.Array]:
+    # SimCLR has a crop of its own.
+    settings = dataclasses.replace(config.augment, crop_pad=0)
+    turned, keys = [], []
+    for view_key in jax.random.split(key):
+        upright = augment_images(view_key, images, positions, settings)
+        for turn in range(method.shifts):
+            turned.append(augment.quarter_turns(upright, turn))
+            turn_key = jax.random.fold_in(view_key, 1 + turn)
+            keys.append(_image_keys(turn_key, positions))
+    # All at once: the stages are much to compile.
+    staged = _staged(jnp.concatenate(keys), jnp.concatenate(turned), method, config)
+    return jnp.split(staged, len(turned))
 
 
 def augment_images(

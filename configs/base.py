@@ -59,6 +59,13 @@ def get_config() -> ml_collections.ConfigDict:
                 "held_out": 0,
                 "stop_drop": 0.0,
             },
+            "contrast": {
+                "temperature": 0.5,
+                "width": 128,
+                "crop_area": 0.08,
+                "linear_share": 0.125,
+                "linear_rate": 0.1,
+            },
             "model": {
                 "name": "wrn_40_2",
                 "dtype": "float32",

@@ -19,6 +19,7 @@ CORE = {
     "optim",
     "step",
     "views",
+    "contrast",
     "losses",
     "adversary",
     "auxiliary",

@@ -237,10 +237,8 @@ def test_methods_train_to_the_end(folder, tmp_path, method, attack):
     if method == "apr_p_heads":
         kernel = network.variables["params"]["Dense_0"]["kernel"]
         assert kernel.shape == (8, 8)
-        collected = scoring.Collected(logits, features, labels, odin=labels)
-        weight, bias = scoring.last_layer(
-            network.variables, collected, heads_weight=config.augment.heads_weight
-        )
+        collected = scoring.Collected(logits, features, labels, odin=labels, csi=labels)
+        weight, bias = scoring.last_layer(network.variables, collected, config.augment)
         np.testing.assert_allclose(features @ weight + bias, logits, atol=1e-4)
 
 
@@ -254,7 +252,8 @@ def test_every_method_makes_views(folder, key, rng, method):
         lambda key: views.make_views(key, key, images, labels, labels, config), key
     )
     chosen = augment.get_method(method)
-    count = (3 if chosen.loss == "jensen_shannon" else 1) + bool(chosen.pair)
+    own = {"jensen_shannon": 3, "contrastive": 2 * chosen.shifts}
+    count = own.get(chosen.loss, 1) + bool(chosen.pair)
     assert seen.pixels.shape == (count * 6, 8, 8, 3)
     assert seen.pixels.dtype == jnp.float32
     assert seen.labels.shape == seen.others.shape == seen.weight.shape == (count, 6)

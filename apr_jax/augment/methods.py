@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 # Where the label of a second view of the batch comes from.
-LOSSES = ("cross_entropy", "jensen_shannon", "heads")
+LOSSES = ("cross_entropy", "jensen_shannon", "heads", "contrastive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +21,10 @@ class Method:
             of ``apr_jax.views.PAIRS``. Its labels are the images' own.
         loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
             by two linear layers (equation 7); "jensen_shannon" asks for like answers
-            on three views of an image, the last two through ``after``.
+            on three views of an image, the last two through ``after``; "contrastive"
+            makes like features of images of one class (``apr_jax.contrast``).
+        shifts: "contrastive" only: quarter turns of each image, from none on, each of
+            which counts as another class.
         auxiliary: the pair goes through BatchNorm layers of its own, which are for
             training only.
     """
@@ -31,12 +34,16 @@ class Method:
     mix: str = ""
     pair: str = ""
     loss: str = "cross_entropy"
+    shifts: int = 1
     auxiliary: bool = False
 
     @property
     def heads(self) -> int:
         """Linear layers of the network, each with an output for each class."""
-        return 2 if self.loss == "heads" else 1
+        if self.loss == "heads":
+            return 2
+        # One for the classes, and one for the classes in each turn.
+        return 1 + self.shifts if self.shifts > 1 else 1
 
 
 AUGMENTS = {
@@ -57,6 +64,8 @@ AUGMENTS = {
     "augmix_no_jsd": Method(after=("augmix",)),
     "patch_gaussian": Method(after=("patch_gaussian",)),
     "patch_uniform": Method(after=("patch_uniform",)),
+    "supclr": Method(after=("simclr",), loss="contrastive"),
+    "csi": Method(after=("simclr",), loss="contrastive", shifts=4),
     # Later ones.
     "hybrid_augment": Method(pair="hybrid_augment"),
     "hybrid_augment_pp": Method(pair="hybrid_augment_pp"),
@@ -107,6 +116,7 @@ def _join(name: str, one: Method, other: Method) -> Method:
         mix=either("mix"),
         pair=either("pair"),
         loss=either("loss"),
+        shifts=max(one.shifts, other.shifts),
         auxiliary=one.auxiliary or other.auxiliary,
     )
     if joined.loss == "heads" and (joined.mix or joined.pair != "apr_p"):
@@ -116,5 +126,10 @@ def _join(name: str, one: Method, other: Method) -> Method:
     if joined.loss == "jensen_shannon" and joined.mix:
         raise ValueError(
             f"method {name!r} blends labels, but asks for like answers on one image"
+        )
+    if joined.loss == "contrastive" and (joined.mix or joined.pair):
+        raise ValueError(
+            f"method {name!r} compares single images of one class, which leaves no "
+            "place for blended labels or for a second view of the batch"
         )
     return joined

@@ -130,7 +130,13 @@ class _Inside:
     ) -> None:
         """Takes the settings of ``measure``."""
         self.classifier = classifier
-        self.asked = scores or tuple(ood.SCORES)
+        turns = scoring.has_turns(classifier)
+        if "csi" in scores and not turns:
+            raise config_lib.ConfigError(
+                "scores has 'csi', which is for networks that were trained by it"
+            )
+        # Not for others: it would be missing from all their records.
+        self.asked = scores or tuple(n for n in ood.SCORES if turns or n != "csi")
         self.knobs = knobs
         self.common: dict[str, Any] = {
             "examples": examples,
@@ -155,7 +161,7 @@ class _Inside:
             self.classifier,
             layout,
             knobs=self.knobs,
-            with_odin="odin" in self.asked,
+            asked=self.asked,
             scratch=scratch,
             quiet=quiet,
         )
@@ -177,11 +183,7 @@ class _Inside:
             seed=seed,
         )
         self.correct = collected.logits.argmax(axis=1) == collected.labels
-        layer = scoring.last_layer(
-            self.classifier.variables,
-            collected,
-            heads_weight=self.classifier.config.augment.heads_weight,
-        )
+        layer = scoring.last_layer(self.classifier.variables, collected, config.augment)
         self.names = self._possible(collected, layer is not None)
         weight, bias = layer or (None, None)
         if any("train" in ood.NEEDS[name] for name in self.names):

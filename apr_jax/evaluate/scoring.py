@@ -6,18 +6,27 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax import augment, contrast, data, losses, ood, parallel, progress, views
 from apr_jax import config as config_lib
-from apr_jax import data, losses, ood, parallel, progress, views
+from apr_jax import step as step_lib
 from apr_jax.data import imagenet
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import out_sets, samples
+from apr_jax.models.projected import HEADS
 
 # Examples that the scores are computed for at a time.
 _CHUNK = 500
@@ -37,12 +46,13 @@ class Knobs:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """What a classifier says of a set: logits, features, labels, and ODIN's score."""
+    """What a classifier says of a set, and the scores that need its images."""
 
     logits: np.ndarray  # float32 [N, K]
     features: np.ndarray  # float32 [N, F]
     labels: np.ndarray  # int32 [N]
     odin: np.ndarray  # float32 [N]; zeros where it was not asked for
+    csi: np.ndarray  # likewise
 
 
 class Collector:
@@ -58,30 +68,26 @@ class Collector:
         layout: parallel.Layout,
         *,
         knobs: Knobs,
-        with_odin: bool,
+        asked: Collection[str],
         scratch: pathlib.Path | None,
         quiet: bool,
     ) -> None:
-        """Takes the classifier, the devices, and whether ODIN's score is wanted."""
+        """Takes the classifier, the devices, and the names of the scores wanted."""
         self._original = classifier
         self._layout = layout
         self._scratch = scratch
         self._quiet = quiet
-        self._wrapped = (
-            _with_odin(classifier, knobs)
-            if with_odin
-            else dataclasses.replace(
-                classifier, predict=functools.partial(_no_odin, classifier.predict)
-            )
-        )
-        odin = [knobs.odin_temperature, knobs.odin_epsilon] if with_odin else None
+        self._wrapped = _with_scores(classifier, knobs, asked)
+        of_images: list[Any] = [name for name in ood.OF_IMAGES if name in asked]
+        if "odin" in asked:
+            of_images += [knobs.odin_temperature, knobs.odin_epsilon]
         config = classifier.config
         self._identity = [
             config_lib.config_hash(config),
             config.data.data_dir,
             classifier.step,
             weights_digest(classifier),
-            odin,
+            of_images,
         ]
 
     def split(
@@ -177,8 +183,12 @@ def scores_of(
     knobs: Knobs,
 ) -> dict[str, np.ndarray]:
     """Scores of every example: name -> float64 [N], higher = more in-distribution."""
-    found = {"odin": collected.odin.astype(np.float64)} if "odin" in names else {}
-    rest = [name for name in names if name != "odin"]
+    found = {
+        name: getattr(collected, name).astype(np.float64)
+        for name in ood.OF_IMAGES
+        if name in names
+    }
+    rest = [name for name in names if name not in ood.OF_IMAGES]
     special: dict[str, dict[str, Any]] = {
         "ash": {"prune": knobs.ash_prune},
         "knn": {"k": knobs.knn_k},
@@ -208,20 +218,22 @@ def scores_of(
 
 
 def last_layer(
-    variables: Any, collected: Collected, *, heads_weight: float = 1.0
+    variables: Any, collected: Collected, settings: config_lib.Augment
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Weight [F, K] and bias [K] that turn the features into the logits, if any do.
 
-    Found by what it does rather than by its name, so for any network. Two heads are
-    one linear layer of 2 K outputs, joined by ``heads_weight``.
+    Found by what it does rather than by its name, so for any network. Several heads
+    are one linear layer of 2 K outputs or more; ``losses.class_logits`` of a method's
+    ``settings`` takes its logits from them.
     """
     features, logits = collected.features[:64], collected.logits[:64]
     scale = float(np.std(logits)) or 1.0
+    heads = augment.get_method(settings.method).heads
     for layer in _layers(variables):
         weight, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
-        if weight.shape == (features.shape[1], 2 * logits.shape[1]):
+        if weight.shape == (features.shape[1], heads * logits.shape[1]):
             weight, bias = (
-                np.asarray(losses.join_heads(jnp.asarray(x), heads_weight))
+                np.asarray(losses.class_logits(jnp.asarray(x), settings))
                 for x in (weight, bias)
             )
         if weight.shape != (features.shape[1], logits.shape[1]):
@@ -248,41 +260,56 @@ def weights_digest(classifier: classifier_lib.Classifier) -> str:
     return digest.hexdigest()[:12]
 
 
+def has_turns(classifier: classifier_lib.Classifier) -> bool:
+    """Whether it has logits of the classes in each turn of an image."""
+    method = augment.get_method(classifier.config.augment.method)
+    return method.shifts > 1 and HEADS in classifier.variables.get("params", {})
+
+
 # --- Inner workings ------------------------------------------------------------------
 
 
-def _with_odin(
-    classifier: classifier_lib.Classifier, knobs: Knobs
+def _with_scores(
+    classifier: classifier_lib.Classifier, knobs: Knobs, asked: Collection[str]
 ) -> classifier_lib.Classifier:
-    """The same classifier, ODIN's score a last column of its features."""
+    """The same classifier, ``ood.OF_IMAGES`` the last columns of its features."""
     predict = classifier.predict
-
-    def both(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits, features = predict(variables, images)
-        score = ood.odin(
+    scores: dict[str, Callable[..., jax.Array]] = {}
+    if "odin" in asked:
+        scores["odin"] = lambda variables, pixels: ood.odin(
             lambda pixels: predict(variables, pixels)[0],
-            views.to_pixels(images),
+            pixels,
             temperature=knobs.odin_temperature,
             epsilon=knobs.odin_epsilon,
         )
-        return logits, jnp.concatenate([features, score[:, None]], axis=1)
+    if "csi" in asked:
+        config = classifier.config
+        model = step_lib.make_model(config, num_classes=len(classifier.class_names))
+        turned = contrast.make_shift_logits(model, config)
+        scores["csi"] = lambda variables, pixels: ood.csi(
+            functools.partial(turned, variables), pixels
+        )
 
-    return dataclasses.replace(classifier, predict=both)
+    def all_of_it(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits, features = predict(variables, images)
+        pixels, none = views.to_pixels(images), jnp.zeros(len(images))
+        columns = [
+            scores[name](variables, pixels) if name in scores else none
+            for name in ood.OF_IMAGES
+        ]
+        return logits, jnp.concatenate([features, jnp.stack(columns, 1)], axis=1)
 
-
-def _no_odin(
-    predict: Any, variables: Any, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    logits, features = predict(variables, images)
-    return logits, jnp.pad(features, ((0, 0), (0, 1)))
+    return dataclasses.replace(classifier, predict=all_of_it)
 
 
 def _parted(outputs: classifier_lib.Outputs) -> Collected:
+    count = len(ood.OF_IMAGES)
+    scores = dict(zip(ood.OF_IMAGES, outputs.features[:, -count:].T, strict=True))
     return Collected(
         logits=outputs.logits,
-        features=outputs.features[:, :-1],
+        features=outputs.features[:, :-count],
         labels=outputs.labels,
-        odin=outputs.features[:, -1],
+        **scores,
     )
 
 

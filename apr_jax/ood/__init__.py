@@ -1,13 +1,14 @@
 """Scores that tell in-distribution from out-of-distribution examples.
 
 `SCORES[name](logits, features, fitted) -> [N]`, higher = more in-distribution, for all
-but "odin", which is `odin(logits_fn, images)`. `NEEDS` says what each one uses, `fit`
-makes `fitted` from the outputs of training images.
+but `OF_IMAGES`: `odin(logits_fn, images)` and `csi(shift_logits_fn, images)`. `NEEDS`
+says what each one uses, `fit` makes `fitted` from the outputs of training images.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from apr_jax.ood.csi import csi
 from apr_jax.ood.fitting import Fitted, fit
 from apr_jax.ood.odin import odin, perturb
 from apr_jax.ood.scores import (
@@ -29,8 +30,10 @@ from apr_jax.ood.scores import (
 __all__ = [
     "ASH_VARIANTS",
     "NEEDS",
+    "OF_IMAGES",
     "SCORES",
     "Fitted",
+    "csi",
     "fit",
     "get_score",
     "odin",
@@ -54,10 +57,14 @@ SCORES: dict[str, Callable[..., Any]] = {
     # The authors' code scores by maximum logit, and counts ties in a way of its own:
     # `metrics.ood_detection(..., convention="authors")`.
     "authors": max_logit,
+    "csi": csi,
 }
+# Those that are functions of images rather than of what is known of them.
+OF_IMAGES = ("odin", "csi")
 
 # What a score uses: "logits", "features", "weights" of the last layer, "train", the
-# outputs of training images, or "images" and a function from them to logits.
+# outputs of training images, "images" and a function from them to logits, or the logits
+# of each of an image's "turns", which only networks trained by CSI have.
 NEEDS: dict[str, tuple[str, ...]] = {
     "msp": ("logits",),
     "max_logit": ("logits",),
@@ -73,6 +80,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "knn": ("features", "train"),
     "vim": ("logits", "features", "weights", "train"),
     "authors": ("logits",),
+    "csi": ("images", "turns"),
 }
 
 
