@@ -22,6 +22,9 @@ def records(root: pathlib.Path) -> list[results.Record]:
     return results.latest(results.read(path)) if path.exists() else []
 
 
+_KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce")
+
+
 def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     """Writes the records that the table needs beside it, one file for each run."""
     wanted = [
@@ -44,7 +47,7 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
             "time": r.time,
         }
         for r in records(root)
-        if r.metric in ("error", "accuracy", "msp.auroc", "robust_accuracy", "mce")
+        if r.metric in _KEPT
     ]
     if wanted and parallel.is_primary():
         text = "".join(json.dumps(row) + "\n" for row in wanted)
@@ -62,9 +65,11 @@ def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[flo
             records.append(results.Record(**fields, seed=line["seed"]))
         own = lines[0]["column"]
         one = table is plan.TABLES["1"]
-        for name, value in table.cells(records).items():
-            column = f"{own} {name}".strip() if one else name
-            found.setdefault((lines[0]["row"], column), []).append(100 * value)
+        shown = {lines[0]["row"]: table.cells(records), **table.more(records)}
+        for row, cells in shown.items():
+            for name, value in cells.items():
+                column = f"{own} {name}".strip() if one else name
+                found.setdefault((row, column), []).append(100 * value)
     return found
 
 
@@ -121,8 +126,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
         + (", mean ± standard deviation" if counts[-1] > 1 else "")
         + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
-        "benchmark's own files; not measured here."
-    )
+        f"benchmark's own files; not measured here. {table.note}"
+    ).strip()
     printed = rich.table.Table(title=table.title, caption=note)
     for head in heads:
         printed.add_column(rich.markup.escape(head))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import models
+from apr_jax import models, results
 from apr_jax.augment import AUGMENTS
 from experiments import published, table, table_page, table_plan
 from experiments.table_plan import ROWS, TABLES
@@ -76,6 +76,50 @@ def test_rows_differ_in_their_method_only():
         table_plan.runs_of(
             TABLES["1"], "small", rows=["smear"], columns=["a b"], seeds=1, changes={}
         )
+
+
+def test_csi_is_shown_by_two_scores(tmp_path):
+    config = {"columns": ["cifar10 wrn_10_1"], "seeds": 1, "changes": {}}
+    plain, supclr, csi = (
+        table_plan.runs_of(TABLES["2"], "small", rows=[row], **config)[0]
+        for row in ("standard", "supclr", "csi")
+    )
+    costs = [run.multiply_adds(50_000, 10) for run in (plain, supclr, csi)]
+    # Two views, or eight, and at the end only forward, of one view or four.
+    assert costs[1] / costs[0] == pytest.approx((2 * 3 * 0.875 + 0.125) / 3)
+    assert costs[2] == pytest.approx(4 * costs[1])
+    with pytest.raises(ValueError, match="'csi_turns' has no runs"):
+        table_plan.runs_of(TABLES["2"], "small", rows=["csi_turns"], **config)
+    common = {"job": "evaluate.ood", "data": "cifar10", "unit": "fraction", "n": 1}
+    records = [
+        results.Record(
+            **common,
+            split=split,
+            metric=f"{score}.auroc",
+            value=value,
+            step=1,
+            config_hash="0" * 12,
+            code_version="1",
+            seed=0,
+            device="cpu",
+            time="2026-01-01T00:00:00+00:00",
+        )
+        for split, score, value in (
+            ("svhn_cropped", "msp", 0.6),
+            ("svhn_cropped", "csi", 0.7),
+            ("all", "csi", 0.8),
+            ("far", "csi", 0.9),
+        )
+    ]
+    root = tmp_path / "run"
+    root.mkdir()
+    results.append(root / "results.jsonl", records)
+    table_page.keep(tmp_path, csi, root)
+    assert table_page.read(tmp_path, TABLES["2"]) == {
+        ("csi", "svhn"): [60.0],
+        ("csi_turns", "svhn"): [70.0],
+        ("csi_turns", "mean"): [80.0],
+    }
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -30,6 +30,7 @@ _NAMES = {
     "knn": "Nearest neighbours",
     "vim": "ViM",
     "authors": "Maximum logit, as the authors of APR count",
+    "csi": "CSI, logits averaged over four turns",
 }
 _METRICS = {
     "auroc": "AUROC ↑",
