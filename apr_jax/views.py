@@ -266,10 +266,10 @@ def _contrastive_views(
     settings = dataclasses.replace(config.augment, crop_pad=0)
     turned, keys = [], []
     for view_key in jax.random.split(key):
-        upright = augment_images(view_key, images, positions, settings)
-        for turn in range(method.shifts):
+        upright_key, *turn_keys = jax.random.split(view_key, 1 + method.shifts)
+        upright = augment_images(upright_key, images, positions, settings)
+        for turn, turn_key in enumerate(turn_keys):
             turned.append(augment.quarter_turns(upright, turn))
-            turn_key = jax.random.fold_in(view_key, 1 + turn)
             keys.append(_image_keys(turn_key, positions))
     # All at once: the stages are much to compile.
     staged = _staged(jnp.concatenate(keys), jnp.concatenate(turned), method, config)

@@ -15,12 +15,14 @@ from apr_jax import (
     parallel,
     saliency,
     train,
+    train_together,
     views,
 )
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.evaluate import classifier, scoring
 from apr_jax.evaluate import ood as evaluate_ood
+from apr_jax.models import projected
 from apr_jax.models.projected import HEADS
 from tests import toy
 
@@ -345,6 +347,46 @@ def test_heatmaps_are_those_of_the_network_inside(key, tmp_path):
         lambda: saliency.grad_cam(model, variables, images, jnp.array([0, 2]))
     )
     assert found.heatmap.shape == (2, 2, 2)
+
+
+def test_only_projections_teach_the_features(key):
+    model = projected.Projected(toy.TinyNet(num_classes=1), 3, 5)
+    images = jax.random.uniform(key, (4, 8, 8, 3))
+    variables = model.init(key, images, train=False)
+
+    def slopes(part, **how):
+        def total(variables, images):
+            found = model.apply(variables, images, train=False, **how)
+            return jnp.sum((found if part is None else found[part]) ** 2)
+
+        params, pixels = jax.grad(total, argnums=(0, 1))(variables, images)
+        kernel = params["params"]["Conv_0"]["kernel"]
+        heads = params["params"][HEADS]["kernel"]
+        return [bool(np.any(np.asarray(x))) for x in (kernel, heads, pixels)]
+
+    assert slopes(0, project=True) == [False, True, False]
+    assert slopes(1, project=True) == [True, False, True]
+    # As a classifier, to be attacked and looked into, it is one piece.
+    assert slopes(None) == [True, True, True]
+    logits, features = model.apply(variables, images, train=False, capture=True)
+    kernel, bias = (variables["params"][HEADS][k] for k in ("kernel", "bias"))
+    np.testing.assert_allclose(logits, features @ kernel + bias[None], rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_plain")
+def test_seeds_train_together(folder, tmp_path, stopped):
+    configs = [csi_config(folder, seed=seed) for seed in (0, 1)]
+    plans = [train.plan(c, tmp_path / str(c.seed)) for c in configs]
+    both = train_together.train(plans, quiet=True)
+    assert [one.step for one in both] == [24, 24]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
+        both[0].state.params,
+        stopped[1].params,
+    )
+    kernels = [one.state.params["Conv_0"]["kernel"] for one in both]
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
 
 
 @pytest.mark.parametrize(
