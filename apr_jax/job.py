@@ -9,7 +9,17 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from apr_jax import command, data, page, parallel, rundir, train, train_together
+from apr_jax import (
+    advance,
+    command,
+    data,
+    page,
+    parallel,
+    planning,
+    rundir,
+    train,
+    train_together,
+)
 from apr_jax import config as config_lib
 from apr_jax.evaluate import card, classifier, options
 from apr_jax.progress import say
@@ -70,7 +80,7 @@ def run(
         rundir.open_run(other)  # a wrong name is better found before training
     card.check(config)
     command.use_compile_cache(config.data)
-    plan = train.plan(config, root)
+    plan = planning.plan(config, root)
     describe(plan)
     trained = train.train(plan, quiet=quiet)
     if trained.seconds_to_first_step is not None:
@@ -91,7 +101,7 @@ def run(
         ),
     )
     if parallel.is_primary():
-        shown = train.example_images(plan, page.EXAMPLES)
+        shown = advance.example_images(plan, page.EXAMPLES)
         page.write_examples(
             plan.run.examples, page.examples(config, *shown, plan.class_names)
         )
@@ -100,7 +110,7 @@ def run(
             [root, *beside],
             command=shlex.join(sys.argv),
             facts={
-                "Parameters": f"{train.parameter_count(plan):,}",
+                "Parameters": f"{planning.parameter_count(plan):,}",
                 "Devices": plan.layout.describe(),
             },
         )
@@ -128,9 +138,9 @@ def train_seeds(
     for config in configs:
         card.check(config)
     command.use_compile_cache(configs[0].data)
-    plans = [train.plan(*pair) for pair in zip(configs, roots, strict=True)]
+    plans = [planning.plan(*pair) for pair in zip(configs, roots, strict=True)]
     train_together.check(plans)
-    steps = {train.saved_step(plan) for plan in plans}
+    steps = {planning.saved_step(plan) for plan in plans}
     if len(steps) > 1:
         say("these seeds stand at different steps, and train one after the other")
         return None
@@ -142,7 +152,7 @@ def train_seeds(
     return trained[0].stopped_by
 
 
-def describe(plan: train.Plan) -> None:
+def describe(plan: planning.Plan) -> None:
     """Says what a run resolved to: values, devices, sizes and places."""
     config = plan.config
     for name, value in config_lib.flatten(config):
@@ -150,7 +160,8 @@ def describe(plan: train.Plan) -> None:
     say(f"{config.name}, configuration {config_lib.config_hash(config)}")
     say(f"  devices     {plan.layout.describe()}, JAX {jax.__version__}")
     say(
-        f"  network     {config.model.name}, {train.parameter_count(plan):,} parameters"
+        f"  network     {config.model.name}, "
+        f"{planning.parameter_count(plan):,} parameters"
     )
     say(
         f"  data        {plan.train_size:,} training images, "

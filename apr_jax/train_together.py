@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import checkpoint, curves, parallel
+from apr_jax import advance, checkpoint, curves, parallel, planning
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax import train as train_lib
@@ -24,7 +24,7 @@ from apr_jax.interrupt import StopSignal
 from apr_jax.progress import Diverged, Meter, say
 
 
-def check(plans: Sequence[train_lib.Plan]) -> None:
+def check(plans: Sequence[planning.Plan]) -> None:
     """Raises ConfigError unless the plans can share a program.
 
     They must differ in seed, name and work directory only, have their images in
@@ -58,14 +58,14 @@ def check(plans: Sequence[train_lib.Plan]) -> None:
 
 
 def train(
-    plans: Sequence[train_lib.Plan], *, until: int | None = None, quiet: bool = False
+    plans: Sequence[planning.Plan], *, until: int | None = None, quiet: bool = False
 ) -> list[train_lib.Trained]:
     """Trains several runs from their checkpoints, or the start, to the end.
 
     A SIGTERM or SIGINT ends them after the call under way, with all states saved.
 
     Args:
-        plans: from ``train.plan``; see ``check``.
+        plans: from ``planning.plan``; see ``check``.
         until: stop after this step, with the states saved, if it comes before the end.
         quiet: no progress bar.
 
@@ -81,7 +81,7 @@ def train(
     saved = [_open(plan) for plan in plans]
     states = []
     for plan, checkpoints in zip(plans, saved, strict=True):
-        start, rate = train_lib.initial_state(plan)
+        start, rate = planning.initial_state(plan)
         found = checkpoints.restore(start)
         states.append(start if found is None else found[1])
     first = _common_step(plans, states)
@@ -97,12 +97,12 @@ def train(
             meters.append(open_files.enter_context(meter))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         state = parallel.replicate(stacked, plans[0].layout)
-        advance = _advance(plans, rate)
+        call = _advance(plans, rate)
         try:
             while done < last and stopped_by is None:
                 end = min(last, plans[0].stage_end(done))
                 count = min(plans[0].steps_per_call, end - done)
-                state, metrics = advance(state, done, count)
+                state, metrics = call(state, done, count)
                 for meter in meters:
                     meter.add(done, metrics)
                 before, done = done, done + count
@@ -133,7 +133,7 @@ def train(
     ]
 
 
-def _open(plan: train_lib.Plan) -> checkpoint.Checkpoints:
+def _open(plan: planning.Plan) -> checkpoint.Checkpoints:
     return checkpoint.Checkpoints(
         plan.run.checkpoints,
         keep=plan.config.checkpoint.keep,
@@ -142,7 +142,7 @@ def _open(plan: train_lib.Plan) -> checkpoint.Checkpoints:
 
 
 def _common_step(
-    plans: Sequence[train_lib.Plan], states: Sequence[step_lib.TrainState]
+    plans: Sequence[planning.Plan], states: Sequence[step_lib.TrainState]
 ) -> int:
     steps = [int(state.step) for state in states]
     if len(set(steps)) > 1:
@@ -157,7 +157,7 @@ def _common_step(
 
 
 def _meter(
-    plans: Sequence[train_lib.Plan],
+    plans: Sequence[planning.Plan],
     lane: int,
     first: int,
     rate: Any,
@@ -190,34 +190,34 @@ def _meter(
 
 
 def _advance(
-    plans: Sequence[train_lib.Plan], rate: Any
+    plans: Sequence[planning.Plan], rate: Any
 ) -> Callable[[Any, int, int], tuple[Any, Any]]:
     """Returns ``(states, step, count) -> (states, metrics)``, all with a lane axis."""
     plan = plans[0]
     config, layout = plan.config, plan.layout
-    images, labels = parallel.replicate(tuple(train_lib.training_images(plan)), layout)
-    keys = jnp.stack([train_lib.run_key(each.config.seed) for each in plans])
+    images, labels = parallel.replicate(tuple(advance.training_images(plan)), layout)
+    keys = jnp.stack([advance.run_key(each.config.seed) for each in plans])
     keys = parallel.replicate(keys, layout)
-    _, positions = train_lib.constants(plan)
+    _, positions = advance.constants(plan)
     rows = parallel.local_rows(config.train.batch_size, layout)
     mapped: dict[tuple[int, int], Callable[..., Any]] = {}
 
-    def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
+    def call(state: Any, step: int, count: int) -> tuple[Any, Any]:
         call = plan.stage_end(step), count
         if call not in mapped:  # the last call of a stage may be shorter
-            train_step = train_lib.make_step(plan, rate, step)
+            train_step = advance.make_step(plan, rate, step)
             lanes = jax.vmap(
                 step_lib.make_resident_steps(train_step, count),
                 in_axes=(0, None, None, 0, None, 0),
             )
             mapped[call] = parallel.map_devices(lanes, layout, donate=(0,))
         indices = np.stack(
-            [train_lib.indices_of(each, step, count)[:, rows] for each in plans]
+            [advance.indices_of(each, step, count)[:, rows] for each in plans]
         )
         mine = parallel.split_batch(indices, layout, axis=2)
         return mapped[call](state, images, labels, mine, positions, keys)
 
-    return advance
+    return call
 
 
 def _unstacked(state: Any, count: int) -> list[step_lib.TrainState]:

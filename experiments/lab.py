@@ -29,7 +29,7 @@ import ml_collections
 import numpy as np
 import rich.console
 
-from apr_jax import command, data, metrics, parallel, results, train
+from apr_jax import command, data, metrics, parallel, planning, results, train
 from apr_jax import config as config_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.progress import say
@@ -97,7 +97,7 @@ class Lab:
         """
         config = config_lib.parse(settings.to_dict())
         root = self.work / name
-        plan = train.plan(config, root)
+        plan = planning.plan(config, root)
         trained = train.train(plan, quiet=self.options.quiet)
         if trained.stopped_by is not None:
             say(f"{trained.stopped_by}: the same command goes on from there")

@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+from apr_jax import planning
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
@@ -50,7 +52,7 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
     )
     config = config_lib.parse(settings.to_dict())
     parallel.declare_cpu_devices(args.devices)
-    train.train(train.plan(config, workdir / "run"), quiet=True)
+    train.train(planning.plan(config, workdir / "run"), quiet=True)
 
 
 def watch(args: argparse.Namespace) -> dict[str, object]:

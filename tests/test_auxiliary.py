@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from apr_jax import auxiliary, config, models, step, train
+from apr_jax import auxiliary, config, models, planning, step, train
 from apr_jax.evaluate import classifier
 from tests import toy
 
@@ -86,7 +86,7 @@ def test_both_sets_learn_and_the_first_is_the_network(tmp_path):
     toy.write_arrays(tmp_path)
     settings = toy.config(tmp_path, augment__method="afa", optim__epochs=2.0)
     run = tmp_path / "run"
-    trained = train.train(train.plan(settings, run), quiet=True)
+    trained = train.train(planning.plan(settings, run), quiet=True)
     first = trained.state.params["BatchNorm_0"]["scale"]
     second = trained.state.params[auxiliary.KEY]["BatchNorm_0"]["scale"]
     assert np.abs(first - 1).max() > 1e-3
@@ -115,4 +115,4 @@ def test_a_network_without_batch_norm_is_refused(tmp_path):
         tmp_path, augment__method="afa", model__name="wrn_10_1", model__norm="none"
     )
     with pytest.raises(config.ConfigError, match=r"augment\.method: 'afa' needs a sec"):
-        train.plan(settings, tmp_path / "run")
+        planning.plan(settings, tmp_path / "run")

@@ -13,6 +13,7 @@ from apr_jax import (
     models,
     ood,
     parallel,
+    planning,
     saliency,
     train,
     train_together,
@@ -188,7 +189,7 @@ def stopped(folder, tmp_path_factory):
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
         patch.setitem(views.IMAGE_STAGES, "simclr", unchanged)
         config = csi_config(folder)
-        plan = train.plan(config, root)
+        plan = planning.plan(config, root)
         start = contrast.linear_start(config, plan.total_steps)
         assert (plan.total_steps, start) == (24, 14)
         halfway = train.train(plan, until=start, quiet=True).state
@@ -206,7 +207,7 @@ def test_only_the_linear_layer_learns_in_the_second_stage(stopped):
 
 @pytest.mark.usefixtures("_plain")
 def test_stops_change_nothing(folder, tmp_path, stopped):
-    whole = train.train(train.plan(csi_config(folder), tmp_path / "one"), quiet=True)
+    whole = train.train(planning.plan(csi_config(folder), tmp_path / "one"), quiet=True)
     jax.tree.map(np.testing.assert_array_equal, whole.state, stopped[1])
 
 
@@ -214,7 +215,7 @@ def test_stops_change_nothing(folder, tmp_path, stopped):
 @pytest.mark.usefixtures("_plain")
 def test_calls_of_several_steps_end_with_the_stage(folder, tmp_path, stopped):
     config = csi_config(folder, train__steps_per_call=5)
-    several = train.train(train.plan(config, tmp_path), quiet=True)
+    several = train.train(planning.plan(config, tmp_path), quiet=True)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
         several.state.params,
@@ -226,8 +227,8 @@ def test_calls_of_several_steps_end_with_the_stage(folder, tmp_path, stopped):
 @pytest.mark.usefixtures("_plain")
 def test_two_devices_train_as_one(folder, tmp_path, stopped):
     config = csi_config(folder, train__devices=2)
-    both = train.train(train.plan(config, tmp_path), until=16, quiet=True)
-    start = train.train(train.plan(csi_config(folder), tmp_path / "one"), until=16)
+    both = train.train(planning.plan(config, tmp_path), until=16, quiet=True)
+    start = train.train(planning.plan(csi_config(folder), tmp_path / "one"), until=16)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
         both.state.params,
@@ -295,7 +296,7 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
 @pytest.mark.usefixtures("_plain")
 def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
     config = csi_config(folder, augment__method="supclr", model__name="tiny")
-    trained = train.train(train.plan(config, tmp_path), quiet=True)
+    trained = train.train(planning.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
     assert not scoring.has_turns(network)
     images, labels = read_test(folder)
@@ -377,7 +378,7 @@ def test_only_projections_teach_the_features(key):
 @pytest.mark.usefixtures("_plain")
 def test_seeds_train_together(folder, tmp_path, stopped):
     configs = [csi_config(folder, seed=seed) for seed in (0, 1)]
-    plans = [train.plan(c, tmp_path / str(c.seed)) for c in configs]
+    plans = [planning.plan(c, tmp_path / str(c.seed)) for c in configs]
     both = train_together.train(plans, quiet=True)
     assert [one.step for one in both] == [24, 24]
     jax.tree.map(
@@ -401,7 +402,7 @@ def test_seeds_train_together(folder, tmp_path, stopped):
 )
 def test_what_does_not_go_together(folder, tmp_path, changes, message):
     with pytest.raises(config_lib.ConfigError, match=message):
-        train.plan(csi_config(folder, **changes), tmp_path)
+        planning.plan(csi_config(folder, **changes), tmp_path)
 
 
 def test_older_runs_keep_their_hash(folder):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import checkpoint, data, models, overfitting, train
+from apr_jax import advance, checkpoint, data, models, overfitting, planning, train
 from apr_jax import config as config_lib
 from apr_jax.data import Mix, images, jpeg, records, tfds
 from apr_jax.data import batches as batches_lib
@@ -175,7 +175,7 @@ def test_training_on_extra_images_goes_on_with_the_same_bits(tmp_path, monkeypat
 
     def trained(where, until=None, **more):
         config = toy.config(tmp_path, **(changes | more))
-        plan = train.plan(config, tmp_path / where)
+        plan = planning.plan(config, tmp_path / where)
         # An epoch is the main set's.
         assert (plan.mix.extra, plan.train_size, plan.total_steps) == (30, 96, 12)
         return checkpoint.digest(train.train(plan, until=until, quiet=True).state)
@@ -200,10 +200,10 @@ def test_images_held_out_come_up_neither_way(tmp_path, monkeypatch):
         adversary__attack="fgsm",
         adversary__held_out=16,
     )
-    plan = train.plan(config, tmp_path / "run")
+    plan = planning.plan(config, tmp_path / "run")
     assert (plan.train_size, plan.mix.extra) == (80, 10)
-    places = train.indices_of(plan, 0, 9).ravel()[:90]
-    all_images, labels = train.training_images(plan)
+    places = advance.indices_of(plan, 0, 9).ravel()[:90]
+    all_images, labels = advance.training_images(plan)
     assert (len(all_images), len(labels)) == (106, 106)
     # By their size, so in 90 places each once.
     extra = all_images[places[places >= 96]][:, 0, 0, 0]

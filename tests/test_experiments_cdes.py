@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apr_jax import cdes, models, results, train
+from apr_jax import advance, cdes, models, results
 from apr_jax.data import ArraySplit
 from experiments import (
     cdes_common,
@@ -90,7 +90,7 @@ def test_sets_and_networks_are_shared(run, folder, monkeypatch):
     def no_training(*_):
         raise AssertionError("the networks are there already")
 
-    monkeypatch.setattr(train, "_make_step", no_training)
+    monkeypatch.setattr(advance, "make_step", no_training)
     with pytest.raises(AssertionError):
         run(cdes_hars)  # the HARS network is not
     monkeypatch.undo()

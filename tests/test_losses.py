@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from apr_jax import adversary, augment, losses, train, views
+from apr_jax import adversary, augment, losses, planning, train, views
 from apr_jax import config as config_lib
 from apr_jax import models as models_lib
 from apr_jax.evaluate import classifier, scoring
@@ -226,7 +226,7 @@ def test_methods_train_to_the_end(folder, tmp_path, method, attack):
         augment__cutout_size=3,
         optim__epochs=3.0,
     )
-    trained = train.train(train.plan(config, tmp_path), quiet=True)
+    trained = train.train(planning.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
     with np.load(folder / "test.npz") as test:
         images, labels = test["images"], test["labels"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, models, overfitting, page, rundir, step, train
+from apr_jax import checkpoint, models, overfitting, page, planning, rundir, step, train
 from apr_jax import config as config_lib
 from apr_jax.evaluate import classifier
 from tests import toy
@@ -44,7 +44,7 @@ def settings(folder, **changes):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = train.plan(settings(folder, **changes), workdir)
+    plan = planning.plan(settings(folder, **changes), workdir)
     return train.train(plan, until=until, quiet=True)
 
 
@@ -170,4 +170,4 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
 )
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     with pytest.raises(config_lib.ConfigError, match=message):
-        train.plan(settings(folder, **changes), tmp_path)
+        planning.plan(settings(folder, **changes), tmp_path)

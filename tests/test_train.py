@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, curves, data, models, parallel, train
+from apr_jax import checkpoint, curves, data, models, parallel, planning, train
 from apr_jax import config as config_lib
 from apr_jax.progress import Diverged
 from tests import toy
@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = train.plan(toy.config(folder, **changes), workdir)
+    plan = planning.plan(toy.config(folder, **changes), workdir)
     return train.train(plan, until=until, quiet=True)
 
 
@@ -137,7 +137,7 @@ def test_each_epoch_sees_every_example_once(folder, tmp_path, monkeypatch):
 
 
 def test_the_step_compiles_once(folder, tmp_path):
-    plan = train.plan(toy.config(folder), tmp_path / "run")
+    plan = planning.plan(toy.config(folder), tmp_path / "run")
     traces = []
     inner = plan.model.__class__.__call__
 
@@ -179,7 +179,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(folder, tmp_path):
         step=np.asarray(9, np.int32),
         params=jax.tree.map(lambda p: p * np.float32(np.inf), good.state.params),
     )
-    plan = train.plan(toy.config(folder), tmp_path / "run")
+    plan = planning.plan(toy.config(folder), tmp_path / "run")
     inner = checkpoint.Checkpoints.restore
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint.Checkpoints, "restore", lambda *_: (9, poisoned))
@@ -220,7 +220,7 @@ BAD = [
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     config = toy.config(folder, **changes)
     with pytest.raises((config_lib.ConfigError, data.DataError), match=message):
-        train.plan(config, tmp_path / "run")
+        planning.plan(config, tmp_path / "run")
 
 
 def test_labels_out_of_range(tmp_path):
@@ -229,7 +229,7 @@ def test_labels_out_of_range(tmp_path):
     stored["labels"][3] = -1
     np.savez(tmp_path / "test.npz", **stored)
     with pytest.raises(data.DataError, match=r"label -1 of example 3"):
-        train.plan(toy.config(tmp_path), tmp_path / "run")
+        planning.plan(toy.config(tmp_path), tmp_path / "run")
 
 
 def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
@@ -240,13 +240,13 @@ def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
         r"optim.learning_rate is 0.2, there 0.1"
     )
     with pytest.raises(config_lib.ConfigError, match=message):
-        train.plan(changed, tmp_path / "run")
+        planning.plan(changed, tmp_path / "run")
 
 
 def test_workdir_not_writable(folder, tmp_path):
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(config_lib.ConfigError, match=r"workdir is .* can't be written"):
-        train.plan(toy.config(folder), tmp_path / "file" / "run")
+        planning.plan(toy.config(folder), tmp_path / "file" / "run")
 
 
 def test_checks_come_before_data(tmp_path):
@@ -254,6 +254,6 @@ def test_checks_come_before_data(tmp_path):
     config = toy.config(tmp_path, model__name="resnet19")
     started = time.monotonic()
     with pytest.raises(config_lib.ConfigError, match="unknown model"):
-        train.plan(config, tmp_path / "run")
+        planning.plan(config, tmp_path / "run")
     assert time.monotonic() - started < 5
     assert not (tmp_path / "run").exists()

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from apr_jax import advance, curves, models, planning, train, train_together
 from apr_jax import config as config_lib
-from apr_jax import curves, models, train, train_together
 from tests import toy
 
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 
 def plans(folder, root, seeds=(0, 3), **changes):
     return [
-        train.plan(
+        planning.plan(
             toy.config(folder, seed=seed, name=f"toy{seed}", **changes),
             root / str(seed),
         )
@@ -79,7 +79,7 @@ def test_resumed_together_and_alone(folder, tmp_path):
 
 
 def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
-    indices_of, calls = train.indices_of, []
+    indices_of, calls = advance.indices_of, []
 
     def killed(plan, step, count):
         calls.append(step)
@@ -87,10 +87,10 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return indices_of(plan, step, count)
 
-    monkeypatch.setattr(train, "indices_of", killed)
+    monkeypatch.setattr(advance, "indices_of", killed)
     stopped = train_together.train(plans(folder, tmp_path), quiet=True)
     assert {s.stopped_by for s in stopped} == {"SIGTERM"}
-    monkeypatch.setattr(train, "indices_of", indices_of)
+    monkeypatch.setattr(advance, "indices_of", indices_of)
     again = train_together.train(plans(folder, tmp_path), quiet=True)
     assert [a.step for a in again] == [24, 24]
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, models, page, rundir, sections, train, watch
+from apr_jax import checkpoint, models, page, planning, rundir, sections, train, watch
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import ArraySplit
@@ -35,7 +35,7 @@ def run(folder, workdir, *, until=None, names=BOTH, **changes):
         "train__watch_examples": 21,
         "augment__method": "standard",
     } | changes
-    plan = train.plan(toy.config(folder, **changes), workdir)
+    plan = planning.plan(toy.config(folder, **changes), workdir)
     return train.train(plan, until=until, quiet=True)
 
 
@@ -146,7 +146,7 @@ def numpy_profile(gradient):
 
 def test_spectrum_and_bands_against_numpy(folder, tmp_path):
     config = toy.config(folder, train__watch=BOTH, train__watch_examples=21)
-    plan = train.plan(config, tmp_path)
+    plan = planning.plan(config, tmp_path)
     trained = train.train(plan, quiet=True)
     spectrum, bands = watch.read(tmp_path)[-2:]
     images, labels = watch.subset(plan.resident.splits["test"], 21)
@@ -206,7 +206,7 @@ def test_what_cannot_be_watched_is_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, train__watch=("bands", "gradients"))
     message = r"train.watch has 'gradients'; choose from input_spectrum, bands"
     with pytest.raises(config_lib.ConfigError, match=message):
-        train.plan(config, tmp_path / "run")
+        planning.plan(config, tmp_path / "run")
 
 
 def test_watching_is_not_part_of_what_is_computed(folder, tmp_path):

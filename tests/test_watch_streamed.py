@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import checkpoint, data, models, train, watch
+from apr_jax import checkpoint, data, models, planning, train, watch
 from apr_jax import config as config_lib
 from apr_jax.data import images as images_lib
 from apr_jax.evaluate import samples
@@ -50,7 +50,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = train.plan(toy.config(folder, **(STREAMED | changes)), workdir)
+    plan = planning.plan(toy.config(folder, **(STREAMED | changes)), workdir)
     return train.train(plan, until=until, quiet=True)
 
 
@@ -106,7 +106,7 @@ def test_broken_images_are_left_out_up_to_the_limit(folder, tmp_path):
 def test_all_test_images_of_a_stream_are_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, **(STREAMED | {"train__watch_examples": 0}))
     with pytest.raises(config_lib.ConfigError, match=r"watch_examples is 0, all"):
-        train.plan(config, tmp_path / "run")
+        planning.plan(config, tmp_path / "run")
 
 
 @pytest.mark.slow
