@@ -16,10 +16,13 @@ draws what there is.
 """
 
 import argparse
+import gc
 import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
+
+import jax
 
 from apr_jax import command, data, job, parallel, rundir
 from apr_jax import config as config_lib
@@ -180,6 +183,9 @@ def train(
     for run in group:
         stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
         table_page.keep(out, run, root / run.name)
+        # The next run has programs of its own, and memory is not for both.
+        jax.clear_caches()
+        gc.collect()
         if stopped is not None:
             return stopped
     return None
