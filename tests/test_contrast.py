@@ -295,7 +295,8 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
 
 @pytest.mark.usefixtures("_plain")
 def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
-    config = csi_config(folder, augment__method="supclr", model__name="tiny")
+    changes = {"augment__method": "supclr", "contrast__linear_rate": 0.5}
+    config = csi_config(folder, **changes)
     trained = train.train(planning.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
     assert not scoring.has_turns(network)
