@@ -126,8 +126,10 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
         + (", mean ± standard deviation" if counts[-1] > 1 else "")
         + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
-        f"benchmark's own files; not measured here. {table.note}"
-    ).strip()
+        "benchmark's own files; not measured here."
+    )
+    if any(plan.ROWS[row].run for row in rows):
+        note = f"{note} {table.note}"
     printed = rich.table.Table(title=table.title, caption=note)
     for head in heads:
         printed.add_column(rich.markup.escape(head))

@@ -153,7 +153,7 @@ class Table:
         recipe: tables of one recipe share their trained networks.
         columns_shown: the two cells of the picture, the one that ranks first.
         more: records of a run -> further row that shows it -> cells.
-        note: below the table.
+        note: below the table, where it has such rows.
     """
 
     title: str
@@ -414,8 +414,8 @@ TABLES: dict[str, Table] = {
         columns_shown=("mean", "accuracy"),
         more=_turned_cells,
         note="CSI is shown twice: by the maximum softmax probability of the upright "
-        "image, as all others, which by its accuracy is what was published; and by its "
-        "own score, that of logits averaged over four turns.",
+        "image, as all others, which the published numbers are of, by their accuracy; "
+        "and by its own score, that of logits averaged over four turns.",
     ),
     "3": Table(
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
