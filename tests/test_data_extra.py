@@ -266,23 +266,16 @@ def test_stream_has_extra_images_in_their_places(mixed, monkeypatch):
     assert len(set(main)) == size
 
 
-def test_mixed_stream_goes_on_where_it_stopped(mixed):
-    whole = taken(data.imagenet.train_stream(mixed, **run(0, batch_size=6)), 12)
-    stream = data.imagenet.train_stream(mixed, **run(9, batch_size=6))
-    same(taken(stream, 3), whole[9:])
+def test_processes_share_extra_images_and_go_on_where_they_stopped(mixed):
+    def stream(start, count, **layout):
+        found = data.imagenet.train_stream(mixed, **run(start, 6, **layout))
+        return taken(found, count)
 
-
-def test_processes_share_the_extra_images(mixed):
-    whole = taken(data.imagenet.train_stream(mixed, **run(3, batch_size=6)), 6)
-    parts = [
-        taken(
-            data.imagenet.train_stream(
-                mixed, **run(3, 6, process_index=i, process_count=2)
-            ),
-            6,
-        )
-        for i in range(2)
-    ]
+    whole = stream(3, 6)
+    same(stream(6, 3), whole[3:])
+    second = {"process_index": 1, "process_count": 2}
+    parts = [stream(3, 6, process_count=2), stream(3, 6, **second)]
+    same(stream(6, 3, **second), parts[1][3:])
     joined = [
         data.Batch(*(np.concatenate(rows) for rows in zip(*batches, strict=True)))
         for batches in zip(*parts, strict=True)
@@ -294,16 +287,6 @@ def test_processes_share_the_extra_images(mixed):
     np.testing.assert_array_equal(extra, also)
     np.testing.assert_array_equal(labels[extra], mine[extra])
     np.testing.assert_array_equal(pixels[extra], ours[extra])
-
-
-def test_a_process_goes_on_with_its_own_records(prepared, tmp_path, styled):  # noqa: F811
-    where = stream_settings(
-        prepared[0], tmp_path, extra_dirs=(str(styled),), extra_ratio=0.4
-    )
-    mine = {"process_index": 1, "process_count": 2}
-    whole = taken(data.imagenet.train_stream(where, **run(0, 6, **mine)), 12)
-    part = taken(data.imagenet.train_stream(where, **run(7, 6, **mine)), 5)
-    same(part, whole[7:])
 
 
 def test_a_broken_extra_image_is_named(mixed, styled, tmp_path, caplog):
@@ -335,12 +318,13 @@ def test_wrong_folders_are_refused_before_training(mixed, tmp_path):
 # --- Real data.
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_imagenet_s_own_files_beside_others_made_of_them(shared, tmp_path):
     """Files of ImageNet, and the same ones posterised as another style."""
     read = runpy.run_path(str(shared / "data" / "read.py"))["read_jpegs"]
     files, labels = read(shared / "data" / "imagenet_sample" / "original_200.npz")
-    for i, (contents, label) in enumerate(zip(files[:60], labels, strict=False)):
+    for i, (contents, label) in enumerate(zip(files[:24], labels, strict=False)):
         for part in ("in/train", "SIN"):
             path = tmp_path / part / f"n{label:08d}" / f"{i:03d}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -353,25 +337,25 @@ def test_imagenet_s_own_files_beside_others_made_of_them(shared, tmp_path):
         tmp_path / "in",
         tmp_path,
         source="folder",
-        image_size=96,
+        image_size=64,
         extra_dirs=(str(tmp_path / "SIN"),),
     )
     mix = data.imagenet.mix(where)
-    assert (mix.main, mix.extra, mix.share) == (60, 60, 0.5)
-    (batch,) = taken(data.imagenet.train_stream(where, **run(0, batch_size=120)), 1)
-    order = data.global_indices(0, 0, 1, 120, mix)[0]
-    assert sorted(order) == list(range(120))
+    assert (mix.main, mix.extra, mix.share) == (24, 24, 0.5)
+    (batch,) = taken(data.imagenet.train_stream(where, **run(0, batch_size=48)), 1)
+    order = data.global_indices(0, 0, 1, 48, mix)[0]
+    assert sorted(order) == list(range(48))
     paths = sorted((tmp_path / "in").rglob("*.JPEG"))
     paths += sorted((tmp_path / "SIN").rglob("*.JPEG"))
     names = data.describe(where).class_names
     tf = tfds.engine().tf
-    numbers = np.arange(120, dtype=np.int64)
+    numbers = np.arange(48, dtype=np.int64)
     indices, epochs, seeds = batches_lib.mixed_numbers(0, numbers, mix)
     for row, i in enumerate(indices):
         assert names[batch.label[row]] == paths[i].parent.name
         seed = [records.epoch_seed(seeds[row], epochs[row]), i]
         draws = jpeg.uniforms(tf, np.asarray(seed, np.int64)).numpy()
-        expected = jpeg.train_image(paths[i].read_bytes(), draws, 96)
+        expected = jpeg.train_image(paths[i].read_bytes(), draws, 64)
         close(batch.image[row], expected, beyond=0.02)
 
 

@@ -219,6 +219,7 @@ def through_jpeg(image):
     return np.asarray(Image.open(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_a_tree_of_imagenet_s_files_against_generating_them(shared, tmp_path):
     """The command's files, read back as ImageNet-C's, and the same made on the fly."""
