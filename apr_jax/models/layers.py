@@ -209,6 +209,10 @@ def classify(
     called from a network's compact `__call__`; `name` is the linear layer's.
     """
     maps = LastMaps(name=LAST_MAPS)(maps)
+    if maps.dtype != jnp.float32 and jax.default_backend() == "cpu":
+        # JAX 0.12 on a CPU fuses the mean with all that comes before it, down to the
+        # last convolution, and that program gives NaN in bfloat16.
+        maps = jax.lax.optimization_barrier(maps)
     features = maps.astype(jnp.float32).mean((1, 2))
     bias = (
         nn.initializers.zeros if zero_bias else torch_default_bias(features.shape[-1])
