@@ -192,19 +192,29 @@ def apply_jitter(images: jax.Array, jitter: Jitter) -> jax.Array:
     saturation from the pixel's own, hue turns the colour circle of HSV.
     """
     spread = lambda factor: factor[:, None, None, None]
-    for place in range(4):
+    # The hue is the only one that is much work, so it is turned once for all orders.
+    place_of_hue = jnp.argmax(jitter.order == 3, axis=1)
+
+    def drawn(images: jax.Array, place: int) -> jax.Array:
         now = spread(jitter.order[:, place])
         grey = luma(images)
         middle = jnp.mean(grey, axis=(1, 2, 3), keepdims=True)
-        # The first three draw away from something.
+        # What is drawn away from: black, the mean, or the pixel without colour.
         base = jnp.where(now == 0, 0.0, jnp.where(now == 1, middle, grey))
         factor = jnp.where(
             now == 0,
             spread(jitter.brightness),
             jnp.where(now == 1, spread(jitter.contrast), spread(jitter.saturation)),
         )
-        drawn = jnp.clip(base + factor * (images - base), 0, 1)
-        images = jnp.where(now == 3, turn_hue(images, jitter.hue), drawn)
+        return jnp.clip(base + factor * (images - base), 0, 1)
+
+    for place in range(3):
+        before = spread(place < place_of_hue)
+        images = jnp.where(before, drawn(images, place), images)
+    images = turn_hue(images, jitter.hue)
+    for place in range(1, 4):
+        after = spread(place > place_of_hue)
+        images = jnp.where(after, drawn(images, place), images)
     return images
 
 
