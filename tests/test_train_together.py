@@ -41,7 +41,10 @@ def assert_close(one, other):
     )
 
 
-@pytest.mark.parametrize(("devices", "method"), [(1, "apr_sp"), (2, "apr_p")])
+@pytest.mark.parametrize(
+    ("devices", "method"),
+    [pytest.param(1, "apr_sp", marks=pytest.mark.slow), (2, "apr_p")],
+)
 def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
     fields = {"train__devices": devices, "augment__method": method}
     fields["optim__epochs"] = 2.0
@@ -61,21 +64,24 @@ def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
 
 
 def test_resumed_together_and_alone(folder, tmp_path):
-    whole = train_together.train(plans(folder, tmp_path / "whole"), quiet=True)
+    fields = {"augment__method": "standard"}
+    whole = train_together.train(
+        plans(folder, tmp_path / "whole", **fields), quiet=True
+    )
     for until in (4, 11, None):
         parts = train_together.train(
-            plans(folder, tmp_path / "parts"), until=until, quiet=True
+            plans(folder, tmp_path / "parts", **fields), until=until, quiet=True
         )
     jax.tree.map(
         np.testing.assert_array_equal,
         [part.state for part in parts],
         [one.state for one in whole],
     )
-    half = plans(folder, tmp_path / "half")
+    half = plans(folder, tmp_path / "half", **fields)
     train_together.train(half, until=11, quiet=True)
     assert_close(train.train(half[1], quiet=True).state.params, whole[1].state.params)
     with pytest.raises(config_lib.ConfigError, match=r"toy0 at 11, toy3 at 24"):
-        train_together.train(plans(folder, tmp_path / "half"), quiet=True)
+        train_together.train(plans(folder, tmp_path / "half", **fields), quiet=True)
 
 
 def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
@@ -88,10 +94,11 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
         return indices_of(plan, step, count)
 
     monkeypatch.setattr(advance, "indices_of", killed)
-    stopped = train_together.train(plans(folder, tmp_path), quiet=True)
+    fields = {"augment__method": "standard"}
+    stopped = train_together.train(plans(folder, tmp_path, **fields), quiet=True)
     assert {s.stopped_by for s in stopped} == {"SIGTERM"}
     monkeypatch.setattr(advance, "indices_of", indices_of)
-    again = train_together.train(plans(folder, tmp_path), quiet=True)
+    again = train_together.train(plans(folder, tmp_path, **fields), quiet=True)
     assert [a.step for a in again] == [24, 24]
 
 
