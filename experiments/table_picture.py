@@ -62,9 +62,9 @@ def draw(
     axes.set_yticks(range(len(ranked)), [name for name, *_ in ranked])
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     best = "highest" if higher_is_better else "lowest"
-    axes.set_xlabel(
-        f"Percent; the {best} {main} comes first, bars: ± deviation (seeds)"
-    )
+    several = any(len(first) > 1 for _, first, _ in ranked)
+    bars = "; bars: ± standard deviation over seeds" if several else ""
+    axes.set_xlabel(f"Percent, ordered by the first, {best} at the top{bars}")
     axes.grid(axis="x", alpha=0.4)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
