@@ -85,7 +85,8 @@ def examples(
     """Shows what the augmentation of a configuration does to a few images.
 
     APR is applied without chance, so that there is something to see; crop and flip
-    are left out, so that the pictures can be compared.
+    are left out, so that the pictures can be compared. Of other methods the views that
+    the network has are shown.
 
     Args:
         config: its ``augment`` part is used.
@@ -124,8 +125,45 @@ def examples(
         single=np.asarray(single) if method.single else None,
         mixed=None if mixed is None else np.asarray(mixed),
         donor=None if mixed is None else donor,
+        seen=_seen(config, originals, labels) if _further(method) else None,
         labels=[class_names[label] for label in labels],
     )
+
+
+def _further(method: augment.Method) -> bool:
+    """Whether a method does more to images than APR."""
+    contrastive = method.loss == "contrastive"
+    return bool(method.after or method.mix or contrastive) or (
+        method.pair not in ("", "apr_p")
+    )
+
+
+def _seen(
+    config: config_lib.Config, images: jax.Array, labels: np.ndarray
+) -> np.ndarray:
+    """The views of a batch of these images alone, [V, N, H, W, C], four at most."""
+    changed = dataclasses.replace(
+        config.augment, crop_pad=0, flip=False, pair_prob=1.0, pair_donors="device"
+    )
+    key = jax.random.key(config.seed)
+    views_of = jax.jit(
+        lambda key, images, labels: (
+            views.make_views(
+                key,
+                jax.random.fold_in(key, 1),
+                images,
+                labels,
+                jnp.arange(len(labels)),
+                dataclasses.replace(config, augment=changed),
+            ).pixels
+        )
+    )
+    pixels = np.asarray(views_of(key, images, jnp.asarray(labels, jnp.int32)))
+    return pixels.reshape(-1, *images.shape)[:_VIEWS]
+
+
+# Views of an image on the page, at most.
+_VIEWS = 4
 
 
 def write_examples(path: pathlib.Path, shown: sheet.Examples) -> None:

@@ -29,6 +29,8 @@ class Examples:
         mixed: [N, H, W, C] float after APR-P, 1 = white, clipped or not; or None.
         donor: [N] index of the image that gave ``mixed`` its amplitude, among
             ``single``, or ``original`` without it; or None without ``mixed``.
+        seen: [V, N, H, W, C] float, the views that the network has of each image where
+            more than APR makes them; or None.
         labels: N names of classes, or none.
     """
 
@@ -36,6 +38,7 @@ class Examples:
     single: Array | None = None
     mixed: Array | None = None
     donor: Array | None = None
+    seen: Array | None = None
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -45,6 +48,10 @@ class Examples:
                 raise ValueError(
                     f"{name} {other.shape} and original {self.original.shape} differ"
                 )
+        if self.seen is not None and self.seen.shape[1:] != self.original.shape:
+            raise ValueError(
+                f"seen {self.seen.shape} and original {self.original.shape} differ"
+            )
         if (self.mixed is None) != (self.donor is None):
             raise ValueError("mixed and donor go together: both or neither")
 
@@ -100,6 +107,10 @@ def _steps(examples: Examples, i: int) -> list[tuple[str, str, Array]]:
         steps.append(("Donor", "gives-amplitude", donor))
         title = "Result, APR-P" if examples.single is None else "Result, APR-SP"
         steps.append((title, "gives-amplitude gives-phase", examples.mixed[i]))
+    if examples.seen is not None:
+        several = len(examples.seen) > 1
+        for number, view in enumerate(examples.seen, start=1):
+            steps.append((f"View {number}" if several else "Seen", "", view[i]))
     return steps
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import sheet
+from apr_jax import page, sheet
+from tests import toy
 
 
 def images(rng, count=3, size=8, channels=3):
@@ -116,3 +117,25 @@ def test_examples_that_do_not_fit_are_refused(rng):
         sheet.Examples(original=images(rng), single=images(rng, 2))
     with pytest.raises(ValueError, match="go together"):
         sheet.Examples(original=images(rng), mixed=images(rng) / 255)
+
+
+def test_views_of_other_methods_are_shown(rng, tmp_path):
+    original = images(rng, 2)
+    seen = rng.uniform(size=(2, *original.shape))
+    found = sheet.sheet(sheet.Examples(original=original, seen=seen), count=1)
+    alts = [alt for name, alt, *_ in pictures(found) if name == "picture"]
+    assert alts == ["Original", "View 1", "View 2"]
+    with pytest.raises(ValueError, match=r"seen .* differ"):
+        sheet.Examples(original=original, seen=seen[0])
+    for method, views in (("cutout", 1), ("standard", 0), ("cutout+apr_p", 2)):
+        config = toy.config(tmp_path, augment__method=method, augment__cutout_size=4)
+        shown = page.examples(config, original, np.array([0, 1]), "abcd")
+        assert (0 if shown.seen is None else len(shown.seen)) == views
+        page.write_examples(tmp_path / "examples.npz", shown)
+        again = page._read_examples(tmp_path / "examples.npz")
+        if views:
+            np.testing.assert_array_equal(again.seen, shown.seen)
+            # Cutout: a square of the mean, the rest as it was.
+            moved = np.abs(shown.seen[0] - np.float32(original) / 255)
+            changed = (moved > 1e-5).any(axis=-1)
+            assert 0 < changed.mean() <= 0.25
