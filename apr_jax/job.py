@@ -1,5 +1,6 @@
 """One job from start to end: prepare, train, measure, draw the page."""
 
+import contextlib
 import functools
 import pathlib
 import shlex
@@ -79,6 +80,17 @@ def run(
     for other in beside:
         rundir.open_run(other)  # a wrong name is better found before training
     card.check(config)
+    with rundir.claimed(root, write=parallel.is_primary()):
+        return _run(config, root, beside=beside, quiet=quiet)
+
+
+def _run(
+    config: config_lib.Config,
+    root: pathlib.Path,
+    *,
+    beside: Sequence[pathlib.Path],
+    quiet: bool,
+) -> str | None:
     command.use_compile_cache(config.data)
     plan = planning.plan(config, root)
     describe(plan)
@@ -137,6 +149,19 @@ def train_seeds(
     """
     for config in configs:
         card.check(config)
+    with contextlib.ExitStack() as held:
+        for root in roots:
+            claim = rundir.claimed(root, write=parallel.is_primary())
+            held.enter_context(claim)
+        return _train_seeds(configs, roots, quiet=quiet)
+
+
+def _train_seeds(
+    configs: Sequence[config_lib.Config],
+    roots: Sequence[pathlib.Path],
+    *,
+    quiet: bool,
+) -> str | None:
     command.use_compile_cache(configs[0].data)
     plans = [planning.plan(*pair) for pair in zip(configs, roots, strict=True)]
     train_together.check(plans)

@@ -170,6 +170,19 @@ class Guard:
             layout,
         )
 
+    def begin(self, state: step.TrainState, done: int) -> None:
+        """Keeps the state that training goes on from, if no good one is left.
+
+        Args:
+            state: NumPy arrays.
+            done: its step.
+        """
+        if self._held is None or self.collapsed_at is not None or not done:
+            return
+        if self._config.adversary.stop_drop and not self._good.steps:
+            self._good.save(done, state)
+            self._good.wait()
+
     def follow(
         self, meter: Meter, state: step.TrainState, before: int, done: int
     ) -> bool:
@@ -233,12 +246,11 @@ class Guard:
                 f"the state before step {self.collapsed_at} is not in {FOLDER}"
             )
         kept, state = found
-        by_step = {row["step"]: row["robust_accuracy"] for row in self._rows}
+        fall = [row["robust_accuracy"] for row in self._rows][-2:]
         say(
             "catastrophic overfitting: accuracy under PGD on held-out images fell from "
-            f"{100 * by_step[kept]:.1f} % at step {kept:,} to "
-            f"{100 * by_step[self.collapsed_at]:.1f} % at step {self.collapsed_at:,}; "
-            f"the network of step {kept:,} is kept"
+            f"{100 * fall[0]:.1f} to {100 * fall[1]:.1f} % up to step "
+            f"{self.collapsed_at:,}; the network of step {kept:,} is kept"
         )
         saved.rewind(kept, state)
         return kept, state

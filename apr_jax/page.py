@@ -44,6 +44,8 @@ def _curve(run: rundir.RunDir) -> Sequence[curves.CurveRow]:
     """The curve, with accuracy under attack where images were held out for it."""
     rows = curves.read_curve(run.curve) if run.curve.exists() else []
     for held in overfitting.read(run.root):
+        if held["collapsed"] and rows and rows[-1].step < held["step"]:
+            continue  # the run went back to before it
         near = [i for i, row in enumerate(rows) if row.step <= held["step"]][-1:]
         for i in near:
             extra = {**rows[i].extra, "held-out accuracy": held["robust_accuracy"]}

@@ -1,10 +1,11 @@
 """The work directory of a run: what lies where, and whose it is."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from apr_jax import config as config_lib
 
@@ -59,6 +60,36 @@ class RunDir:
     def report(self) -> pathlib.Path:
         """The page to look at."""
         return self.root / "report.html"
+
+
+@contextlib.contextmanager
+def claimed(root: pathlib.Path, *, write: bool) -> Iterator[None]:
+    """Keeps other processes of this machine from working in a directory.
+
+    Args:
+        root: the directory; made if it isn't there.
+        write: whether this process writes files (the first of a run does); the others
+            claim nothing.
+
+    Raises:
+        ConfigError: another process works there.
+    """
+    with contextlib.ExitStack() as held:
+        if write:
+            # Without locks, or where nothing can be written, there is no claim.
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
+                root.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(open(root / ".lock", "a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise config_lib.ConfigError(
+                        f"another process is at work in {root}; wait for it, or use "
+                        "another work directory"
+                    ) from None
+        yield
 
 
 def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> RunDir:

@@ -89,6 +89,7 @@ def train(
         quiet=quiet or not parallel.is_primary(),
     )
     watcher, guard = _watcher(plan, first), _guard(plan, first)
+    guard.begin(state, first)
     make = advance.streamed if plan.resident is None else advance.resident
     call = make(plan, rate, first)
     last = total if until is None else min(until, total)

@@ -71,8 +71,8 @@ def train(
 
     Raises:
         ConfigError: they don't fit together, or stand at different steps.
-        Diverged: the loss of one is not finite; the message names it. The last good
-            checkpoints of all of them stay.
+        Diverged: the loss of one is not finite. The last good checkpoints of all of
+            them stay, and each can be gone on with alone.
         CheckpointError: a state could not be saved, or none can be read.
     """
     check(plans)

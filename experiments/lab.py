@@ -297,7 +297,7 @@ def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
             new = tuple(new)
         if isinstance(knobs[name], float) and type(new) is int:
             new = float(new)
-        if not isinstance(new, type(knobs[name])):
+        if type(new) is not type(knobs[name]):
             raise config_lib.ConfigError(
                 f"--knob is {text!r}; {name} must be like {knobs[name]!r}"
             )

@@ -7,12 +7,13 @@
 
 Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
 that a stopped table goes on where it was, and any run can be opened by itself. Tables
-1 and 2 share a network of one method, size and seed: the second to come only measures.
+1 and 2 share networks where data, method, size and seed are the same: the second to
+come only measures.
 Before it starts it says what is missing and what that will cost. The table is printed
 and written as Markdown, HTML and records; published numbers stand beside ours. With
 ``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
-the seeds of a small network train together where there is an accelerator; ``--show``
-draws what there is.
+the seeds of a small network train together where there is an accelerator (where some
+hosts have none, ``--together 1`` keeps shares alike); ``--show`` draws what there is.
 """
 
 import argparse
@@ -98,6 +99,8 @@ def work(options: argparse.Namespace) -> str | None:
             r for r in table.rows if _exists(r) and plan.has_images(r, fields)
         ]
         part, _, parts = options.share.partition("/")
+        if not 1 <= int(part) <= int(parts):
+            raise ValueError(f"--share is {options.share!r}; it must be 1/N to N/N")
         mine = slice(int(part) - 1, None, int(parts))
         runs = plan.runs_of(
             table,
@@ -137,7 +140,7 @@ def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
     """Runs that train in one program: seeds of one cell, ``together`` at most.
 
     0 stands for all seeds where the network is small and the device an accelerator,
-    and for one otherwise.
+    and for one otherwise. Runs that are watched, or hold images out, train alone.
     """
     accelerated = parallel.make_layout(0).accelerated
     groups: list[list[plan.Run]] = []
@@ -151,6 +154,8 @@ def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
                 size=run.settings.data.image_size,
             )
             limit = len(runs) if accelerated and size <= SMALL else 1
+        if run.settings.train.watch or run.settings.adversary.held_out:
+            limit = 1
         group = open_groups.get((run.row, run.column))
         if group is None or len(group) >= limit:
             group = open_groups[run.row, run.column] = []
@@ -220,13 +225,15 @@ def _exists(row: str) -> bool:
 
 
 def _measured(table: plan.Table, config: config_lib.Config, root: pathlib.Path) -> bool:
-    """Whether a run has all the numbers that a configuration asks for."""
+    """Whether a run has been measured to the end, in the parts that are asked for."""
     there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs
-    jobs = {record.job for record in table_page.records(root)}
+    found = table_page.records(root)
     parts = {f"evaluate.{part}" for part in config.eval.parts}
-    return parts <= jobs and bool(table.cells(table_page.records(root)))
+    # The mean comes last: a measurement that was stopped has none.
+    whole = parts == {"evaluate.clean"} or table.mean in table.cells(found)
+    return whole and parts <= {r.job for r in found}
 
 
 def check_extra(settings: Sequence[config_lib.Data]) -> None:

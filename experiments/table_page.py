@@ -27,12 +27,13 @@ _KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce"
 
 def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     """Writes the records that the table needs beside it, one file for each run."""
+    there = rundir.read_config(rundir.RunDir(root))
     wanted = [
         {
             "row": run.row,
             "column": run.column,
             "seed": run.seed,
-            "epochs": run.settings.optim.epochs,
+            "epochs": (there or run.settings).optim.epochs,
             "job": r.job,
             "data": r.data,
             "split": r.split,
@@ -57,18 +58,20 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
 def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
     """(row, column) -> percent of each seed."""
     found: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(out.glob("*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
+    files = {path: path.read_text().splitlines() for path in out.glob("*.jsonl")}
+    several = len({json.loads(text[0])["column"] for text in files.values()}) > 1
+    for _, text in sorted(files.items()):
+        lines = [json.loads(line) for line in text]
         records = []
         for line in lines:
             fields = {f: line[f] for f in _FIELDS}
             records.append(results.Record(**fields, seed=line["seed"]))
         own = lines[0]["column"]
-        one = table is plan.TABLES["1"]
+        named = several or table is plan.TABLES["1"]
         shown = {lines[0]["row"]: table.cells(records), **table.more(records)}
         for row, cells in shown.items():
             for name, value in cells.items():
-                column = f"{own} {name}".strip() if one else name
+                column = f"{own} {name}".strip() if named else name
                 found.setdefault((row, column), []).append(100 * value)
     return found
 
@@ -161,7 +164,8 @@ def about(out: pathlib.Path) -> str:
     ]
     several = lambda field: sorted({row[field] for row in first})
     epochs = " or ".join(f"{each:g}" for each in several("epochs"))
-    return f"{', '.join(several('column'))}, {epochs} epochs, {several('device')[0]}"
+    columns, devices = (", ".join(several(field)) for field in ("column", "device"))
+    return f"{columns}, {epochs} epochs, {devices}"
 
 
 def write(

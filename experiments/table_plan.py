@@ -170,6 +170,11 @@ class Table:
     )
     note: str = ""
 
+    @property
+    def mean(self) -> str:
+        """The cell that is known when all of a run's records are."""
+        return self.columns_shown[0]
+
     def shown(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the two of a page's columns that its picture shows."""
         found = []

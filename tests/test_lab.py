@@ -129,6 +129,7 @@ def test_knobs_are_turned():
         ("epoch=2", r"--knob is 'epoch=2'; choose from epochs, images, radii, model"),
         ("images=2.5", r"--knob is 'images=2.5'; images must be like 10"),
         ("images", r"images must be like 10"),
+        ("images=true", r"images must be like 10"),
     ):
         with pytest.raises(config_lib.ConfigError, match=message):
             lab_lib.turned(sizes, [text])

@@ -1,13 +1,23 @@
 """Catastrophic overfitting: what is held out, when a run ends, and with what."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, models, overfitting, page, planning, rundir, step, train
+from apr_jax import (
+    checkpoint,
+    models,
+    overfitting,
+    page,
+    planning,
+    rundir,
+    step,
+    train,
+)
 from apr_jax import config as config_lib
 from apr_jax.evaluate import classifier
 from tests import toy
@@ -107,6 +117,21 @@ def test_killed_while_going_back(folder, tmp_path, monkeypatch):
     found = run(folder, tmp_path)
     assert (found.step, found.collapsed_at) == (2 * EPOCH, 3 * EPOCH)
     assert int(found.state.step) == 2 * EPOCH
+
+
+def test_a_fall_in_the_first_epoch_after_a_kill(folder, tmp_path, monkeypatch):
+    run(folder, tmp_path, until=2)  # no epoch has ended
+    fall_at(monkeypatch, 0.5, 0.1)
+    found = run(folder, tmp_path)
+    assert (found.step, found.collapsed_at) == (EPOCH, 2 * EPOCH)
+    # On other devices a run that went well may fall where it is gone on with.
+    other = tmp_path / "other"
+    fall_at(monkeypatch, 0.9)
+    run(folder, other, until=EPOCH + 2)
+    shutil.rmtree(other / overfitting.FOLDER)
+    fall_at(monkeypatch, 0.1)
+    found = run(folder, other)
+    assert (found.step, found.collapsed_at) == (EPOCH + 2, 2 * EPOCH)
 
 
 def test_without_a_limit_it_only_looks(folder, tmp_path, monkeypatch):

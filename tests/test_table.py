@@ -166,6 +166,15 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     assert "26.9" in lines[2]  # WRN-40-2, published
     html = (tmp_path / "out" / "table.html").read_text()
     assert html.count("<tr>") == 3
+    # A measurement that was stopped is gone on with.
+    text = kept.read_text()
+    lines = text.splitlines()
+    means = [line for line in lines if '"mean' in line]
+    kept.write_text("\n".join(line for line in lines if line not in means) + "\n")
+    table.main([*arguments, "--rows", "standard"])
+    assert "1 runs are missing" in capsys.readouterr().err
+    again = kept.read_text().splitlines()
+    assert len([line for line in again if '"mean' in line]) == len(means) > 0
     # Table 2 measures the network of Table 1.
     folder = kept.parent / "checkpoints"
     saved = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
@@ -178,6 +187,10 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     with pytest.raises(SystemExit):
         table.main([*arguments, "--set-field=optim.epochs"])
     assert "--set-field is 'optim.epochs'" in capsys.readouterr().err
+    for share in ("0/4", "5/4"):
+        with pytest.raises(SystemExit):
+            table.main([*arguments, f"--share={share}"])
+        assert f"--share is '{share}'; it must be 1/N to N/N" in capsys.readouterr().err
 
 
 def test_seeds_train_together(tmp_path, capsys, monkeypatch):
@@ -232,6 +245,23 @@ def test_which_seeds_train_together():
         [("apr_p", 2)],
     ]
     assert [len(group) for group in table.grouped(runs, 0)] == [1] * 6  # on a CPU
+    for run in runs:
+        run.settings.adversary.held_out = 10
+    assert [len(group) for group in table.grouped(runs, 3)] == [1] * 6
+
+
+def test_columns_are_not_taken_for_seeds(tmp_path):
+    for column in ("cifar10 a", "cifar10 b"):
+        line = dict.fromkeys(table_page._FIELDS, "")
+        line |= {"row": "standard", "column": column, "seed": 0, "epochs": 1.0}
+        line |= {"job": "evaluate.clean", "metric": "accuracy", "split": "test"}
+        line |= {"data": "x", "value": 0.5, "n": 1, "step": 1}
+        (tmp_path / f"{column[-1]}.jsonl").write_text(json.dumps(line) + "\n")
+    found = table_page.read(tmp_path, TABLES["2"])
+    assert found == {
+        ("standard", "cifar10 a accuracy"): [50.0],
+        ("standard", "cifar10 b accuracy"): [50.0],
+    }
 
 
 def test_several_seeds_have_a_deviation():

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, curves, data, models, parallel, planning, train
+from apr_jax import checkpoint, curves, data, models, parallel, planning, rundir, train
 from apr_jax import config as config_lib
 from apr_jax.progress import Diverged
 from tests import toy
@@ -257,3 +257,17 @@ def test_checks_come_before_data(tmp_path):
         planning.plan(config, tmp_path / "run")
     assert time.monotonic() - started < 5
     assert not (tmp_path / "run").exists()
+
+
+def test_one_process_at_a_time_works_in_a_directory(tmp_path):
+    root = tmp_path / "run"
+    with rundir.claimed(root, write=True):
+        with rundir.claimed(root, write=False):
+            pass
+        with (
+            pytest.raises(config_lib.ConfigError, match="another process is at work"),
+            rundir.claimed(root, write=True),
+        ):
+            pass
+    with rundir.claimed(root, write=True):
+        pass

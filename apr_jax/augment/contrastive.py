@@ -178,7 +178,6 @@ def draw_jitter(keys: jax.Array, *, strength: float) -> Jitter:
             factor_key, (3,), minval=jnp.maximum(0.0, 1 - spread), maxval=1 + spread
         )
         hue = jax.random.uniform(hue_key, minval=-0.2 * strength, maxval=0.2 * strength)
-        order = jax.random.randint(order_key, (), 0, len(_ORDERS))
         order = jnp.asarray(_ORDERS)[jax.random.randint(order_key, (), 0, len(_ORDERS))]
         return Jitter(brightness, contrast, saturation, hue, order)
 
