@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -244,7 +245,9 @@ def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, key):
     for dtype in ("float32", "bfloat16"):
         config = toy.config(tmp_path, model__name="wrn_10_1", model__dtype=dtype)
         model = step_lib.make_model(config, num_classes=4)
-        variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+        variables = jax.jit(partial(model.init, train=False))(
+            key, jnp.zeros((1, 8, 8, 3))
+        )
         made[dtype] = classifier_lib.make(config, variables, "abcd", name="same")
     pixels = jax.random.uniform(key, (3, 8, 8, 3))
     logits = {
@@ -282,7 +285,7 @@ def test_records_in_another_arithmetic_are_not_taken_up(
     toy.write_arrays(tmp_path)
     config = toy.config(tmp_path, model__dtype=dtype)
     model = step_lib.make_model(config, num_classes=4)
-    variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+    variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, 8, 8, 3)))
     network = classifier_lib.make(config, variables, "abcd", name="tiny")
     usual = {"attack": "fgsm", "linf": (1 / 255,), "examples": 6}
     records = measured(network, **usual, scratch=tmp_path / "scratch")

@@ -1,6 +1,7 @@
 """Frequencies as an evaluation: heatmap, bands, phase or amplitude, the page."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -328,7 +329,9 @@ def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
     for dtype in ("float32", "bfloat16"):
         config = toy.config(folder, model__name="wrn_10_1", model__dtype=dtype)
         model = step_lib.make_model(config, num_classes=4)
-        variables = model.init(key, jnp.zeros((1, 8, 8, 3)), train=False)
+        variables = jax.jit(partial(model.init, train=False))(
+            key, jnp.zeros((1, 8, 8, 3))
+        )
         made = classifier_lib.make(config, variables, "abcd", name="same")
         plain[dtype] = np.asarray(made.predict(made.variables, pixels)[0])
         with pytest.raises(Stop):

@@ -48,6 +48,7 @@ def _small_batches(monkeypatch):
     monkeypatch.setattr(lab_lib, "base_of", smaller)
 
 
+@pytest.mark.slow
 def test_figure_4(tmp_path):
     cells = ["amplitude_high_phase_low"]
     out, records = run(

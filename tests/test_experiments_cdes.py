@@ -96,6 +96,7 @@ def test_sets_and_networks_are_shared(run, folder, monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_priority(run):
     records, pictures = run(cdes_priority)
     assert pictures == ["priority.png"]

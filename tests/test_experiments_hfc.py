@@ -65,6 +65,7 @@ def run(module, folder, *arguments, **knobs):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_bands_and_examples_share_a_network(folder):
     records = run(hfc_bands, folder)
     assert len(records[0]["extra"]["rows"]) == 2

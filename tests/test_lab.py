@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
+from apr_jax import models
 from apr_jax.data import ArraySplit
 from experiments import lab as lab_lib
 from tests import toy
@@ -75,13 +76,15 @@ def test_plot_only_needs_records(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("own_set")
-def test_trains_on_a_set_that_it_makes(tmp_path, rng):
+def test_trains_on_a_set_that_it_makes(tmp_path, rng, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
     def compute(lab):
         train = lab.load("train").splits["train"]
         dark = ArraySplit(train.images // 2, train.labels)
         settings = lab_lib.short(
             lab.arrays("dark", "wxyz", train=dark, test=dark),
-            model="wrn_10_1",
+            model="tiny",
             epochs=1,
             method="standard",
         )

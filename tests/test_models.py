@@ -238,13 +238,15 @@ def test_wide_resnets_without_batch_norm_and_with_dropout(key):
     names = jax.tree_util.tree_leaves_with_path(variables)
     assert not [path for path, _ in names if "bn" in jax.tree_util.keystr(path)]
     # A block by hand: without statistics an image doesn't depend on its neighbours.
-    one = plain.apply(variables, images[:1], train=True)
-    both = plain.apply(variables, images, train=True)
+    apply = jax.jit(plain.apply, static_argnames="train")
+    one = apply(variables, images[:1], train=True)
+    both = apply(variables, images, train=True)
     np.testing.assert_allclose(one[0], both[0], atol=1e-5)
-    quiet = dropping.apply(variables, images, train=False)
+    drop = jax.jit(dropping.apply, static_argnames="train")
+    quiet = drop(variables, images, train=False)
     np.testing.assert_allclose(quiet, both, atol=1e-5)
     noisy = [
-        dropping.apply(variables, images, train=True, rngs={"dropout": k})
+        drop(variables, images, train=True, rngs={"dropout": k})
         for k in jax.random.split(key, 2)
     ]
     assert jnp.abs(noisy[0] - noisy[1]).max() > 1e-3

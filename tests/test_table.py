@@ -128,7 +128,8 @@ def test_every_row_has_a_method(row):
         assert part in AUGMENTS
 
 
-def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
+def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     fields = {
         "data.source": "arrays",
@@ -143,7 +144,7 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     }
     arguments = [
         "1",
-        "--columns=cifar10 wrn_10_1",
+        "--columns=cifar10 tiny",
         f"--data-dir={tmp_path}",
         f"--cache-dir={tmp_path / 'cache'}",
         f"--work={tmp_path / 'work'}",
@@ -154,7 +155,7 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys):
     table.main([*arguments, "--rows", "standard"])
     said = capsys.readouterr().err
     assert "1 runs are missing" in said
-    kept = tmp_path / "work/cifar/small/cifar10_wrn_10_1_standard_s0/results.jsonl"
+    kept = tmp_path / "work/cifar/small/cifar10_tiny_standard_s0/results.jsonl"
     trained = kept.stat().st_mtime_ns
     table.main([*arguments, "--rows", "standard", "apr_p", "--seeds", "1"])
     assert kept.stat().st_mtime_ns == trained
