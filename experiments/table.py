@@ -32,6 +32,7 @@ from apr_jax.progress import say
 from experiments import lab as lab_lib
 from experiments import table_page
 from experiments import table_plan as plan
+from experiments.table_rows import ROWS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("table", choices=tuple(plan.TABLES))
     parser.add_argument("--budget", choices=plan.BUDGETS, default="small")
-    parser.add_argument("--rows", nargs="+", help=", ".join(plan.ROWS))
+    parser.add_argument("--rows", nargs="+", help=", ".join(ROWS))
     parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--data-dir", default="", help="folder of TFDS data")
@@ -218,7 +219,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 def _exists(row: str) -> bool:
     """Whether a row's method can be trained."""
     try:
-        plan.augment.get_method(plan.ROWS[row].method)
+        plan.augment.get_method(ROWS[row].method)
     except ValueError:
         return False
     return True

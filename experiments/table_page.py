@@ -14,6 +14,7 @@ from apr_jax import markup, parallel, results, rundir
 from apr_jax.progress import say
 from experiments import table_picture
 from experiments import table_plan as plan
+from experiments.table_rows import ROWS
 
 
 def records(root: pathlib.Path) -> list[results.Record]:
@@ -108,7 +109,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     if not ours:
         raise config_lib.ConfigError(f"{out} has no records yet")
     theirs = table.published()
-    rows = [row for row in plan.ROWS if any(row == r for r, _ in ours)]
+    rows = [row for row in ROWS if any(row == r for r, _ in ours)]
     columns = list(dict.fromkeys(column for _, column in ours))
     heads = ["", *columns]
     shadows = [c for r in rows for c in theirs.get(r, {})]
@@ -122,7 +123,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         cells = [shown(ours.get((row, column), [])) for column in columns]
         known = theirs.get(row, {})
         cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
-        lines.append([plan.ROWS[row].label, *cells])
+        lines.append([ROWS[row].label, *cells])
     counts = sorted({len(values) for values in ours.values()})
     note = (
         f"Percent, {table.better} is better. Ours: budget {budget}, {about(out)}, "
@@ -131,7 +132,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
         "benchmark's own files; not measured here."
     )
-    if any(plan.ROWS[row].run for row in rows):
+    if any(ROWS[row].run for row in rows):
         note = f"{note} {table.note}"
     printed = rich.table.Table(title=table.title, caption=note)
     for head in heads:
@@ -144,7 +145,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     table_picture.draw(
         out / "table.png",
         {
-            plan.ROWS[row].label: (
+            ROWS[row].label: (
                 ours.get((row, main), []),
                 ours.get((row, other), []),
             )

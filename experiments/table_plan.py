@@ -7,12 +7,12 @@ from typing import Any
 
 import ml_collections
 
-from apr_jax import augment, curves, metrics, results, rundir
-from apr_jax.corruptions import SEVERITIES
+from apr_jax import augment, curves, results, rundir
 from apr_jax.models import flops
 from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
-from experiments import published
+from experiments import published, table_cells
+from experiments.table_rows import ROWS
 
 BUDGETS = ("small", "paper")
 # What stands in for every network where the budget is small.
@@ -20,72 +20,6 @@ SMALL_NETWORK = "wrn_10_1"
 # A training step costs a pass forward and two of its size backward.
 _PASSES = 3
 
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One method: the heading of its row, and how its configuration differs."""
-
-    label: str
-    method: str  # of apr_jax.augment.AUGMENTS, or several joined by "+"
-    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
-    small: dict[str, Any] = dataclasses.field(default_factory=dict)  # on top of them
-    run: str = ""  # the row whose runs this one shows too; "": it has its own
-
-    @property
-    def mixes(self) -> bool:
-        """Whether it mixes in images of ``data.extra_dirs``."""
-        return "data.extra_ratio" in self.changes
-
-
-def _mixed(*names: str) -> dict[str, Any]:
-    """How a configuration with images of ``imagenet_resnet50_aprsp.EXTRA`` differs."""
-    return {"data.extra_ratio": imagenet_resnet50_aprsp.extra_ratio(*names)}
-
-
-# One program trains them all; the keys are those of ``--rows``.
-ROWS: dict[str, Row] = {
-    "standard": Row("Standard", "standard"),
-    "cutout": Row("Cutout", "cutout"),
-    "mixup": Row("Mixup", "mixup"),
-    "cutmix": Row("CutMix", "cutmix"),
-    "adversarial": Row(
-        "Adversarial training (PGD)",
-        "standard",
-        {
-            "adversary.attack": "pgd",
-            "adversary.step_size": 2 / 255,
-            "adversary.steps": 7,
-        },
-        # So small a network resists no more.
-        {"adversary.eps": 4 / 255, "adversary.steps": 3},
-    ),
-    "apr_p": Row("APR-P", "apr_p"),
-    "autoaugment": Row("AutoAugment", "autoaugment"),
-    "random_autoaugment": Row("Random AutoAugment", "random_autoaugment"),
-    "augmix": Row("AugMix", "augmix"),
-    "augmix_no_jsd": Row("AugMix without its loss", "augmix_no_jsd"),
-    "patch_gaussian": Row("Patch Gaussian", "patch_gaussian"),
-    "patch_uniform": Row("Patch Uniform", "patch_uniform"),
-    "max_blur_pool": Row("MaxBlurPool", "standard", {"model.name": "resnet50_blur"}),
-    "supclr": Row("SupCLR", "supclr"),
-    "csi": Row("CSI", "csi"),
-    "csi_turns": Row("CSI, over four turns", "csi", run="csi"),
-    "apr_s": Row("APR-S", "apr_s"),
-    "apr_sp": Row("APR-SP", "apr_sp"),
-    "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
-    "hybrid_augment": Row("HybridAugment", "hybrid_augment"),
-    "hybrid_augment_pp": Row("HybridAugment++", "hybrid_augment_pp"),
-    "amplitude_mix": Row("Amplitude mix (FACT)", "amplitude_mix"),
-    "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
-    "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
-    "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
-    "prime": Row("PRIME", "prime"),
-    "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
-    "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
-    "deepaugment+apr_sp": Row(
-        "DeepAugment and APR-SP", "apr_sp", _mixed("deepaugment")
-    ),
-}
 
 _TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "supclr", "csi", "apr_s", "apr_sp")
 # Made for other tables than the first.
@@ -317,81 +251,6 @@ def _table_4(
     return settings
 
 
-def _find(records: Iterable[results.Record], **fields: str) -> float | None:
-    found = results.find(records, **fields)
-    return None if found is None else found.value
-
-
-def _known(cells: dict[str, float | None]) -> dict[str, float]:
-    return {column: value for column, value in cells.items() if value is not None}
-
-
-def _corruption_cells(records: Sequence[results.Record]) -> dict[str, float]:
-    means = [
-        r
-        for r in records
-        if r.job == "evaluate.corruption"
-        and r.metric == "error"
-        and r.split.startswith("mean")
-        and "/" not in r.split
-    ]
-    mean = means[-1].value if means else None
-    clean = _find(records, job="evaluate.clean", metric="error")
-    return _known({"": mean, "clean error": clean})
-
-
-def _out_cells(
-    records: Sequence[results.Record], score: str = "msp"
-) -> dict[str, float]:
-    found = {}
-    for record in records:
-        if record.job == "evaluate.ood" and record.metric == f"{score}.auroc":
-            if record.split == "all":
-                found["mean"] = record.value
-            elif record.split not in ("near", "far"):
-                found[_SAME.get(record.split, record.split)] = record.value
-    if score != "msp":  # the accuracy is not that of what it scores
-        return found
-    accuracy = _find(records, job="evaluate.clean", metric="accuracy")
-    return _known({"accuracy": accuracy, **found})
-
-
-def _turned_cells(records: Sequence[results.Record]) -> dict[str, dict[str, float]]:
-    cells = _out_cells(records, "csi")
-    return {"csi_turns": cells} if cells else {}
-
-
-# TFDS's name -> the paper's.
-_SAME = {"svhn_cropped": "svhn"}
-
-
-def _robust_cells(records: Sequence[results.Record]) -> dict[str, float]:
-    return _known(
-        {
-            "accuracy": _find(records, job="evaluate.clean", metric="accuracy"),
-            "robust": _find(
-                records, job="evaluate.adversarial", metric="robust_accuracy"
-            ),
-        }
-    )
-
-
-def _imagenet_cells(records: Sequence[results.Record]) -> dict[str, float]:
-    job = "evaluate.corruption"
-    cells = {
-        "error": _find(records, job="evaluate.clean", metric="error"),
-        "mce": _find(records, job=job, split="mean", metric="mce"),
-    }
-    for name, alexnet in metrics.ALEXNET_ERROR.items():
-        errors = [
-            _find(records, job=job, split=f"{name}/{severity}", metric="error")
-            for severity in SEVERITIES
-        ]
-        if None not in errors:
-            cells[name] = sum(e for e in errors if e is not None) / 5 / alexnet
-    return _known(cells)
-
-
 _SETS = ("cifar10", "cifar100")
 _NETWORKS = ("allconv", "densenet_bc_100_12", "wrn_40_2", "resnext29_32x4")
 
@@ -400,7 +259,7 @@ TABLES: dict[str, Table] = {
         title="Table 1: mean error under corruption",
         rows=tuple(r for r in ROWS if r not in _NOT_TABLE_1 and not ROWS[r].mixes),
         columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
-        cells=_corruption_cells,
+        cells=table_cells.corruption_cells,
         published=published.table_1,
         settings=_table_1,
         better="↓",
@@ -411,13 +270,13 @@ TABLES: dict[str, Table] = {
         title="Table 2: AUROC against unknown images, maximum softmax probability",
         rows=_TABLE_2,
         columns=("cifar10 resnet18",),
-        cells=_out_cells,
+        cells=table_cells.out_cells,
         published=published.table_2,
         settings=_table_2,
         better="↑",
         recipe="cifar",
         columns_shown=("mean", "accuracy"),
-        more=_turned_cells,
+        more=table_cells.turned_cells,
         note="CSI is shown twice: by the maximum softmax probability of the upright "
         "image, as all others, which the published numbers are of, by their accuracy; "
         "and by its own score, that of logits averaged over four turns.",
@@ -426,7 +285,7 @@ TABLES: dict[str, Table] = {
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
         rows=tuple(cifar10_fgsm.PRESETS),
         columns=("cifar10 preact_resnet18",),
-        cells=_robust_cells,
+        cells=table_cells.robust_cells,
         published=published.table_3,
         settings=_table_3,
         better="↑",
@@ -437,7 +296,7 @@ TABLES: dict[str, Table] = {
         title="Table 4: ImageNet-C, error in relation to AlexNet's",
         rows=_TABLE_4,
         columns=("imagenet resnet50",),
-        cells=_imagenet_cells,
+        cells=table_cells.imagenet_cells,
         published=published.table_4,
         settings=_table_4,
         better="↓",

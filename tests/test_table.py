@@ -10,7 +10,8 @@ from apr_jax import config as config_lib
 from apr_jax import models, results
 from apr_jax.augment import AUGMENTS
 from experiments import published, table, table_page, table_plan
-from experiments.table_plan import ROWS, TABLES
+from experiments.table_plan import TABLES
+from experiments.table_rows import ROWS
 from tests import toy
 
 

@@ -1,0 +1,73 @@
+"""The methods that the tables compare: one row each, one program trains them all."""
+
+import dataclasses
+from typing import Any
+
+from configs import imagenet_resnet50_aprsp
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One method: the heading of its row, and how its configuration differs."""
+
+    label: str
+    method: str  # of apr_jax.augment.AUGMENTS, or several joined by "+"
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+    small: dict[str, Any] = dataclasses.field(default_factory=dict)  # on top of them
+    run: str = ""  # the row whose runs this one shows too; "": it has its own
+
+    @property
+    def mixes(self) -> bool:
+        """Whether it mixes in images of ``data.extra_dirs``."""
+        return "data.extra_ratio" in self.changes
+
+
+def _mixed(*names: str) -> dict[str, Any]:
+    """How a configuration with images of ``imagenet_resnet50_aprsp.EXTRA`` differs."""
+    return {"data.extra_ratio": imagenet_resnet50_aprsp.extra_ratio(*names)}
+
+
+# One program trains them all; the keys are those of ``--rows``.
+ROWS: dict[str, Row] = {
+    "standard": Row("Standard", "standard"),
+    "cutout": Row("Cutout", "cutout"),
+    "mixup": Row("Mixup", "mixup"),
+    "cutmix": Row("CutMix", "cutmix"),
+    "adversarial": Row(
+        "Adversarial training (PGD)",
+        "standard",
+        {
+            "adversary.attack": "pgd",
+            "adversary.step_size": 2 / 255,
+            "adversary.steps": 7,
+        },
+        # So small a network resists no more.
+        {"adversary.eps": 4 / 255, "adversary.steps": 3},
+    ),
+    "apr_p": Row("APR-P", "apr_p"),
+    "autoaugment": Row("AutoAugment", "autoaugment"),
+    "random_autoaugment": Row("Random AutoAugment", "random_autoaugment"),
+    "augmix": Row("AugMix", "augmix"),
+    "augmix_no_jsd": Row("AugMix without its loss", "augmix_no_jsd"),
+    "patch_gaussian": Row("Patch Gaussian", "patch_gaussian"),
+    "patch_uniform": Row("Patch Uniform", "patch_uniform"),
+    "max_blur_pool": Row("MaxBlurPool", "standard", {"model.name": "resnet50_blur"}),
+    "supclr": Row("SupCLR", "supclr"),
+    "csi": Row("CSI", "csi"),
+    "csi_turns": Row("CSI, over four turns", "csi", run="csi"),
+    "apr_s": Row("APR-S", "apr_s"),
+    "apr_sp": Row("APR-SP", "apr_sp"),
+    "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
+    "hybrid_augment": Row("HybridAugment", "hybrid_augment"),
+    "hybrid_augment_pp": Row("HybridAugment++", "hybrid_augment_pp"),
+    "amplitude_mix": Row("Amplitude mix (FACT)", "amplitude_mix"),
+    "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
+    "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
+    "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
+    "prime": Row("PRIME", "prime"),
+    "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
+    "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
+    "deepaugment+apr_sp": Row(
+        "DeepAugment and APR-SP", "apr_sp", _mixed("deepaugment")
+    ),
+}
