@@ -33,6 +33,7 @@ def corruption_cells(records: Sequence[results.Record]) -> dict[str, float]:
 def out_cells(
     records: Sequence[results.Record], score: str = "msp"
 ) -> dict[str, float]:
+    """Table 2: "accuracy", the AUROC of a score for each out set, and their "mean"."""
     found = {}
     for record in records:
         if record.job == "evaluate.ood" and record.metric == f"{score}.auroc":
@@ -47,6 +48,7 @@ def out_cells(
 
 
 def turned_cells(records: Sequence[results.Record]) -> dict[str, dict[str, float]]:
+    """The row of Table 2 that a run trained by CSI has for its own score."""
     cells = out_cells(records, "csi")
     return {"csi_turns": cells} if cells else {}
 
