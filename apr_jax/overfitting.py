@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import optax
 
-from apr_jax import adversary, checkpoint, data, jsonl, parallel, step, views
+from apr_jax import adversary, checkpoint, data, jsonl, parallel, step, views, watch
 from apr_jax import config as config_lib
 from apr_jax.progress import Meter, say
 
@@ -147,8 +147,7 @@ class Guard:
         self._layout = layout
         self._path = root / FILE_NAME
         self._epoch_steps = epoch_steps
-        epochs = np.arange(1, 1 + int(total_steps / epoch_steps + 0.5))
-        self._ends = np.unique([*np.rint(epochs * epoch_steps), total_steps])
+        self._ends = watch.epoch_ends(epoch_steps, total_steps)
         self._rows = read(root)
         for row in self._rows:
             if row["collapsed"]:

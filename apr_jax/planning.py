@@ -181,13 +181,18 @@ def parameter_count(plan: Plan) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 
-def saved_step(plan: Plan) -> int:
-    """Returns the step of the newest checkpoint, 0 if there is none."""
-    saved = checkpoint.Checkpoints(
+def open_checkpoints(plan: Plan) -> checkpoint.Checkpoints:
+    """Returns the checkpoints of a run, which are to be closed."""
+    return checkpoint.Checkpoints(
         plan.run.checkpoints,
         keep=plan.config.checkpoint.keep,
         owner=config_lib.config_hash(plan.config),
     )
+
+
+def saved_step(plan: Plan) -> int:
+    """Returns the step of the newest checkpoint, 0 if there is none."""
+    saved = open_checkpoints(plan)
     steps = saved.steps
     saved.close()
     return steps[-1] if steps else 0

@@ -8,6 +8,7 @@ never stopped, on the same devices.
 import contextlib
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +18,12 @@ from apr_jax import (
     checkpoint,
     curves,
     data,
+    optim,
     overfitting,
     parallel,
     planning,
     watch,
 )
-from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.evaluate import samples
 from apr_jax.interrupt import StopSignal
@@ -62,31 +63,14 @@ def train(
     started = time.monotonic()
     config, total = plan.config, plan.total_steps
     start, rate = planning.initial_state(plan)
-    saved = checkpoint.Checkpoints(
-        plan.run.checkpoints,
-        keep=config.checkpoint.keep,
-        owner=config_lib.config_hash(config),
-    )
+    saved = planning.open_checkpoints(plan)
     state, found = start, saved.restore(start)
     if found is not None:
         state = found[1]
         say(f"going on from the checkpoint of step {found[0]:,} of {total:,}")
     first = done = int(state.step)
-    writer = None
-    if parallel.is_primary():
-        writer = curves.curve_writer(
-            plan.run.root, resume_step=first, tensorboard=config.train.tensorboard
-        )
-    meter = Meter(
-        first=first,
-        total=total,
-        batch_size=config.train.batch_size,
-        epoch_steps=plan.epoch_steps,
-        log_every=config.train.log_every,
-        rate=rate,
-        curve=writer,
-        started=started,
-        quiet=quiet or not parallel.is_primary(),
+    writer, meter = make_meter(
+        plan, first=first, rate=rate, started=started, quiet=quiet
     )
     watcher, guard = _watcher(plan, first), _guard(plan, first)
     guard.begin(state, first)
@@ -97,7 +81,7 @@ def train(
     if guard.collapsed_at is not None:
         last = done  # of an earlier start; go_back finishes what it began
     try:
-        with StopSignal() as signal, writer or contextlib.nullcontext(), meter:
+        with StopSignal() as signal, writer, meter:
             on_devices = parallel.replicate(state, plan.layout)
             watcher.follow(meter, on_devices.variables, -1, done)
             while done < last and stopped_by is None:
@@ -129,6 +113,45 @@ def train(
         state=state,
         seconds_to_first_step=meter.seconds_to_first_step,
     )
+
+
+def make_meter(
+    plan: planning.Plan,
+    *,
+    first: int,
+    rate: optim.Schedule,
+    started: float,
+    quiet: bool,
+    lane: int | None = None,
+) -> tuple[contextlib.AbstractContextManager[Any], Meter]:
+    """Returns what writes a run's curve, and the meter that it belongs to.
+
+    Args:
+        plan: of the run.
+        first: step that training goes on from.
+        rate: the learning rate.
+        started: in monotonic time.
+        quiet: no progress bar.
+        lane: of several runs in one program; None for a run alone.
+    """
+    config, writer = plan.config, None
+    if parallel.is_primary():
+        writer = curves.curve_writer(
+            plan.run.root, resume_step=first, tensorboard=config.train.tensorboard
+        )
+    meter = Meter(
+        first=first,
+        total=plan.total_steps,
+        batch_size=config.train.batch_size,
+        epoch_steps=plan.epoch_steps,
+        log_every=config.train.log_every,
+        rate=rate,
+        curve=writer,
+        started=started,
+        quiet=quiet or not parallel.is_primary(),
+        lane=lane,
+    )
+    return writer or contextlib.nullcontext(), meter
 
 
 def _watcher(plan: planning.Plan, first: int) -> watch.Watcher:

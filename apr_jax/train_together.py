@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import advance, checkpoint, curves, parallel, planning
+from apr_jax import advance, parallel, planning
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax import train as train_lib
 from apr_jax.interrupt import StopSignal
-from apr_jax.progress import Diverged, Meter, say
+from apr_jax.progress import Diverged, say
 
 
 def check(plans: Sequence[planning.Plan]) -> None:
@@ -78,7 +78,7 @@ def train(
     check(plans)
     started = time.monotonic()
     total = plans[0].total_steps
-    saved = [_open(plan) for plan in plans]
+    saved = [planning.open_checkpoints(plan) for plan in plans]
     states = []
     for plan, checkpoints in zip(plans, saved, strict=True):
         start, rate = planning.initial_state(plan)
@@ -93,7 +93,15 @@ def train(
         signal = open_files.enter_context(StopSignal())
         meters = []
         for lane in range(len(plans)):
-            meter = _meter(plans, lane, first, rate, started, quiet, open_files)
+            writer, meter = train_lib.make_meter(
+                plans[lane],
+                first=first,
+                rate=rate,
+                started=started,
+                quiet=quiet or lane > 0,  # the first lane has the progress bar
+                lane=lane,
+            )
+            open_files.enter_context(writer)
             meters.append(open_files.enter_context(meter))
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
         state = parallel.replicate(stacked, plans[0].layout)
@@ -133,14 +141,6 @@ def train(
     ]
 
 
-def _open(plan: planning.Plan) -> checkpoint.Checkpoints:
-    return checkpoint.Checkpoints(
-        plan.run.checkpoints,
-        keep=plan.config.checkpoint.keep,
-        owner=config_lib.config_hash(plan.config),
-    )
-
-
 def _common_step(
     plans: Sequence[planning.Plan], states: Sequence[step_lib.TrainState]
 ) -> int:
@@ -154,39 +154,6 @@ def _common_step(
             f"runs that train together must stand at one step; there are {listed}"
         )
     return steps[0]
-
-
-def _meter(
-    plans: Sequence[planning.Plan],
-    lane: int,
-    first: int,
-    rate: Any,
-    started: float,
-    quiet: bool,
-    open_files: contextlib.ExitStack,
-) -> Meter:
-    """The first lane's meter has the progress bar."""
-    plan = plans[lane]
-    writer = None
-    if parallel.is_primary():
-        writer = curves.curve_writer(
-            plan.run.root,
-            resume_step=first,
-            tensorboard=plan.config.train.tensorboard,
-        )
-        open_files.enter_context(writer)
-    return Meter(
-        first=first,
-        total=plan.total_steps,
-        batch_size=plan.config.train.batch_size,
-        epoch_steps=plan.epoch_steps,
-        log_every=plan.config.train.log_every,
-        rate=rate,
-        curve=writer,
-        started=started,
-        quiet=quiet or lane > 0 or not parallel.is_primary(),
-        lane=lane,
-    )
 
 
 def _advance(

@@ -162,6 +162,17 @@ def subset(split: data.ArraySplit, count: int) -> data.ArraySplit:
     return data.ArraySplit(np.asarray(split.images[chosen]), split.labels[chosen])
 
 
+def epoch_ends(epoch_steps: float, total_steps: int) -> np.ndarray:
+    """The steps at which epochs end: 0, those nearest to each end, and the last.
+
+    Args:
+        epoch_steps: steps of an epoch, not necessarily whole.
+        total_steps: of the run.
+    """
+    epochs = np.arange(1 + int(total_steps / epoch_steps + 0.5))
+    return np.unique([*np.rint(epochs * epoch_steps), total_steps])
+
+
 class Watcher:
     """Measures at the ends of epochs and keeps the rows; does nothing without names.
 
@@ -202,8 +213,7 @@ class Watcher:
         self._epoch_steps = epoch_steps
         self._path = root / FILE_NAME
         self._layout = layout
-        epochs = np.arange(1 + int(total_steps / epoch_steps + 0.5))
-        self._ends = np.unique([*np.rint(epochs * epoch_steps), total_steps])
+        self._ends = epoch_ends(epoch_steps, total_steps)
         self._images = subset(test, config.train.watch_examples)
         self._batch_size = config.train.batch_size
         self._knobs = {n: WATCHES[n].knobs(config.data.image_size) for n in self._names}
