@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import corruptions
+from apr_jax import corruptions, draws
 from apr_jax.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     corrupt,
     digital,
-    draws,
     frost_files,
     noise,
     resample,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from apr_jax import draws
 from apr_jax.augment.keys import per_image_keys
 
 
@@ -129,12 +130,12 @@ def draw_patches(
     sides = jax.vmap(lambda k: jax.random.randint(k, (), lowest, size + 1))(keys[:, 1])
     scale = sigma * jax.vmap(jax.random.uniform)(keys[:, 2])
     pixels = (height, width, channels)
+    seeds = draws.seeds_of(keys[:, 3])
     if uniform:
-        limit = 3**0.5
-        draw = lambda k: jax.random.uniform(k, pixels, minval=-limit, maxval=limit)
+        noise = 3**0.5 * (2 * draws.uniform(seeds, pixels) - 1)
     else:
-        draw = lambda k: jax.random.normal(k, pixels)
-    return Patches(centre, sides, scale, jax.vmap(draw)(keys[:, 3]))
+        noise = draws.normal(seeds, pixels)
+    return Patches(centre, sides, scale, noise)
 
 
 def square_mask(

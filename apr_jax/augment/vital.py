@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax import spectral
+from apr_jax import draws, spectral
 from apr_jax.augment import image_ops
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
@@ -121,8 +121,7 @@ def vital_phase(
 def draw_phase_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """The unit Gaussian noise of `vital_phase`: float32 [N, H, W, C]."""
     count, *pixels = shape
-    draw = lambda k: jax.random.normal(k, tuple(pixels))
-    return jax.vmap(draw)(per_image_keys(key, count))
+    return draws.normal(draws.seeds_of(per_image_keys(key, count)), tuple(pixels))
 
 
 def vital_phase_single(

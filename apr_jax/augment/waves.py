@@ -4,6 +4,7 @@ Vaish, Wang & Strisciuglio, "Fourier-basis Functions to Bridge Augmentation Gap"
 2024.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -75,20 +76,24 @@ def fourier_basis_noise(
     )
     longest = max(height, width)
     rows, columns = (
-        (jnp.linspace(-side / 2, side / 2, side) if side > 1 else jnp.zeros(1))
+        jnp.linspace(-side / 2, side / 2, side) if side > 1 else jnp.zeros(1)
         for side in (height, width)
     )
-    turns = drawn.frequency / longest
-    along = [
-        turns[..., None] * f(drawn.direction)[..., None] * place[None, None, None]
-        for f, place in ((jnp.cos, rows), (jnp.sin, columns))
-    ]
-    angle = 2 * math.pi * (along[0][..., :, None] + along[1][..., None, :])
-    wave = jnp.sin(angle - math.pi / 4)
-    square = jnp.sum(wave * wave, axis=(-2, -1), keepdims=True)
+    turns = 2 * math.pi * drawn.frequency[..., None] / longest
+    down = turns * jnp.cos(drawn.direction)[..., None] * rows[None, None, None]
+    along = turns * jnp.sin(drawn.direction)[..., None] * columns[None, None, None]
+    # sin(a + b) = sin a cos b + cos a sin b: sines of rows and columns, not of pixels.
+    down -= math.pi / 4
+    left = jnp.stack([jnp.sin(down), jnp.cos(down)], axis=-1)
+    right = jnp.stack([jnp.cos(along), jnp.sin(along)], axis=-1)
+    product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+    # The sum of a wave's squares, without the wave.
+    squares = [product("...si,...sj->...ij", side, side) for side in (left, right)]
+    square = jnp.sum(squares[0] * squares[1], axis=(-2, -1))
     scale = drawn.strength * (math.sqrt(height * width) / 32)
-    wave *= scale[..., None, None] * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
-    noise = jnp.moveaxis(jnp.mean(wave, axis=2), 1, -1).astype(images.dtype)
+    scale *= jax.lax.rsqrt(jnp.maximum(square, 1e-12)) / waves
+    noise = product("nckhi,nckwi->nchw", left * scale[..., None, None], right)
+    noise = jnp.moveaxis(noise, 1, -1).astype(images.dtype)
     return jnp.clip(images + noise, 0, 1) if clip else images + noise
 
 

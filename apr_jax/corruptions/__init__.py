@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax import draws
 from apr_jax.corruptions import (
     blur,
     digital,
-    draws,
     frost_files,
     noise,
     spatter,

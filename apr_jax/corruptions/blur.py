@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax import draws
 from apr_jax.augment.packed import channel, look_up, pack, unpack
-from apr_jax.corruptions import draws, resample
+from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import SEVERITIES, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
 

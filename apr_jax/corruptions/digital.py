@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apr_jax import draws
 from apr_jax.augment.packed import channel, look_up, pack
-from apr_jax.corruptions import draws, resample
+from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import CIFAR_SIZE, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
+from apr_jax import draws
 from apr_jax.augment.packed import look_up
-from apr_jax.corruptions import draws
 from apr_jax.corruptions.constants import strength
 from apr_jax.corruptions.resample import to_uint8
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax.corruptions import draws, resample
+from apr_jax import draws
+from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import strength
 from apr_jax.corruptions.resample import to_uint8
 

@@ -1,9 +1,10 @@
 """Random numbers by the million: a hash of (image's seed, place).
 
-JAX's own generator spends more time on a draw, and far more on compiling, than the
-corruptions do on the rest. It makes one seed for each image; from there every number
-is two rounds of a 32-bit integer hash of its place (the multipliers are those that
-Chris Wellons found for low bias, "Prospecting for Hash Functions", 2018).
+JAX's own generator, asked for a number per pixel with a key per image, spends more time
+on that than noise or corruptions do on the rest, on a CPU by far. It makes one seed for
+each image; from there every number is two rounds of a 32-bit integer hash of its place
+(the multipliers are those that Chris Wellons found for low bias, "Prospecting for Hash
+Functions", 2018).
 """
 
 import math
@@ -26,7 +27,11 @@ def _mix(x: jax.Array) -> jax.Array:
 @jax.jit
 def make_seeds(key: jax.Array, numbers: jax.Array) -> jax.Array:
     """The seeds of images: one key and their numbers, uint32 [N], to uint32 [N, 2]."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
+    return seeds_of(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
+
+
+def seeds_of(keys: jax.Array) -> jax.Array:
+    """Seeds from a key for each image, used for nothing else: [N] to uint32 [N, 2]."""
     return jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys)
 
 
@@ -34,7 +39,7 @@ def bits(seeds: jax.Array, shape: tuple[int, ...], *, lane: int = 0) -> jax.Arra
     """uint32 [N, *shape], each image's from its own seed.
 
     Args:
-        seeds: of ``make_seeds``.
+        seeds: of ``make_seeds`` or ``seeds_of``.
         shape: of what one image needs, at most 2^28 numbers.
         lane: purposes of different lanes, up to 15, get different numbers.
     """
