@@ -27,8 +27,9 @@ import jax
 
 from apr_jax import command, data, job, parallel, rundir
 from apr_jax import config as config_lib
+from apr_jax.checkpoint import CheckpointError
 from apr_jax.models import flops
-from apr_jax.progress import say
+from apr_jax.progress import Diverged, say
 from experiments import lab as lab_lib
 from experiments import table_page
 from experiments import table_plan as plan
@@ -118,22 +119,30 @@ def work(options: argparse.Namespace) -> str | None:
     devices = max(config.train.devices for config in configs.values())
     parallel.declare_cpu_devices(devices // (options.processes or 1))
     missing = [
-        run for run in runs if not _measured(table, configs[run.name], root / run.name)
+        run
+        for run in runs
+        if not _measured(options, configs[run.name], root / run.name)
     ]
+    failed: list[str] = []
     if not options.show:
         check_extra([configs[run.name].data for run in missing])
         say_cost(missing, root)
         # Shares of all runs, so that they don't depend on what is done already.
         for group in grouped(runs, options.together)[mine]:
             left = [run for run in group if run in missing]
-            stopped = train(left, configs, root, out, quiet=options.quiet)
+            stopped = train(left, configs, root, out, failed, options)
             if stopped is not None:
                 return stopped
     if parallel.is_primary():
         for run in runs:
             if (root / run.name).exists():
                 table_page.keep(out, run, root / run.name)
-        table_page.show(options.table, options.budget, out)
+        if not failed or any(out.glob("*.jsonl")):
+            table_page.show(options.table, options.budget, out)
+    if failed:
+        raise config_lib.ConfigError(
+            f"{len(failed)} of {len(runs)} runs failed, see above: {', '.join(failed)}"
+        )
     return None
 
 
@@ -174,21 +183,40 @@ def train(
     configs: dict[str, config_lib.Config],
     root: pathlib.Path,
     out: pathlib.Path,
-    *,
-    quiet: bool,
+    failed: list[str],
+    options: argparse.Namespace,
 ) -> str | None:
-    """Trains and measures; returns the signal that ended it early, or None."""
+    """Trains and measures; returns the signal that ended it early, or None.
+
+    A run that diverges, or whose state can't be read, is said and its name added to
+    ``failed``; the others go on.
+    """
+    quiet = options.quiet
     if group:
         say(", ".join(run.name for run in group))
+    stopped: str | None
     if len(group) > 1:
         mine = [configs[run.name] for run in group]
         roots = [root / run.name for run in group]
-        stopped = job.train_seeds(mine, roots, quiet=quiet)
+        try:
+            stopped = job.train_seeds(mine, roots, quiet=quiet)
+        except (Diverged, CheckpointError) as error:
+            say(f"{error}; each seed goes on by itself")
+            stopped = None
         if stopped is not None:
             return stopped
     for run in group:
-        stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
-        table_page.keep(out, run, root / run.name)
+        try:
+            stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
+        except (Diverged, CheckpointError) as error:
+            say(f"{run.name} failed: {error}")
+            failed.append(run.name)
+            stopped = None
+        else:
+            table_page.keep(out, run, root / run.name)
+            if stopped is None and parallel.is_primary():
+                mark = _mark(options, root / run.name)
+                rundir.write_atomic(mark, _asked(configs[run.name]))
         # The next run has programs of its own, and memory is not for both.
         jax.clear_caches()
         gc.collect()
@@ -225,11 +253,28 @@ def _exists(row: str) -> bool:
     return True
 
 
-def _measured(table: plan.Table, config: config_lib.Config, root: pathlib.Path) -> bool:
-    """Whether a run has been measured to the end, in the parts that are asked for."""
+def _mark(options: argparse.Namespace, root: pathlib.Path) -> pathlib.Path:
+    """The file that says with which settings a run was measured for a table."""
+    return root / f"table{options.table}.json"
+
+
+def _asked(config: config_lib.Config) -> str:
+    """How a run is to be measured, as text."""
+    fields = {k: v for k, v in config_lib.flatten(config) if k.startswith("eval.")}
+    return json.dumps(fields, indent=2) + "\n"
+
+
+def _measured(
+    options: argparse.Namespace, config: config_lib.Config, root: pathlib.Path
+) -> bool:
+    """Whether a run has been measured to the end, as it is asked for."""
+    table = plan.TABLES[options.table]
     there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs
+    mark = _mark(options, root)
+    if mark.exists() and mark.read_text() != _asked(config):
+        return False  # what stays the same is taken up from its records
     found = table_page.records(root)
     parts = {f"evaluate.{part}" for part in config.eval.parts}
     # The mean comes last: a measurement that was stopped has none.

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import models, results
+from apr_jax import job, models, results
 from apr_jax.augment import AUGMENTS
+from apr_jax.progress import Diverged
 from experiments import published, table, table_page, table_plan
 from experiments.table_plan import TABLES
 from experiments.table_rows import ROWS
@@ -177,6 +178,12 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     assert "1 runs are missing" in capsys.readouterr().err
     again = kept.read_text().splitlines()
     assert len([line for line in again if '"mean' in line]) == len(means) > 0
+    # Other numbers of measuring are measured; the network stays.
+    fewer = '--set-field=eval.corruptions=["brightness"]'
+    table.main([*arguments, "--rows", "standard", fewer])
+    assert "1 runs are missing" in capsys.readouterr().err
+    table.main([*arguments, "--rows", "standard", fewer])
+    assert "nothing is missing" in capsys.readouterr().err
     # Table 2 measures the network of Table 1.
     folder = kept.parent / "checkpoints"
     saved = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
@@ -195,9 +202,8 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
         assert f"--share is '{share}'; it must be 1/N to N/N" in capsys.readouterr().err
 
 
-def test_seeds_train_together(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-    toy.write_arrays(tmp_path)
+def clean_only(tmp_path):
+    """Arguments for Table 1 of toy images, with the clean error alone."""
     fields = {
         "data.source": "arrays",
         "data.name": "toy",
@@ -208,7 +214,7 @@ def test_seeds_train_together(tmp_path, capsys, monkeypatch):
         "eval.batch_size": 25,
         "eval.parts": ["clean"],
     }
-    arguments = [
+    return [
         "1",
         "--columns=cifar10 tiny",
         "--rows=standard",
@@ -219,6 +225,12 @@ def test_seeds_train_together(tmp_path, capsys, monkeypatch):
         "--quiet",
         *(f"--set-field={k}={json.dumps(v)}" for k, v in fields.items()),
     ]
+
+
+def test_seeds_train_together(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+    toy.write_arrays(tmp_path)
+    arguments = clean_only(tmp_path)
     table.main([*arguments, "--seeds=3", "--together=2"])
     said = capsys.readouterr().err
     assert "seeds       0, 1, together" in said
@@ -228,6 +240,35 @@ def test_seeds_train_together(tmp_path, capsys, monkeypatch):
     assert row.count("±") == 1
     table.main([*arguments, "--seeds=3", "--together=3"])
     assert "nothing is missing" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_the_others(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+    toy.write_arrays(tmp_path)
+    run, together = job.run, []
+
+    def fails_once(config, root, **options):
+        if config.seed == 1:
+            raise Diverged("the loss is nan at step 3")
+        return run(config, root, **options)
+
+    def fails(configs, roots, **options):
+        together.append([config.seed for config in configs])
+        raise Diverged("the loss is nan at step 3, in one of many")
+
+    monkeypatch.setattr(job, "run", fails_once)
+    monkeypatch.setattr(job, "train_seeds", fails)
+    with pytest.raises(SystemExit) as end:
+        table.main([*clean_only(tmp_path), "--seeds=3", "--together=3"])
+    assert end.value.code == 2
+    assert together == [[0, 1, 2]]
+    said = capsys.readouterr().err
+    assert "each seed goes on by itself" in said
+    assert "cifar10_tiny_standard_s1 failed: the loss is nan at step 3" in said
+    assert "error: 1 of 3 runs failed, see above: cifar10_tiny_standard_s1" in said
+    kept = {path.stem for path in (tmp_path / "out").glob("*.jsonl")}
+    assert kept == {"cifar10_tiny_standard_s0", "cifar10_tiny_standard_s2"}
+    assert " ± " in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_which_seeds_train_together():
