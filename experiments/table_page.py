@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import rich.console
 import rich.markup
+import rich.measure
 import rich.table
 
 from apr_jax import config as config_lib
@@ -134,12 +135,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     )
     if any(ROWS[row].run for row in rows):
         note = f"{note} {table.note}"
-    printed = rich.table.Table(title=table.title, caption=note)
-    for head in heads:
-        printed.add_column(rich.markup.escape(head))
-    for line in lines:
-        printed.add_row(*map(rich.markup.escape, line))
-    rich.console.Console().print(printed)
+    show_in_terminal(table.title, note, heads, lines, own=1 + len(columns))
     write(out, table.title, note, heads, lines)
     main, other = table.shown(columns)
     table_picture.draw(
@@ -156,6 +152,33 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         other=other.removeprefix(f"{main} "),
         higher_is_better=table.better == "↑",
     )
+
+
+def show_in_terminal(
+    title: str,
+    note: str,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    own: int,
+) -> None:
+    """Prints a table, with as many columns past the first ``own`` as the line holds."""
+    console = rich.console.Console()
+    for count in range(len(heads), own - 1, -1):
+        left_out = len(heads) - count
+        more = f" {left_out} more columns are in table.md." if left_out else ""
+        printed = rich.table.Table(title=title, caption=note + more)
+        for head in heads[:count]:
+            # Broken where it has spaces, and never within a word.
+            text = rich.markup.escape(head).replace(" ", "\n")
+            printed.add_column(text, no_wrap=True)
+        for line in lines:
+            printed.add_row(*map(rich.markup.escape, line[:count]))
+        unbounded = console.options.update(width=10_000)
+        wanted = rich.measure.Measurement.get(console, unbounded, printed)
+        if wanted.maximum <= console.width:
+            break
+    console.print(printed)
 
 
 def about(out: pathlib.Path) -> str:

@@ -372,3 +372,15 @@ def test_images_to_mix_are_looked_for_before_anything_is_trained(tmp_path, capsy
     assert "EDSR', which isn't there" in said(where)
     (tmp_path / "EDSR" / "n01443537").mkdir(parents=True)
     assert "a class 'n01443537'; the classes of" in said(where)
+
+
+def test_what_a_terminal_has_no_room_for_is_left_out(capsys, monkeypatch):
+    heads = ["", "own error", "a_long_network, published", "another, published"]
+    lines = [["APR-SP", "42.5 ± 0.6", "9.1", "9.3"]]
+    for width, inside, said in ((60, 4, ""), (45, 3, "1 more"), (30, 2, "2 more")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        table_page.show_in_terminal("A title", "A note.", heads, lines, own=2)
+        text = capsys.readouterr().out
+        assert text.count("9.") == inside - 2
+        assert "42.5" in text
+        assert said in " ".join(text.split())
