@@ -36,16 +36,7 @@ def run(module, tmp_path, *arguments, **knobs):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    base_of = lab_lib.base_of
-
-    def smaller(options):
-        base = base_of(options)
-        base.train.batch_size = 16
-        base.eval.batch_size = 50
-        base.augment.crop_pad = 1
-        return base
-
-    monkeypatch.setattr(lab_lib, "base_of", smaller)
+    toy.small_experiments(monkeypatch, eval_batch=50)
 
 
 @pytest.mark.slow

@@ -13,16 +13,7 @@ from tests import toy
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     toy.write_arrays(tmp_path)
-    base_of = lab_lib.base_of
-
-    def smaller(options):
-        base = base_of(options)
-        base.train.batch_size = 16
-        base.eval.batch_size = 20
-        base.augment.crop_pad = 1
-        return base
-
-    monkeypatch.setattr(lab_lib, "base_of", smaller)
+    toy.small_experiments(monkeypatch, eval_batch=20)
 
     def run(*names):
         lab_lib.main(

@@ -28,16 +28,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_batches(monkeypatch):
-    base_of = lab_lib.base_of
-
-    def smaller(options):
-        base = base_of(options)
-        base.train.batch_size = 16
-        base.eval.batch_size = 20
-        base.augment.crop_pad = 1
-        return base
-
-    monkeypatch.setattr(lab_lib, "base_of", smaller)
+    toy.small_experiments(monkeypatch, eval_batch=20)
 
 
 def run(module, folder, *arguments, **knobs):

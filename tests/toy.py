@@ -1,15 +1,18 @@
 """A set of tiny images and a configuration that trains on it in seconds."""
 
+import argparse
 import pathlib
 
 import flax.linen as nn
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import pytest
 
 from apr_jax import config as config_lib
 from apr_jax.models.layers import BatchNorm
 from configs import base
+from experiments import lab as lab_lib
 
 CLASSES = 4
 
@@ -71,3 +74,17 @@ def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDi
 def config(folder: pathlib.Path, **changes: object) -> config_lib.Config:
     """Returns ``settings`` parsed."""
     return config_lib.parse(settings(folder, **changes).to_dict())
+
+
+def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> None:
+    """Lets experiments train and measure in batches that suit ``write_arrays``."""
+    base_of = lab_lib.base_of
+
+    def smaller(options: argparse.Namespace) -> ml_collections.ConfigDict:
+        base = base_of(options)
+        base.train.batch_size = 16
+        base.eval.batch_size = eval_batch
+        base.augment.crop_pad = 1
+        return base
+
+    monkeypatch.setattr(lab_lib, "base_of", smaller)
