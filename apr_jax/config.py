@@ -59,12 +59,14 @@ class Augment:
     pair_prob: float  # APR-P: chance that the second half of a batch is recombined
     pair_per: str  # one of PAIR_PER: a coin for each batch or for each image
     pair_clip: bool  # APR-P: clip to [0, 1]
-    pair_donors: str  # one of DONORS: amplitudes from this device's batch, or all
+    pair_donors: str  # one of DONORS: what is mixed in is from this device, or all
     axes: tuple[int, ...]  # of the DFT: (-3, -2, -1) or (-3, -2)
     heads_weight: float  # two heads: lambda of equation 7, the share of the phase
     jsd_weight: float  # of the Jensen-Shannon divergence
     mix_alpha: float  # mixup, CutMix: both parameters of the Beta distribution
+    mix_prob: float  # of blending a batch at all
     cutout_size: int  # pixels, side of the square
+    strengths: str  # one of STRENGTHS: for which set the other methods' numbers are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +190,7 @@ SCHEDULES = ("constant", "multistep", "cosine", "cyclic")
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
 CORRUPTION_SOURCES = ("generated", "folder", "tfds")
 AXES = ((-3, -2, -1), (-3, -2))
+STRENGTHS = ("cifar10", "cifar100", "imagenet")
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "data.source": SOURCES,
@@ -196,6 +199,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "augment.pair_per": PAIR_PER,
     "augment.pair_donors": DONORS,
     "augment.axes": AXES,
+    "augment.strengths": STRENGTHS,
     "adversary.attack": ADVERSARIES,
     "model.dtype": DTYPES,
     "model.norm": NORMS,
@@ -219,6 +223,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "augment.heads_weight": (0, 1),
     "augment.jsd_weight": (0, None),
     "augment.mix_alpha": (1e-3, None),
+    "augment.mix_prob": (0, 1),
     "augment.cutout_size": (1, None),
     "adversary.eps": (0, 1),
     "adversary.step_size": (0, None),
@@ -277,7 +282,9 @@ _CAME_LATER: dict[str, Any] = {
     "augment.heads_weight": 0.5,
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
+    "augment.mix_prob": 1.0,
     "augment.cutout_size": 16,
+    "augment.strengths": "cifar10",
     "eval.corruption_source": "generated",
     "eval.corruption_dir": "",
     "model.dropout": 0.0,

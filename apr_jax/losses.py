@@ -118,11 +118,11 @@ def training_loss(
     """Returns what the method of a configuration minimises.
 
     "cross_entropy": the sum over the views of the mean cross-entropy, as the paper's
-    code has it, with both labels where images are blended. "heads": in its place for
-    each view weight * CE(phase head, label) + (1 - weight) * CE(amplitude head, label
-    of the amplitude), equation 7. "jensen_shannon": only the first of the three views
-    has a cross-entropy; the divergence of the three is added, times
-    ``jsd_weight``.
+    code has it, or their mean, as FACT and AFA have it (``Method.mean``), with both
+    labels where images are blended. "heads": in its place for each view weight *
+    CE(phase head, label) + (1 - weight) * CE(amplitude head, label of the amplitude),
+    equation 7. "jensen_shannon": only the first of the three views has a
+    cross-entropy; the divergence of the three is added, times ``jsd_weight``.
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
@@ -145,8 +145,10 @@ def training_loss(
     losses = each.mean(1)
     if method.loss == "jensen_shannon":
         divergence = augment.jensen_shannon(*logits[:3])
-        return losses[0] + losses[3:].sum() + settings.jsd_weight * divergence
-    return losses.sum()
+        crossed = jnp.concatenate([losses[:1], losses[3:]])
+        total = crossed.mean() if method.mean else crossed.sum()
+        return total + settings.jsd_weight * divergence
+    return losses.mean() if method.mean else losses.sum()
 
 
 def training_accuracy(

@@ -101,7 +101,7 @@ def examples(
     originals = jnp.asarray(images)
     single_key, pair_key = jax.random.split(jax.random.key(config.seed))
     single = originals
-    if method.single:
+    if method.single == "apr_s":
         single = augment.apr_single(
             single_key,
             originals,
@@ -113,7 +113,7 @@ def examples(
         )
     donor = np.roll(np.arange(len(images)), 1)
     mixed: Any = None
-    if method.pair == "apr_p":
+    if method.pair == "apr_p" and method.single in ("", "apr_s"):
         mixed = augment.apr_pair(
             pair_key,
             views.to_pixels(single),
@@ -124,7 +124,7 @@ def examples(
         )
     return sheet.Examples(
         original=np.asarray(images),
-        single=np.asarray(single) if method.single else None,
+        single=np.asarray(single) if method.single == "apr_s" else None,
         mixed=None if mixed is None else np.asarray(mixed),
         donor=None if mixed is None else donor,
         seen=_seen(config, originals, labels) if _further(method) else None,
@@ -135,8 +135,10 @@ def examples(
 def _further(method: augment.Method) -> bool:
     """Whether a method does more to images than APR."""
     contrastive = method.loss == "contrastive"
-    return bool(method.after or method.mix or contrastive) or (
-        method.pair not in ("", "apr_p")
+    return (
+        bool(method.after or method.mix or contrastive)
+        or method.single not in ("", "apr_s")
+        or method.pair not in ("", "apr_p")
     )
 
 

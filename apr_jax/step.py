@@ -1,8 +1,10 @@
 """The training step and prediction, written for one device with a named axis.
 
 Everything random is a function of (seed, step, position in the global batch), so a
-resumed run, or one on another number of devices, draws the same numbers. What the
-network sees is in ``apr_jax.views``, what is minimised in ``apr_jax.losses``.
+resumed run, or one on another number of devices, draws the same numbers. Only dropout
+differs between devices, and where ``augment.pair_donors`` is "device" what images take
+from one another. What the network sees is in ``apr_jax.views``, what is minimised in
+``apr_jax.losses``.
 """
 
 from collections.abc import Callable, Mapping

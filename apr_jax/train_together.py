@@ -20,6 +20,7 @@ from apr_jax import advance, parallel, planning
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax import train as train_lib
+from apr_jax.checkpoint import CheckpointError
 from apr_jax.interrupt import StopSignal
 from apr_jax.progress import Diverged, say
 
@@ -150,7 +151,7 @@ def _common_step(
             f"{plan.config.name} at {step:,}"
             for plan, step in zip(plans, steps, strict=True)
         )
-        raise config_lib.ConfigError(
+        raise CheckpointError(
             f"runs that train together must stand at one step; there are {listed}"
         )
     return steps[0]

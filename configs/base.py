@@ -49,7 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
                 "heads_weight": 0.5,
                 "jsd_weight": 12.0,
                 "mix_alpha": 1.0,
+                "mix_prob": 1.0,
                 "cutout_size": 16,
+                "strengths": "cifar10",
             },
             "adversary": {
                 "attack": "none",

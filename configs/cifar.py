@@ -16,6 +16,15 @@ STATISTICS = {
 }
 
 
+def suit_method(config: ml_collections.ConfigDict, method: str, dataset: str) -> None:
+    """Sets what the authors of other methods chose for small images."""
+    if dataset == "cifar100":
+        config.augment.cutout_size = 8
+        config.augment.strengths = "cifar100"
+    if "cutmix" in method.split("+"):
+        config.augment.mix_prob = 0.5
+
+
 def get_config(
     choice: str = "wrn_40_2,apr_sp,cifar10",
 ) -> ml_collections.ConfigDict:
@@ -34,8 +43,7 @@ def get_config(
     config.augment.method = method
     config.data.name = dataset
     config.data.mean, config.data.std = STATISTICS[dataset]
-    if dataset == "cifar100":
-        config.augment.cutout_size = 8  # as its authors chose for 100 classes
+    suit_method(config, method, dataset)
     # A mirrored digit is another sign.
     config.augment.flip = dataset != "svhn_cropped"
     return config

@@ -7,7 +7,7 @@ for comparing methods where there is no accelerator.
 
 import ml_collections
 
-from configs import base
+from configs import base, cifar
 
 
 def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
@@ -15,6 +15,7 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config = base.get_config()
     config.name = f"cifar10_small_{method}"
     config.augment.method = method
+    cifar.suit_method(config, method, "cifar10")
     config.model.name = "wrn_10_1"
     config.optim.update(epochs=12.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
     config.checkpoint.every_steps = 500

@@ -44,6 +44,11 @@ def get_config(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.augment.method = "+".join(p for p in parts if p not in EXTRA) or "standard"
     config.augment.crop_pad = 0  # the input pipeline crops and resizes
     config.augment.pair_prob = 0.5
+    config.augment.strengths = "imagenet"
+    if any(part.startswith("hybrid_augment") for part in parts):
+        config.augment.pair_prob = 0.6
+    if "mixup" in parts:
+        config.augment.mix_alpha = 0.2
     config.model.name = "resnet50"
     config.model.dtype = "bfloat16"
     config.optim.nesterov = False

@@ -30,21 +30,15 @@ from PIL import Image, ImageEnhance, ImageOps
 from experiments import bench_augment
 from experiments.bench_augment import BATCHES, Row, photographs, table, take_turns
 
-IMAGENET_PRIME = {
-    "deform_cut": 500,
-    "colour_cut": 500,
-    "colour_scale": 0.05,
-    "colour_band": 20,
-}
-
 
 def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
     """Method -> function of a key and uint8 images [N, H, W, C]."""
     import jax.numpy as jnp
 
-    from apr_jax import augment
+    from apr_jax import augment, stages
 
     small = size == 32
+    strengths = stages.STRENGTHS["cifar10" if small else "imagenet"]
 
     def pixels(method: Callable[..., Any], **knobs: Any) -> Callable[..., Any]:
         return lambda key, x: method(key, x.astype(jnp.float32) / 255, **knobs)
@@ -68,7 +62,7 @@ def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
         "low_amplitude_swap": pixels(augment.low_amplitude_swap),
         "fourier_basis_noise": pixels(augment.fourier_basis_noise),
         "vital_phase": pixels(augment.vital_phase),
-        "prime": pixels(augment.prime, **({} if small else IMAGENET_PRIME)),
+        "prime": pixels(augment.prime, **strengths.get("prime", {})),
     }
 
 

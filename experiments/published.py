@@ -2,8 +2,8 @@
 
 Source: Chen et al., "Amplitude-Phase Recombination: Rethinking Robustness of
 Convolutional Neural Networks in Frequency Domain", ICCV 2021, Tables 1 to 4. Later
-methods: HybridAugment++ (Yucel et al., ICCV 2023) and PRIME (Modas et al., ECCV 2022),
-both ResNet-18.
+methods: HybridAugment++-PS (Yucel et al., ICCV 2023) and PRIME with the Jensen-Shannon
+loss (Modas et al., ECCV 2022), both ResNet-18.
 """
 
 from apr_jax.corruptions import CORRUPTIONS
@@ -40,8 +40,8 @@ def table_1() -> dict[str, Cells]:
             for row, method in _METHODS.items():
                 at = corruption.METHODS.index(method)
                 found[row][f"{name} {network}"] = values[at]
-    found["hybrid_augment_pp"] = {"cifar10 resnet18": 8.2, "cifar100 resnet18": 29.9}
-    found["prime"] = {"cifar10 resnet18": 11.0, "cifar100 resnet18": 31.7}
+    found["hybrid_augment_pp_ps"] = {"cifar10 resnet18": 8.2, "cifar100 resnet18": 29.9}
+    found["prime_jsd"] = {"cifar10 resnet18": 11.0, "cifar100 resnet18": 31.7}
     return found
 
 

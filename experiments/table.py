@@ -92,6 +92,11 @@ def work(options: argparse.Namespace) -> str | None:
             options.coordinator, options.processes, options.process
         )
     table = plan.TABLES[options.table]
+    if table is plan.TABLES["4"] and options.budget == "small":
+        raise config_lib.ConfigError(
+            "--budget is 'small', which Table 4 has not: its runs are of ImageNet at "
+            "the published length; give --budget paper"
+        )
     fields = changes(options)
     columns = options.columns or plan.columns_of(table, options.budget)
     root = options.work / table.recipe / options.budget
@@ -164,7 +169,8 @@ def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
                 size=run.settings.data.image_size,
             )
             limit = len(runs) if accelerated and size <= SMALL else 1
-        if run.settings.train.watch or run.settings.adversary.held_out:
+        own = run.settings
+        if own.train.watch or own.adversary.held_out or own.data.streaming:
             limit = 1
         group = open_groups.get((run.row, run.column))
         if group is None or len(group) >= limit:
@@ -306,9 +312,9 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
             sizes[settings.data.name] = (described.train_size, len(names))
         size, classes = sizes[settings.data.name]
         total += run.multiply_adds(size, classes)
-        plain = settings.optim.epochs * size
+        seen = settings.optim.epochs * size * plan.passes(settings)
         if settings.model.name in speeds:
-            hours += plain / speeds[settings.model.name] / 3600
+            hours += seen / speeds[settings.model.name] / 3600
         else:
             unknown.add(settings.model.name)
     say(

@@ -1,9 +1,10 @@
 """What the cells of each table are, of the records of a run: fractions by column."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from apr_jax import metrics, results
-from apr_jax.corruptions import SEVERITIES
+from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
 
 
 def _find(records: Iterable[results.Record], **fields: str) -> float | None:
@@ -17,17 +18,28 @@ def _known(cells: dict[str, float | None]) -> dict[str, float]:
 
 def corruption_cells(records: Sequence[results.Record]) -> dict[str, float]:
     """Table 1: "" is the mean error under corruption, beside "clean error"."""
-    means = [
-        r
-        for r in records
-        if r.job == "evaluate.corruption"
-        and r.metric == "error"
-        and r.split.startswith("mean")
-        and "/" not in r.split
-    ]
-    mean = means[-1].value if means else None
+    mean = mean_corruption(records)
     clean = _find(records, job="evaluate.clean", metric="error")
-    return _known({"": mean, "clean error": clean})
+    return _known({"": None if mean is None else mean.value, "clean error": clean})
+
+
+def mean_corruption(records: Sequence[results.Record]) -> results.Record | None:
+    """The mean error over all corruptions and severities.
+
+    Where there is none (frost needs photographs) that over the most corruptions, whose
+    split says how many: "mean of 14".
+    """
+    found: dict[int, results.Record] = {}
+    for record in records:
+        if record.job == "evaluate.corruption" and record.metric == "error":
+            if record.split == "mean":
+                found[len(CORRUPTIONS)] = record
+            elif count := _MEAN_OF.fullmatch(record.split):
+                found[int(count[1])] = record
+    return found[max(found)] if found else None
+
+
+_MEAN_OF = re.compile(r"mean of (\d+)")
 
 
 def out_cells(
@@ -58,15 +70,27 @@ _SAME = {"svhn_cropped": "svhn"}
 
 
 def robust_cells(records: Sequence[results.Record]) -> dict[str, float]:
-    """Table 3: "accuracy", and "robust", that under attack."""
+    """Table 3: "accuracy", and "robust", that under AutoAttack, L-infinity.
+
+    Where several radii were measured the largest; other attacks and norms don't count.
+    """
+    robust = {
+        float(radius[1]): record.value
+        for record in records
+        if record.job == "evaluate.adversarial"
+        and record.metric == "robust_accuracy"
+        and (radius := _AUTO_ATTACK.fullmatch(record.split))
+    }
     return _known(
         {
             "accuracy": _find(records, job="evaluate.clean", metric="accuracy"),
-            "robust": _find(
-                records, job="evaluate.adversarial", metric="robust_accuracy"
-            ),
+            "robust": robust[max(robust)] if robust else None,
         }
     )
+
+
+# Single attacks have their name behind the radius.
+_AUTO_ATTACK = re.compile(r"linf/([^/]+)")
 
 
 def imagenet_cells(records: Sequence[results.Record]) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """What is kept and shown of a table: records, a printed table, Markdown and HTML."""
 
+import dataclasses
 import json
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import rich.console
 import rich.markup
@@ -13,7 +15,7 @@ import rich.table
 from apr_jax import config as config_lib
 from apr_jax import markup, parallel, results, rundir
 from apr_jax.progress import say
-from experiments import table_picture
+from experiments import table_cells, table_picture
 from experiments import table_plan as plan
 from experiments.table_rows import ROWS
 
@@ -30,12 +32,15 @@ _KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce"
 def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     """Writes the records that the table needs beside it, one file for each run."""
     there = rundir.read_config(rundir.RunDir(root))
+    config = there or config_lib.parse(run.settings.to_dict())
+    cell = config_lib.config_hash(dataclasses.replace(config, seed=0))
     wanted = [
         {
             "row": run.row,
             "column": run.column,
             "seed": run.seed,
-            "epochs": (there or run.settings).optim.epochs,
+            "cell": cell,
+            "epochs": config.optim.epochs,
             "job": r.job,
             "data": r.data,
             "split": r.split,
@@ -57,13 +62,35 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
         rundir.write_atomic(out / f"{run.name}.jsonl", text)
 
 
+def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Name of a run -> what ``keep`` wrote of it.
+
+    Seeds of one cell are of one configuration: where there are several, those of the
+    one that was measured last.
+    """
+    files = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(out.glob("*.jsonl"))
+    }
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for lines in files.values():
+        last = max(lines, key=lambda line: line["time"])
+        place = last["row"], last["column"]
+        if place not in newest or newest[place]["time"] < last["time"]:
+            newest[place] = last
+    return {
+        name: lines
+        for name, lines in files.items()
+        if lines[0]["cell"] == newest[lines[0]["row"], lines[0]["column"]]["cell"]
+    }
+
+
 def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
     """(row, column) -> percent of each seed."""
     found: dict[tuple[str, str], list[float]] = {}
-    files = {path: path.read_text().splitlines() for path in out.glob("*.jsonl")}
-    several = len({json.loads(text[0])["column"] for text in files.values()}) > 1
-    for _, text in sorted(files.items()):
-        lines = [json.loads(line) for line in text]
+    files = kept(out)
+    several = len({lines[0]["column"] for lines in files.values()}) > 1
+    for lines in files.values():
         records = []
         for line in lines:
             fields = {f: line[f] for f in _FIELDS}
@@ -133,6 +160,13 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
         "benchmark's own files; not measured here."
     )
+    fewer = [
+        f"{ROWS[lines[0]['row']].label} ({mean})"
+        for lines in kept(out).values()
+        if number == "1" and (mean := _mean_of(lines)) != "mean"
+    ]
+    if fewer:
+        note = f"{note} Of fewer than all corruptions: {', '.join(fewer)}."
     if any(ROWS[row].run for row in rows):
         note = f"{note} {table.note}"
     show_in_terminal(table.title, note, heads, lines, own=1 + len(columns))
@@ -152,6 +186,14 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         other=other.removeprefix(f"{main} "),
         higher_is_better=table.better == "↑",
     )
+
+
+def _mean_of(lines: Sequence[dict[str, Any]]) -> str:
+    """Over which corruptions a run's mean error is: "mean" for all, or "mean of 14"."""
+    mean = table_cells.mean_corruption(
+        [results.Record(**{f: x[f] for f in _FIELDS}, seed=x["seed"]) for x in lines]
+    )
+    return "no mean" if mean is None else mean.split
 
 
 def show_in_terminal(
@@ -183,9 +225,7 @@ def show_in_terminal(
 
 def about(out: pathlib.Path) -> str:
     """Says how long the runs were that a table is of, and what they ran on."""
-    first = [
-        json.loads(path.read_text().splitlines()[0]) for path in out.glob("*.jsonl")
-    ]
+    first = [lines[0] for lines in kept(out).values()]
     several = lambda field: sorted({row[field] for row in first})
     epochs = " or ".join(f"{each:g}" for each in several("epochs"))
     columns, devices = (", ".join(several(field)) for field in ("column", "device"))

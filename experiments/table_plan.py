@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from apr_jax import augment, curves, results, rundir
+from apr_jax import config as config_lib
 from apr_jax.models import flops
 from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
@@ -57,19 +58,22 @@ class Run:
     def multiply_adds(self, train_size: int, classes: int) -> float:
         """Of the training alone."""
         config = self.settings
-        method = augment.get_method(config.augment.method)
-        views = 3 if method.loss == "jensen_shannon" else 1
-        views += bool(method.pair)
-        attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
-        rounds = 1 + attacks[config.adversary.attack]
         once = flops.multiply_adds(
             config.model.name, num_classes=classes, size=config.data.image_size
         )
-        passes = _PASSES * rounds * views
-        if method.loss == "contrastive":
-            share = config.contrast.linear_share
-            passes = method.shifts * (2 * _PASSES * (1 - share) + share)
-        return passes * once * train_size * config.optim.epochs
+        return passes(config) * once * train_size * config.optim.epochs
+
+
+def passes(config: ml_collections.ConfigDict | config_lib.Config) -> float:
+    """As how many passes forward a training image costs."""
+    method = augment.get_method(config.augment.method)
+    if method.loss == "contrastive":
+        share = config.contrast.linear_share
+        return method.shifts * (2 * _PASSES * (1 - share) + share)
+    views = 3 if method.loss == "jensen_shannon" else 1
+    views += bool(method.pair)
+    attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
+    return _PASSES * (1 + attacks[config.adversary.attack]) * views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,10 +234,15 @@ def _table_3(
     else:
         settings = cifar10_fgsm.get_config("standard")
         settings.augment.method = ROWS[row].method
+        # As in the presets of APR-P and APR-S.
+        _, _, pair, _ = cifar10_fgsm.PRESETS["apr_p"]
+        _, _, _, single = cifar10_fgsm.PRESETS["apr_s"]
+        settings.augment.update(pair_prob=pair, single_prob=single)
     settings.data.name = name
     settings.model.name = network
     settings.train.tensorboard = False
     settings.eval.parts = ("clean", "adversarial")
+    settings.eval.attack_examples = 0
     if small:
         # So small a network resists no more.
         settings.adversary.update(eps=4 / 255, step_size=5 / 255)
@@ -315,7 +324,10 @@ def columns_of(table: Table, budget: str) -> tuple[str, ...]:
 
 
 def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
-    """Network -> images seen in a second, of runs that were trained here before."""
+    """Network -> passes a second of one image, of runs that were trained here before.
+
+    As ``passes`` counts them.
+    """
     found: dict[str, list[float]] = {}
     for root in roots:
         run = rundir.RunDir(root)
@@ -326,5 +338,6 @@ def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
         speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
         if speeds:
             speeds.sort()
-            found.setdefault(config.model.name, []).append(speeds[len(speeds) // 2])
+            median = speeds[len(speeds) // 2] * passes(config)
+            found.setdefault(config.model.name, []).append(median)
     return {name: sum(each) / len(each) for name, each in found.items()}

@@ -58,13 +58,17 @@ ROWS: dict[str, Row] = {
     "apr_s": Row("APR-S", "apr_s"),
     "apr_sp": Row("APR-SP", "apr_sp"),
     "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
-    "hybrid_augment": Row("HybridAugment", "hybrid_augment"),
-    "hybrid_augment_pp": Row("HybridAugment++", "hybrid_augment_pp"),
+    "hybrid_augment": Row("HybridAugment-P", "hybrid_augment"),
+    "hybrid_augment_pp": Row("HybridAugment++-P", "hybrid_augment_pp"),
+    "hybrid_augment_pp_ps": Row(
+        "HybridAugment++-PS", "hybrid_augment_pp_s+hybrid_augment_pp"
+    ),
     "amplitude_mix": Row("Amplitude mix (FACT)", "amplitude_mix"),
     "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
     "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
     "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
-    "prime": Row("PRIME", "prime"),
+    "prime": Row("PRIME without the Jensen-Shannon loss", "prime"),
+    "prime_jsd": Row("PRIME", "prime_jsd"),
     "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
     "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
     "deepaugment+apr_sp": Row(

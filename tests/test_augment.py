@@ -325,11 +325,11 @@ def test_methods_have_names():
     assert (
         got.items()
         >= {
-            "standard": (False, "", 1),
-            "apr_p": (False, "apr_p", 1),
-            "apr_s": (True, "", 1),
-            "apr_sp": (True, "apr_p", 1),
-            "apr_p_heads": (False, "apr_p", 2),
+            "standard": ("", "", 1),
+            "apr_p": ("", "apr_p", 1),
+            "apr_s": ("apr_s", "", 1),
+            "apr_sp": ("apr_s", "apr_p", 1),
+            "apr_p_heads": ("", "apr_p", 2),
         }.items()
     )
     assert augment.get_method("apr_sp") is augment.AUGMENTS["apr_sp"]

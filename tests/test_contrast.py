@@ -411,5 +411,5 @@ def test_older_runs_keep_their_hash(folder):
     assert not [k for k in fields if k.startswith("contrast.")]
     assert [k for k in config_lib.identity(csi_config(folder)) if "contrast." in k]
     assert augment.get_method("apr_s+supclr") == augment.Method(
-        single=True, after=("simclr",), loss="contrastive"
+        single="apr_s", after=("simclr",), loss="contrastive"
     )

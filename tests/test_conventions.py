@@ -19,6 +19,8 @@ CORE = {
     "optim",
     "step",
     "views",
+    "stages",
+    "pairs",
     "contrast",
     "losses",
     "adversary",

@@ -54,6 +54,15 @@ def test_two_heads_are_equation_7(settings, rng):
     np.testing.assert_allclose(right, np.mean(logits[:5, :3].argmax(1) == y[0]))
 
 
+@pytest.mark.parametrize("method", ["amplitude_mix", "afa"])
+def test_views_are_averaged_where_their_authors_do(settings, rng, method):
+    logits = rng.normal(size=(2 * 4, 3)).astype(np.float32)
+    y = np.tile(rng.integers(0, 3, 4), (2, 1))
+    seen = views_of(y, y, np.ones((2, 4)))
+    got = losses.training_loss(logits, seen, with_method(settings, method))
+    np.testing.assert_allclose(got, ce(logits, y.reshape(-1)).mean(), rtol=1e-5)
+
+
 def test_views_add_up(settings, rng):
     logits = rng.normal(size=(2 * 4, 3)).astype(np.float32)
     y = np.tile(rng.integers(0, 3, 4), (2, 1))

@@ -10,7 +10,7 @@ from apr_jax import config as config_lib
 from apr_jax import job, models, results
 from apr_jax.augment import AUGMENTS
 from apr_jax.progress import Diverged
-from experiments import published, table, table_page, table_plan
+from experiments import published, table, table_cells, table_page, table_plan
 from experiments.table_plan import TABLES
 from experiments.table_rows import ROWS
 from tests import toy
@@ -117,6 +117,12 @@ def test_csi_is_shown_by_two_scores(tmp_path):
     root.mkdir()
     results.append(root / "results.jsonl", records)
     table_page.keep(tmp_path, csi, root)
+    # An older seed of other settings is not taken for one of this cell.
+    older = [
+        json.dumps({**json.loads(line), "seed": 1, "cell": "1" * 12, "time": "2025"})
+        for line in (tmp_path / f"{csi.name}.jsonl").read_text().splitlines()
+    ]
+    (tmp_path / "older_s1.jsonl").write_text("\n".join(older) + "\n")
     assert table_page.read(tmp_path, TABLES["2"]) == {
         ("csi", "svhn"): [60.0],
         ("csi_turns", "svhn"): [70.0],
@@ -297,6 +303,7 @@ def test_columns_are_not_taken_for_seeds(tmp_path):
     for column in ("cifar10 a", "cifar10 b"):
         line = dict.fromkeys(table_page._FIELDS, "")
         line |= {"row": "standard", "column": column, "seed": 0, "epochs": 1.0}
+        line |= {"cell": "0" * 12}
         line |= {"job": "evaluate.clean", "metric": "accuracy", "split": "test"}
         line |= {"data": "x", "value": 0.5, "n": 1, "step": 1}
         (tmp_path / f"{column[-1]}.jsonl").write_text(json.dumps(line) + "\n")
@@ -359,6 +366,10 @@ def test_images_to_mix_are_looked_for_before_anything_is_trained(tmp_path, capsy
         picture = Image.new("RGB", (8, 8))
         picture.save(tmp_path / split / "n01440764" / "0.png")
     arguments = ["4", f"--data-dir={tmp_path}", f"--work={tmp_path}", "--quiet"]
+    with pytest.raises(SystemExit):
+        table.main(arguments)
+    assert "which Table 4 has not" in capsys.readouterr().err
+    arguments.append("--budget=paper")
     arguments += ['--set-field=data.source="folder"', f"--out={tmp_path / 'out'}"]
     where = f"--set-field=data.extra_dirs={json.dumps([str(tmp_path / 'EDSR')])}"
 
@@ -384,3 +395,64 @@ def test_what_a_terminal_has_no_room_for_is_left_out(capsys, monkeypatch):
         assert text.count("9.") == inside - 2
         assert "42.5" in text
         assert said in " ".join(text.split())
+
+
+def some_records(job, cells):
+    return [
+        results.Record(
+            job=job,
+            data="cifar10",
+            split=split,
+            metric=metric,
+            value=value,
+            unit="fraction",
+            n=1,
+            step=1,
+            config_hash="0" * 12,
+            code_version="1",
+            seed=0,
+            device="cpu",
+            time="2026-01-01T00:00:00+00:00",
+        )
+        for split, metric, value in cells
+    ]
+
+
+def test_cells_are_of_what_the_table_names():
+    robust = some_records(
+        "evaluate.adversarial",
+        [
+            ("linf/0.0156863", "robust_accuracy", 0.4),
+            ("linf/0.0313725", "robust_accuracy", 0.2),
+            ("l2/0.5", "robust_accuracy", 0.5),
+            ("linf/0.0313725/apgd-ce", "robust_accuracy", 0.3),
+        ],
+    )
+    assert table_cells.robust_cells(robust) == {"robust": 0.2}
+    assert table_cells.robust_cells(robust[2:]) == {}
+    means = some_records(
+        "evaluate.corruption",
+        [
+            ("mean of 4", "error", 0.1),
+            ("mean", "error", 0.3),
+            ("mean of 14", "error", 0.2),
+            ("mean, severities 1 3", "error", 0.15),
+            ("mean/1", "error", 0.05),
+        ],
+    )
+    assert table_cells.corruption_cells(means) == {"": 0.3}
+    without = [record for record in means if record.split != "mean"]
+    assert table_cells.corruption_cells(without) == {"": 0.2}
+
+
+def test_rows_without_an_fgsm_preset_are_augmented():
+    run = table_plan.runs_of(
+        TABLES["3"],
+        "paper",
+        rows=["hybrid_augment_pp"],
+        columns=["cifar10 preact_resnet18"],
+        seeds=1,
+        changes={},
+    )[0]
+    assert run.settings.augment.pair_prob == 0.16
+    assert run.settings.eval.attack_examples == 0

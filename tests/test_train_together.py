@@ -10,6 +10,7 @@ import pytest
 
 from apr_jax import advance, curves, models, planning, train, train_together
 from apr_jax import config as config_lib
+from apr_jax.checkpoint import CheckpointError
 from tests import toy
 
 
@@ -80,7 +81,7 @@ def test_resumed_together_and_alone(folder, tmp_path):
     half = plans(folder, tmp_path / "half", **fields)
     train_together.train(half, until=11, quiet=True)
     assert_close(train.train(half[1], quiet=True).state.params, whole[1].state.params)
-    with pytest.raises(config_lib.ConfigError, match=r"toy0 at 11, toy3 at 24"):
+    with pytest.raises(CheckpointError, match=r"toy0 at 11, toy3 at 24"):
         train_together.train(plans(folder, tmp_path / "half", **fields), quiet=True)
 
 

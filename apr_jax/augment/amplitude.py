@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import per_image_keys, split_keys
 from apr_jax.augment.partners import Partners, check_per, choose_partners
 from apr_jax.spectral import filter_bands, recombine, recombine_within, square_mask
 
@@ -30,15 +30,17 @@ def amplitude_mix(
 
     Xu et al., "A Fourier-based Framework for Domain Generalization" (FACT), CVPR 2021.
     The label is the image's own. FACT trains on the mixed images beside the
-    originals, and on both directions of every pair.
+    originals, and on both directions of every pair; its teacher, a moving average of
+    the network that answers should be like, belongs to the training and is left out.
 
     Args:
-        key: one key.
+        key: one key; or one per image [N] with `per` "image" and a `donor_index`.
         images: floating point [N, H, W, C] in [0, 1].
         strength: largest share of the partner's amplitude, FACT's eta (1 or 0.2).
         per: "image" draws a weight for each image as FACT does, "batch" one for all.
         axes: of the DFT, as `recombine`'s; FACT transforms each channel by itself.
-        clip, donors, donor_index, backend: as `apr_pair`'s.
+        clip: clip to [0, 1], as FACT does.
+        donors, donor_index, backend: as `apr_pair`'s.
 
     Returns:
         [N, H, W, C] of the same type.
@@ -46,7 +48,7 @@ def amplitude_mix(
     Raises:
         TypeError, ValueError: as `apr_pair`.
     """
-    partner_key, weight_key = jax.random.split(key)
+    partner_key, weight_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
     weight = draw_shares(weight_key, len(images), strength=strength, per=per)
     weight = weight.astype(images.dtype)[:, None, None, None]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax.augment import image_ops
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import image_coins, per_image_keys, split_keys
 from apr_jax.augment.packed import pack, unpack
 from apr_jax.augment.pair import apr_pair
 from apr_jax.augment.partners import Partners, check_per, check_pixels, choose_partners
@@ -99,9 +99,8 @@ def hybrid_augment(
     """HybridAugment-P: own low frequencies and a shuffled donor's high ones.
 
     Args:
-        key: one key.
+        key, prob, per, clip, donors, donor_index: as `apr_pair`'s.
         images: floating point [N, H, W, C] in [0, 1].
-        prob, per, clip, donors, donor_index: as `apr_pair`'s.
         low, kernel, sigma, radius: as `low_part`'s.
 
     Returns:
@@ -116,7 +115,7 @@ def hybrid_augment(
         "sigma": sigma,
         "radius": radius,
     }
-    partner_key, coin_key = jax.random.split(key)
+    partner_key, coin_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
@@ -150,7 +149,7 @@ def hybrid_augment_pp(
     of another image's low part; the high part comes from a third image.
 
     Args:
-        key: one key.
+        key: as `apr_pair`'s.
         images: floating point [N, H, W, C] in [0, 1].
         prob: probability of any change.
         pair_prob: probability of APR-P inside it.
@@ -167,7 +166,7 @@ def hybrid_augment_pp(
         "sigma": sigma,
         "radius": radius,
     }
-    partner_key, coin_key, pair_key = jax.random.split(key, 3)
+    partner_key, coin_key, pair_key = split_keys(key, 3)
     partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
@@ -332,5 +331,5 @@ def _by_chance(
         # Only one side is computed, so that a lost coin costs nothing.
         coin = jax.random.bernoulli(key, prob)
         return jax.lax.cond(coin, change, lambda images: images, images)
-    coin = jax.random.bernoulli(key, prob, (len(images),))
+    coin = image_coins(key, len(images), prob)
     return jnp.where(coin[:, None, None, None], change(images), images)

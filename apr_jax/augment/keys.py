@@ -22,3 +22,19 @@ def per_image_keys(key: jax.Array, count: int) -> jax.Array:
             f"key must be one key or one per image ({count}), got shape {key.shape}"
         )
     return key
+
+
+def split_keys(key: jax.Array, count: int) -> tuple[jax.Array, ...]:
+    """`jax.random.split` of one key, or of one per image [N]: `count` of its kind."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.ndim == 0:
+        return tuple(jax.random.split(key, count))
+    return jnp.unstack(jax.vmap(lambda k: jax.random.split(k, count))(key), axis=1)
+
+
+def image_coins(key: jax.Array, count: int, prob: float | jax.Array) -> jax.Array:
+    """A coin for each image, of one key or of one per image: bool [count]."""
+    if key.ndim == 0:
+        return jax.random.bernoulli(key, prob, (count,))
+    return jax.vmap(jax.random.uniform)(key) < prob

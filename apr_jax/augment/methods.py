@@ -12,29 +12,32 @@ class Method:
     """What a training method does beside crop and flip.
 
     Attributes:
-        single: APR-S on each image, before the crop.
+        single: what happens to each image before the crop, "" for nothing; a name of
+            ``apr_jax.stages.SINGLES``.
         after: what happens to each image after crop and flip, in this order; names of
-            ``apr_jax.views.IMAGE_STAGES``.
+            ``apr_jax.stages.IMAGE_STAGES``.
         mix: how images and labels of the batch are blended, "" for not at all; a name
-            of ``apr_jax.views.MIXES``.
+            of ``apr_jax.pairs.MIXES``.
         pair: a second view of the batch, with a loss of its own, "" for none; a name
-            of ``apr_jax.views.PAIRS``. Its labels are the images' own.
+            of ``apr_jax.pairs.PAIRS``. Its labels are the images' own.
         loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
             by two linear layers (equation 7); "jensen_shannon" asks for like answers
             on three views of an image, the last two through ``after``; "contrastive"
             makes like features of images of one class (``apr_jax.contrast``).
         shifts: "contrastive" only: quarter turns of each image, from none on, each of
             which counts as another class.
+        mean: whether the losses of views are averaged; they are added otherwise.
         auxiliary: the pair goes through BatchNorm layers of its own, which are for
             training only.
     """
 
-    single: bool = False
+    single: str = ""
     after: tuple[str, ...] = ()
     mix: str = ""
     pair: str = ""
     loss: str = "cross_entropy"
     shifts: int = 1
+    mean: bool = False
     auxiliary: bool = False
 
     @property
@@ -50,10 +53,10 @@ AUGMENTS = {
     "standard": Method(),
     # The paper's, its section 5.3 last.
     "apr_p": Method(pair="apr_p"),
-    "apr_s": Method(single=True),
-    "apr_sp": Method(single=True, pair="apr_p"),
+    "apr_s": Method(single="apr_s"),
+    "apr_sp": Method(single="apr_s", pair="apr_p"),
     "apr_p_heads": Method(pair="apr_p", loss="heads"),
-    "apr_sp_heads": Method(single=True, pair="apr_p", loss="heads"),
+    "apr_sp_heads": Method(single="apr_s", pair="apr_p", loss="heads"),
     # Those of its tables.
     "cutout": Method(after=("cutout",)),
     "mixup": Method(mix="mixup"),
@@ -69,11 +72,13 @@ AUGMENTS = {
     # Later ones.
     "hybrid_augment": Method(pair="hybrid_augment"),
     "hybrid_augment_pp": Method(pair="hybrid_augment_pp"),
-    "amplitude_mix": Method(pair="amplitude_mix"),
+    "hybrid_augment_s": Method(single="hybrid_augment_s"),
+    "hybrid_augment_pp_s": Method(single="hybrid_augment_pp_s"),
+    "amplitude_mix": Method(pair="amplitude_mix", mean=True),
     "low_amplitude_swap": Method(pair="low_amplitude_swap"),
-    "fourier_basis_noise": Method(pair="fourier_basis_noise"),
-    "afa": Method(pair="fourier_basis_noise", auxiliary=True),
-    "vital_phase": Method(after=("vital_phase",)),
+    "fourier_basis_noise": Method(pair="fourier_basis_noise", mean=True),
+    "afa": Method(pair="fourier_basis_noise", mean=True, auxiliary=True),
+    "vital_phase": Method(single="vital_phase", pair="apr_p"),
     "prime": Method(after=("prime",)),
     "prime_jsd": Method(after=("prime",), loss="jensen_shannon"),
 }
@@ -111,12 +116,13 @@ def _join(name: str, one: Method, other: Method) -> Method:
         return str(found.pop()) if found else str(getattr(default, field))
 
     joined = Method(
-        single=one.single or other.single,
+        single=either("single"),
         after=one.after + other.after,
         mix=either("mix"),
         pair=either("pair"),
         loss=either("loss"),
         shifts=max(one.shifts, other.shifts),
+        mean=one.mean or other.mean,
         auxiliary=one.auxiliary or other.auxiliary,
     )
     if joined.loss == "heads" and (joined.mix or joined.pair != "apr_p"):

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.keys import image_coins, split_keys
 from apr_jax.spectral import recombine, recombine_within
 
 PER = ("batch", "image")
@@ -29,7 +30,8 @@ def apr_pair(
     of the batch; an image may meet itself and then stays as it is, up to rounding.
 
     Args:
-        key: one key.
+        key: one key; or one per image [N], which then decide on the coins, for `per`
+            "image" and a `donor_index`.
         images: floating point [N, H, W, C] in [0, 1].
         prob: probability of mixing; 0.6 on CIFAR, 0.5 on ImageNet, 0.16 in adversarial
             training.
@@ -65,7 +67,7 @@ def apr_pair(
             f"donors must be [M, {', '.join(map(str, images.shape[1:]))}], "
             f"got {pool.shape}"
         )
-    donor_key = jax.random.split(key)[0]
+    donor_key = split_keys(key, 2)[0]
     if donor_index is None:
         if pool.shape[0] < count:
             raise ValueError(f"{count} images need as many donors, got {pool.shape[0]}")
@@ -97,7 +99,7 @@ def pair_coin(
     key: jax.Array, count: int, *, prob: float | jax.Array, per: str
 ) -> jax.Array:
     """Which of ``count`` images `apr_pair` mixes with the same key: bool [count]."""
-    coin_key = jax.random.split(key)[1]
+    coin_key = split_keys(key, 2)[1]
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(coin_key, prob), (count,))
-    return jax.random.bernoulli(coin_key, prob, (count,))
+    return image_coins(coin_key, count, prob)

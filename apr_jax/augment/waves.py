@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.partners import check_pixels
 
-# The released code takes this many directions between 0 and pi, both included.
-DIRECTIONS = 64
+# What the released training takes between 0 and pi, both included.
+DIRECTIONS = 448
 
 
 class Waves(NamedTuple):
@@ -54,7 +54,8 @@ def fourier_basis_noise(
     Args:
         key: one key, or one per image [N].
         images: floating point in [0, 1].
-        mean_strength: mean of s above the least; 5 in the released code.
+        mean_strength: mean of s above the least; 5 is the default of the released
+            class, its ImageNet command takes 10.
         least_strength: added to every s.
         waves: how many for each channel, of which the mean is added.
         clip: clip the result to [0, 1], as the authors do.

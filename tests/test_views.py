@@ -1,0 +1,131 @@
+"""What the network sees: the same on any number of devices, and as the methods say."""
+
+import dataclasses
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax import augment, pairs, stages, views
+from apr_jax import config as config_lib
+from tests import toy
+from tests.quick import quick_jit
+
+COUNT = 8
+
+
+@pytest.fixture
+def batch(rng):
+    images = jnp.asarray(rng.integers(0, 256, (COUNT, 8, 8, 3)), jnp.uint8)
+    return images, jnp.asarray(rng.permutation(COUNT)), jnp.arange(COUNT)
+
+
+def configured(tmp_path, method, **changes):
+    config = toy.config(tmp_path, augment__method=method, augment__crop_pad=0)
+    return dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, flip=False, **changes)
+    )
+
+
+def seen(config, batch, seed=0, axis_name=None):
+    image_key, batch_key = jax.random.split(jax.random.key(seed))
+    see = functools.partial(views.make_views, axis_name=axis_name)
+    return see(image_key, batch_key, *batch, config)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("apr_p", {"pair_per": "image"}),
+        ("hybrid_augment_pp", {"pair_per": "image"}),
+        ("hybrid_augment_pp", {"pair_per": "batch", "pair_prob": 1.0}),
+        ("amplitude_mix", {}),
+        ("afa", {}),
+        ("mixup", {}),
+        ("cutmix", {}),
+    ],
+)
+def test_views_are_the_same_on_any_number_of_devices(tmp_path, batch, method, changes):
+    config = configured(tmp_path, method, pair_donors="global", **changes)
+    whole = jax.jit(lambda batch: seen(config, batch))(batch)
+    parts = [each.reshape(2, COUNT // 2, *each.shape[1:]) for each in batch]
+    mapped = jax.jit(
+        jax.vmap(lambda *part: seen(config, part, axis_name="d"), axis_name="d")
+    )(*parts)
+    count = len(whole.labels)
+    for one, many in zip(whole, mapped, strict=True):
+        # [devices, V * B / devices or V, B / devices, ...] -> [V, B, ...]
+        many = many.reshape(2, count, COUNT // 2, *many.shape[3 - (many.ndim > 3) :])
+        many = np.moveaxis(np.asarray(many), 0, 1).reshape(count, COUNT, -1)
+        np.testing.assert_allclose(
+            np.asarray(one).reshape(count, COUNT, -1), many, atol=1e-5
+        )
+
+
+def test_waves_differ_between_devices(tmp_path, batch):
+    config = configured(tmp_path, "afa")
+    same = [jnp.broadcast_to(x[:4], (2, *x[:4].shape)) for x in batch[:2]]
+    positions = batch[2].reshape(2, 4)
+    mapped = jax.vmap(
+        lambda *part: seen(config, part, axis_name="d").pixels, axis_name="d"
+    )(*same, positions)
+    assert np.abs(np.asarray(mapped[0, 4:] - mapped[1, 4:])).max() > 0.05
+
+
+def test_blending_is_left_out_by_chance(tmp_path, batch):
+    changed = 0
+    see = jax.jit(
+        lambda seed, batch: seen(
+            configured(tmp_path, "cutmix", mix_prob=0.5), batch, seed
+        )
+    )
+    for seed in range(16):
+        found = see(seed, batch)
+        plain = np.allclose(found.pixels, np.float32(batch[0]) / 255)
+        assert plain == bool((found.weight == 1).all()) or not plain
+        if plain:
+            np.testing.assert_array_equal(found.others, found.labels)
+        changed += not plain
+    assert 3 <= changed <= 13
+
+
+def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
+    found = seen(configured(tmp_path, "cutout+afa", cutout_size=8), batch)
+    first, second = np.asarray(found.pixels).reshape(2, COUNT, 8, 8, 3)
+    alone = seen(configured(tmp_path, "afa"), batch).pixels[COUNT:]
+    np.testing.assert_allclose(second, alone, atol=1e-6)
+    assert np.abs(first - np.float32(batch[0]) / 255).max() > 0.1
+
+
+def test_strengths_are_arguments():
+    assert tuple(stages.STRENGTHS) == config_lib.STRENGTHS
+    functions = {
+        "augmix": [augment.augmix],
+        "prime": [augment.prime],
+        "vital_phase": [augment.vital_phase_single],
+        "hybrid": [augment.hybrid_augment_single, augment.hybrid_augment_pp],
+    }
+    for strengths in stages.STRENGTHS.values():
+        for name, knobs in strengths.items():
+            for function in functions[name]:
+                assert knobs.keys() <= inspect.signature(function).parameters.keys()
+
+
+@pytest.mark.parametrize("name", stages.SINGLES)
+def test_singles_keep_levels(tmp_path, batch, name):
+    config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
+    run = quick_jit(lambda batch: seen(config, batch).pixels[:COUNT])
+    levels = 255 * np.asarray(run(batch))
+    np.testing.assert_allclose(levels, levels.round(), atol=1e-3)
+    assert np.abs(levels - np.float32(batch[0])).max() > 5
+
+
+def test_every_name_is_a_stage():
+    for method in augment.AUGMENTS.values():
+        assert method.single in ("", *stages.SINGLES)
+        assert set(method.after) <= set(stages.IMAGE_STAGES)
+        assert method.mix in ("", *pairs.MIXES)
+        assert method.pair in ("", *pairs.PAIRS)
