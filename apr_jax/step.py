@@ -181,8 +181,9 @@ def make_train_step(
 
         pixels = seen.pixels
         if config.adversary.attack != "none":
+            attack_key = jax.random.fold_in(image_key, views.BEYOND - 1)
             pixels = adversary.perturb(
-                views.keys_of(jax.random.fold_in(image_key, 0), seen, positions),
+                views.keys_of(attack_key, seen, positions),
                 lambda pixels: loss_fn(state.params, pixels)[0],
                 pixels,
                 config.adversary,

@@ -19,6 +19,9 @@ from apr_jax import config as config_lib
 from apr_jax.pairs import blend_images, image_keys, mix_images
 from apr_jax.stages import IMAGE_STAGES, SINGLES, to_pixels
 
+# Past every place in a batch: what is folded in from here on is no image's key.
+BEYOND = 1 << 30
+
 
 class Views(NamedTuple):
     """V views of a batch of B images.
@@ -106,7 +109,7 @@ def _image_views(
     clean = augment_images(key, images, positions, config.augment)
 
     def staged(number: int) -> jax.Array:
-        keys = image_keys(jax.random.fold_in(key, 1 + number), positions)
+        keys = image_keys(jax.random.fold_in(key, BEYOND + number), positions)
         return _staged(keys, clean, method, config)
 
     if method.loss == "jensen_shannon":
