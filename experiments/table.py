@@ -31,7 +31,7 @@ from apr_jax.checkpoint import CheckpointError
 from apr_jax.models import flops
 from apr_jax.progress import Diverged, say
 from experiments import lab as lab_lib
-from experiments import table_page
+from experiments import table_missing, table_page
 from experiments import table_plan as plan
 from experiments.table_rows import ROWS
 
@@ -126,12 +126,12 @@ def work(options: argparse.Namespace) -> str | None:
     missing = [
         run
         for run in runs
-        if not _measured(options, configs[run.name], root / run.name)
+        if not table_missing.measured(options.table, configs[run.name], root / run.name)
     ]
     failed: list[str] = []
     if not options.show:
         check_extra([configs[run.name].data for run in missing])
-        say_cost(missing, root)
+        table_missing.say_cost(missing, root)
         # Shares of all runs, so that they don't depend on what is done already.
         for group in grouped(runs, options.together)[mine]:
             left = [run for run in group if run in missing]
@@ -221,8 +221,8 @@ def train(
         else:
             table_page.keep(out, run, root / run.name)
             if stopped is None and parallel.is_primary():
-                mark = _mark(options, root / run.name)
-                rundir.write_atomic(mark, _asked(configs[run.name]))
+                mark = table_missing.mark(options.table, root / run.name)
+                rundir.write_atomic(mark, table_missing.asked(configs[run.name]))
         # The next run has programs of its own, and memory is not for both.
         jax.clear_caches()
         gc.collect()
@@ -259,75 +259,11 @@ def _exists(row: str) -> bool:
     return True
 
 
-def _mark(options: argparse.Namespace, root: pathlib.Path) -> pathlib.Path:
-    """The file that says with which settings a run was measured for a table."""
-    return root / f"table{options.table}.json"
-
-
-def _asked(config: config_lib.Config) -> str:
-    """How a run is to be measured, as text."""
-    fields = {k: v for k, v in config_lib.flatten(config) if k.startswith("eval.")}
-    return json.dumps(fields, indent=2) + "\n"
-
-
-def _measured(
-    options: argparse.Namespace, config: config_lib.Config, root: pathlib.Path
-) -> bool:
-    """Whether a run has been measured to the end, as it is asked for."""
-    table = plan.TABLES[options.table]
-    there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
-    if there is None or config_lib.differences(config, there):
-        return False  # of another configuration: the run itself says what differs
-    mark = _mark(options, root)
-    if mark.exists() and mark.read_text() != _asked(config):
-        return False  # what stays the same is taken up from its records
-    found = table_page.records(root)
-    parts = {f"evaluate.{part}" for part in config.eval.parts}
-    # The mean comes last: a measurement that was stopped has none.
-    whole = parts == {"evaluate.clean"} or table.mean in table.cells(found)
-    return whole and parts <= {r.job for r in found}
-
-
 def check_extra(settings: Sequence[config_lib.Data]) -> None:
     """Raises DataError if images that a run mixes in aren't there, or don't fit."""
     for each in settings:
         if each.extra_dirs:
             data.extra.check(each, data.describe(each).class_names)
-
-
-def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
-    """Says how many runs are missing, and how long their training will take."""
-    if not missing:
-        say("nothing is missing")
-        return
-    speeds = plan.speed_of(p for p in root.glob("*") if p.is_dir())
-    sizes: dict[str, tuple[int, int]] = {}
-    total, hours, unknown = 0.0, 0.0, set()
-    for run in missing:
-        settings = run.settings
-        if settings.data.name not in sizes:
-            config = config_lib.parse(settings.to_dict())
-            described = data.describe(config.data)
-            names = described.class_names
-            sizes[settings.data.name] = (described.train_size, len(names))
-        size, classes = sizes[settings.data.name]
-        total += run.multiply_adds(size, classes)
-        seen = settings.optim.epochs * size * plan.passes(settings)
-        if settings.model.name in speeds:
-            hours += seen / speeds[settings.model.name] / 3600
-        else:
-            unknown.add(settings.model.name)
-    say(
-        f"{len(missing)} runs are missing: {total / 1e15:,.2f} peta multiply-adds of "
-        f"training, on {parallel.make_layout(0).describe()}"
-    )
-    if unknown:
-        say(
-            f"  how long {', '.join(sorted(unknown))} will take is known when a first "
-            "run has trained for a while; the progress bar says it at once"
-        )
-    if hours:
-        say(f"  about {hours:.1f} hours by the speed of the runs that are there")
 
 
 if __name__ == "__main__":

@@ -136,6 +136,10 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     ours = read(out, table)
     if not ours:
         raise config_lib.ConfigError(f"{out} has no records yet")
+    left_out = {path.stem for path in out.glob("*.jsonl")} - set(kept(out))
+    if left_out:
+        listed = ", ".join(sorted(left_out))
+        say(f"left out, as newer seeds are of another configuration: {listed}")
     theirs = table.published()
     rows = [row for row in ROWS if any(row == r for r, _ in ours)]
     columns = list(dict.fromkeys(column for _, column in ours))
