@@ -27,8 +27,8 @@ from experiments.lab import Lab
 
 NAME = "check_methods"
 SIZES: dict[str, dict[str, Any]] = {
-    "small": {"epochs": 1.0, "eps": 2 / 255, "extra": 500},
-    "paper": {"epochs": 20.0, "eps": 8 / 255, "extra": 5000},
+    "small": {"network": "wrn_10_1", "epochs": 1.0, "eps": 2 / 255, "extra": 500},
+    "paper": {"network": "wrn_40_2", "epochs": 20.0, "eps": 8 / 255, "extra": 5000},
 }
 # Of so many passes over a batch that they get less than an epoch.
 SHARE = {"csi": 0.25}
@@ -103,7 +103,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
             lab_lib.changed(
                 lab_lib.short(
                     lab.base,
-                    model="wrn_10_1",
+                    model=lab["network"],
                     epochs=epochs,
                     method=check.method,
                 ),

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from apr_jax import models
 from apr_jax.augment import AUGMENTS
 from experiments import check_methods
 from experiments import lab as lab_lib
@@ -12,6 +13,7 @@ from tests import toy
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     toy.small_experiments(monkeypatch, eval_batch=20)
 
@@ -29,6 +31,7 @@ def run(tmp_path, monkeypatch):
                 f"--out={tmp_path / 'out'}",
                 f"--work={tmp_path / 'work'}",
                 f"--cache-dir={tmp_path / 'cache'}",
+                "--knob=network=tiny",
                 "--knob=epochs=1",
                 "--knob=extra=20",
                 "--quiet",
