@@ -93,7 +93,12 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     for name, check in chosen(lab).items():
         share = SHARE.get(check.method, 1.0)
         epochs = lab["epochs"] * share
-        settings = {"run": name, "epochs": epochs, "eps": lab["eps"]}
+        settings = {
+            "run": name,
+            "network": lab["network"],
+            "epochs": epochs,
+            "eps": lab["eps"],
+        }
         if all(lab.done(split=f"{name}, {s}", settings=settings) for s in splits):
             continue
         if "data__extra_dirs" in check.changes:
