@@ -27,10 +27,11 @@ class TinyNet(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train, capture=False):
-        x = nn.Conv(8, (3, 3), use_bias=False)(x)
-        x = nn.relu(BatchNorm(axis_name=self.sync_axis)(x, train=train))
+        x = nn.Conv(8, (3, 3), use_bias=False, dtype=self.dtype)(x)
+        norm = BatchNorm(axis_name=self.sync_axis, dtype=self.dtype)
+        x = nn.relu(norm(x, train=train))
         features = x.mean((1, 2))
-        logits = nn.Dense(self.num_classes)(features)
+        logits = nn.Dense(self.num_classes, dtype=self.dtype)(features)
         return (logits, features) if capture else logits
 
 
