@@ -33,7 +33,7 @@ from apr_jax.progress import Diverged, say
 from experiments import lab as lab_lib
 from experiments import table_missing, table_page
 from experiments import table_plan as plan
-from experiments.table_rows import ROWS
+from experiments.table_rows import CHOICES
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("table", choices=tuple(plan.TABLES))
     parser.add_argument("--budget", choices=plan.BUDGETS, default="small")
-    parser.add_argument("--rows", nargs="+", help=", ".join(ROWS))
+    parser.add_argument("--rows", nargs="+", help=CHOICES)
     parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--data-dir", default="", help="folder of TFDS data")
@@ -102,9 +102,7 @@ def work(options: argparse.Namespace) -> str | None:
     root = options.work / table.recipe / options.budget
     out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
     try:
-        rows = options.rows or [
-            r for r in table.rows if _exists(r) and plan.has_images(r, fields)
-        ]
+        rows = options.rows or [r for r in table.rows if plan.has_images(r, fields)]
         part, _, parts = options.share.partition("/")
         if not 1 <= int(part) <= int(parts):
             raise ValueError(f"--share is {options.share!r}; it must be 1/N to N/N")
@@ -248,15 +246,6 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
                 f"--set-field is {text!r}; it must be FIELD=VALUE with a JSON value"
             ) from error
     return fields
-
-
-def _exists(row: str) -> bool:
-    """Whether a row's method can be trained."""
-    try:
-        plan.augment.get_method(ROWS[row].method)
-    except ValueError:
-        return False
-    return True
 
 
 def check_extra(settings: Sequence[config_lib.Data]) -> None:

@@ -17,7 +17,7 @@ from apr_jax import markup, parallel, results, rundir
 from apr_jax.progress import say
 from experiments import table_cells, table_picture
 from experiments import table_plan as plan
-from experiments.table_rows import ROWS
+from experiments.table_rows import ROWS, row_of
 
 
 def records(root: pathlib.Path) -> list[results.Record]:
@@ -141,7 +141,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         listed = ", ".join(sorted(left_out))
         say(f"left out, as newer seeds are of another configuration: {listed}")
     theirs = table.published()
-    rows = [row for row in ROWS if any(row == r for r, _ in ours)]
+    there = sorted({row for row, _ in ours})
+    rows = sorted(there, key=lambda r: [*ROWS, r].index(r))  # others behind
     columns = list(dict.fromkeys(column for _, column in ours))
     heads = ["", *columns]
     shadows = [c for r in rows for c in theirs.get(r, {})]
@@ -155,7 +156,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         cells = [shown(ours.get((row, column), [])) for column in columns]
         known = theirs.get(row, {})
         cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
-        lines.append([ROWS[row].label, *cells])
+        lines.append([row_of(row).label, *cells])
     counts = sorted({len(values) for values in ours.values()})
     note = (
         f"Percent, {table.better} is better. Ours: budget {budget}, {about(out)}, "
@@ -165,13 +166,13 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         "benchmark's own files; not measured here."
     )
     fewer = [
-        f"{ROWS[lines[0]['row']].label} ({mean})"
+        f"{row_of(lines[0]['row']).label} ({mean})"
         for lines in kept(out).values()
         if number == "1" and (mean := _mean_of(lines)) != "mean"
     ]
     if fewer:
         note = f"{note} Of fewer than all corruptions: {', '.join(fewer)}."
-    if any(ROWS[row].run for row in rows):
+    if any(row_of(row).run for row in rows):
         note = f"{note} {table.note}"
     show_in_terminal(table.title, note, heads, lines, own=1 + len(columns))
     write(out, table.title, note, heads, lines)
@@ -179,7 +180,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     table_picture.draw(
         out / "table.png",
         {
-            ROWS[row].label: (
+            row_of(row).label: (
                 ours.get((row, main), []),
                 ours.get((row, other), []),
             )

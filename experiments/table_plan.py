@@ -13,7 +13,7 @@ from apr_jax.models import flops
 from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
 from experiments import published, table_cells
-from experiments.table_rows import ROWS
+from experiments.table_rows import ROWS, row_of
 
 BUDGETS = ("small", "paper")
 # What stands in for every network where the budget is small.
@@ -82,7 +82,7 @@ class Table:
 
     Attributes:
         title: of the page.
-        rows: keys of ``ROWS``, the usual ones of this table.
+        rows: names that ``row_of`` knows, the usual ones of this table.
         columns: "SET NETWORK" of the runs at the published size.
         cells: records of a run -> column -> fraction; "" stands for the run's own.
         published: row -> column -> percent.
@@ -136,7 +136,7 @@ def runs_of(
     Args:
         table: which.
         budget: one of ``BUDGETS``.
-        rows: keys of ``ROWS``.
+        rows: names that ``row_of`` knows.
         columns: "SET NETWORK"; any network that ``apr_jax.models`` builds.
         seeds: runs of each cell, from seed 0.
         changes: dotted fields for every run, such as where the data are; ROW:FIELD
@@ -147,13 +147,8 @@ def runs_of(
             in images but isn't told where they are.
     """
     for row in rows:
-        if row not in ROWS:
-            raise ValueError(f"unknown row {row!r}; choose from {', '.join(ROWS)}")
-        if ROWS[row].run:
-            raise ValueError(
-                f"row {row!r} has no runs of its own; name {ROWS[row].run!r}"
-            )
-        augment.get_method(ROWS[row].method)
+        if run := row_of(row).run:
+            raise ValueError(f"row {row!r} has no runs of its own; name {run!r}")
         if not has_images(row, changes):
             raise ValueError(
                 f"row {row!r} mixes in extra images; say where their folders are: "
@@ -167,9 +162,9 @@ def runs_of(
                 settings = table.settings(name, network, row, budget == "small")
                 settings = lab_lib.changed(settings)
                 settings.seed = seed
-                own = {**ROWS[row].changes}
+                own = {**row_of(row).changes}
                 if budget == "small":
-                    own |= ROWS[row].small
+                    own |= row_of(row).small
                 settings.update_from_flattened_dict({**own, **changes_of(row, changes)})
                 run = Run(row, column, seed, settings)
                 settings.name = run.name
@@ -182,28 +177,32 @@ def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
     everywhere, own = {}, {}
     for name, value in changes.items():
         target, colon, field = name.rpartition(":")
-        if colon and target not in ROWS:
-            listed = ", ".join(ROWS)
-            raise ValueError(f"unknown row {target!r} of {name}; choose from {listed}")
+        if colon:
+            try:
+                row_of(target)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         if target == row:
             own[field] = value
-        elif not colon and (field != "data.extra_dirs" or ROWS[row].mixes):
+        elif not colon and (field != "data.extra_dirs" or row_of(row).mixes):
             everywhere[field] = value
     return {**everywhere, **own}
 
 
 def has_images(row: str, changes: dict[str, Any]) -> bool:
     """Whether a row mixes in no images, or is told where they are."""
-    return not ROWS[row].mixes or bool(changes_of(row, changes).get("data.extra_dirs"))
+    return not row_of(row).mixes or bool(
+        changes_of(row, changes).get("data.extra_dirs")
+    )
 
 
 def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
     """The recipe of Tables 1 and 2, or a short one."""
-    settings = cifar.get_config(f"{network},{ROWS[row].method},{name}")
+    settings = cifar.get_config(f"{network},{row_of(row).method},{name}")
     settings.train.tensorboard = False
     if small:
         settings = lab_lib.short(
-            settings, model=network, epochs=3.0, method=ROWS[row].method
+            settings, model=network, epochs=3.0, method=row_of(row).method
         )
     return settings
 
@@ -233,7 +232,7 @@ def _table_3(
         settings = cifar10_fgsm.get_config(row)
     else:
         settings = cifar10_fgsm.get_config("standard")
-        settings.augment.method = ROWS[row].method
+        settings.augment.method = row_of(row).method
         # As in the presets of APR-P and APR-S.
         _, _, pair, _ = cifar10_fgsm.PRESETS["apr_p"]
         _, _, _, single = cifar10_fgsm.PRESETS["apr_s"]
@@ -254,7 +253,7 @@ def _table_3(
 def _table_4(
     name: str, network: str, row: str, small: bool
 ) -> ml_collections.ConfigDict:
-    settings = imagenet_resnet50_aprsp.get_config(ROWS[row].method)
+    settings = imagenet_resnet50_aprsp.get_config(row_of(row).method)
     settings.model.name = network
     settings.eval.parts = ("clean", "corruption")
     return settings

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from apr_jax import augment
 from configs import imagenet_resnet50_aprsp
 
 
@@ -27,7 +28,8 @@ def _mixed(*names: str) -> dict[str, Any]:
     return {"data.extra_ratio": imagenet_resnet50_aprsp.extra_ratio(*names)}
 
 
-# One program trains them all; the keys are those of ``--rows``.
+# One program trains them all; the keys are those of ``--rows``, which takes any other
+# method, too.
 ROWS: dict[str, Row] = {
     "standard": Row("Standard", "standard"),
     "cutout": Row("Cutout", "cutout"),
@@ -74,4 +76,34 @@ ROWS: dict[str, Row] = {
     "deepaugment+apr_sp": Row(
         "DeepAugment and APR-SP", "apr_sp", _mixed("deepaugment")
     ),
+}
+
+
+# What ``row_of`` takes, for people to read.
+CHOICES = (
+    ", ".join(dict.fromkeys([*ROWS, *augment.AUGMENTS]))
+    + '; or join methods by "+", as in patch_uniform+apr_p'
+)
+
+
+def row_of(name: str) -> Row:
+    """The entry of ``ROWS``; any other method, or several joined by "+", is a row, too.
+
+    Raises:
+        ValueError: neither, or methods that don't go together.
+    """
+    if name in ROWS:
+        return ROWS[name]
+    parts = name.split("+")
+    if not set(parts) <= set(augment.AUGMENTS):
+        raise ValueError(f"unknown row {name!r}; choose from {CHOICES}")
+    augment.get_method(name)  # raises where they don't
+    return Row(" + ".join(_LABELS.get(part, part) for part in parts), name)
+
+
+# Of rows that are one method and nothing else.
+_LABELS = {
+    row.method: row.label
+    for row in ROWS.values()
+    if row.method in augment.AUGMENTS and not row.changes and not row.run
 }

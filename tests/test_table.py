@@ -12,7 +12,7 @@ from apr_jax.augment import AUGMENTS
 from apr_jax.progress import Diverged
 from experiments import published, table, table_cells, table_page, table_plan
 from experiments.table_plan import TABLES
-from experiments.table_rows import ROWS
+from experiments.table_rows import ROWS, row_of
 from tests import toy
 
 
@@ -77,6 +77,31 @@ def test_rows_differ_in_their_method_only():
     with pytest.raises(ValueError, match="unknown row 'smear'; choose from standard"):
         table_plan.runs_of(
             TABLES["1"], "small", rows=["smear"], columns=["a b"], seeds=1, changes={}
+        )
+
+
+def test_any_methods_that_go_together_are_a_row():
+    common = {"columns": ["cifar10 wrn_10_1"], "seeds": 1}
+    (run,) = table_plan.runs_of(
+        TABLES["1"],
+        "small",
+        rows=["patch_uniform+apr_p"],
+        changes={"patch_uniform+apr_p:optim.epochs": 7.0},
+        **common,
+    )
+    assert run.name == "cifar10_wrn_10_1_patch_uniform+apr_p_s0"
+    assert run.settings.augment.method == "patch_uniform+apr_p"
+    assert run.settings.optim.epochs == 7
+    assert row_of("patch_uniform+apr_p").label == "Patch Uniform + APR-P"
+    assert row_of("apr_sp_heads").label == "apr_sp_heads"
+    assert row_of("deepaugment+apr_sp") is ROWS["deepaugment+apr_sp"]
+    with pytest.raises(ValueError, match="joins amplitude_mix and apr_p"):
+        table_plan.runs_of(
+            TABLES["1"], "small", rows=["apr_p+amplitude_mix"], changes={}, **common
+        )
+    with pytest.raises(ValueError, match="smear:seed: unknown row 'smear'"):
+        table_plan.runs_of(
+            TABLES["1"], "small", rows=["apr_p"], changes={"smear:seed": 1}, **common
         )
 
 
@@ -351,7 +376,7 @@ def test_rows_that_mix_images_are_told_where_they_are():
     assert [c.data.extra_ratio for c in found] == [0, 1 / 2, 2 / 3]
     assert [c.augment.method for c in found] == ["standard", "standard", "apr_sp"]
     assert [c.optim.epochs for c in found] == [3, 2, 2]
-    with pytest.raises(ValueError, match="unknown row 'stylised' of stylised:optim"):
+    with pytest.raises(ValueError, match=r"stylised:optim\.epochs: unknown row"):
         imagenet_runs({"stylised:optim.epochs": 1.0}, ["standard"])
     for row in mixing:
         assert not table_plan.has_images(row, {"optim.epochs": 2.0})
