@@ -145,8 +145,10 @@ def _low_amplitude_swap(
 def _waves(
     keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
 ) -> jax.Array:
-    del settings, donors
-    return augment.fourier_basis_noise(keys.images, pixels)
+    del donors
+    return augment.fourier_basis_noise(
+        keys.images, pixels, **strengths_of(settings, "waves")
+    )
 
 
 # name -> (keys, pixels [B, H, W, C], settings, donors) -> pixels.

@@ -86,7 +86,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         DataError: the data aren't there or can't be used.
     """
     config_lib.check(config)
-    _check_names(config)
+    check_names(config)
     watch.check(config)
     overfitting.check(config)
     layout = parallel.make_layout(config.train.devices)
@@ -130,7 +130,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     )
 
 
-def _check_names(config: config_lib.Config) -> None:
+def check_names(config: config_lib.Config) -> None:
     """Raises ConfigError unless method and model exist and fit the images."""
     size = config.data.image_size
     try:

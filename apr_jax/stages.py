@@ -74,6 +74,7 @@ STRENGTHS: dict[str, dict[str, dict[str, Any]]] = {
             "colour_band": 20,
         },
         "vital_phase": {"vital": 0.001, "nonvital": 0.005},
+        "waves": {"mean_strength": 10.0},
     },
 }
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import jax
 
-from apr_jax import command, data, job, parallel, rundir
+from apr_jax import command, data, job, parallel, planning, rundir
 from apr_jax import config as config_lib
 from apr_jax.checkpoint import CheckpointError
 from apr_jax.models import flops
@@ -102,11 +102,12 @@ def work(options: argparse.Namespace) -> str | None:
     root = options.work / table.recipe / options.budget
     out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
     try:
-        rows = options.rows or [r for r in table.rows if plan.has_images(r, fields)]
-        part, _, parts = options.share.partition("/")
-        if not 1 <= int(part) <= int(parts):
-            raise ValueError(f"--share is {options.share!r}; it must be 1/N to N/N")
-        mine = slice(int(part) - 1, None, int(parts))
+        rows = options.rows or [
+            row
+            for row in table.rows
+            if plan.has_images(row, fields) and plan.has_network(row, columns)
+        ]
+        mine = share(options.share)
         runs = plan.runs_of(
             table,
             options.budget,
@@ -115,9 +116,11 @@ def work(options: argparse.Namespace) -> str | None:
             seeds=options.seeds,
             changes=fields,
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise config_lib.ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
+    for config in configs.values():
+        planning.check_names(config)
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
     parallel.declare_cpu_devices(devices // (options.processes or 1))
@@ -129,9 +132,13 @@ def work(options: argparse.Namespace) -> str | None:
     failed: list[str] = []
     if not options.show:
         check_extra([configs[run.name].data for run in missing])
-        table_missing.say_cost(missing, root)
         # Shares of all runs, so that they don't depend on what is done already.
-        for group in grouped(runs, options.together)[mine]:
+        groups = grouped(runs, options.together)[mine]
+        if not groups:
+            say(f"share {options.share} has no runs: there are too few")
+        own = [run for group in groups for run in group if run in missing]
+        table_missing.say_cost(own, root)
+        for group in groups:
             left = [run for run in group if run in missing]
             stopped = train(left, configs, root, out, failed, options)
             if stopped is not None:
@@ -140,13 +147,26 @@ def work(options: argparse.Namespace) -> str | None:
         for run in runs:
             if (root / run.name).exists():
                 table_page.keep(out, run, root / run.name)
-        if not failed or any(out.glob("*.jsonl")):
+        if options.show or any(out.glob("*.jsonl")):
             table_page.show(options.table, options.budget, out)
     if failed:
         raise config_lib.ConfigError(
             f"{len(failed)} of {len(runs)} runs failed, see above: {', '.join(failed)}"
         )
     return None
+
+
+def share(text: str) -> slice:
+    """Which of the groups of runs "I/N" stands for.
+
+    Raises:
+        ValueError: it isn't 1/N to N/N.
+    """
+    part, _, parts = text.partition("/")
+    numbers = part.isdecimal() and parts.isdecimal()
+    if not numbers or not 1 <= int(part) <= int(parts):
+        raise ValueError(f"--share is {text!r}; it must be 1/N to N/N")
+    return slice(int(part) - 1, None, int(parts))
 
 
 def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:

@@ -29,9 +29,9 @@ def measured(number: str, config: config_lib.Config, root: pathlib.Path) -> bool
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs
     before = mark(number, root)
-    if before.exists() and before.read_text() != asked(config):
+    if not before.exists() or before.read_text() != asked(config):
         return False  # what stays the same is taken up from its records
-    found = table_page.records(root)
+    found = table_page.records(root, config)
     parts = {f"evaluate.{part}" for part in config.eval.parts}
     # The mean comes last: a measurement that was stopped has none.
     whole = parts == {"evaluate.clean"} or table.mean in table.cells(found)
@@ -46,7 +46,11 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
     speeds = plan.speed_of(p for p in root.glob("*") if p.is_dir())
     sizes: dict[str, tuple[int, int]] = {}
     total, hours, unknown = 0.0, 0.0, set()
+    # A run is measured when it has been trained.
+    trained = {run.name for run in missing if table_page.records(root / run.name)}
     for run in missing:
+        if run.name in trained:
+            continue
         settings = run.settings
         if settings.data.name not in sizes:
             config = config_lib.parse(settings.to_dict())
@@ -63,6 +67,7 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
     say(
         f"{len(missing)} runs are missing: {total / 1e15:,.2f} peta multiply-adds of "
         f"training, on {parallel.make_layout(0).describe()}"
+        + (f"; {len(trained)} have been trained and lack numbers" if trained else "")
     )
     if unknown:
         say(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -20,10 +21,43 @@ from experiments import table_plan as plan
 from experiments.table_rows import ROWS, row_of
 
 
-def records(root: pathlib.Path) -> list[results.Record]:
-    """The newest records of a run, none if it has none."""
+def records(
+    root: pathlib.Path, config: config_lib.Config | None = None
+) -> list[results.Record]:
+    """The newest records of a run, none if it has none.
+
+    With a configuration only those that were measured as its ``eval`` says: the card
+    may have added others since.
+    """
     path = rundir.RunDir(root).results
-    return results.latest(results.read(path)) if path.exists() else []
+    found = results.read(path) if path.exists() else []
+    if config is not None:
+        found = [record for record in found if _as_asked(record, config.eval)]
+    return results.latest(found)
+
+
+def _as_asked(record: results.Record, wanted: config_lib.Eval) -> bool:
+    """Whether a record was measured as a configuration says, as far as it tells."""
+    settings = record.extra.get("settings", {})
+    asked: dict[str, Any] = {}
+    if record.job == "evaluate.corruption":
+        asked = {
+            "source": wanted.corruption_source,
+            "examples": wanted.corruption_examples,
+        }
+        averaged = record.extra.get("corruptions", wanted.corruptions)
+        if wanted.corruptions and sorted(averaged) != sorted(wanted.corruptions):
+            return False
+    elif record.job == "evaluate.ood":
+        asked = {"examples": wanted.ood_examples}
+    elif record.job == "evaluate.adversarial":
+        asked = {"attack": wanted.attack, "examples": wanted.attack_examples}
+        radii = {"linf": wanted.linf, "l2": wanted.l2}.get(record.extra.get("norm", ""))
+        if radii and not any(
+            math.isclose(record.extra["eps"], radius, rel_tol=1e-6) for radius in radii
+        ):
+            return False
+    return all(settings.get(field, value) == value for field, value in asked.items())
 
 
 _KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce")
@@ -54,7 +88,7 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
             "device": r.device,
             "time": r.time,
         }
-        for r in records(root)
+        for r in records(root, config_lib.parse(run.settings.to_dict()))
         if r.metric in _KEPT
     ]
     if wanted and parallel.is_primary():
@@ -66,12 +100,13 @@ def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
     """Name of a run -> what ``keep`` wrote of it.
 
     Seeds of one cell are of one configuration: where there are several, those of the
-    one that was measured last.
+    one that was measured last. Rows that other versions of the code had are left out.
     """
     files = {
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]
         for path in sorted(out.glob("*.jsonl"))
     }
+    files = {name: lines for name, lines in files.items() if _known(lines[0]["row"])}
     newest: dict[tuple[str, str], dict[str, Any]] = {}
     for lines in files.values():
         last = max(lines, key=lambda line: line["time"])
@@ -97,7 +132,10 @@ def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[flo
             records.append(results.Record(**fields, seed=line["seed"]))
         own = lines[0]["column"]
         named = several or table is plan.TABLES["1"]
-        shown = {lines[0]["row"]: table.cells(records), **table.more(records)}
+        shown = {lines[0]["row"]: table.cells(records)}
+        for row, cells in table.more(records).items():
+            if ROWS[row].run in shown:
+                shown[row] = cells
         for row, cells in shown.items():
             for name, value in cells.items():
                 column = f"{own} {name}".strip() if named else name
@@ -134,13 +172,17 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     """Prints the table, and writes it as Markdown and HTML."""
     table = plan.TABLES[number]
     ours = read(out, table)
-    if not ours:
-        raise config_lib.ConfigError(f"{out} has no records yet")
     left_out = {path.stem for path in out.glob("*.jsonl")} - set(kept(out))
     if left_out:
-        listed = ", ".join(sorted(left_out))
-        say(f"left out, as newer seeds are of another configuration: {listed}")
+        say(
+            "left out, as newer seeds are of another configuration, or no method has "
+            f"that name: {', '.join(sorted(left_out))}"
+        )
+    if not ours:
+        raise config_lib.ConfigError(f"{out} has no records yet")
     theirs = table.published()
+    if not any(c.split()[0] in _sets(table) for c in _columns(out)):
+        theirs = {}
     there = sorted({row for row, _ in ours})
     rows = sorted(there, key=lambda r: [*ROWS, r].index(r))  # others behind
     columns = list(dict.fromkeys(column for _, column in ours))
@@ -162,8 +204,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         f"Percent, {table.better} is better. Ours: budget {budget}, {about(out)}, "
         f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
         + (", mean ± standard deviation" if counts[-1] > 1 else "")
-        + ". Published: Chen et al., ICCV 2021, 200 epochs (100 on ImageNet), the "
-        "benchmark's own files; not measured here."
+        + (f". Published: {table.source}; not measured here." if shadows else ".")
     )
     fewer = [
         f"{row_of(lines[0]['row']).label} ({mean})"
@@ -191,6 +232,23 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         other=other.removeprefix(f"{main} "),
         higher_is_better=table.better == "↑",
     )
+
+
+def _known(row: str) -> bool:
+    try:
+        row_of(row)
+    except ValueError:
+        return False
+    return True
+
+
+def _columns(out: pathlib.Path) -> set[str]:
+    return {lines[0]["column"] for lines in kept(out).values()}
+
+
+def _sets(table: plan.Table) -> set[str]:
+    """The data sets of the published numbers."""
+    return {column.split()[0] for column in table.columns}
 
 
 def _mean_of(lines: Sequence[dict[str, Any]]) -> str:

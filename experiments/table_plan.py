@@ -7,13 +7,13 @@ from typing import Any
 
 import ml_collections
 
-from apr_jax import augment, curves, results, rundir
+from apr_jax import augment, curves, models, results, rundir
 from apr_jax import config as config_lib
 from apr_jax.models import flops
 from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
 from experiments import published, table_cells
-from experiments.table_rows import ROWS, row_of
+from experiments.table_rows import ROWS, canonical, row_of
 
 BUDGETS = ("small", "paper")
 # What stands in for every network where the budget is small.
@@ -92,6 +92,7 @@ class Table:
         columns_shown: the two cells of the picture, the one that ranks first.
         more: records of a run -> further row that shows it -> cells.
         note: below the table, where it has such rows.
+        source: of the published numbers.
     """
 
     title: str
@@ -107,6 +108,7 @@ class Table:
         lambda records: {}
     )
     note: str = ""
+    source: str = "Chen et al., ICCV 2021"
 
     @property
     def mean(self) -> str:
@@ -115,11 +117,16 @@ class Table:
 
     def shown(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the two of a page's columns that its picture shows."""
-        found = []
-        for name in self.columns_shown:
-            ends = [c for c in columns if c == name or not name or c.endswith(name)]
-            found.append(ends[0] if ends else "")
-        return found[0], found[1]
+        ends = {name: [c for c in columns if c.endswith(name)] for name in _named(self)}
+        others = {c for each in ends.values() for c in each}
+        ends[""] = [c for c in columns if c not in others]
+        main, other = ([*ends[name], ""][0] for name in self.columns_shown)
+        return main, other
+
+
+def _named(table: Table) -> list[str]:
+    """The cells of a table's picture that aren't a run's own."""
+    return [name for name in table.columns_shown if name]
 
 
 def runs_of(
@@ -136,16 +143,20 @@ def runs_of(
     Args:
         table: which.
         budget: one of ``BUDGETS``.
-        rows: names that ``row_of`` knows.
+        rows: names that ``row_of`` knows; what is named twice, in whatever spelling, is
+            there once.
         columns: "SET NETWORK"; any network that ``apr_jax.models`` builds.
         seeds: runs of each cell, from seed 0.
         changes: dotted fields for every run, such as where the data are; ROW:FIELD
             for the runs of one row. ``data.extra_dirs`` is for rows that mix.
 
     Raises:
-        ValueError: an unknown row, a method that doesn't exist, or a row that mixes
-            in images but isn't told where they are.
+        ValueError: an unknown row or network, a set that a row or table isn't for, a
+            row that mixes in images but isn't told where they are, or a change of what
+            tells runs apart, or for a row that isn't there.
     """
+    rows = list(dict.fromkeys(map(canonical, rows)))
+    columns = list(dict.fromkeys(columns))
     for row in rows:
         if run := row_of(row).run:
             raise ValueError(f"row {row!r} has no runs of its own; name {run!r}")
@@ -154,6 +165,7 @@ def runs_of(
                 f"row {row!r} mixes in extra images; say where their folders are: "
                 f"--set-field '{row}:data.extra_dirs=[\"FOLDER\"]'"
             )
+    _check(rows, columns, seeds, changes)
     found = []
     for seed in range(seeds):
         for column in columns:
@@ -172,17 +184,63 @@ def runs_of(
     return found
 
 
+def _check(
+    rows: Sequence[str], columns: Sequence[str], seeds: int, changes: dict[str, Any]
+) -> None:
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; it must be 1 or more")
+    for column in columns:
+        try:
+            models.minimum_size(column.partition(" ")[2])
+        except ValueError as error:
+            raise ValueError(
+                f"--columns has {column!r}; it must be 'SET NETWORK': {error}"
+            ) from error
+        for row in rows:
+            if not has_network(row, [column]):
+                raise ValueError(
+                    f"row {row!r} is the network {row_of(row).changes['model.name']}, "
+                    f"which is none for the column {column!r}"
+                )
+    for name in changes:
+        target, colon, field = name.rpartition(":")
+        if field in _OWN:
+            raise ValueError(
+                f"--set-field has {name!r}, which tells runs apart; use {_OWN[field]}"
+            )
+        if colon and _target(name) not in rows:
+            raise ValueError(
+                f"--set-field has {name!r}, but {target!r} isn't among the rows: "
+                f"{', '.join(rows)}"
+            )
+
+
+# Fields that rows, columns and seeds set -> how to choose them.
+_OWN = {
+    "name": "--rows and --columns",
+    "seed": "--seeds",
+    "augment.method": "--rows",
+}
+
+
+def _target(name: str) -> str:
+    """The row of a ROW:FIELD.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    try:
+        return canonical(name.rpartition(":")[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
 def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
     """Those of the changes of ``runs_of`` that are for a row, by field."""
     everywhere, own = {}, {}
     for name, value in changes.items():
-        target, colon, field = name.rpartition(":")
-        if colon:
-            try:
-                row_of(target)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        if target == row:
+        _, colon, field = name.rpartition(":")
+        if colon and _target(name) == canonical(row):
             own[field] = value
         elif not colon and (field != "data.extra_dirs" or row_of(row).mixes):
             everywhere[field] = value
@@ -194,6 +252,12 @@ def has_images(row: str, changes: dict[str, Any]) -> bool:
     return not row_of(row).mixes or bool(
         changes_of(row, changes).get("data.extra_dirs")
     )
+
+
+def has_network(row: str, columns: Sequence[str]) -> bool:
+    """Whether a row that is a network itself is a kind of that of each column."""
+    own = row_of(row).changes.get("model.name")
+    return own is None or all(own.startswith(c.partition(" ")[2]) for c in columns)
 
 
 def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
@@ -231,13 +295,16 @@ def _table_3(
     if row in cifar10_fgsm.PRESETS:
         settings = cifar10_fgsm.get_config(row)
     else:
+        method = row_of(row).method
         settings = cifar10_fgsm.get_config("standard")
-        settings.augment.method = row_of(row).method
+        settings.augment.method = method
         # As in the presets of APR-P and APR-S.
         _, _, pair, _ = cifar10_fgsm.PRESETS["apr_p"]
         _, _, _, single = cifar10_fgsm.PRESETS["apr_s"]
         settings.augment.update(pair_prob=pair, single_prob=single)
-    settings.data.name = name
+    if name != "cifar10":  # the presets' own
+        settings.data.update(cifar.get_config(f"{network},standard,{name}").data)
+    cifar.suit_method(settings, settings.augment.method, name)
     settings.model.name = network
     settings.train.tensorboard = False
     settings.eval.parts = ("clean", "adversarial")
@@ -253,6 +320,10 @@ def _table_3(
 def _table_4(
     name: str, network: str, row: str, small: bool
 ) -> ml_collections.ConfigDict:
+    if name != "imagenet":
+        raise ValueError(
+            f"the set of a column of Table 4 is {name!r}; it is 'imagenet'"
+        )
     settings = imagenet_resnet50_aprsp.get_config(row_of(row).method)
     settings.model.name = network
     settings.eval.parts = ("clean", "corruption")
@@ -273,6 +344,9 @@ TABLES: dict[str, Table] = {
         better="↓",
         recipe="cifar",
         columns_shown=("", "clean error"),
+        source="Chen et al., ICCV 2021, 200 epochs; of ResNet-18 HybridAugment++-PS by "
+        "Yucel et al., ICCV 2023, and PRIME by Modas et al., ECCV 2022; the "
+        "benchmark's own files",
     ),
     "2": Table(
         title="Table 2: AUROC against unknown images, maximum softmax probability",
@@ -288,6 +362,7 @@ TABLES: dict[str, Table] = {
         note="CSI is shown twice: by the maximum softmax probability of the upright "
         "image, as all others, which the published numbers are of, by their accuracy; "
         "and by its own score, that of logits averaged over four turns.",
+        source="Chen et al., ICCV 2021, ResNet-18, 200 epochs",
     ),
     "3": Table(
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
@@ -299,6 +374,7 @@ TABLES: dict[str, Table] = {
         better="↑",
         recipe="fgsm",
         columns_shown=("robust", "accuracy"),
+        source="Chen et al., ICCV 2021, PreAct-ResNet-18 at 8/255",
     ),
     "4": Table(
         title="Table 4: ImageNet-C, error in relation to AlexNet's",
@@ -310,6 +386,7 @@ TABLES: dict[str, Table] = {
         better="↓",
         recipe="imagenet",
         columns_shown=("mce", "error"),
+        source="Chen et al., ICCV 2021, ResNet-50, the benchmark's own files",
     ),
 }
 

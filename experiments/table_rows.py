@@ -79,10 +79,13 @@ ROWS: dict[str, Row] = {
 }
 
 
+# What may be joined by "+": methods, and images that are mixed in.
+_PARTS = (*augment.AUGMENTS, *imagenet_resnet50_aprsp.EXTRA)
+
 # What ``row_of`` takes, for people to read.
 CHOICES = (
-    ", ".join(dict.fromkeys([*ROWS, *augment.AUGMENTS]))
-    + '; or join methods by "+", as in patch_uniform+apr_p'
+    f'{", ".join(ROWS)}; or methods joined by "+", as in apr_p+patch_uniform, of '
+    + ", ".join(_PARTS)
 )
 
 
@@ -95,15 +98,41 @@ def row_of(name: str) -> Row:
     if name in ROWS:
         return ROWS[name]
     parts = name.split("+")
-    if not set(parts) <= set(augment.AUGMENTS):
+    if not set(parts) <= set(_PARTS):
         raise ValueError(f"unknown row {name!r}; choose from {CHOICES}")
-    augment.get_method(name)  # raises where they don't
-    return Row(" + ".join(_LABELS.get(part, part) for part in parts), name)
+    mixed = [part for part in parts if part in imagenet_resnet50_aprsp.EXTRA]
+    methods = [part for part in parts if part not in mixed]
+    method = "+".join(methods) or "standard"
+    augment.get_method(method)  # raises where they don't
+    if len(set(mixed)) < len(mixed):
+        raise ValueError(f"row {name!r} mixes in the same images twice")
+    labels = [_LABELS.get(part, part) for part in (*mixed, *methods)]
+    return Row(" + ".join(labels), method, _mixed(*mixed) if mixed else {})
 
 
-# Of rows that are one method and nothing else.
+def canonical(name: str) -> str:
+    """The one name of a row that can be spelled in several ways.
+
+    The key of ``ROWS`` where it is one of those; otherwise its parts in order, where
+    the order makes no difference.
+
+    Raises:
+        ValueError: as ``row_of``.
+    """
+    row = row_of(name)
+    if name in ROWS:
+        return name
+    alike = lambda r: (augment.get_method(r.method), r.changes, r.small, r.run)
+    for key in (*ROWS, "+".join(sorted(name.split("+")))):
+        if alike(row_of(key)) == alike(row):
+            return key
+    return name
+
+
+# Of rows that are one method, or one set of images, and nothing else.
 _LABELS = {
-    row.method: row.label
-    for row in ROWS.values()
-    if row.method in augment.AUGMENTS and not row.changes and not row.run
+    key if row.mixes else row.method: row.label
+    for key, row in ROWS.items()
+    if (row.method in augment.AUGMENTS and not row.changes and not row.run)
+    or key in imagenet_resnet50_aprsp.EXTRA
 }

@@ -10,9 +10,11 @@ from apr_jax import config as config_lib
 from apr_jax import job, models, results
 from apr_jax.augment import AUGMENTS
 from apr_jax.progress import Diverged
+from configs import cifar
+from experiments import lab as lab_lib
 from experiments import published, table, table_cells, table_page, table_plan
 from experiments.table_plan import TABLES
-from experiments.table_rows import ROWS, row_of
+from experiments.table_rows import ROWS, canonical, row_of
 from tests import toy
 
 
@@ -80,29 +82,105 @@ def test_rows_differ_in_their_method_only():
         )
 
 
+def asked_for(
+    number="1", *, rows, columns=("cifar10 wrn_10_1",), seeds=1, budget="small", **more
+):
+    """The runs of a table; ``more`` are the fields that are changed."""
+    return table_plan.runs_of(
+        TABLES[number],
+        budget,
+        rows=rows,
+        columns=columns,
+        seeds=seeds,
+        changes=more.get("changes", {}),
+    )
+
+
 def test_any_methods_that_go_together_are_a_row():
-    common = {"columns": ["cifar10 wrn_10_1"], "seeds": 1}
-    (run,) = table_plan.runs_of(
-        TABLES["1"],
-        "small",
+    (run,) = asked_for(
         rows=["patch_uniform+apr_p"],
         changes={"patch_uniform+apr_p:optim.epochs": 7.0},
-        **common,
     )
-    assert run.name == "cifar10_wrn_10_1_patch_uniform+apr_p_s0"
-    assert run.settings.augment.method == "patch_uniform+apr_p"
+    assert run.name == "cifar10_wrn_10_1_apr_p+patch_uniform_s0"
+    assert run.settings.augment.method == "apr_p+patch_uniform"
     assert run.settings.optim.epochs == 7
     assert row_of("patch_uniform+apr_p").label == "Patch Uniform + APR-P"
     assert row_of("apr_sp_heads").label == "apr_sp_heads"
     assert row_of("deepaugment+apr_sp") is ROWS["deepaugment+apr_sp"]
+    assert row_of("apr_p+deepaugment").label == "DeepAugment + APR-P"
     with pytest.raises(ValueError, match="joins amplitude_mix and apr_p"):
-        table_plan.runs_of(
-            TABLES["1"], "small", rows=["apr_p+amplitude_mix"], changes={}, **common
-        )
-    with pytest.raises(ValueError, match="smear:seed: unknown row 'smear'"):
-        table_plan.runs_of(
-            TABLES["1"], "small", rows=["apr_p"], changes={"smear:seed": 1}, **common
-        )
+        asked_for(rows=["apr_p+amplitude_mix"])
+    with pytest.raises(ValueError, match="cutout twice"):
+        asked_for(rows=["cutout+cutout"])
+
+
+@pytest.mark.parametrize(
+    ("spelled", "name"),
+    [
+        ("apr_s+apr_p", "apr_sp"),
+        ("standard+apr_p", "apr_p"),
+        ("hybrid_augment_pp+hybrid_augment_pp_s", "hybrid_augment_pp_ps"),
+        ("apr_sp+deepaugment", "deepaugment+apr_sp"),
+        ("mixup+cutout", "cutout+mixup"),
+        ("cutout+patch_gaussian", "cutout+patch_gaussian"),
+        ("patch_gaussian+cutout", "patch_gaussian+cutout"),  # the order matters
+    ],
+)
+def test_one_method_is_one_row_however_it_is_spelled(spelled, name):
+    assert canonical(spelled) == canonical(name) == name
+
+
+def test_what_is_asked_for_twice_is_there_once():
+    runs = asked_for(
+        rows=["apr_sp", "apr_s+apr_p"], columns=["cifar10 wrn_10_1"] * 2, seeds=2
+    )
+    assert [(run.row, run.seed) for run in runs] == [("apr_sp", 0), ("apr_sp", 1)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"rows": ["apr_p"], "changes": {"seed": 7}}, "tells runs apart; use --seeds"),
+        ({"rows": ["apr_p"], "changes": {"apr_s:seed": 7}}, "tells runs apart"),
+        ({"rows": ["apr_p"], "changes": {"apr_s:optim.epochs": 1.0}}, "isn't among"),
+        ({"rows": ["apr_p"], "changes": {"smear:optim.epochs": 1.0}}, "unknown row"),
+        ({"rows": ["apr_p"], "changes": {"optim.epochs": "many"}}, None),
+        ({"rows": ["apr_p"], "columns": ["cifar10"]}, "must be 'SET NETWORK'"),
+        ({"rows": ["apr_p"], "columns": ["cifar10 wrn"]}, "unknown"),
+        ({"rows": ["apr_p"], "columns": ["mnist wrn_10_1"]}, "unknown data set"),
+        ({"rows": ["apr_p"], "seeds": 0}, "--seeds is 0"),
+        ({"rows": ["max_blur_pool"]}, "is the network resnet50_blur"),
+        ({"number": "4", "rows": ["apr_p"]}, "it is 'imagenet'"),
+        ({"number": "3", "rows": ["apr_p"], "share": "1"}, "--share is '1'"),
+        ({"number": "3", "rows": ["apr_p"], "share": "3/2"}, "--share is '3/2'"),
+        ({"number": "3", "rows": ["apr_p", "csi"]}, "adversary.attack"),
+    ],
+)
+def test_what_cant_be_filled_is_refused_first(asked, message, tmp_path, capsys):
+    words = [
+        asked.get("number", "1"),
+        "--work",
+        str(tmp_path),
+        "--rows",
+        *asked["rows"],
+    ]
+    words += ["--budget", "paper" if asked.get("number") == "4" else "small"]
+    words += ["--columns", *asked.get("columns", ["cifar10 wrn_10_1"])]
+    words += [
+        "--seeds",
+        str(asked.get("seeds", 1)),
+        "--share",
+        asked.get("share", "1/1"),
+    ]
+    for field, value in asked.get("changes", {}).items():
+        words += ["--set-field", f"{field}={json.dumps(value)}"]
+    with pytest.raises(SystemExit) as stopped:
+        table.main([*words, "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    found = capsys.readouterr().err
+    assert found.startswith("error: ")
+    assert (message or "many") in found
+    assert not list(tmp_path.glob("fgsm/*/*")) + list(tmp_path.glob("cifar/*/*"))
 
 
 def test_csi_is_shown_by_two_scores(tmp_path):
@@ -481,3 +559,84 @@ def test_rows_without_an_fgsm_preset_are_augmented():
     )[0]
     assert run.settings.augment.pair_prob == 0.16
     assert run.settings.eval.attack_examples == 0
+    # As everywhere, and on another set that set's own.
+    (cutmix,) = asked_for("3", rows=["cutmix"])
+    assert cutmix.settings.augment.mix_prob == 0.5
+    (other,) = asked_for("3", rows=["cutout"], columns=["cifar100 preact_resnet18"])
+    assert other.settings.augment.cutout_size == 8
+    assert other.settings.data.name == "cifar100"
+    assert other.settings.data.mean == cifar.STATISTICS["cifar100"][0]
+
+
+def test_only_what_was_measured_as_asked_is_kept(tmp_path):
+    (run,) = asked_for(rows=["apr_p"])
+    config = config_lib.parse(run.settings.to_dict())
+    settings = {"source": "generated", "examples": config.eval.corruption_examples}
+    found = some_records("evaluate.corruption", [("mean", "error", 0.3)])
+    found += some_records("evaluate.corruption", [("mean", "error", 0.1)])
+    found += some_records("evaluate.corruption", [("mean", "error", 0.2)])
+    for record, others in zip(
+        found, ({}, {"examples": 10}, {"source": "folder"}), strict=True
+    ):
+        record.extra["settings"] = {**settings, **others}
+    results.append(tmp_path / "results.jsonl", found)
+    assert [r.value for r in table_page.records(tmp_path)] == [0.2]
+    assert [r.value for r in table_page.records(tmp_path, config)] == [0.3]
+    table_page.keep(tmp_path, run, tmp_path)
+    kept = (tmp_path / f"{run.name}.jsonl").read_text().splitlines()
+    assert [json.loads(line)["value"] for line in kept] == [0.3]
+
+    (run,) = asked_for("3", rows=["apr_p"])
+    config = config_lib.parse(run.settings.to_dict())
+    (robust,) = some_records("evaluate.adversarial", [("linf/x", "robust_accuracy", 1)])
+    for norm, eps, wanted in (
+        ("linf", 4 / 255, True),
+        ("linf", 8 / 255, False),
+        ("l2", 4 / 255, True),  # no radius of it is asked for, nor shown
+    ):
+        robust.extra.update(norm=norm, eps=eps)
+        assert table_page._as_asked(robust, config.eval) == wanted
+
+
+def test_rows_of_other_code_and_sets_of_other_numbers_are_shown_apart(tmp_path, capsys):
+    here = lab_lib.RESULTS / "table1_small" / "cifar10_wrn_10_1_apr_p_s0.jsonl"
+    lines = [json.loads(line) for line in here.read_text().splitlines()]
+
+    def write(name, **fields):
+        text = "\n".join(json.dumps({**line, **fields}) for line in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text + "\n")
+
+    write("a", row="gone_method")
+    with pytest.raises(config_lib.ConfigError, match="has no records yet"):
+        table_page.show("1", "small", tmp_path)
+    write("b")
+    table_page.show("1", "small", tmp_path)
+    assert "or no method has that name: a\n" in capsys.readouterr().err
+    text = (tmp_path / "table.md").read_text()
+    assert "APR-P" in text
+    assert "18.3" in text  # published
+    assert "Published: Chen et al., ICCV 2021, 200 epochs" in text
+    # Those of Table 3 are of CIFAR-10.
+    write("b", column="svhn_cropped wrn_10_1", job="evaluate.clean", split="test")
+    table_page.show("3", "small", tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "ublished" not in text
+
+
+def test_only_csi_has_a_row_by_its_own_score(tmp_path):
+    for name, value in (("csi", 0.7), ("csi+patch_gaussian", 0.9)):
+        (run,) = asked_for("2", rows=[name])
+        root = tmp_path / "run" / name
+        root.mkdir(parents=True)
+        found = some_records("evaluate.ood", [("svhn", "csi.auroc", value)])
+        results.append(root / "results.jsonl", found)
+        table_page.keep(tmp_path, run, root)
+    found = table_page.read(tmp_path, TABLES["2"])
+    assert found == {("csi_turns", "svhn"): [pytest.approx(70)]}
+
+
+def test_the_picture_ranks_by_what_the_table_is_of():
+    columns = ["cifar10 a clean error", "cifar10 a", "cifar10 b"]
+    assert TABLES["1"].shown(columns) == ("cifar10 a", "cifar10 a clean error")
+    assert TABLES["1"].shown(columns[:1]) == ("", "cifar10 a clean error")
+    assert TABLES["3"].shown(["accuracy", "robust"]) == ("robust", "accuracy")

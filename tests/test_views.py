@@ -107,11 +107,21 @@ def test_strengths_are_arguments():
         "prime": [augment.prime],
         "vital_phase": [augment.vital_phase_single],
         "hybrid": [augment.hybrid_augment_single, augment.hybrid_augment_pp],
+        "waves": [augment.fourier_basis_noise],
     }
     for strengths in stages.STRENGTHS.values():
         for name, knobs in strengths.items():
             for function in functions[name]:
                 assert knobs.keys() <= inspect.signature(function).parameters.keys()
+
+
+def test_waves_are_stronger_on_imagenet(tmp_path, batch):
+    def change(strengths):
+        config = configured(tmp_path, "fourier_basis_noise", strengths=strengths)
+        first, second = np.split(np.asarray(seen(config, batch).pixels), 2)
+        return np.abs(second - first).mean()
+
+    assert change("imagenet") > 1.3 * change("cifar10") > 0
 
 
 @pytest.mark.parametrize("name", stages.SINGLES)

@@ -74,6 +74,8 @@ def patch_gaussian(
         key: one key, or one per image [N].
         images: floating point in [0, 1].
         size: side of the square in pixels; an infinite one makes it Gaussian noise.
+            25 is for CIFAR-10; the training methods keep it on larger images, where it
+            hides less.
         sigma: largest standard deviation.
         random_size: draw the side from 1 to `size` instead, the paper's "<= W".
 

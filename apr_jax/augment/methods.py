@@ -115,6 +115,8 @@ def _join(name: str, one: Method, other: Method) -> Method:
             )
         return str(found.pop()) if found else str(getattr(default, field))
 
+    if twice := set(one.after) & set(other.after):
+        raise ValueError(f"method {name!r} has {', '.join(sorted(twice))} twice")
     joined = Method(
         single=either("single"),
         after=one.after + other.after,
