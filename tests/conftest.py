@@ -1,6 +1,5 @@
 """Strict JAX settings and the fixtures that every test file shares."""
 
-import os
 import pathlib
 import tempfile
 
@@ -13,14 +12,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # each declared device, and collectives can starve a pool that has none to spare.
 jax.config.update("jax_num_cpu_devices", 12)
 
-# The same programs are compiled in many tests, and in every process of pytest-xdist,
-# which inherits the name; the second time they come from here. The limit is never
-# reached: JAX locks the folder where there is one.
-if "APR_JAX_TEST_CACHE" not in os.environ:
-    _CACHE = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
-    os.environ["APR_JAX_TEST_CACHE"] = _CACHE.name
-jax.config.update("jax_compilation_cache_dir", os.environ["APR_JAX_TEST_CACHE"])
-jax.config.update("jax_compilation_cache_max_size", 10 * 2**30)
+# The same programs are compiled in many tests; the second time they come from here.
+_CACHE = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
