@@ -90,9 +90,9 @@ class Table:
         better: "↑" or "↓".
         recipe: tables of one recipe share their trained networks.
         columns_shown: the two cells of the picture, the one that ranks first.
+        source: of the published numbers.
         more: records of a run -> further row that shows it -> cells.
         note: below the table, where it has such rows.
-        source: of the published numbers.
     """
 
     title: str
@@ -104,11 +104,11 @@ class Table:
     better: str
     recipe: str
     columns_shown: tuple[str, str]
+    source: str
     more: Callable[[Sequence[results.Record]], dict[str, dict[str, float]]] = (
         lambda records: {}
     )
     note: str = ""
-    source: str = "Chen et al., ICCV 2021"
 
     @property
     def mean(self) -> str:
