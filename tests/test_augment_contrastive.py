@@ -12,17 +12,16 @@ from PIL import Image
 
 from apr_jax import augment
 from apr_jax.augment import contrastive
-from tests.quick import quick_jit
 
 SHAPES = [(12, 12), (9, 14), (7, 5)]
-resized_crop = quick_jit(contrastive.resized_crop)
-apply_jitter = quick_jit(contrastive.apply_jitter)
-turn_hue = quick_jit(contrastive.turn_hue)
-simclr = quick_jit(augment.simclr)
-color_jitter = quick_jit(augment.color_jitter)
-random_grey = quick_jit(augment.random_grey)
-draw_jitter = quick_jit(contrastive.draw_jitter)
-draw_boxes = quick_jit(
+resized_crop = jax.jit(contrastive.resized_crop)
+apply_jitter = jax.jit(contrastive.apply_jitter)
+turn_hue = jax.jit(contrastive.turn_hue)
+simclr = jax.jit(augment.simclr)
+color_jitter = jax.jit(augment.color_jitter)
+random_grey = jax.jit(augment.random_grey)
+draw_jitter = jax.jit(contrastive.draw_jitter)
+draw_boxes = jax.jit(
     contrastive.draw_boxes, static_argnames=("height", "width", "area")
 )
 

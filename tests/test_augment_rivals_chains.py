@@ -11,27 +11,26 @@ from apr_jax.augment import chains as chains_module
 from apr_jax.augment import image_ops, policies
 from apr_jax.augment.image_ops import POLICY_OPS
 from tests import oracle
-from tests.quick import quick_jit
 
 COUNT = 24
-augmix = quick_jit(
+augmix = jax.jit(
     augment.augmix,
     static_argnames=("width", "depth", "severity", "alpha", "ops", "chunk"),
 )
-autoaugment = quick_jit(augment.autoaugment, static_argnames=("policy", "ops", "chunk"))
-random_autoaugment = quick_jit(
+autoaugment = jax.jit(augment.autoaugment, static_argnames=("policy", "ops", "chunk"))
+random_autoaugment = jax.jit(
     augment.random_autoaugment, static_argnames=("ops", "chunk")
 )
-draw_chains = quick_jit(
+draw_chains = jax.jit(
     chains_module.draw_chains,
     static_argnums=1,
     static_argnames=("width", "depth", "severity", "alpha", "ops"),
 )
-draw_policy = quick_jit(
+draw_policy = jax.jit(
     policies.draw_policy, static_argnums=1, static_argnames=("policy", "ops")
 )
-draw_random = quick_jit(policies.draw_random, static_argnums=1, static_argnames="ops")
-jensen_shannon = quick_jit(augment.jensen_shannon)
+draw_random = jax.jit(policies.draw_random, static_argnums=1, static_argnames="ops")
+jensen_shannon = jax.jit(augment.jensen_shannon)
 DEFAULTS = {"width": 3, "depth": 3, "severity": 3.0, "alpha": 1.0, "ops": "base"}
 
 
@@ -106,7 +105,7 @@ def test_an_image_alone_is_augmented_the_same(key, photos):
 
 @pytest.mark.slow
 def test_views_differ_and_go_with_the_image(key, photos):
-    views = quick_jit(augment.augmix_views)(key, photos[:4])
+    views = jax.jit(augment.augmix_views)(key, photos[:4])
     assert views.shape == (2, *photos[:4].shape)
     assert np.all(np.abs(views[0] - views[1]).mean((1, 2, 3)) > 0)
     own = np.abs(views[0] - photos[:4] / 255).mean()
@@ -132,7 +131,7 @@ def test_jensen_shannon_at_its_ends(rng):
     logits = jnp.asarray(rng.normal(0, 5, (4, 6)), jnp.float32)
     assert abs(float(jensen_shannon(logits, logits, logits))) < 1e-6
     apart = [jnp.eye(3)[i : i + 1] * 200 for i in range(3)]
-    loss, slopes = quick_jit(jax.value_and_grad(augment.jensen_shannon, (0, 1, 2)))(
+    loss, slopes = jax.jit(jax.value_and_grad(augment.jensen_shannon, (0, 1, 2)))(
         *apart
     )
     np.testing.assert_allclose(loss, np.log(3), rtol=1e-5)

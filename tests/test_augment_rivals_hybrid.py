@@ -1,5 +1,6 @@
 """HybridAugment and HybridAugment++ against SciPy and NumPy from the same draws."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -7,15 +8,14 @@ import scipy.ndimage
 from apr_jax import augment
 from apr_jax.augment import hybrid, image_ops, single
 from tests import oracle
-from tests.quick import quick_jit
 
 COUNT = 10
 BLUR = ("low", "kernel", "sigma", "radius")
 pair = {
-    False: quick_jit(augment.hybrid_augment, static_argnames=(*BLUR, "per", "clip")),
-    True: quick_jit(augment.hybrid_augment_pp, static_argnames=(*BLUR, "per", "clip")),
+    False: jax.jit(augment.hybrid_augment, static_argnames=(*BLUR, "per", "clip")),
+    True: jax.jit(augment.hybrid_augment_pp, static_argnames=(*BLUR, "per", "clip")),
 }
-alone = quick_jit(
+alone = jax.jit(
     augment.hybrid_augment_single, static_argnames=(*BLUR, "plus", "ops", "chunk")
 )
 
@@ -131,13 +131,13 @@ def test_single_is_pillow_and_the_formula(key, plus):
     assert np.median(np.max(away, axis=(1, 2, 3))) <= 1
 
 
-inner_single = quick_jit(augment.apr_single)
+inner_single = jax.jit(augment.apr_single)
 
 
 @pytest.mark.slow
 def test_both_compose(key):
     photos = oracle.photo_crops((9, 8), 4)
-    got = quick_jit(augment.hybrid_augment_both)(key, photos)
+    got = jax.jit(augment.hybrid_augment_both)(key, photos)
     assert got.shape == photos.shape
     assert got.dtype == np.float32
     assert np.isfinite(got).all()

@@ -7,21 +7,20 @@ import pytest
 
 from apr_jax import augment
 from apr_jax.augment import erase, mixing
-from tests.quick import quick_jit
 
-cutout = quick_jit(augment.cutout, static_argnames="size")
+cutout = jax.jit(augment.cutout, static_argnames="size")
 patch = {
-    uniform: quick_jit(method, static_argnames=("size", "sigma", "random_size"))
+    uniform: jax.jit(method, static_argnames=("size", "sigma", "random_size"))
     for uniform, method in (
         (False, augment.patch_gaussian),
         (True, augment.patch_uniform),
     )
 }
 mixing_methods = {
-    name: quick_jit(getattr(augment, name), static_argnames=("alpha", "per"))
+    name: jax.jit(getattr(augment, name), static_argnames=("alpha", "per"))
     for name in ("mixup", "cutmix")
 }
-draw_patches = quick_jit(
+draw_patches = jax.jit(
     erase.draw_patches,
     static_argnames=("shape", "size", "sigma", "random_size", "uniform"),
 )

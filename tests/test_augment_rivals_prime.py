@@ -8,17 +8,16 @@ import scipy.ndimage
 
 from apr_jax import augment
 from apr_jax.augment import prime_mix, primitives
-from tests.quick import quick_jit
 
 KNOBS = {"deform_cut": 20, "colour_cut": 12, "colour_scale": 0.1}
-draw_field = quick_jit(
+draw_field = jax.jit(
     primitives.draw_field, static_argnums=(1, 2), static_argnames="cut"
 )
-draw_curve = quick_jit(
+draw_curve = jax.jit(
     primitives.draw_curve, static_argnums=1, static_argnames=("cut", "band")
 )
-draw_filter = quick_jit(primitives.draw_filter, static_argnums=1)
-prime = quick_jit(
+draw_filter = jax.jit(primitives.draw_filter, static_argnums=1)
+prime = jax.jit(
     augment.prime,
     static_argnames=("width", "depth", "chunk", "colour_band", *KNOBS),
 )
@@ -61,7 +60,7 @@ def convolve(image, kernel):
 def test_deformation_is_scipys(key, image):
     field = 20 * np.asarray(draw_field(key, *image.shape[:2], cut=20))
     assert np.abs(field).max() > 1
-    got = quick_jit(primitives.deform)(image, field)
+    got = jax.jit(primitives.deform)(image, field)
     np.testing.assert_allclose(got, deform(image, field), atol=1e-5)
     still = primitives.deform(image, jnp.zeros_like(field))
     np.testing.assert_array_equal(still, image)
@@ -98,7 +97,7 @@ def test_fields_have_the_scale_they_should(key):
     size, chosen = 9, 4
     keys = jax.random.split(key, 300)
     fields = np.asarray(
-        quick_jit(jax.vmap(lambda k: primitives.draw_field(k, size, size, cut=5)))(keys)
+        jax.jit(jax.vmap(lambda k: primitives.draw_field(k, size, size, cut=5)))(keys)
     )
     np.testing.assert_allclose(fields[:, :, 0], 0, atol=1e-5)
     np.testing.assert_allclose(fields[:, :, :, -1], 0, atol=1e-5)
@@ -117,7 +116,7 @@ def test_fields_have_the_scale_they_should(key):
 @pytest.mark.parametrize("band", [None, 4])
 def test_colour_curve_is_the_formula(key, image, band):
     curve = draw_curve(key, 3, cut=40, scale=0.05, band=band)
-    got = quick_jit(primitives.recolour)(image, curve)
+    got = jax.jit(primitives.recolour)(image, curve)
     np.testing.assert_allclose(got, recolour(image, *curve), atol=1e-5)
     assert curve.coefficients.shape == (band or 40, 3)
     ends = primitives.recolour(
@@ -129,7 +128,7 @@ def test_colour_curve_is_the_formula(key, image, band):
 
 def test_filter_is_scipys(key, image):
     kernel = draw_filter(key, 3, sigma=0.3)
-    got = quick_jit(primitives.convolve)(image, kernel)
+    got = jax.jit(primitives.convolve)(image, kernel)
     np.testing.assert_allclose(got, convolve(image, kernel), atol=1e-5)
     still = primitives.convolve(image, draw_filter(key, 3, sigma=0.0))
     np.testing.assert_allclose(still, image, atol=1e-6)

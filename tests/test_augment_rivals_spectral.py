@@ -8,18 +8,15 @@ import pytest
 from apr_jax import augment, spectral
 from apr_jax.augment import amplitude, image_ops, single, vital, waves
 from tests import oracle
-from tests.quick import quick_jit
 
 COUNT = 6
-amplitude_mix = quick_jit(
-    augment.amplitude_mix, static_argnames=("per", "axes", "clip")
-)
-low_swap = quick_jit(
+amplitude_mix = jax.jit(augment.amplitude_mix, static_argnames=("per", "axes", "clip"))
+low_swap = jax.jit(
     augment.low_amplitude_swap, static_argnames=("beta", "axes", "clip", "backend")
 )
-noise = quick_jit(augment.fourier_basis_noise, static_argnames=("waves", "clip"))
-vary = quick_jit(augment.vital_phase, static_argnames="kernel")
-vital_single = quick_jit(
+noise = jax.jit(augment.fourier_basis_noise, static_argnames=("waves", "clip"))
+vary = jax.jit(augment.vital_phase, static_argnames="kernel")
+vital_single = jax.jit(
     augment.vital_phase_single, static_argnames=("ops", "kernel", "chunk")
 )
 

@@ -108,7 +108,9 @@ def test_every_layout_gives_the_same(folder, batch, devices):
     noisy = {"corruptions": ("impulse_noise",), "severities": (5,)}
     one = measure(network(folder, eval__batch_size=50), **noisy)
     other = measure(network(folder, eval__batch_size=batch), devices, **noisy)
-    assert [r.value for r in other] == pytest.approx([r.value for r in one])
+    # Sums of float32 in another order.
+    wanted = pytest.approx([r.value for r in one], rel=1e-5)
+    assert [r.value for r in other] == wanted
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 from apr_jax import augment, pairs, stages, views
 from apr_jax import config as config_lib
 from tests import toy
-from tests.quick import quick_jit
 
 COUNT = 8
 
@@ -127,7 +126,7 @@ def test_waves_are_stronger_on_imagenet(tmp_path, batch):
 @pytest.mark.parametrize("name", stages.SINGLES)
 def test_singles_keep_levels(tmp_path, batch, name):
     config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
-    run = quick_jit(lambda batch: seen(config, batch).pixels[:COUNT])
+    run = jax.jit(lambda batch: seen(config, batch).pixels[:COUNT])
     levels = 255 * np.asarray(run(batch))
     np.testing.assert_allclose(levels, levels.round(), atol=1e-3)
     assert np.abs(levels - np.float32(batch[0])).max() > 5
