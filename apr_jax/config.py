@@ -274,6 +274,9 @@ _INCIDENTAL = (
     "checkpoint.keep",
 )
 
+# Names of folders that say nothing of what is in them.
+_SPLIT_NAMES = ("train", "training", "test", "val", "validation", "images")
+
 # Fields that came later -> the value with which a run computes what it did before
 # there was such a field. So the configuration and the hash of an older run stay good.
 _CAME_LATER: dict[str, Any] = {
@@ -403,10 +406,17 @@ def identity(config: Config) -> dict[str, Any]:
 
 
 def _named(field: str, value: Any) -> Any:
-    """Returns what of a value is part of the identity: of a path, its last part."""
+    """Returns what of a value is part of the identity: of paths, their names."""
     if field != "data.extra_dirs":
         return value
-    return tuple(path.rstrip("/").rpartition("/")[2] for path in value)
+    return tuple(_name_of(path) for path in value)
+
+
+def _name_of(path: str) -> str:
+    """Returns a path's last part, and the one before it if the last names a split."""
+    *_, folder, last = ("", *path.rstrip("/").split("/"))
+    split = last.removesuffix(".npz") in _SPLIT_NAMES
+    return f"{folder}/{last}" if split and folder else last
 
 
 def config_hash(config: Config) -> str:

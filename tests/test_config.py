@@ -115,6 +115,20 @@ def test_imagenet_argument(name, method, ratio):
     assert config_lib.parse(config.to_dict()).name == config.name
 
 
+@pytest.mark.parametrize(
+    ("dirs", "named"),
+    [
+        (("/data/EDSR", "CAE/", "more/x.npz"), ("EDSR", "CAE", "x.npz")),
+        (("/a/SIN/train", "/b/EDSR/train/"), ("SIN/train", "EDSR/train")),
+        (("SIN/train.npz", "/train", "train"), ("SIN/train.npz", "train", "train")),
+    ],
+)
+def test_extra_images_are_known_by_name_wherever_they_are(values, dirs, named):
+    values = changed(values, "data.extra_dirs", dirs)
+    identity = config_lib.identity(config_lib.parse(values))
+    assert identity["data.extra_dirs"] == named
+
+
 def test_older_runs_lack_newer_fields_and_keep_their_hash(values, monkeypatch):
     before = config_lib.config_hash(config_lib.parse(values))
     monkeypatch.setitem(config_lib._CAME_LATER, "optim.gamma", 0.2)
