@@ -194,7 +194,7 @@ def test_the_command_explains_itself(tmp_path):
     assert missing.returncode == 2
     assert "is not there; give a run's directory or a file of weights" in missing.stderr
     helped = run("--help")
-    assert "--workdir" in helped.stdout + helped.stderr
+    assert "--beside: Finished runs" in helped.stdout + helped.stderr
 
 
 def test_a_plain_function_of_pixels(folder):

@@ -38,6 +38,9 @@ def main(measure: Measure, settings: Settings = lambda: dict) -> None:
     beside = flags.DEFINE_list("beside", [], "Finished runs to show beside this one.")
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    for name in ("config", "workdir", "beside", "devices", "quiet"):
+        # So that --help lists them, though this isn't the module that is started.
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     values_of = settings()
 
     def work(argv: Sequence[str]) -> None:
