@@ -1,11 +1,12 @@
 """Draws what recombination does: the picture at the top of the README.
 
-    python -m experiments.figure_recombine
+    python -m experiments.figure_recombine [--out PICTURE.png]
 
 Two photographs that scikit-learn ships swap their amplitude spectra (APR-P), and one
 is recombined with an augmented copy of itself (APR-S).
 """
 
+import argparse
 import pathlib
 
 import jax
@@ -59,4 +60,6 @@ def plot(pictures: list[tuple[str, np.ndarray]], target: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    plot(compute(), TARGET)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=TARGET)
+    plot(compute(), parser.parse_args().out)

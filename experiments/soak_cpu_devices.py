@@ -1,6 +1,6 @@
 """Trains for thousands of steps with processor cores as devices, under a watchdog.
 
-    python experiments/soak_cpu_devices.py --steps 5000 --devices 2
+    python -m experiments.soak_cpu_devices --steps 5000 --devices 2
 
 Several CPU devices in one process can wait for each other for ever in a collective
 if XLA's thread pool is starved. The training runs in a child process; if its curve
@@ -20,7 +20,6 @@ import time
 from apr_jax import planning
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 
 def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
@@ -60,10 +59,11 @@ def watch(args: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder)
         curve = workdir / "run" / "metrics.jsonl"
-        command = [sys.executable, __file__, "--child", folder, *sys.argv[1:]]
+        module = ("-m", "experiments.soak_cpu_devices")
+        command = [sys.executable, *module, "--child", folder, *sys.argv[1:]]
         started = grown = time.monotonic()
         size, hung = -1, False
-        with subprocess.Popen(command) as process:
+        with subprocess.Popen(command, cwd=ROOT) as process:
             while process.poll() is None:
                 time.sleep(0.5)
                 now = curve.stat().st_size if curve.exists() else -1
