@@ -11,6 +11,7 @@ hung is reported. Prints one JSON record and ends with status 1 after a hang.
 import argparse
 import datetime
 import json
+import math
 import pathlib
 import subprocess
 import sys
@@ -47,7 +48,10 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
         learning_rate=0.01, epochs=args.steps * args.batch / 1000, milestones=()
     )
     settings.train.update(
-        batch_size=args.batch, devices=args.devices, log_every=50, tensorboard=False
+        batch_size=args.batch,
+        devices=args.devices,
+        log_every=math.gcd(50, args.steps),
+        tensorboard=False,
     )
     config = config_lib.parse(settings.to_dict())
     parallel.declare_cpu_devices(args.devices)
