@@ -16,11 +16,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from apr_jax.errors import CheckpointError
+
 _log = logging.getLogger(__name__)
-
-
-class CheckpointError(RuntimeError):
-    """A state that could not be saved or read back."""
 
 
 class _OwnerError(Exception):

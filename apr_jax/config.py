@@ -15,11 +15,9 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+from apr_jax.errors import ConfigError
+
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration that can't be used; the message names field and value."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ normalised as for every other method (they are not).
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +28,7 @@ from apr_jax import augment, losses, optim, views
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.models import projected
+from apr_jax.pixels import normalise
 
 # Of the second stage: where the rate is multiplied, and by what.
 _MILESTONES = (0.6, 0.75, 0.9)
@@ -131,7 +131,7 @@ def make_train_step(
         )
         upright_and_turned = shifts * len(labels)
         pixels = seen.pixels[:upright_and_turned] if linear else seen.pixels
-        inputs = step_lib.normalise(pixels, config.data)
+        inputs = normalise(pixels, config.data)
 
         def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
             (logits, projections), updates = model.apply(
@@ -183,25 +183,3 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
-
-
-def make_shift_logits(
-    model: nn.Module, config: config_lib.Config
-) -> Callable[[step_lib.Variables, jax.Array], jax.Array]:
-    """Returns ``(variables, images) -> logits`` of the classes in each turn, [B, S, K].
-
-    Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens inside.
-
-    Raises:
-        ValueError: the configuration's method has no turns.
-    """
-    shifts = augment.get_method(config.augment.method).shifts
-    if shifts == 1:
-        raise ValueError(f"the method {config.augment.method!r} has no turns")
-
-    def predict(variables: step_lib.Variables, images: jax.Array) -> jax.Array:
-        inputs = step_lib.normalise(views.to_pixels(images), config.data)
-        logits: Any = model.apply(variables, inputs, train=False)
-        return losses.shift_logits(logits.astype(jnp.float32), shifts)
-
-    return predict

@@ -12,18 +12,18 @@ import ml_collections
 
 from apr_jax import (
     advance,
-    command,
     data,
     page,
     parallel,
     planning,
+    process,
     rundir,
     train,
     train_together,
 )
 from apr_jax import config as config_lib
+from apr_jax.console import say
 from apr_jax.evaluate import card, classifier, options
-from apr_jax.progress import say
 
 
 def main(
@@ -56,7 +56,7 @@ def main(
         root = pathlib.Path(workdir or f"runs/{config.name}")
         return run(config, root, beside=[pathlib.Path(b) for b in beside], quiet=quiet)
 
-    command.finish(work)
+    process.finish(work)
 
 
 def run(
@@ -91,7 +91,7 @@ def _run(
     beside: Sequence[pathlib.Path],
     quiet: bool,
 ) -> str | None:
-    command.use_compile_cache(config.data)
+    process.use_compile_cache(config.data)
     plan = planning.plan(config, root)
     describe(plan)
     trained = train.train(plan, quiet=quiet)
@@ -162,7 +162,7 @@ def _train_seeds(
     *,
     quiet: bool,
 ) -> str | None:
-    command.use_compile_cache(configs[0].data)
+    process.use_compile_cache(configs[0].data)
     plans = [planning.plan(*pair) for pair in zip(configs, roots, strict=True)]
     train_together.check(plans)
     steps = {planning.saved_step(plan) for plan in plans}

@@ -6,6 +6,7 @@ import optax
 
 from apr_jax import augment
 from apr_jax import config as config_lib
+from apr_jax.network import class_logits, split_heads
 from apr_jax.views import Views
 
 
@@ -16,38 +17,6 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def split_heads(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., 2 K] of a network with two heads -> phase's and amplitude's, [..., K]."""
-    phase, amplitude = jnp.split(logits, 2, axis=-1)
-    return phase, amplitude
-
-
-def join_heads(logits: jax.Array, weight: float | jax.Array) -> jax.Array:
-    """[..., 2 K] -> weight * phase's + (1 - weight) * amplitude's logits, [..., K].
-
-    The prediction of the paper's section 5.3.
-    """
-    phase, amplitude = split_heads(logits)
-    return weight * phase + (1 - weight) * amplitude
-
-
-def class_logits(logits: jax.Array, settings: config_lib.Augment) -> jax.Array:
-    """Outputs [..., heads * K] of a method's network -> logits of classes [..., K].
-
-    Two heads are joined; of a contrastive method's the first is that of the classes.
-    """
-    method = augment.get_method(settings.method)
-    if method.loss == "heads":
-        return join_heads(logits, settings.heads_weight)
-    return logits[..., : logits.shape[-1] // method.heads]
-
-
-def shift_logits(logits: jax.Array, shifts: int) -> jax.Array:
-    """[..., (1 + S) K] -> those of the classes in each of the S turns, [..., S, K]."""
-    count = logits.shape[-1] // (1 + shifts)
-    return logits[..., count:].reshape(*logits.shape[:-1], shifts, count)
 
 
 def supervised_contrastive(

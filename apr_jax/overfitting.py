@@ -18,9 +18,11 @@ import jax
 import numpy as np
 import optax
 
-from apr_jax import adversary, checkpoint, data, jsonl, parallel, step, views, watch
+from apr_jax import adversary, checkpoint, data, jsonl, parallel, step, watch
 from apr_jax import config as config_lib
-from apr_jax.progress import Meter, say
+from apr_jax.console import Meter, say
+from apr_jax.errors import CheckpointError, ConfigError
+from apr_jax.pixels import to_pixels
 
 FILE_NAME = "held_out.jsonl"
 FOLDER = "before_overfitting"
@@ -35,19 +37,19 @@ def check(config: config_lib.Config) -> None:
     """Raises ConfigError where fields of ``adversary`` don't go together."""
     settings = config.adversary
     if settings.stop_drop and not settings.held_out:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"adversary.stop_drop is {settings.stop_drop}, and adversary.held_out is "
             "0; a fall is seen on held-out images, such as 1000"
         )
     if not settings.held_out:
         return
     if settings.attack == "none":
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"adversary.held_out is {settings.held_out}, and adversary.attack is "
             "'none'; there is nothing to overfit to"
         )
     if config.data.streaming:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"adversary.held_out is {settings.held_out}; it needs training images in "
             "memory, which data.streaming does without"
         )
@@ -62,7 +64,7 @@ def hold_out(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         ConfigError: none would be left.
     """
     if count >= size:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"adversary.held_out is {count}; there are only {size} training images"
         )
     bits = np.random.Philox(np.random.SeedSequence([_STREAM, size]))
@@ -102,9 +104,7 @@ def right_under_attack(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.sum()
 
-    moved = adversary.perturb(
-        keys, loss_of, views.to_pixels(images), attack, unroll=unroll
-    )
+    moved = adversary.perturb(keys, loss_of, to_pixels(images), attack, unroll=unroll)
     return predict(variables, moved)[0].argmax(-1) == labels
 
 
@@ -241,7 +241,7 @@ class Guard:
         """
         found = self._good.restore(like)
         if found is None:
-            raise checkpoint.CheckpointError(
+            raise CheckpointError(
                 f"the state before step {self.collapsed_at} is not in {FOLDER}"
             )
         kept, state = found

@@ -21,6 +21,7 @@ from apr_jax import (
     watch,
 )
 from apr_jax import config as config_lib
+from apr_jax.pixels import to_pixels
 
 # Each example takes two rows of pictures on the page.
 EXAMPLES = 6
@@ -116,7 +117,7 @@ def examples(
     if method.pair == "apr_p" and method.single in ("", "apr_s"):
         mixed = augment.apr_pair(
             pair_key,
-            views.to_pixels(single),
+            to_pixels(single),
             prob=1.0,
             axes=settings.axes,
             clip=settings.pair_clip,

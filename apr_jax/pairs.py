@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from apr_jax import augment
 from apr_jax import config as config_lib
-from apr_jax.stages import strengths_of, to_pixels
+from apr_jax.pixels import to_pixels
+from apr_jax.stages import strengths_of
 
 # name -> (key, pixels [B, H, W, C], alpha) -> images, partners and weights.
 MIXES: dict[str, Callable[..., augment.Mixed]] = {

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from apr_jax import config as config_lib
+from apr_jax.errors import ConfigError
 
 AXIS = "devices"
 
@@ -96,7 +96,7 @@ def make_layout(requested: int) -> Layout:
         on_cpu = devices[0].platform == "cpu"
         requested = processes if on_cpu else len(devices)
     if requested > len(devices) or requested % processes:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"train.devices is {requested}; there are {len(devices)} devices in "
             f"{processes} process(es), and each process must have equally many"
         )
@@ -112,7 +112,7 @@ def check_batch(field: str, batch_size: int, layout: Layout) -> None:
     if batch_size % layout.count:
         below = batch_size - batch_size % layout.count
         near = [str(n) for n in (below, below + layout.count) if n]
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{field} is {batch_size}, which {layout.count} devices can't share "
             f"equally; use a multiple such as {' or '.join(near)}"
         )

@@ -13,6 +13,7 @@ from apr_jax import (
     contrast,
     data,
     models,
+    network,
     optim,
     overfitting,
     parallel,
@@ -22,6 +23,7 @@ from apr_jax import (
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
+from apr_jax.errors import ConfigError
 
 # On an accelerator so many steps at most go into one call: enough to hide the
 # host's work, few enough to answer a signal within a second or two.
@@ -108,7 +110,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
             size = len(kept)
         mix = data.Mix(size, further, config.data.extra_ratio)
     if config.train.batch_size > mix.main:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
             f"images in data.train_split {config.data.train_split!r}"
         )
@@ -122,7 +124,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         mix=mix,
         resident=resident,
         rows=rows,
-        model=step_lib.make_model(
+        model=network.make_model(
             config,
             num_classes=len(names),
             sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
@@ -153,7 +155,7 @@ def check_names(config: config_lib.Config) -> None:
         field = "data.image_size"
         models.check_image_size(config.model.name, size, size)
     except ValueError as error:
-        raise config_lib.ConfigError(f"{field}: {error}") from error
+        raise ConfigError(f"{field}: {error}") from error
 
 
 def initial_state(plan: Plan) -> tuple[step_lib.TrainState, optim.Schedule]:

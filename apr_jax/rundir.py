@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 from apr_jax import config as config_lib
+from apr_jax.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +86,7 @@ def claimed(root: pathlib.Path, *, write: bool) -> Iterator[None]:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise config_lib.ConfigError(
+                    raise ConfigError(
                         f"another process is at work in {root}; wait for it, or use "
                         "another work directory"
                     ) from None
@@ -117,7 +118,7 @@ def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> Ru
     changed = config_lib.differences(config, saved)
     if changed:
         listed = "; ".join(f"{k} is {new!r}, there {old!r}" for k, new, old in changed)
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"the work directory {root} holds a run of another configuration: "
             f"{listed}. Use another --workdir, or the run's own values"
         )
@@ -131,7 +132,7 @@ def read_config(run: RunDir) -> config_lib.Config | None:
     try:
         return config_lib.parse_saved(json.loads(run.config.read_text()))
     except json.JSONDecodeError as error:
-        raise config_lib.ConfigError(f"{run.config} is no JSON: {error}") from error
+        raise ConfigError(f"{run.config} is no JSON: {error}") from error
 
 
 def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
@@ -143,7 +144,7 @@ def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
     run = RunDir(root)
     config = read_config(run) if root.is_dir() else None
     if config is None:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{root} is not a run: it has no {run.config.name}. Give the --workdir "
             "that launch.py was started with"
         )
@@ -162,7 +163,7 @@ def read_class_names(run: RunDir) -> tuple[str, ...]:
         ConfigError: the run has not read its data yet.
     """
     if not run.classes.exists():
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{run.root} has no {run.classes.name}; its training has not got that far"
         )
     return tuple(json.loads(run.classes.read_text()))
@@ -185,6 +186,6 @@ def _check_writable(root: pathlib.Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"workdir is {str(root)!r}, which can't be written: {error.strerror}"
         ) from error

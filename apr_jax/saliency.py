@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import config as config_lib
-from apr_jax import step, views
 from apr_jax.models import layers
+from apr_jax.pixels import normalise, to_pixels
 
 
 class GradCam(NamedTuple):
@@ -101,7 +101,7 @@ def make_grad_cam(
     def run(
         variables: Any, images: jax.Array, classes: jax.Array
     ) -> tuple[jax.Array, GradCam]:
-        inputs = step.normalise(views.to_pixels(images), data)
+        inputs = normalise(to_pixels(images), data)
         found = grad_cam(model, variables, inputs, classes)
         height, width = images.shape[1:3]
         return upsample(found.heatmap, height, width, offset=offset), found

@@ -10,18 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from apr_jax import augment
 from apr_jax import config as config_lib
-
-
-def to_pixels(images: jax.Array) -> jax.Array:
-    """Returns uint8 grey levels as float32 pixels in [0, 1]; floats unchanged."""
-    if images.dtype == jnp.uint8:
-        return images.astype(jnp.float32) / 255.0
-    return images
-
+from apr_jax.pixels import to_pixels
 
 Stage = Callable[[jax.Array, jax.Array, config_lib.Config], jax.Array]
 

@@ -7,7 +7,7 @@ from one another. What the network sees is in ``apr_jax.views``, what is minimis
 ``apr_jax.losses``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -17,11 +17,11 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from apr_jax import adversary, augment, auxiliary, losses, models, views
+from apr_jax import adversary, augment, auxiliary, losses, views
 from apr_jax import config as config_lib
-from apr_jax.models import projected
+from apr_jax.network import Variables
+from apr_jax.pixels import normalise
 
-Variables = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
 
 
@@ -47,32 +47,6 @@ TrainStep = Callable[
     [TrainState, jax.Array, jax.Array, jax.Array, jax.Array],
     tuple[TrainState, Metrics],
 ]
-
-
-def make_model(
-    config: config_lib.Config, *, num_classes: int, sync_axis: str | None = None
-) -> nn.Module:
-    """Returns the network of a configuration.
-
-    With two heads it has 2 ``num_classes`` outputs: those of the phase first, then
-    those of the amplitude, each a linear layer of the same features. For a contrastive
-    method it also has projections. With ``sync_axis`` BatchNorm shares its statistics
-    over that mapped axis.
-    """
-    method = augment.get_method(config.augment.method)
-    outputs = num_classes * method.heads
-    contrastive = method.loss == "contrastive"
-    network = models.build(
-        config.model.name,
-        num_classes=1 if contrastive else outputs,
-        dtype=jnp.dtype(config.model.dtype),
-        sync_axis=sync_axis,
-        dropout=config.model.dropout,
-        norm=config.model.norm,
-    )
-    if contrastive:
-        return projected.Projected(network, outputs, config.contrast.width)
-    return network
 
 
 def init_state(
@@ -102,14 +76,6 @@ def init_state(
         )
 
     return jax.jit(init)(key)
-
-
-def normalise(pixels: jax.Array, data: config_lib.Data) -> jax.Array:
-    """Returns (pixels - mean) / std, per channel; pixels [..., C] in [0, 1]."""
-    shape = (1,) * (pixels.ndim - 1) + (len(data.mean),)
-    mean = jnp.asarray(data.mean, pixels.dtype).reshape(shape)
-    std = jnp.asarray(data.std, pixels.dtype).reshape(shape)
-    return (pixels - mean) / std
 
 
 def mean_over(tree: Any, axis_name: str | None, *, fuse: bool) -> Any:
@@ -255,21 +221,3 @@ def make_streamed_step(train_step: TrainStep) -> TrainStep:
         return state, jax.tree.map(lambda m: m[None], metrics)
 
     return run
-
-
-def make_predict(model: nn.Module, config: config_lib.Config) -> Callable[..., Any]:
-    """Returns ``(variables, images) -> (logits, features)``.
-
-    Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
-    inside, logits [B, K] and penultimate features [B, F] are float32. Of several linear
-    layers the logits are those of ``losses.class_logits``.
-    """
-
-    def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs = normalise(views.to_pixels(images), config.data)
-        outputs: Any = model.apply(variables, inputs, train=False, capture=True)
-        logits, features = outputs
-        logits = losses.class_logits(logits, config.augment)
-        return logits.astype(jnp.float32), features.astype(jnp.float32)
-
-    return predict

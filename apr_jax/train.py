@@ -18,6 +18,7 @@ from apr_jax import (
     checkpoint,
     curves,
     data,
+    network,
     optim,
     overfitting,
     parallel,
@@ -25,9 +26,10 @@ from apr_jax import (
     watch,
 )
 from apr_jax import step as step_lib
+from apr_jax.console import Meter, say
+from apr_jax.errors import Diverged
 from apr_jax.evaluate import samples
-from apr_jax.interrupt import StopSignal
-from apr_jax.progress import Diverged, Meter, say
+from apr_jax.process import StopSignal
 
 # Draws the test images that are watched of streamed data; the same ones for every run.
 _WATCH_SEED = 0
@@ -169,7 +171,7 @@ def _watcher(plan: planning.Plan, first: int) -> watch.Watcher:
         )
     return watch.Watcher(
         config,
-        step_lib.make_predict(plan.model, config),
+        network.make_predict(plan.model, config),
         test,
         plan.layout,
         plan.run.root,
@@ -189,7 +191,7 @@ def _guard(plan: planning.Plan, first: int) -> overfitting.Guard:
         held = data.ArraySplit(np.asarray(split.images[out]), split.labels[out])
     return overfitting.Guard(
         config,
-        step_lib.make_predict(plan.model, config),
+        network.make_predict(plan.model, config),
         held,
         plan.layout,
         plan.run.root,

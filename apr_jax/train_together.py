@@ -20,9 +20,9 @@ from apr_jax import advance, parallel, planning
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax import train as train_lib
-from apr_jax.checkpoint import CheckpointError
-from apr_jax.interrupt import StopSignal
-from apr_jax.progress import Diverged, say
+from apr_jax.console import say
+from apr_jax.errors import CheckpointError, ConfigError, Diverged
+from apr_jax.process import StopSignal
 
 
 def check(plans: Sequence[planning.Plan]) -> None:
@@ -38,24 +38,22 @@ def check(plans: Sequence[planning.Plan]) -> None:
         differs = config_lib.differences(first, other)
         if differs:
             field, here, there = differs[0]
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"runs that train together differ in seed and name only; {field} is "
                 f"{here!r} in {first.name!r} and {there!r} in {config.name!r}"
             )
         if plan.resident is None:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 "data.streaming is True; runs that train together need their images in "
                 "memory"
             )
         if config.train.watch or config.adversary.held_out:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 "train.watch and adversary.held_out are for runs that train alone; "
                 f"{config.name!r} has one of them"
             )
     if len({plan.run.root for plan in plans}) < len(plans):
-        raise config_lib.ConfigError(
-            "runs that train together need work directories of their own"
-        )
+        raise ConfigError("runs that train together need work directories of their own")
 
 
 def train(

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pairs import blend_images, image_keys, mix_images
-from apr_jax.stages import IMAGE_STAGES, SINGLES, to_pixels
+from apr_jax.pixels import to_pixels
+from apr_jax.stages import IMAGE_STAGES, SINGLES
 
 # Past every place in a batch: what is folded in from here on is no image's key.
 BEYOND = 1 << 30

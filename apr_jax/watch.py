@@ -18,8 +18,10 @@ import numpy as np
 import optax
 
 from apr_jax import config as config_lib
-from apr_jax import data, jsonl, parallel, spectral, views
-from apr_jax.progress import Meter
+from apr_jax import data, jsonl, parallel, spectral
+from apr_jax.console import Meter
+from apr_jax.errors import ConfigError
+from apr_jax.pixels import to_pixels
 
 FILE_NAME = "watch.jsonl"
 
@@ -69,7 +71,7 @@ def input_gradient(
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.sum()
 
-    return jax.grad(loss)(views.to_pixels(images))
+    return jax.grad(loss)(to_pixels(images))
 
 
 def _gradient_profile(
@@ -100,7 +102,7 @@ def _right_by_band(
     labels: jax.Array,
     radius: jax.Array,
 ) -> jax.Array:
-    parts = spectral.split_bands(views.to_pixels(images), radius)
+    parts = spectral.split_bands(to_pixels(images), radius)
     answers = [jnp.argmax(predict(variables, part)[0], axis=-1) for part in parts]
     return jnp.stack([answer == labels for answer in answers], axis=-1)
 
@@ -138,12 +140,10 @@ def check(config: config_lib.Config) -> None:
     for name in config.train.watch:
         if name not in WATCHES:
             listed = ", ".join(WATCHES)
-            raise config_lib.ConfigError(
-                f"train.watch has {name!r}; choose from {listed}"
-            )
+            raise ConfigError(f"train.watch has {name!r}; choose from {listed}")
     everything = config.train.watch_examples == 0
     if config.train.watch and config.data.streaming and everything:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             "train.watch_examples is 0, all test images; they are held in memory, and "
             "with data.streaming they may not fit: give a number"
         )

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from apr_jax import config as config_lib
-from apr_jax import metrics, results, spectral, views
+from apr_jax import metrics, results, spectral
 from apr_jax.evaluate import frequencies, out_sets
+from apr_jax.pixels import to_pixels
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -97,7 +98,7 @@ def _sets(lab: Lab) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
 
 def _recombined(images: np.ndarray, donors: np.ndarray) -> list[np.ndarray]:
     """Pixels of a, of b, phase of a with amplitude of b, and the other way round."""
-    a = np.asarray(views.to_pixels(jax.numpy.asarray(images)))
+    a = np.asarray(to_pixels(jax.numpy.asarray(images)))
     b = a[donors]
     swap = jax.jit(spectral.recombine)
     return [a, b, np.asarray(swap(b, a)), np.asarray(swap(a, b))]

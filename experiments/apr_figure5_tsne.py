@@ -25,8 +25,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, detection, metrics, results, spectral, views
+from apr_jax import corruptions, detection, metrics, results, spectral
 from apr_jax.evaluate import out_sets
+from apr_jax.pixels import to_pixels
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -103,7 +104,7 @@ def high_amplitudes(images: np.ndarray, radius: float) -> np.ndarray:
         images: uint8 [N, H, W, 3].
         radius: as a share of the longer side.
     """
-    pixels = np.asarray(views.to_pixels(jax.numpy.asarray(images)))
+    pixels = np.asarray(to_pixels(jax.numpy.asarray(images)))
     grey = pixels @ np.array([0.2989, 0.5870, 0.1140], np.float32)
     height, width = grey.shape[1:]
     whole = np.asarray(

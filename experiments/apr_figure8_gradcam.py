@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import corruptions, metrics, results, saliency, step
+from apr_jax import corruptions, metrics, results, saliency
+from apr_jax import network as network_lib
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -50,7 +51,9 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     drawn = np.random.default_rng([8, lab.seed]).permutation(rows)
     shown = np.searchsorted(rows, drawn[:SHOWN])
     for method, network in networks.items():
-        model = step.make_model(network.config, num_classes=len(network.class_names))
+        model = network_lib.make_model(
+            network.config, num_classes=len(network.class_names)
+        )
         explain = saliency.make_grad_cam(model, network.config.data)
         clean, foul = (
             _maps(explain, network.variables, images[rows], labels[rows])

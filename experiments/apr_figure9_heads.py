@@ -24,11 +24,14 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, losses, metrics, results, step, views
+from apr_jax import corruptions, metrics, results
+from apr_jax import network as network_lib
+from apr_jax.console import say
 from apr_jax.corruptions import frost_files
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import out_sets
-from apr_jax.progress import say
+from apr_jax.pixels import normalise, to_pixels
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -139,7 +142,7 @@ class Answers:
 
     def measure(self, weight: float) -> dict[str, metrics.Measured]:
         """Accuracy, accuracy under corruption and AUROC of the joined heads."""
-        joined = lambda logits: np.asarray(losses.join_heads(logits, weight))
+        joined = lambda logits: np.asarray(network_lib.join_heads(logits, weight))
         right = joined(self.clean).argmax(1) == self.labels
         found = {"accuracy": metrics.wilson(int(right.sum()), len(right))}
         hits = [
@@ -169,7 +172,7 @@ def corruptions_at_hand(frost_dir: str) -> Sequence[str]:
         frost_files.load(frost_dir)
     except FileNotFoundError as error:
         if frost_dir:
-            raise config_lib.ConfigError(str(error)) from error
+            raise ConfigError(str(error)) from error
         say(f"left out frost: {error}")
         return tuple(n for n in corruptions.CORRUPTIONS if n != "frost")
     return corruptions.CORRUPTIONS
@@ -178,10 +181,10 @@ def corruptions_at_hand(frost_dir: str) -> Sequence[str]:
 def _both_heads(network: classifier_lib.Classifier) -> Any:
     """``predict`` of a network with the outputs of both heads, [B, 2 K]."""
     config = network.config
-    model = step.make_model(config, num_classes=len(network.class_names))
+    model = network_lib.make_model(config, num_classes=len(network.class_names))
 
     def predict(variables: Any, images: jax.Array) -> Any:
-        inputs = step.normalise(views.to_pixels(images), config.data)
+        inputs = normalise(to_pixels(images), config.data)
         logits, features = model.apply(variables, inputs, train=False, capture=True)
         return logits.astype(jnp.float32), features.astype(jnp.float32)
 

@@ -36,6 +36,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
+from apr_jax import network
+
 PARTS = ("pair", "single", "backends", "step")
 BATCHES = {32: 256, 224: 32}  # image size -> images
 STEP_BATCH, STEPS = 128, 8
@@ -337,7 +339,7 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     labels = jnp.arange(batch) % 10
     positions = jnp.arange(batch)
     key = jax.random.key(0)
-    model = step.make_model(config, num_classes=10)
+    model = network.make_model(config, num_classes=10)
     optimizer = optim.sgd(config.optim, optim.schedule(config.optim, 390))
     start = step.init_state(key, model, optimizer, (32, 32, 3))
 

@@ -26,6 +26,8 @@ import numpy as np
 import rich.console
 import rich.table
 
+from apr_jax import network as network_lib
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
@@ -59,7 +61,7 @@ def jax_step(
     settings.augment.update(method=args.method, pair_prob=1.0)
     config = config_lib.parse(settings.to_dict())
     layout = parallel.make_layout(devices)
-    model = step.make_model(config, num_classes=10)
+    model = network_lib.make_model(config, num_classes=10)
     rate = optim.schedule(config.optim, 390.0)
     optimizer = optim.sgd(config.optim, rate)
     state = step.init_state(jax.random.key(0), model, optimizer, (32, 32, 3))

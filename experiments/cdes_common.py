@@ -15,8 +15,8 @@ import ml_collections
 import numpy as np
 
 from apr_jax import cdes, data, parallel
+from apr_jax.console import say
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.progress import say
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 

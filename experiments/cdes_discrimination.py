@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import results, spectral, views
+from apr_jax import results, spectral
+from apr_jax.pixels import to_pixels
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -70,7 +71,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
 
 def high_part(images: np.ndarray, radius: float) -> np.ndarray:
     """What lies beyond a radius, float32; not clipped, so it may be negative."""
-    run = jax.jit(lambda x, r: spectral.split_bands(views.to_pixels(x), r)[1])
+    run = jax.jit(lambda x, r: spectral.split_bands(to_pixels(x), r)[1])
     parts = np.array_split(np.asarray(images), -(-len(images) // 500))
     return np.concatenate([np.asarray(run(part, np.float32(radius))) for part in parts])
 

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, metrics, results, spectral, views
+from apr_jax import cdes, data, metrics, results, spectral
 from apr_jax.evaluate import frequencies
+from apr_jax.pixels import to_pixels
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -68,7 +69,7 @@ def made(split: data.ArraySplit, seed: int) -> data.ArraySplit:
     donors = frequencies.draw_donors(labels, seed)
     run = jax.jit(
         lambda own, other: common.to_uint8(
-            cdes.foreign_low(views.to_pixels(own), views.to_pixels(other), RADIUS)
+            cdes.foreign_low(to_pixels(own), to_pixels(other), RADIUS)
         )
     )
     parts = [

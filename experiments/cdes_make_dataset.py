@@ -21,7 +21,8 @@ import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, results, views
+from apr_jax import cdes, data, results
+from apr_jax.pixels import to_pixels
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -51,7 +52,7 @@ def measure(
     labels = np.asarray(split.labels)
     profiles = np.concatenate(
         [
-            np.asarray(cdes.density(views.to_pixels(jnp.asarray(images))))
+            np.asarray(cdes.density(to_pixels(jnp.asarray(images))))
             for images in np.array_split(split.images, -(-len(labels) // 1000))
         ]
     )

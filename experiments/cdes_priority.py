@@ -16,7 +16,8 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, results, views, watch
+from apr_jax import cdes, data, results, watch
+from apr_jax.pixels import to_pixels
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -62,7 +63,7 @@ def mean_density(split: data.ArraySplit) -> np.ndarray:
     """Mean azimuthal density of up to 2,000 images, from all over the split."""
     chosen = np.linspace(0, len(split.labels) - 1, min(2000, len(split.labels)))
     images = np.asarray(split.images)[chosen.astype(int)]
-    pixels = views.to_pixels(jnp.asarray(images))
+    pixels = to_pixels(jnp.asarray(images))
     return np.asarray(cdes.density(pixels).mean(0), np.float64)
 
 

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, results, views
-from apr_jax.progress import say
+from apr_jax import cdes, results
+from apr_jax.console import say
+from apr_jax.pixels import to_pixels
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -54,7 +55,7 @@ def measure(
 ) -> Iterator[results.Record]:
     """Density before and after, losses, and the filter of one set of kernels."""
     kernels = common.one_set(own, at)
-    pixels = views.to_pixels(jnp.asarray(images[:500]))
+    pixels = to_pixels(jnp.asarray(images[:500]))
     profiles = _profiles(kernels, pixels)
     target = cdes.double_peak(profiles["before"].shape[-1])
     history = own["history"][:, at]

@@ -28,9 +28,11 @@ import rich.table
 
 from apr_jax import attacks, data, losses, optim, step, views
 from apr_jax import config as config_lib
+from apr_jax import network as network_lib
 from apr_jax.attacks import norms, rounds
 from apr_jax.attacks.core import Points
 from apr_jax.attacks.pgd import PGD
+from apr_jax.pixels import normalise, to_pixels
 from configs import cifar
 
 OUT = pathlib.Path(__file__).parent / "results" / "check_attacks.jsonl"
@@ -58,12 +60,12 @@ def make_step(model: Any, optimizer: Any, config: config_lib.Config) -> Callable
     ) -> tuple[Any, jax.Array]:
         key = jax.random.fold_in(key, state.step)
         rows = jnp.arange(len(labels))
-        clean = views.to_pixels(views.augment_images(key, images, rows, config.augment))
+        clean = to_pixels(views.augment_images(key, images, rows, config.augment))
 
         def apply(params: Any, pixels: jax.Array) -> tuple[jax.Array, Any]:
             return model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                step.normalise(pixels, config.data),
+                normalise(pixels, config.data),
                 train=True,
                 mutable=["batch_stats"],
             )
@@ -98,7 +100,7 @@ def train(args: argparse.Namespace) -> None:
     config = configuration(args)
     images, labels = data.load(config.data, splits=("train",)).splits["train"]
     size, batch = len(labels), config.train.batch_size
-    model = step.make_model(config, num_classes=10)
+    model = network_lib.make_model(config, num_classes=10)
     optimizer = optim.sgd(config.optim, optim.schedule(config.optim, size / batch))
     key = jax.random.key(config.seed)
     state = step.init_state(key, model, optimizer, (32, 32, 3))
@@ -246,13 +248,13 @@ def compare(args: argparse.Namespace) -> None:
     split = data.load(config.data, splits=("test",)).splits["test"]
     images = split.images[: args.images].astype(np.float32) / 255
     labels = np.asarray(split.labels[: args.images])
-    model = step.make_model(config, num_classes=10)
+    model = network_lib.make_model(config, num_classes=10)
     like = jax.eval_shape(
         lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False),
         jax.random.key(0),
     )
     variables = read(args.weights, like)
-    predict = step.make_predict(model, config)
+    predict = network_lib.make_predict(model, config)
     logits_fn = functools.partial(lambda v, pixels: predict(v, pixels)[0], variables)
     network = torch_model(variables, args.model, config.data)
     pixels = torch.tensor(images.transpose(0, 3, 1, 2).copy())

@@ -19,9 +19,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from apr_jax import config as config_lib
 from apr_jax import data, results
 from apr_jax.augment import AUGMENTS
+from apr_jax.errors import ConfigError
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -82,7 +82,7 @@ def chosen(lab: Lab) -> dict[str, Check]:
     for name in lab.options.runs:
         if name not in known:
             listed = ", ".join(known)
-            raise config_lib.ConfigError(f"--runs has {name!r}; choose from {listed}")
+            raise ConfigError(f"--runs has {name!r}; choose from {listed}")
     return {name: known[name] for name in lab.options.runs or known}
 
 

@@ -29,10 +29,11 @@ import ml_collections
 import numpy as np
 import rich.console
 
-from apr_jax import command, data, metrics, parallel, planning, results, train
 from apr_jax import config as config_lib
+from apr_jax import data, metrics, parallel, planning, process, results, train
+from apr_jax.console import say
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.progress import say
 from configs import cifar, quickstart
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -127,7 +128,7 @@ class Lab:
             if target.exists() and mark.exists():
                 if mark.read_text() == digest.hexdigest():
                     continue
-                raise config_lib.ConfigError(
+                raise ConfigError(
                     f"{target} holds other images than this experiment makes now; "
                     "give another --work, or remove it with what was trained on it"
                 )
@@ -262,11 +263,11 @@ def main(
         lab.out.mkdir(parents=True, exist_ok=True)
         path = lab.out / RECORDS
         if not options.plot_only:
-            command.use_compile_cache(config_lib.parse(lab.base.to_dict()).data)
+            process.use_compile_cache(config_lib.parse(lab.base.to_dict()).data)
             for record in compute(lab):
                 results.append(path, [record])
         if not path.exists():
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"{path} is not there; run this without --plot-only first"
             )
         found = results.latest(results.read(path))
@@ -274,7 +275,7 @@ def main(
         for picture in plot(found, lab.out):
             say(f"wrote {picture}")
 
-    command.finish(work)
+    process.finish(work)
 
 
 def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
         name, _, value = text.partition("=")
         if name not in knobs:
             listed = ", ".join(knobs)
-            raise config_lib.ConfigError(f"--knob is {text!r}; choose from {listed}")
+            raise ConfigError(f"--knob is {text!r}; choose from {listed}")
         try:
             new = json.loads(value)
         except json.JSONDecodeError:
@@ -298,7 +299,7 @@ def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
         if isinstance(knobs[name], float) and type(new) is int:
             new = float(new)
         if type(new) is not type(knobs[name]):
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"--knob is {text!r}; {name} must be like {knobs[name]!r}"
             )
         found[name] = new
@@ -312,7 +313,7 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
         base = quickstart.get_config("standard")
     elif kind in ("arrays", "folder"):
         if not where:
-            raise config_lib.ConfigError(f"--set {kind}: needs a folder, {kind}:FOLDER")
+            raise ConfigError(f"--set {kind}: needs a folder, {kind}:FOLDER")
         base = cifar.get_config("wrn_10_1,standard,cifar10")
         name = pathlib.Path(where).name
         base.data.update(
@@ -322,7 +323,7 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
         try:
             base = cifar.get_config(f"wrn_10_1,standard,{kind}")
         except ValueError as error:
-            raise config_lib.ConfigError(f"--set: {error}") from error
+            raise ConfigError(f"--set: {error}") from error
         base.data.data_dir = options.data_dir
     base.seed = options.seed
     base.data.cache_dir = options.cache_dir

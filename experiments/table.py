@@ -25,11 +25,11 @@ from typing import Any
 
 import jax
 
-from apr_jax import command, data, job, parallel, planning, rundir
 from apr_jax import config as config_lib
-from apr_jax.checkpoint import CheckpointError
+from apr_jax import data, job, parallel, planning, process, rundir
+from apr_jax.console import say
+from apr_jax.errors import CheckpointError, ConfigError, Diverged
 from apr_jax.models import flops
-from apr_jax.progress import Diverged, say
 from experiments import lab as lab_lib
 from experiments import table_missing, table_page
 from experiments import table_plan as plan
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", action="store_true", help="train nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
-    command.finish(lambda: work(options))
+    process.finish(lambda: work(options))
 
 
 def work(options: argparse.Namespace) -> str | None:
@@ -93,7 +93,7 @@ def work(options: argparse.Namespace) -> str | None:
         )
     table = plan.TABLES[options.table]
     if table is plan.TABLES["4"] and options.budget == "small":
-        raise config_lib.ConfigError(
+        raise ConfigError(
             "--budget is 'small', which Table 4 has not: its runs are of ImageNet at "
             "the published length; give --budget paper"
         )
@@ -117,7 +117,7 @@ def work(options: argparse.Namespace) -> str | None:
             changes=fields,
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise config_lib.ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
     for config in configs.values():
         planning.check_names(config)
@@ -150,7 +150,7 @@ def work(options: argparse.Namespace) -> str | None:
         if options.show or any(out.glob("*.jsonl")):
             table_page.show(options.table, options.budget, out)
     if failed:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{len(failed)} of {len(runs)} runs failed, see above: {', '.join(failed)}"
         )
     return None
@@ -262,7 +262,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
         try:
             fields[field] = json.loads(value)
         except json.JSONDecodeError as error:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"--set-field is {text!r}; it must be FIELD=VALUE with a JSON value"
             ) from error
     return fields

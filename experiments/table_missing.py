@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, rundir
-from apr_jax.progress import say
+from apr_jax.console import say
 from experiments import table_page
 from experiments import table_plan as plan
 

@@ -15,7 +15,8 @@ import rich.table
 
 from apr_jax import config as config_lib
 from apr_jax import markup, parallel, results, rundir
-from apr_jax.progress import say
+from apr_jax.console import say
+from apr_jax.errors import ConfigError
 from experiments import table_cells, table_picture
 from experiments import table_plan as plan
 from experiments.table_rows import ROWS, row_of
@@ -179,7 +180,7 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
             f"that name: {', '.join(sorted(left_out))}"
         )
     if not ours:
-        raise config_lib.ConfigError(f"{out} has no records yet")
+        raise ConfigError(f"{out} has no records yet")
     theirs = table.published()
     if not any(c.split()[0] in _sets(table) for c in _columns(out)):
         theirs = {}

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from apr_jax import auxiliary, config, models, planning, step, train
+from apr_jax import auxiliary, models, planning, step, train
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
 from tests import toy
 
@@ -113,5 +114,5 @@ def test_a_network_without_batch_norm_is_refused(tmp_path):
     settings = toy.config(
         tmp_path, augment__method="afa", model__name="wrn_10_1", model__norm="none"
     )
-    with pytest.raises(config.ConfigError, match=r"augment\.method: 'afa' needs a sec"):
+    with pytest.raises(ConfigError, match=r"augment\.method: 'afa' needs a sec"):
         planning.plan(settings, tmp_path / "run")

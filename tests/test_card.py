@@ -8,6 +8,7 @@ import pytest
 from apr_jax import config as config_lib
 from apr_jax import data, job, models, results
 from apr_jax.data import corrupted_files
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import card
 from tests import toy
 
@@ -97,14 +98,14 @@ def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
     ]
     assert {r.extra["settings"]["source"] for r in found} == {"folder"}
     assert "mean of 1" in {r.split for r in found}
-    with pytest.raises(config_lib.ConfigError, match="source 'folder' needs it"):
+    with pytest.raises(ConfigError, match="source 'folder' needs it"):
         card.run([finished], {**changes, "corruption_dir": ""}, quiet=True)
 
 
 def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):
     before = jobs(finished)
     wanted = r"eval.parts has 'corruptions'; choose from clean, corruption, ood"
-    with pytest.raises(config_lib.ConfigError, match=wanted):
+    with pytest.raises(ConfigError, match=wanted):
         card.run([finished], {"parts": ("clean", "corruptions")}, quiet=True)
     assert jobs(finished) == before
 
@@ -122,7 +123,7 @@ def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder)
 def test_settings_are_refused_before_training(folder, tmp_path, changes, wanted):
     values = toy.settings(folder)
     values.eval.update(changes)
-    with pytest.raises(config_lib.ConfigError, match=wanted):
+    with pytest.raises(ConfigError, match=wanted):
         job.run(config_lib.parse(values.to_dict()), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from apr_jax import checkpoint
+from apr_jax.errors import CheckpointError
 
 # TensorStore reports reads that fail beside the first one as unraisable.
 pytestmark = pytest.mark.filterwarnings(
@@ -88,9 +89,7 @@ def test_changed_values_are_noticed(saved, folder, caplog):
 def test_all_damaged(saved, folder):
     damage(folder, 20)
     damage(folder, 30)
-    with pytest.raises(
-        checkpoint.CheckpointError, match=r"none of .* \(steps 20, 30\)"
-    ):
+    with pytest.raises(CheckpointError, match=r"none of .* \(steps 20, 30\)"):
         saved.restore(state_of(0))
 
 
@@ -108,7 +107,7 @@ def test_disk_full(saved, monkeypatch):
 
     monkeypatch.setattr(saved._manager, "save", full)
     message = r"could not save .*: the disk is full; complete checkpoints there: 20, 30"
-    with pytest.raises(checkpoint.CheckpointError, match=message):
+    with pytest.raises(CheckpointError, match=message):
         saved.save(40, state_of(40))
     monkeypatch.undo()
 
@@ -127,7 +126,7 @@ def test_digest_tells_values_names_and_types_apart():
 def test_states_of_another_owner_are_refused(saved, folder):
     saved.wait()
     other = checkpoint.Checkpoints(folder, keep=2, owner="you")
-    with pytest.raises(checkpoint.CheckpointError, match="of another configuration"):
+    with pytest.raises(CheckpointError, match="of another configuration"):
         other.restore(state_of(0))
     other.close()
     assert saved.restore(state_of(0))[0] == 30

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from apr_jax import config as config_lib
+from apr_jax.errors import ConfigError
 from configs import base, cifar, imagenet_resnet50_aprsp
 
 CONFIGS = pathlib.Path(base.__file__).parent
@@ -63,13 +64,13 @@ def test_every_file_parses(path):
     ],
 )
 def test_bad_values(values, field, value, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         config_lib.parse(changed(values, field, value))
 
 
 def test_missing_field(values):
     del values["optim"]["epochs"]
-    with pytest.raises(config_lib.ConfigError, match=r"missing field optim.epochs"):
+    with pytest.raises(ConfigError, match=r"missing field optim.epochs"):
         config_lib.parse(values)
 
 
@@ -109,7 +110,7 @@ def test_imagenet_argument(name, method, ratio):
     assert config.augment.method == method
     assert config.data.extra_ratio == pytest.approx(ratio)
     if ratio:
-        with pytest.raises(config_lib.ConfigError, match=r"extra_dirs names no folder"):
+        with pytest.raises(ConfigError, match=r"extra_dirs names no folder"):
             config_lib.parse(config.to_dict())
         config.data.extra_dirs = ("EDSR", "CAE")
     assert config_lib.parse(config.to_dict()).name == config.name
@@ -136,7 +137,7 @@ def test_older_runs_lack_newer_fields_and_keep_their_hash(values, monkeypatch):
     assert "optim.gamma" not in config_lib.identity(newer)
     older = copy.deepcopy(values)
     del older["optim"]["gamma"]
-    with pytest.raises(config_lib.ConfigError, match=r"missing field optim\.gamma"):
+    with pytest.raises(ConfigError, match=r"missing field optim\.gamma"):
         config_lib.parse(older)
     saved = config_lib.parse_saved(older)
     assert saved == newer

@@ -20,11 +20,13 @@ from apr_jax import (
     views,
 )
 from apr_jax import config as config_lib
-from apr_jax import step as step_lib
+from apr_jax import network as network_lib
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, scoring
 from apr_jax.evaluate import ood as evaluate_ood
 from apr_jax.models import projected
 from apr_jax.models.projected import HEADS
+from apr_jax.pixels import to_pixels
 from tests import toy
 
 
@@ -34,7 +36,7 @@ def _tiny_model(monkeypatch):
 
 
 def unchanged(keys, images, config):
-    return views.to_pixels(images)
+    return to_pixels(images)
 
 
 @pytest.fixture
@@ -120,11 +122,11 @@ def test_linear_layers_learn_class_and_turn(rng, tmp_path):
     joint = special.log_softmax(logits[:, 2:].astype(np.float64), axis=1)
     pairs = [joint[3 * t + i, 2 * t + labels[i]] for t in range(4) for i in range(3)]
     np.testing.assert_allclose(got, want - np.mean(pairs), rtol=1e-5)
-    shown = losses.shift_logits(jnp.asarray(logits), 4)
+    shown = network_lib.shift_logits(jnp.asarray(logits), 4)
     np.testing.assert_array_equal(shown[:, 3], logits[:, 8:])
     settings = toy.config(tmp_path, augment__method="csi").augment
     np.testing.assert_array_equal(
-        losses.class_logits(jnp.asarray(logits), settings), logits[:, :2]
+        network_lib.class_logits(jnp.asarray(logits), settings), logits[:, :2]
     )
 
 
@@ -154,7 +156,7 @@ def test_views_are_turned_before_their_colours_change(folder, key, rng):
 
 def test_every_view_and_turn_has_draws_of_its_own(folder, key, rng, monkeypatch):
     shade = lambda keys, images, config: jax.vmap(
-        lambda k, x: views.to_pixels(x) + jax.random.uniform(k)
+        lambda k, x: to_pixels(x) + jax.random.uniform(k)
     )(keys, images)
     monkeypatch.setitem(views.IMAGE_STAGES, "simclr", shade)
     config = toy.config(folder, augment__method="csi", augment__flip=False)
@@ -270,8 +272,8 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
         own = slice(4 + 4 * turn, 8 + 4 * turn)
         mean += (features @ kernel[:, own] + bias[own]) / 4
     want = special.log_softmax(mean, axis=1).max(1)
-    turned = contrast.make_shift_logits(
-        step_lib.make_model(network.config, num_classes=4), network.config
+    turned = network_lib.make_shift_logits(
+        network_lib.make_model(network.config, num_classes=4), network.config
     )
     got = ood.csi(lambda pixels: turned(network.variables, pixels), images)
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
@@ -303,7 +305,7 @@ def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
     images, labels = read_test(folder)
     logits = jax.jit(network.predict)(network.variables, images)[0]
     assert np.mean(np.argmax(logits, 1) == labels) > 0.5
-    with pytest.raises(config_lib.ConfigError, match="trained by it"):
+    with pytest.raises(ConfigError, match="trained by it"):
         list(
             evaluate_ood.measure(
                 network,
@@ -314,7 +316,7 @@ def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
             )
         )
     with pytest.raises(ValueError, match="'supclr' has no turns"):
-        contrast.make_shift_logits(None, config)
+        network_lib.make_shift_logits(None, config)
 
 
 def test_the_rate_goes_its_course_in_each_stage(folder):
@@ -338,7 +340,7 @@ def test_the_rate_goes_its_course_in_each_stage(folder):
 
 def test_heatmaps_are_those_of_the_network_inside(key, tmp_path):
     config = toy.config(tmp_path, augment__method="csi", model__name="wrn_10_1")
-    model = step_lib.make_model(config, num_classes=3)
+    model = network_lib.make_model(config, num_classes=3)
     images = jax.random.uniform(key, (2, 8, 8, 3))
     shapes = jax.eval_shape(lambda k: model.init(k, images, train=False), key)
     variables = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
@@ -402,7 +404,7 @@ def test_seeds_train_together(folder, tmp_path, stopped):
     ],
 )
 def test_what_does_not_go_together(folder, tmp_path, changes, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         planning.plan(csi_config(folder, **changes), tmp_path)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import corruptions, draws
+from apr_jax import corruptions, fast_random
 from apr_jax.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -158,10 +158,10 @@ def test_lights_on_water_are_opencv_s(rng):
 def test_glass_takes_what_the_loop_takes(key):
     """Pixels may come from pixels that have been replaced already."""
     size, farthest = 40, 3
-    seeds = draws.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
+    seeds = fast_random.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
     follow = jax.jit(blur_lib._sources, static_argnums=(1, 3))
     source = follow(seeds, size, jnp.int32(farthest), 1)[0]
-    draw = np.asarray(draws.uniform(seeds, (2, size, size), lane=1))[0]
+    draw = np.asarray(fast_random.uniform(seeds, (2, size, size), lane=1))[0]
     step = np.floor(draw * (2 * farthest)).astype(int) - farthest
     wanted = np.arange(size**2).reshape(size, size)
     for y in range(size - farthest, farthest, -1):
@@ -177,7 +177,7 @@ def test_shot_noise_is_poisson_s(key, photons):
     table = noise.shot_table("shot_noise", size, severity)["below"]
     levels = np.repeat(np.array([0, 40, 128, 250], np.uint8), 3 * 4096)
     levels = levels.reshape(4, 64, 64, 3)
-    seeds = draws.make_seeds(key, jnp.arange(4, dtype=jnp.uint32))
+    seeds = fast_random.make_seeds(key, jnp.arange(4, dtype=jnp.uint32))
     got = np.asarray(noise.shot_noise(seeds, levels, {"below": jnp.asarray(table)}))
     drawn = np.random.default_rng(0).poisson(levels / 255 * photons)
     wanted = np.minimum(255 * drawn / photons, 255).astype(np.uint8)

@@ -9,6 +9,7 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import data
 from apr_jax.data import images
+from apr_jax.errors import DataError
 
 SETTINGS = config_lib.Data(
     source="arrays",
@@ -95,7 +96,7 @@ def test_order_mixes():
 
 
 def test_empty_split_has_no_order():
-    with pytest.raises(data.DataError, match="0 examples"):
+    with pytest.raises(DataError, match="0 examples"):
         data.global_indices(0, 0, 1, 4, 0)
 
 
@@ -268,27 +269,27 @@ def test_bad_arrays_are_refused(tmp_path, changes, message):
     fields = {"images": np.zeros((12, 8, 8, 3), np.uint8), "labels": np.arange(12)}
     (tmp_path / "data").mkdir()
     np.savez(tmp_path / "data" / "train.npz", **(fields | changes))
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         data.load(settings(tmp_path), splits=("train",))
 
 
 def test_label_that_training_does_not_have(tmp_path, rng):
     folder, sets = write_npz(tmp_path / "data", rng)
     np.savez(folder / "test.npz", images=sets["test"][0], labels=np.full(12, 4))
-    with pytest.raises(data.DataError, match=r"label 4 of example 0 in split 'test'"):
+    with pytest.raises(DataError, match=r"label 4 of example 0 in split 'test'"):
         data.load(settings(tmp_path))
 
 
 def test_arrays_that_are_not_there(tmp_path, rng):
-    with pytest.raises(data.DataError, match=r"data.data_dir is .*which isn't there"):
+    with pytest.raises(DataError, match=r"data.data_dir is .*which isn't there"):
         data.load(settings(tmp_path))
-    with pytest.raises(data.DataError, match=r"data.data_dir is empty"):
+    with pytest.raises(DataError, match=r"data.data_dir is empty"):
         data.load(settings(tmp_path, data_dir=""))
     write_npz(tmp_path / "data", rng)
-    with pytest.raises(data.DataError, match=r"no split 'exam'.*test.npz, train.npz"):
+    with pytest.raises(DataError, match=r"no split 'exam'.*test.npz, train.npz"):
         data.load(settings(tmp_path), splits=("exam",))
     (tmp_path / "data" / "exam.npz").write_bytes(b"no zip")
-    with pytest.raises(data.DataError, match=r"can't read .*exam.npz"):
+    with pytest.raises(DataError, match=r"can't read .*exam.npz"):
         data.load(settings(tmp_path), splits=("exam",))
 
 
@@ -320,25 +321,25 @@ def test_broken_files_are_named_and_counted(tmp_path, rng, caplog):
     caplog.clear()
     data.load(where, splits=("train",))
     assert "without 2 broken files" in caplog.text  # from the cache, too
-    with pytest.raises(data.DataError, match=r"(?s)max_broken is 1:.*cat/1.*dog/0"):
+    with pytest.raises(DataError, match=r"(?s)max_broken is 1:.*cat/1.*dog/0"):
         data.load(dataclasses.replace(where, max_broken=1), splits=("train",))
 
 
 def test_folders_that_are_wrong(tmp_path, rng):
     where = settings(tmp_path, source="folder")
-    with pytest.raises(data.DataError, match=r"data.data_dir is .*no folder"):
+    with pytest.raises(DataError, match=r"data.data_dir is .*no folder"):
         data.load(where)
     write_folder(tmp_path / "data", rng)
-    with pytest.raises(data.DataError, match=r"no split 'test' .*: train"):
+    with pytest.raises(DataError, match=r"no split 'test' .*: train"):
         data.load(where)
     (tmp_path / "data" / "test").mkdir()
-    with pytest.raises(data.DataError, match="no class folders"):
+    with pytest.raises(DataError, match="no class folders"):
         data.load(where)
     (tmp_path / "data" / "test" / "cat").mkdir()
-    with pytest.raises(data.DataError, match=r"missing \['dog'\]"):
+    with pytest.raises(DataError, match=r"missing \['dog'\]"):
         data.load(where)
     (tmp_path / "data" / "test" / "dog").mkdir()
-    with pytest.raises(data.DataError, match=r"no images in .*test.*\.jpeg"):
+    with pytest.raises(DataError, match=r"no images in .*test.*\.jpeg"):
         data.load(where)
 
 
@@ -358,9 +359,9 @@ def test_changed_files_are_read_again(tmp_path, rng):
 
 
 def test_unknown_source_and_streams_are_refused(tmp_path):
-    with pytest.raises(data.DataError, match=r"'hdf5'; choose from 'bundled', 'tfds'"):
+    with pytest.raises(DataError, match=r"'hdf5'; choose from 'bundled', 'tfds'"):
         data.load(settings(tmp_path, source="hdf5"))
-    with pytest.raises(data.DataError, match=r"data.streaming is true"):
+    with pytest.raises(DataError, match=r"data.streaming is true"):
         data.load(settings(tmp_path, streaming=True))
-    with pytest.raises(data.DataError, match=r"streams come from folder or tfds"):
+    with pytest.raises(DataError, match=r"streams come from folder or tfds"):
         data.imagenet.num_examples(settings(tmp_path), "train")

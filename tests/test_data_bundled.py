@@ -7,6 +7,7 @@ import pytest
 
 from apr_jax import data
 from apr_jax.data import bundled
+from apr_jax.errors import DataError
 from tests.test_data import settings
 
 
@@ -96,7 +97,7 @@ def test_bundled_set_loads_and_names_its_limits(tmp_path, monkeypatch):
     found = data.load(where)
     assert sorted(found.splits) == ["test", "test_shifted", "train"]
     assert len(found.class_names) == 10
-    with pytest.raises(data.DataError, match=r"image_size is 28.*32 pixels"):
+    with pytest.raises(DataError, match=r"image_size is 28.*32 pixels"):
         data.load(dataclasses.replace(where, image_size=28))
-    with pytest.raises(data.DataError, match=r"'exam'.*train, test, test_shifted"):
+    with pytest.raises(DataError, match=r"'exam'.*train, test, test_shifted"):
         data.load(where, splits=("exam",))

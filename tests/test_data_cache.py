@@ -12,6 +12,7 @@ import pytest
 
 from apr_jax import data
 from apr_jax.data import cache
+from apr_jax.errors import DataError
 from tests.test_data import random_split
 
 
@@ -146,7 +147,7 @@ def test_full_disk_is_a_clear_error(tmp_path, rng, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage)
-        with pytest.raises(data.DataError, match=r"full .*MiB needed.*data.cache_dir"):
+        with pytest.raises(DataError, match=r"full .*MiB needed.*data.cache_dir"):
             cache.load_or_build(tmp_path, "x", {}, lambda: entry(rng))
 
     def to_full_disk(path, mode):
@@ -154,7 +155,7 @@ def test_full_disk_is_a_clear_error(tmp_path, rng, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(cache, "open", to_full_disk, raising=False)
-        with pytest.raises(data.DataError, match=r"disk is full .*data.cache_dir"):
+        with pytest.raises(DataError, match=r"disk is full .*data.cache_dir"):
             cache.load_or_build(tmp_path, "x", {}, lambda: entry(rng))
     assert entries(tmp_path) == []
     cache.load_or_build(tmp_path, "x", {}, lambda: entry(rng))
@@ -162,7 +163,7 @@ def test_full_disk_is_a_clear_error(tmp_path, rng, monkeypatch):
 
 def test_cache_that_cannot_be_written(tmp_path, rng):
     (tmp_path / "file").write_text("")
-    with pytest.raises(data.DataError, match=r"can't write .*data.cache_dir"):
+    with pytest.raises(DataError, match=r"can't write .*data.cache_dir"):
         cache.load_or_build(tmp_path / "file" / "x", "x", {}, lambda: entry(rng))
 
 

@@ -12,6 +12,7 @@ from apr_jax import advance, checkpoint, data, models, overfitting, planning, tr
 from apr_jax import config as config_lib
 from apr_jax.data import Mix, images, jpeg, records, tfds
 from apr_jax.data import batches as batches_lib
+from apr_jax.errors import ConfigError, DataError
 from tests import toy
 from tests.test_data import settings
 from tests.test_data_tf import (  # noqa: F401
@@ -137,7 +138,7 @@ def test_extra_images_in_memory_have_the_main_set_s_labels(small, caplog):
 
 def test_wrong_extra_images_are_refused_by_name(small):
     def message(*names):
-        with pytest.raises(data.DataError) as caught:
+        with pytest.raises(DataError) as caught:
             data.load(settings(small, extra_dirs=extra_dirs(small, *names)))
         return str(caught.value)
 
@@ -308,10 +309,10 @@ def test_wrong_folders_are_refused_before_training(mixed, tmp_path):
     changes |= {"nowhere": "which isn't there", "a.npz": "which isn't there"}
     for name, message in changes.items():
         where = dataclasses.replace(mixed, extra_dirs=(str(tmp_path / name),))
-        with pytest.raises(data.DataError, match=message):
+        with pytest.raises(DataError, match=message):
             data.imagenet.mix(where)
     (tmp_path / "a.npz").write_bytes(b"")
-    with pytest.raises(data.DataError, match=r"with data.streaming it names folders"):
+    with pytest.raises(DataError, match=r"with data.streaming it names folders"):
         data.imagenet.mix(where)
 
 
@@ -363,11 +364,9 @@ def test_imagenet_s_own_files_beside_others_made_of_them(shared, tmp_path):
 
 
 def test_a_share_of_no_images_is_refused(tmp_path):
-    with pytest.raises(
-        config_lib.ConfigError, match=r"data.extra_dirs names no folder"
-    ):
+    with pytest.raises(ConfigError, match=r"data.extra_dirs names no folder"):
         toy.config(tmp_path, data__extra_ratio=0.5)
-    with pytest.raises(config_lib.ConfigError, match=r"extra_ratio is 1.5; it must be"):
+    with pytest.raises(ConfigError, match=r"extra_ratio is 1.5; it must be"):
         toy.config(tmp_path, data__extra_ratio=1.5, data__extra_dirs=("a",))
 
 

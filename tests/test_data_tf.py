@@ -15,6 +15,7 @@ from PIL import Image
 
 from apr_jax import data
 from apr_jax.data import imagenet, images, jpeg, tfds
+from apr_jax.errors import DataError
 from tests.test_data import SETTINGS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -158,11 +159,11 @@ def test_second_start_imports_no_tensorflow(prepared, tmp_path):
 
 def test_tfds_errors_say_what_to_do(prepared, tmp_path, monkeypatch):
     root, _ = prepared
-    with pytest.raises(data.DataError, match=r"data.name is empty"):
+    with pytest.raises(DataError, match=r"data.name is empty"):
         data.load(settings(root, tmp_path, name=""))
-    with pytest.raises(data.DataError, match=r"no split 'exam'.*train, extra, test"):
+    with pytest.raises(DataError, match=r"no split 'exam'.*train, extra, test"):
         data.load(settings(root, tmp_path), splits=("exam",))
-    with pytest.raises(data.DataError, match=r"no such set.*tiny_jpeg, tiny_png"):
+    with pytest.raises(DataError, match=r"no such set.*tiny_jpeg, tiny_png"):
         data.load(settings(root, tmp_path, name="no_such_set"))
     # Without a network, whether or not this machine has one.
     monkeypatch.setattr(tfds.urllib.request, "getproxies", dict)
@@ -172,10 +173,10 @@ def test_tfds_errors_say_what_to_do(prepared, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds.socket, "create_connection", unreachable)
     message = r"mnist' is not there: data.data_dir is .*tfds build mnist --data_dir="
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         data.load(settings(root, tmp_path, name="mnist"))
     message = r"(?s)can't be reached.*ILSVRC2012_img_train.tar"
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         data.load(settings(root, tmp_path, name="imagenet2012"))
 
 
@@ -192,7 +193,7 @@ def test_newest_version_and_configurations(tmp_path):
     assert found("a") == "a/10.0.0"
     assert found("a:3.0.2") == "a/3.0.2"
     assert found("b/two") == "b/two/1.0.0"
-    with pytest.raises(data.DataError, match=r"data.name is b/one, b/two"):
+    with pytest.raises(DataError, match=r"data.name is b/one, b/two"):
         found("b")
 
 
@@ -208,7 +209,7 @@ def test_sets_without_labels_are_refused(prepared, tmp_path):
     (copy / "features.json").write_text(json.dumps(features))
     (copy / "label.labels.txt").rename(copy / "class.labels.txt")
     with pytest.raises(
-        data.DataError, match=r"no 'label'; it has (class, image|image, class)"
+        DataError, match=r"no 'label'; it has (class, image|image, class)"
     ):
         data.load(settings(tmp_path / "sets", tmp_path))
 
@@ -431,7 +432,7 @@ def test_training_goes_on_past_broken_files(folder, tmp_path, caplog):
     ]
     assert sum(changed) == 4  # two files in two epochs; no other row
     strict = dataclasses.replace(where, max_broken=1)
-    with pytest.raises(data.DataError, match=r"(?s)2 images are broken.*max_broken"):
+    with pytest.raises(DataError, match=r"(?s)2 images are broken.*max_broken"):
         taken(data.imagenet.train_stream(strict, **run(0, batch_size=4)), 11)
 
 
@@ -470,7 +471,7 @@ def test_evaluation_goes_on_past_broken_files(folder, tmp_path, caplog):
     rows = lambda batches: np.concatenate([b.image[b.mask] for b in batches])
     np.testing.assert_array_equal(rows(found), rows(unbroken)[1:])
     strict = dataclasses.replace(where, max_broken=0)
-    with pytest.raises(data.DataError, match=r"(?s)max_broken is 0:.*cat/00.jpg"):
+    with pytest.raises(DataError, match=r"(?s)max_broken is 0:.*cat/00.jpg"):
         list(data.imagenet.eval_stream(strict, "test", batch_size=4))
 
 
@@ -479,15 +480,15 @@ def test_a_batch_of_broken_files_alone(folder, tmp_path):
     for path in (root / "train").rglob("*.jpg"):
         path.write_bytes(b"nothing")
     where = stream_settings(root, tmp_path, source="folder", max_broken=99)
-    with pytest.raises(data.DataError, match="all 4 images of a batch are broken"):
+    with pytest.raises(DataError, match="all 4 images of a batch are broken"):
         next(data.imagenet.train_stream(where, **run(0, batch_size=4)))
 
 
 def test_streams_check_their_settings(folder, tmp_path):
     where = stream_settings(folder, tmp_path, source="folder")
-    with pytest.raises(data.DataError, match="batch of 5 can't be divided among 2"):
+    with pytest.raises(DataError, match="batch of 5 can't be divided among 2"):
         data.imagenet.train_stream(where, **run(0, 5, process_count=2))
-    with pytest.raises(data.DataError, match="no split 'exam'"):
+    with pytest.raises(DataError, match="no split 'exam'"):
         data.imagenet.eval_stream(where, "exam", batch_size=4)
 
 

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import config as config_lib
 from apr_jax import corruptions, data, job, models, parallel, results, rundir
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import clean, corruption
 from tests import toy
@@ -117,7 +117,7 @@ def test_measuring_a_run_again_gives_the_same_numbers(finished):
 
 
 def test_a_directory_that_is_no_run(tmp_path):
-    with pytest.raises(config_lib.ConfigError, match=r"is not a run: it has no config"):
+    with pytest.raises(ConfigError, match=r"is not a run: it has no config"):
         classifier_lib.from_run(tmp_path)
 
 
@@ -125,12 +125,12 @@ def test_a_run_without_checkpoint(folder, tmp_path):
     config = toy.config(folder)
     run = rundir.prepare(tmp_path, config, write=True)
     rundir.write_class_names(run, "abcd")
-    with pytest.raises(config_lib.ConfigError, match="has no checkpoint yet"):
+    with pytest.raises(ConfigError, match="has no checkpoint yet"):
         classifier_lib.from_run(tmp_path)
 
 
 def test_a_wrong_beside_is_found_before_training(folder, tmp_path):
-    with pytest.raises(config_lib.ConfigError, match="is not a run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         job.run(toy.config(folder), tmp_path / "run", beside=[tmp_path], quiet=True)
     assert not (tmp_path / "run").exists()
 
@@ -154,7 +154,7 @@ def test_pytorch_weights(folder, tmp_path, rng):
 
     tensors.pop("fc.bias")
     torch.save(tensors, tmp_path / "weights.pth")
-    with pytest.raises(config_lib.ConfigError, match=r"weights.pth: .*fc.bias"):
+    with pytest.raises(ConfigError, match=r"weights.pth: .*fc.bias"):
         classifier_lib.from_weights(tmp_path / "weights.pth", config)
 
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import config as config_lib
 from apr_jax import data, parallel, results
+from apr_jax import network as network_lib
 from apr_jax import step as step_lib
 from apr_jax.attacks import rounds, sequence
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.sections import adversarial as section
@@ -161,12 +162,12 @@ def test_a_broken_state_is_no_obstacle(network, tmp_path, capfd):
     ],
 )
 def test_settings_that_are_refused(network, given, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         measured(network, devices=2, **given)
 
 
 def test_more_examples_than_there_are(network):
-    with pytest.raises(data.DataError, match=r"examples is 51; .* has 50"):
+    with pytest.raises(DataError, match=r"examples is 51; .* has 50"):
         measured(network, examples=51)
 
 
@@ -176,7 +177,7 @@ def test_radii_of_the_command_line():
         0.5,
         0.5 / 255,
     )
-    with pytest.raises(config_lib.ConfigError, match="'half' is no radius"):
+    with pytest.raises(ConfigError, match="'half' is no radius"):
         adversarial.parse_radii(["half"])
 
 
@@ -247,7 +248,7 @@ def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, monkeypatch, key
     made = {}
     for dtype in ("float32", "bfloat16"):
         config = toy.config(tmp_path, model__dtype=dtype)
-        model = step_lib.make_model(config, num_classes=4)
+        model = network_lib.make_model(config, num_classes=4)
         variables = jax.jit(partial(model.init, train=False))(
             key, jnp.zeros((1, 8, 8, 3))
         )
@@ -286,7 +287,7 @@ def test_records_in_another_arithmetic_are_not_taken_up(
     monkeypatch.setitem(step_lib.models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     config = toy.config(tmp_path, model__dtype=dtype)
-    model = step_lib.make_model(config, num_classes=4)
+    model = network_lib.make_model(config, num_classes=4)
     variables = jax.jit(partial(model.init, train=False))(key, jnp.zeros((1, 8, 8, 3)))
     network = classifier_lib.make(config, variables, "abcd", name="tiny")
     usual = {"attack": "fgsm", "linf": (1 / 255,), "examples": 6}

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import config as config_lib
 from apr_jax import corruptions, data, parallel, results, view
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted, corrupted_command, corrupted_files
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
 from apr_jax.sections import corruption as section
@@ -162,7 +162,7 @@ def changed(npy, tmp_path, name, array):
 )
 def test_npy_folders_that_do_not_fit(folder, npy, tmp_path, name, change, message):
     array = change(np.load(npy / f"{name}.npy"))
-    with pytest.raises(data.DataError, match=message):
+    with pytest.raises(DataError, match=message):
         measure(network(folder), **changed(npy, tmp_path, name, array))
 
 
@@ -220,16 +220,16 @@ def test_other_images_in_a_tree_are_another_source(tree, tmp_path, group):
 
 def test_trees_that_do_not_fit(folder, tree, tmp_path):
     settings = {"source": "folder", "corruption_dir": str(tree)}
-    with pytest.raises(data.DataError, match=r"aren't the classifier's.*missing \['0'"):
+    with pytest.raises(DataError, match=r"aren't the classifier's.*missing \['0'"):
         measure(network(folder), **settings)
-    with pytest.raises(data.DataError, match="no folder 'fog'; there is brightness"):
+    with pytest.raises(DataError, match="no folder 'fog'; there is brightness"):
         measure(tree_network(folder), **settings, corruptions=("fog",))
-    with pytest.raises(data.DataError, match=r"has 8 x 8 pixels; .* takes 16 x 16"):
+    with pytest.raises(DataError, match=r"has 8 x 8 pixels; .* takes 16 x 16"):
         measure(tree_network(folder, data__image_size=16), **settings)
     (tmp_path / "contrast").symlink_to(tree / "contrast")
     (tmp_path / "brightness" / "1").mkdir(parents=True)
     settings["corruption_dir"] = str(tmp_path)
-    with pytest.raises(data.DataError, match=r"missing: .*brightness/4"):
+    with pytest.raises(DataError, match=r"missing: .*brightness/4"):
         measure(tree_network(folder), **settings)
 
 
@@ -242,16 +242,16 @@ def test_names_of_tfds(folder):
     elastic = corrupted.tfds_data(imagenet, "elastic_transform", 1)
     assert elastic.name == "imagenet2012_corrupted/elastic_transform_1"
     assert elastic.test_split == "validation"
-    with pytest.raises(data.DataError, match="corrupted forms of cifar10 and imagenet"):
+    with pytest.raises(DataError, match="corrupted forms of cifar10 and imagenet"):
         corrupted.tfds_data(dataclasses.replace(described, name="cifar100"), "fog", 1)
 
 
 def test_class_names_must_be_the_classifier_s():
     check = corrupted.check_class_names
     check(["cat", "dog"], ["0", "1"], "there")
-    with pytest.raises(data.DataError, match="has 2 classes, the classifier 3"):
+    with pytest.raises(DataError, match="has 2 classes, the classifier 3"):
         check(["cat", "dog"], ["0", "1", "2"], "there")
-    with pytest.raises(data.DataError, match=r"class 1 of there is 'dog', .* 'frog'"):
+    with pytest.raises(DataError, match=r"class 1 of there is 'dog', .* 'frog'"):
         check(["cat", "dog"], ["cat", "frog"], "there")
 
 
@@ -410,7 +410,7 @@ def test_mce_of_a_thousand_classes():
     ],
 )
 def test_settings_are_checked(folder, settings, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         measure(network(folder), **settings)
 
 
@@ -419,7 +419,7 @@ def test_frost_must_be_there(folder, monkeypatch):
         raise FileNotFoundError("frost needs the photographs")
 
     monkeypatch.setattr(frost_files, "load", missing)
-    with pytest.raises(config_lib.ConfigError, match="frost needs the photographs"):
+    with pytest.raises(ConfigError, match="frost needs the photographs"):
         measure(network(folder), corruptions=("frost",))
 
 
@@ -473,10 +473,10 @@ def test_writing_goes_on_where_it_stopped(test_split, tmp_path, monkeypatch):
         "labels.npy",
         "corruptions.json",
     }
-    with pytest.raises(data.DataError, match="holds sets with seed 0, now it is 1"):
+    with pytest.raises(DataError, match="holds sets with seed 0, now it is 1"):
         write(SETS, seed=1)
     (tmp_path / "corruptions.json").unlink()
-    with pytest.raises(data.DataError, match=r"but no corruptions\.json"):
+    with pytest.raises(DataError, match=r"but no corruptions\.json"):
         write(SETS)
 
 
@@ -605,7 +605,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
     out = tmp_path / "out"
     for _ in range(2):  # the same again goes on
         corrupted_command.write(described[0], out, ["brightness"], quiet=True)
-    with pytest.raises(data.DataError, match="holds sets with digest"):
+    with pytest.raises(DataError, match="holds sets with digest"):
         corrupted_command.write(described[1], out, ["brightness"], quiet=True)
     # Other labels alone are other data, too.
     arrays = data.ArraySplit(images, labels)

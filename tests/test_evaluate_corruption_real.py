@@ -18,6 +18,7 @@ from PIL import Image
 from apr_jax import corruptions, data, parallel
 from apr_jax.data import images as images_lib
 from apr_jax.data import tfds
+from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption
 from tests import toy
@@ -180,11 +181,11 @@ def test_what_tfds_does_not_have_is_refused_by_name(sets, tmp_path, monkeypatch)
         ({"corruptions": ("brightness", "fog")}, "cifar10_corrupted/fog_1"),
         ({"corruptions": ("glass_blur",)}, "cifar10_corrupted/frosted_glass_blur_1"),
     ):
-        with pytest.raises(data.DataError, match=f"the set '{name}' is not there"):
+        with pytest.raises(DataError, match=f"the set '{name}' is not there"):
             measure(classifier, source="tfds", **wrong)
     assert not measured  # found before anything was measured
     config = dataclasses.replace(classifier.config.data, name="cifar10_corrupted")
-    with pytest.raises(data.DataError, match=r"several configurations.*contrast_4"):
+    with pytest.raises(DataError, match=r"several configurations.*contrast_4"):
         data.load(config, splits=("test",))
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import config as config_lib
 from apr_jax import data, parallel, results
+from apr_jax import network as network_lib
 from apr_jax import step as step_lib
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, frequencies
 from apr_jax.sections import fourier as section
@@ -221,7 +222,7 @@ def test_shade_follows_the_amplitude(network, images):
 
 
 def test_one_class_has_no_pairs():
-    with pytest.raises(data.DataError, match="all 3 images have the label 2"):
+    with pytest.raises(DataError, match="all 3 images have the label 2"):
         frequencies.draw_donors(np.full(3, 2), 0)
 
 
@@ -291,7 +292,7 @@ def test_a_part_of_the_images(network):
     ],
 )
 def test_bad_settings_are_refused(network, change, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         run(network, **change)
 
 
@@ -329,7 +330,7 @@ def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
     monkeypatch.setattr(frequencies, "Probe", spy)
     for dtype in ("float32", "bfloat16"):
         config = toy.config(folder, model__dtype=dtype)
-        model = step_lib.make_model(config, num_classes=4)
+        model = network_lib.make_model(config, num_classes=4)
         variables = jax.jit(partial(model.init, train=False))(
             key, jnp.zeros((1, 8, 8, 3))
         )

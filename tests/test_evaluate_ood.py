@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import config as config_lib
-from apr_jax import data, metrics, models, parallel, results, views
+from apr_jax import data, metrics, models, parallel, results
+from apr_jax import network as network_lib
 from apr_jax import ood as ood_lib
-from apr_jax import step as step_lib
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood, ood_records, out_sets, samples, scoring
+from apr_jax.pixels import to_pixels
 from apr_jax.sections import ood as section
 from apr_jax.view import RunView
 from tests import toy
@@ -45,7 +46,7 @@ def network(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
         config = toy.config(folder)
-        model = step_lib.make_model(config, num_classes=toy.CLASSES)
+        model = network_lib.make_model(config, num_classes=toy.CLASSES)
         variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
         variables = jax.tree.map(lambda x: 3 * x, variables)
         return classifier_lib.make(config, variables, "abcd", step=7)
@@ -112,9 +113,7 @@ def test_values_are_those_of_the_scores_by_hand(network, folder, records):
     assert found["dark", "authors.oscr"].value == pytest.approx(rate, abs=1e-9)
 
     logits_fn = lambda x: network.predict(network.variables, x)[0]
-    odin = jax.jit(
-        lambda x: ood_lib.odin(logits_fn, views.to_pixels(x), temperature=10.0)
-    )
+    odin = jax.jit(lambda x: ood_lib.odin(logits_fn, to_pixels(x), temperature=10.0))
     wanted = metrics.ood_detection(odin(test.images), odin(dark))["auroc"]
     assert found["dark", "odin.auroc"].value == pytest.approx(wanted, abs=2e-3)
 
@@ -210,7 +209,7 @@ def test_grey_images_of_another_size(network, folder, capsys):
         if corner == 0:
             assert batch.image[:, 0].max() == 0
             np.testing.assert_array_equal(batch.image[:, 1:7, 1:7, 0], grey)
-    with pytest.raises(data.DataError, match="6 x 6 and the classifier takes 8 x 8"):
+    with pytest.raises(DataError, match="6 x 6 and the classifier takes 8 x 8"):
         run(network, folder, **settings, fit="refuse")
 
 
@@ -226,7 +225,7 @@ def test_a_function_has_no_features_of_its_own(network, folder, capsys):
     scores = {metric.partition(".")[0] for _, metric in found}
     assert scores == {"msp", "max_logit", "energy", "entropy", "gen", "odin", "authors"}
     assert "the classifier gives no features or weights" in capsys.readouterr().err
-    with pytest.raises(config_lib.ConfigError, match="scores can't be computed: knn"):
+    with pytest.raises(ConfigError, match="scores can't be computed: knn"):
         run(function, folder, scores=["knn"])
 
 
@@ -259,10 +258,10 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
         ({"id": inside, "x": far, "correct": far > 0}, "differ in length"),
     ):
         np.savez(path, **wrong)
-        with pytest.raises(config_lib.ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message):
             list(ood.measure(network, layout, **settings))
     np.savez(path, id=inside, x=np.full(3, np.nan))
-    with pytest.raises(data.DataError, match="score 'mine' can't be measured on 'x'"):
+    with pytest.raises(DataError, match="score 'mine' can't be measured on 'x'"):
         list(ood.measure(network, layout, **settings))
 
 
@@ -283,7 +282,7 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
     ],
 )
 def test_bad_settings_are_refused(network, folder, change, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         run(network, folder, **change)
 
 
@@ -306,7 +305,7 @@ def test_bad_settings_are_refused(network, folder, change, message):
 def test_bad_sets_are_refused_by_name(network, tmp_path, monkeypatch, make, message):
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "x.npy")
-    with pytest.raises(data.DataError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         run(network, tmp_path, out=["x=arrays:x.npy"], near=[], scores=["msp"])
     assert "out set 'x'" in str(error.value)
 
@@ -316,7 +315,7 @@ def test_empty_and_missing_folders(network, tmp_path):
         (tmp_path, "no images below"),
         (tmp_path / "x", "no folder"),
     ):
-        with pytest.raises(data.DataError, match=f"out set 'f': .*{message}"):
+        with pytest.raises(DataError, match=f"out set 'f': .*{message}"):
             run(network, tmp_path, out=[f"f=folder:{where}"], near=[])
 
 

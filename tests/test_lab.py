@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from apr_jax import config as config_lib
 from apr_jax import models
 from apr_jax.data import ArraySplit
+from apr_jax.errors import ConfigError
 from experiments import lab as lab_lib
 from tests import toy
 
@@ -134,5 +134,5 @@ def test_knobs_are_turned():
         ("images", r"images must be like 10"),
         ("images=true", r"images must be like 10"),
     ):
-        with pytest.raises(config_lib.ConfigError, match=message):
+        with pytest.raises(ConfigError, match=message):
             lab_lib.turned(sizes, [text])

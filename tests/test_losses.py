@@ -11,7 +11,10 @@ from scipy import special, stats
 from apr_jax import adversary, augment, losses, planning, train, views
 from apr_jax import config as config_lib
 from apr_jax import models as models_lib
+from apr_jax import network as network_lib
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, scoring
+from apr_jax.pixels import to_pixels
 from apr_jax.spectral import recombine
 from tests import toy
 
@@ -46,7 +49,7 @@ def test_two_heads_are_equation_7(settings, rng):
         want += 0.3 * ce(rows[:, :3], y[view]).mean()
         want += 0.7 * ce(rows[:, 3:], donor[view]).mean()
     np.testing.assert_allclose(got, want, rtol=1e-5)
-    joined = losses.join_heads(logits, 0.3)
+    joined = network_lib.join_heads(logits, 0.3)
     np.testing.assert_allclose(joined, 0.3 * logits[:, :3] + 0.7 * logits[:, 3:])
     right = losses.training_accuracy(
         logits, seen, with_method(settings, "apr_p_heads", heads_weight=1.0)
@@ -135,7 +138,7 @@ def test_image_stages_draw_from_place_and_key_alone(tmp_path, key, rng, monkeypa
         views.IMAGE_STAGES,
         "shade",
         lambda keys, images, config: jax.vmap(
-            lambda k, x: views.to_pixels(x) + jax.random.uniform(k)
+            lambda k, x: to_pixels(x) + jax.random.uniform(k)
         )(keys, images),
     )
     monkeypatch.setitem(
@@ -293,7 +296,7 @@ def test_mixups_other_label_is_the_partners(folder, key, rng):
     ],
 )
 def test_bad_settings_are_one_clear_error(folder, changes, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         toy.config(folder, **changes)
 
 

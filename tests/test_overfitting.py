@@ -15,10 +15,10 @@ from apr_jax import (
     page,
     planning,
     rundir,
-    step,
     train,
 )
-from apr_jax import config as config_lib
+from apr_jax import network as network_lib
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
 from tests import toy
 
@@ -70,7 +70,7 @@ def test_held_out_images_are_a_part_of_their_own():
     assert len(held) == 20
     assert (np.diff(held) > 1).any()  # not a run of one class
     np.testing.assert_array_equal(held, overfitting.hold_out(50, 20)[1])
-    with pytest.raises(config_lib.ConfigError, match=r"held_out is 50; .* only 50 tr"):
+    with pytest.raises(ConfigError, match=r"held_out is 50; .* only 50 tr"):
         overfitting.hold_out(50, 50)
 
 
@@ -157,8 +157,8 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
     config = settings(folder)
     run_dir = rundir.RunDir(tmp_path / "whole")
     assert json.loads(run_dir.config.read_text())["adversary"]["held_out"] == HELD
-    model = step.make_model(config, num_classes=4)
-    predict = step.make_predict(model, config)
+    model = network_lib.make_model(config, num_classes=4)
+    predict = network_lib.make_predict(model, config)
     with np.load(folder / "train.npz") as data:
         _, held = overfitting.hold_out(96, HELD)
         images, labels = data["images"][held], data["labels"][held]
@@ -194,5 +194,5 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
     ],
 )
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         planning.plan(settings(folder, **changes), tmp_path)

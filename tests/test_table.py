@@ -9,7 +9,7 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import job, models, results
 from apr_jax.augment import AUGMENTS
-from apr_jax.progress import Diverged
+from apr_jax.errors import ConfigError, Diverged
 from configs import cifar
 from experiments import lab as lab_lib
 from experiments import published, table, table_cells, table_page, table_plan
@@ -607,7 +607,7 @@ def test_rows_of_other_code_and_sets_of_other_numbers_are_shown_apart(tmp_path, 
         (tmp_path / f"{name}.jsonl").write_text(text + "\n")
 
     write("a", row="gone_method")
-    with pytest.raises(config_lib.ConfigError, match="has no records yet"):
+    with pytest.raises(ConfigError, match="has no records yet"):
         table_page.show("1", "small", tmp_path)
     write("b")
     table_page.show("1", "small", tmp_path)

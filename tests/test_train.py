@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from apr_jax import checkpoint, curves, data, models, parallel, planning, rundir, train
-from apr_jax import config as config_lib
-from apr_jax.progress import Diverged
+from apr_jax.errors import CheckpointError, ConfigError, DataError, Diverged
 from tests import toy
 
 
@@ -196,7 +195,7 @@ def test_disk_full_keeps_what_was_saved(folder, tmp_path, monkeypatch):
         raise self._explained(OSError(28, "No space left on device"))
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
-    with pytest.raises(checkpoint.CheckpointError, match=r"disk is full; .* there: 7"):
+    with pytest.raises(CheckpointError, match=r"disk is full; .* there: 7"):
         run(folder, tmp_path / "run")
 
 
@@ -219,7 +218,7 @@ BAD = [
 @pytest.mark.parametrize(("changes", "message"), BAD, ids=lambda x: str(x)[:40])
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     config = toy.config(folder, **changes)
-    with pytest.raises((config_lib.ConfigError, data.DataError), match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         planning.plan(config, tmp_path / "run")
 
 
@@ -228,7 +227,7 @@ def test_labels_out_of_range(tmp_path):
     stored = dict(np.load(tmp_path / "test.npz"))
     stored["labels"][3] = -1
     np.savez(tmp_path / "test.npz", **stored)
-    with pytest.raises(data.DataError, match=r"label -1 of example 3"):
+    with pytest.raises(DataError, match=r"label -1 of example 3"):
         planning.plan(toy.config(tmp_path), tmp_path / "run")
 
 
@@ -239,13 +238,13 @@ def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
         r"another configuration: augment.method is 'apr_s', there 'apr_p'; "
         r"optim.learning_rate is 0.2, there 0.1"
     )
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         planning.plan(changed, tmp_path / "run")
 
 
 def test_workdir_not_writable(folder, tmp_path):
     (tmp_path / "file").write_text("not a directory")
-    with pytest.raises(config_lib.ConfigError, match=r"workdir is .* can't be written"):
+    with pytest.raises(ConfigError, match=r"workdir is .* can't be written"):
         planning.plan(toy.config(folder), tmp_path / "file" / "run")
 
 
@@ -253,7 +252,7 @@ def test_checks_come_before_data(tmp_path):
     # The data aren't there either, but the cheaper mistake is named first.
     config = toy.config(tmp_path, model__name="resnet19")
     started = time.monotonic()
-    with pytest.raises(config_lib.ConfigError, match="unknown model"):
+    with pytest.raises(ConfigError, match="unknown model"):
         planning.plan(config, tmp_path / "run")
     assert time.monotonic() - started < 5
     assert not (tmp_path / "run").exists()
@@ -265,7 +264,7 @@ def test_one_process_at_a_time_works_in_a_directory(tmp_path):
         with rundir.claimed(root, write=False):
             pass
         with (
-            pytest.raises(config_lib.ConfigError, match="another process is at work"),
+            pytest.raises(ConfigError, match="another process is at work"),
             rundir.claimed(root, write=True),
         ):
             pass

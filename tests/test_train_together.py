@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from apr_jax import advance, curves, models, planning, train, train_together
-from apr_jax import config as config_lib
-from apr_jax.checkpoint import CheckpointError
+from apr_jax.errors import CheckpointError, ConfigError
 from tests import toy
 
 
@@ -106,14 +105,12 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
 def test_what_does_not_fit_is_refused(folder, tmp_path):
     good = plans(folder, tmp_path)
     other = plans(folder, tmp_path / "x", seeds=(1,), optim__epochs=2.0)
-    with pytest.raises(
-        config_lib.ConfigError, match=r"optim\.epochs is 4\.0 in 'toy0' an"
-    ):
+    with pytest.raises(ConfigError, match=r"optim\.epochs is 4\.0 in 'toy0' an"):
         train_together.check([good[0], *other])
-    with pytest.raises(config_lib.ConfigError, match="directories of their own"):
+    with pytest.raises(ConfigError, match="directories of their own"):
         train_together.check([good[0], good[0]])
-    with pytest.raises(config_lib.ConfigError, match=r"data\.streaming is True"):
+    with pytest.raises(ConfigError, match=r"data\.streaming is True"):
         train_together.check([dataclasses.replace(good[0], resident=None)])
     watched = plans(folder, tmp_path / "w", train__watch=("bands",))
-    with pytest.raises(config_lib.ConfigError, match=r"'toy0' has one of them"):
+    with pytest.raises(ConfigError, match=r"'toy0' has one of them"):
         train_together.check(watched)

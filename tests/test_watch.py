@@ -8,8 +8,9 @@ import pytest
 
 from apr_jax import checkpoint, models, page, planning, rundir, sections, train, watch
 from apr_jax import config as config_lib
-from apr_jax import step as step_lib
+from apr_jax import network as network_lib
 from apr_jax.data import ArraySplit
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
 from tests import toy
 
@@ -173,8 +174,8 @@ def test_spectrum_and_bands_against_numpy(folder, tmp_path):
 
 def test_the_gradient_is_jax_s_own(folder, key):
     config = toy.config(folder)
-    model = step_lib.make_model(config, num_classes=4)
-    predict = step_lib.make_predict(model, config)
+    model = network_lib.make_model(config, num_classes=4)
+    predict = network_lib.make_predict(model, config)
     images = jax.random.uniform(key, (3, 9, 7, 3))
     labels = np.array([0, 3, 1])
     variables = model.init(key, images, train=False)
@@ -205,7 +206,7 @@ def test_the_images_are_the_same_for_every_seed(rng):
 def test_what_cannot_be_watched_is_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, train__watch=("bands", "gradients"))
     message = r"train.watch has 'gradients'; choose from input_spectrum, bands"
-    with pytest.raises(config_lib.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         planning.plan(config, tmp_path / "run")
 
 

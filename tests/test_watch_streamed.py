@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import checkpoint, data, models, planning, train, watch
-from apr_jax import config as config_lib
+from apr_jax import checkpoint, models, planning, train, watch
 from apr_jax.data import images as images_lib
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import samples
 from tests import toy
 from tests.test_interruptions import finish, start
@@ -97,13 +97,13 @@ def test_broken_images_are_left_out_up_to_the_limit(folder, tmp_path):
     found = samples.load(settings, "test", examples=9, seed=0)
     assert found.images.shape == (8, 12, 12, 3)
     strict = toy.config(tmp_path, **STREAMED, data__max_broken=0).data
-    with pytest.raises(data.DataError, match=f"(?s)max_broken is 0:.*{broken.name}"):
+    with pytest.raises(DataError, match=f"(?s)max_broken is 0:.*{broken.name}"):
         samples.load(strict, "test", examples=9, seed=0)
 
 
 def test_all_test_images_of_a_stream_are_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, **(STREAMED | {"train__watch_examples": 0}))
-    with pytest.raises(config_lib.ConfigError, match=r"watch_examples is 0, all"):
+    with pytest.raises(ConfigError, match=r"watch_examples is 0, all"):
         planning.plan(config, tmp_path / "run")
 
 

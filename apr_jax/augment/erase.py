@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.augment.keys import per_image_keys
 
 
@@ -132,11 +132,11 @@ def draw_patches(
     sides = jax.vmap(lambda k: jax.random.randint(k, (), lowest, size + 1))(keys[:, 1])
     scale = sigma * jax.vmap(jax.random.uniform)(keys[:, 2])
     pixels = (height, width, channels)
-    seeds = draws.seeds_of(keys[:, 3])
+    seeds = fast_random.seeds_of(keys[:, 3])
     if uniform:
-        noise = 3**0.5 * (2 * draws.uniform(seeds, pixels) - 1)
+        noise = 3**0.5 * (2 * fast_random.uniform(seeds, pixels) - 1)
     else:
-        noise = draws.normal(seeds, pixels)
+        noise = fast_random.normal(seeds, pixels)
     return Patches(centre, sides, scale, noise)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax import draws
+from apr_jax import fast_random
 
 # Deformations have this many modes or more.
 LEAST_CUT = 2
@@ -57,8 +57,8 @@ def draw_field(key: jax.Array, height: int, width: int, *, cut: int) -> jax.Arra
     scale = deformation_scale(chosen, _arcsine(scale_key), size=min(height, width))
     if min(height, width) < 3:
         return jnp.zeros((2, height, width))
-    seeds = draws.seeds_of(field_key[None])
-    noise = draws.normal(seeds, (2, height - 2, width - 2))[0]
+    seeds = fast_random.seeds_of(field_key[None])
+    noise = fast_random.normal(seeds, (2, height - 2, width - 2))[0]
     weights = noise * jnp.sqrt(mode_variances(chosen, height, width, cut=cut))[None]
     rows, columns = (
         jnp.sin(

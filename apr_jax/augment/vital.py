@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax import draws, spectral
+from apr_jax import fast_random, spectral
 from apr_jax.augment import image_ops
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
@@ -121,7 +121,9 @@ def vital_phase(
 def draw_phase_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     """The unit Gaussian noise of `vital_phase`: float32 [N, H, W, C]."""
     count, *pixels = shape
-    return draws.normal(draws.seeds_of(per_image_keys(key, count)), tuple(pixels))
+    return fast_random.normal(
+        fast_random.seeds_of(per_image_keys(key, count)), tuple(pixels)
+    )
 
 
 def vital_phase_single(

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import fft
 
-from apr_jax import views
 from apr_jax.cdes.images import restructure
+from apr_jax.pixels import to_pixels
 
 Kernels = dict[str, jax.Array]  # "first" [k, k, C, F], "second" [k, k, F, C]
 
@@ -118,5 +118,5 @@ def remake(kernels: Kernels, images: jax.Array, *, form: str = "fft") -> jax.Arr
     Returns:
         float32 pixels [B, H, W, C]: see ``restructure``.
     """
-    pixels = views.to_pixels(images)
+    pixels = to_pixels(images)
     return restructure(pixels, convolve(kernels, pixels, form=form))

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from apr_jax import views
 from apr_jax.cdes.filters import Kernels, convolve, init_kernels
 from apr_jax.cdes.images import density, double_peak
+from apr_jax.pixels import to_pixels
 
 WAYS = ("vmap", "map")
 
@@ -79,7 +79,7 @@ def make_gradient(
     def gradient(
         kernels: Kernels, images: jax.Array, key: jax.Array
     ) -> tuple[Kernels, jax.Array]:
-        pixels = add_noise(key, views.to_pixels(images), recipe.noise)
+        pixels = add_noise(key, to_pixels(images), recipe.noise)
 
         def loss(kernels: Kernels) -> tuple[jax.Array, jax.Array]:
             parts = losses(kernels, pixels, jnp.asarray(target, jnp.float32), form=form)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.corruptions import (
     blur,
     digital,
@@ -177,7 +177,7 @@ def _part(
         number = jnp.concatenate(
             [jnp.asarray(number), jnp.zeros(rows - count, jnp.int32)]
         )
-    seeds = draws.make_seeds(stream, jnp.asarray(number, jnp.uint32))
+    seeds = fast_random.make_seeds(stream, jnp.asarray(number, jnp.uint32))
     result = _program(name)(seeds, part, values)
     return result[:count] if rows != count else result
 

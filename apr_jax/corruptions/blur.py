@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up, pack, unpack
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import SEVERITIES, strength
@@ -113,7 +113,7 @@ def motion_kernel(name: str, size: int, severity: int) -> Arrays:
 def motion_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Blurs in one direction, within 45 degrees of the horizontal; as ImageMagick."""
     taps, (_, size, _, channels) = values["taps"], images.shape
-    degrees = 45.0 * draws.uniform(seeds, (), low=-1.0)
+    degrees = 45.0 * fast_random.uniform(seeds, (), low=-1.0)
     words = settle(pack(images).reshape(-1))
 
     def levels_at(index: jax.Array) -> list[jax.Array]:
@@ -204,7 +204,7 @@ def glass_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array
 
 def _sources(seeds: jax.Array, size: int, farthest: jax.Array, turn: int) -> jax.Array:
     """Flat index of the pixel whose value each pixel ends up with. int32 [N, S * S]."""
-    draw = draws.uniform(seeds, (2, size, size), lane=turn)
+    draw = fast_random.uniform(seeds, (2, size, size), lane=turn)
     step = jnp.floor(draw * (2 * farthest)).astype(jnp.int32) - farthest
     place = jnp.arange(size)
     row, column = place[None, :, None], place[None, None, :]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up, pack
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import CIFAR_SIZE, strength
@@ -92,7 +92,7 @@ def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> ja
         return [channel(word, c).astype(jnp.float32) for c in range(channels)]
 
     mapped = _bilinear(first_at, x, y, size, _mirror_edge, channels)
-    wild = draws.uniform(seeds, (2, size, size), low=-1.0, lane=1)
+    wild = fast_random.uniform(seeds, (2, size, size), low=-1.0, lane=1)
     wild = wild.reshape(2 * count, size, size).transpose(1, 2, 0)
     field = resample.both(values["smooth"], wild).transpose(2, 0, 1)
     field = values["farthest"] * field.reshape(count, 2, size, size)
@@ -114,7 +114,7 @@ def _affine(
     """
     middle, arm = size // 2, size // 3
     old = jnp.array([[arm, arm], [arm, -arm], [-arm, -arm]], jnp.float32) + middle
-    new = old[None] + shift * draws.uniform(seeds, (3, 2), low=-1.0)
+    new = old[None] + shift * fast_random.uniform(seeds, (3, 2), low=-1.0)
     # Columns are the two edges that leave the third point.
     before = (old[:2] - old[2:]).T[None]
     after = (new[:, :2] - new[:, 2:]).transpose(0, 2, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.special
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.augment.packed import look_up
 from apr_jax.corruptions.constants import strength
 from apr_jax.corruptions.resample import to_uint8
@@ -23,20 +23,20 @@ def scale(name: str, size: int, severity: int) -> Arrays:
 def gaussian_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds the same Gaussian noise everywhere."""
     return to_uint8(
-        images + 255.0 * values["scale"] * draws.normal(seeds, images.shape[1:])
+        images + 255.0 * values["scale"] * fast_random.normal(seeds, images.shape[1:])
     )
 
 
 def speckle_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds Gaussian noise in proportion to the value."""
     return to_uint8(
-        images * (1.0 + values["scale"] * draws.normal(seeds, images.shape[1:]))
+        images * (1.0 + values["scale"] * fast_random.normal(seeds, images.shape[1:]))
     )
 
 
 def impulse_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Sets some values to 0 or 255, either with the same chance."""
-    draw = draws.uniform(seeds, images.shape[1:])
+    draw = fast_random.uniform(seeds, images.shape[1:])
     extreme = jnp.where(draw < values["scale"] / 2, 255, 0).astype(jnp.uint8)
     return jnp.where(draw < values["scale"], extreme, images)
 
@@ -59,7 +59,7 @@ def shot_table(name: str, size: int, severity: int) -> Arrays:
 
 def shot_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Draws the Poisson counts of light: the level that a uniform draw falls in."""
-    draw = draws.uniform(seeds, images.shape[1:])
+    draw = fast_random.uniform(seeds, images.shape[1:])
     # Bisection; exact, and free of the rejections that vary from draw to draw.
     flat = values["below"].reshape(-1)
     place = images.astype(jnp.int32) * 256

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import strength
 from apr_jax.corruptions.resample import to_uint8
@@ -47,7 +47,7 @@ def spatter_values(name: str, size: int, severity: int) -> Arrays:
 def spatter(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Covers parts of the image."""
     size = images.shape[1]
-    draw = draws.normal(seeds, (size, size)).transpose(1, 2, 0)
+    draw = fast_random.normal(seeds, (size, size)).transpose(1, 2, 0)
     liquid = values["mean"] + values["deviation"] * draw
     liquid = resample.both(values["smooth"], liquid)
     liquid = jnp.where(liquid < values["threshold"], 0.0, liquid)

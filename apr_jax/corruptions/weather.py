@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax import draws
+from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import (
@@ -52,12 +52,12 @@ def snow_values(name: str, size: int, severity: int) -> Arrays:
 def snow(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Flakes blown from above onto a paler image, once more upside down."""
     size = images.shape[1]
-    draw = draws.normal(seeds, (size, size))
+    draw = fast_random.normal(seeds, (size, size))
     flakes = values["mean"] + values["deviation"] * draw
     flakes = resample.both(values["zoom"], flakes.transpose(1, 2, 0)).transpose(2, 0, 1)
     flakes = jnp.where(flakes < values["threshold"], 0.0, flakes)
     flakes = settle(to_uint8(255.0 * flakes).astype(jnp.float32).reshape(-1))
-    degrees = 45.0 * draws.uniform(seeds, (), low=-1.0, lane=1) - 90.0
+    degrees = 45.0 * fast_random.uniform(seeds, (), low=-1.0, lane=1) - 90.0
     flakes_at = lambda index: [look_up(flakes, index)]
     (blown,) = resample.along_motion(flakes_at, values["taps"], degrees, size, 1)
     blown = settle(jnp.round(blown))
@@ -125,7 +125,7 @@ def _resized(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint
 def frost(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds a random part of one of the photographs."""
     size, (_, height, width) = images.shape[1], values["words"].shape
-    draw = draws.uniform(seeds, (3,))
+    draw = fast_random.uniform(seeds, (3,))
     pick = lambda share, count: jnp.floor(share * count).astype(jnp.int32)
     which = pick(draw[:, 0], len(values["sizes"]))
     room = values["sizes"][which] - size
@@ -170,7 +170,7 @@ def _plasma(seeds: jax.Array, size: int, decay: jax.Array) -> jax.Array:
     square and then the middle of each edge get the mean of their four neighbours and
     a uniform draw, whose range falls by the square of ``decay``.
     """
-    draw = draws.uniform(seeds, (size**2,), low=-1.0)
+    draw = fast_random.uniform(seeds, (size**2,), low=-1.0)
     count = len(seeds)
     grid = jnp.zeros((count, 1, 1))
     used, wibble = 0, jnp.float32(100.0)

@@ -18,13 +18,13 @@ from apr_jax.data import arrays, bundled, cache, extra, folder, imagenet, tfds
 from apr_jax.data.batches import (
     ArraySplit,
     Batch,
-    DataError,
     DataSet,
     Mix,
     epoch_order,
     eval_batches,
     global_indices,
 )
+from apr_jax.errors import DataError
 
 __all__ = [
     "ArraySplit",

@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from apr_jax.errors import DataError
+
 # Keeps the stream of the orders apart from others drawn from the same seed.
 _ORDER_STREAM = 0x0DE5
 # Keeps the order of further images apart from that of the main set, which may be as
@@ -22,10 +24,6 @@ _ORDER_STREAM = 0x0DE5
 _EXTRA_STREAM = 0xE874
 # A share such as 0.3333 is taken for the nearest fraction with no larger denominator.
 _FINEST = 10**6
-
-
-class DataError(ValueError):
-    """Data that can't be used or isn't there; the message says what to do."""
 
 
 class Batch(NamedTuple):

@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image
 
 from apr_jax.config import Data
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
+from apr_jax.errors import DataError
 
 SIZE = 32
 _VERSION = 1  # of the code below; another one makes other images

@@ -25,7 +25,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
+from apr_jax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1

@@ -19,7 +19,8 @@ import numpy as np
 from apr_jax.config import Data
 from apr_jax.data import images as images_lib
 from apr_jax.data import tfds
-from apr_jax.data.batches import ArraySplit, Batch, DataError, pad
+from apr_jax.data.batches import ArraySplit, Batch, pad
+from apr_jax.errors import DataError
 
 SEVERITIES = 5
 # Set of TFDS -> how it calls corruptions that have another name there.

@@ -15,10 +15,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import app, flags
 
-from apr_jax import command, data
 from apr_jax import config as config_lib
+from apr_jax import data, process
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, check, frost_files
 from apr_jax.data import corrupted_files, folder
+from apr_jax.errors import ConfigError, DataError
 
 # Larger images are written as JPEG files.
 _LARGEST_ARRAY = 64
@@ -98,19 +99,19 @@ def write(
         DataError: the data aren't there, or ``out`` holds other sets.
     """
     if form not in FORMATS:
-        raise config_lib.ConfigError(f"format is {form!r}; choose from {FORMATS}")
+        raise ConfigError(f"format is {form!r}; choose from {FORMATS}")
     try:
         for name in names:
             check(name, 1)
         if "frost" in names:
             frost_files.load(frost_dir)
     except (ValueError, FileNotFoundError) as error:
-        raise config_lib.ConfigError(str(error)) from error
+        raise ConfigError(str(error)) from error
     size, split = described.image_size, described.test_split
     source = f"{described.source} {described.name} {split}"
     if form == "jpeg" or (form == "auto" and size > _LARGEST_ARRAY):
         if described.source != "folder":
-            raise data.DataError(
+            raise DataError(
                 f"--data is of the kind {described.source!r}; JPEG files are made of "
                 "a folder SPLIT/CLASS/IMAGE, whose names they keep"
             )
@@ -193,7 +194,7 @@ def define() -> Callable[[Sequence[str]], None]:
             image_size=size.value,
             resize=resize.value or default_resize(size.value),
         )
-        command.use_compile_cache(described)
+        process.use_compile_cache(described)
 
         def run() -> None:
             write(
@@ -207,6 +208,6 @@ def define() -> Callable[[Sequence[str]], None]:
                 quiet=quiet.value,
             )
 
-        command.finish(run)
+        process.finish(run)
 
     return work

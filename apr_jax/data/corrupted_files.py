@@ -18,12 +18,13 @@ import jax
 import numpy as np
 from PIL import Image
 
+from apr_jax import console
 from apr_jax import corruptions as corruptions_lib
-from apr_jax import progress
 from apr_jax.corruptions import SEVERITIES
 from apr_jax.data import images as images_lib
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
 from apr_jax.data.folder import Listing
+from apr_jax.errors import DataError
 
 # Of the JPEG files, as ImageNet-C has.
 _QUALITY = 85
@@ -99,7 +100,7 @@ def write_npy(
     key = jax.random.key(recipe.seed)
     chunk = corruptions_lib.default_chunk(size)
     total = len(names) * len(SEVERITIES) * count
-    with progress.make_bar("{task.fields[said]}", disable=quiet) as bar:
+    with console.make_bar("{task.fields[said]}", disable=quiet) as bar:
         start = (len(names) - len(missing)) * len(SEVERITIES) * count
         task = bar.add_task("images", total=total, completed=start, said="")
         for name in missing:
@@ -172,7 +173,7 @@ def write_tree(
     chunk = min(corruptions_lib.default_chunk(size), count)
     total = len(names) * len(SEVERITIES) * count
     with (
-        progress.make_bar("{task.fields[said]}", disable=quiet) as bar,
+        console.make_bar("{task.fields[said]}", disable=quiet) as bar,
         concurrent.futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool,
     ):
         task = bar.add_task("images", total=total, said="")

@@ -23,7 +23,8 @@ import numpy as np
 
 from apr_jax.config import Data
 from apr_jax.data import arrays, cache, folder
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
+from apr_jax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 # Classes that an error names, at most.

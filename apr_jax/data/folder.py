@@ -14,8 +14,9 @@ import numpy as np
 
 from apr_jax.config import Data
 from apr_jax.data import images as images_lib
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
+from apr_jax.errors import DataError
 
 
 class Listing(NamedTuple):

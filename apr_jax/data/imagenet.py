@@ -27,7 +27,8 @@ import numpy as np
 from apr_jax.config import Data
 from apr_jax.data import extra, folder, jpeg, records, tfds
 from apr_jax.data import images as images_lib
-from apr_jax.data.batches import Batch, DataError, Mix, pad
+from apr_jax.data.batches import Batch, Mix, pad
+from apr_jax.errors import DataError
 
 # Undecoded images that wait for the decoders at a time.
 _IN_FLIGHT = 64

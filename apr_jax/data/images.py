@@ -7,7 +7,7 @@ import os
 import numpy as np
 from PIL import Image
 
-from apr_jax.data.batches import DataError
+from apr_jax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 

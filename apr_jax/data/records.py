@@ -13,7 +13,8 @@ import numpy as np
 
 from apr_jax.config import Data
 from apr_jax.data import extra, folder, tfds
-from apr_jax.data.batches import DataError, Mix, epoch_order, mixed_numbers
+from apr_jax.data.batches import Mix, epoch_order, mixed_numbers
+from apr_jax.errors import DataError
 
 _SEED_STREAM = 0xC409
 # TFDS files that are read by turns, and how many examples of one at a time.

@@ -21,8 +21,9 @@ from etils import epath
 from apr_jax.config import Data
 from apr_jax.data import cache
 from apr_jax.data import images as images_lib
-from apr_jax.data.batches import ArraySplit, DataError
+from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
+from apr_jax.errors import DataError
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"

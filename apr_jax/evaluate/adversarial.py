@@ -18,9 +18,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from apr_jax import attacks, data, metrics, parallel, progress, results
+from apr_jax import attacks, console, data, metrics, parallel, results
 from apr_jax import config as config_lib
 from apr_jax.attacks import rounds, sequence
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import options, scoring
@@ -116,7 +117,7 @@ def measure(
         engine, left[0].stages, images, labels, rand=attack == "rand"
     )
     for message in warned:
-        progress.say(f"Warning: {message}")
+        console.say(f"Warning: {message}")
     job = _Job(classifier, layout, settings, images, labels, scratch, warned, quiet)
     for threat in left:
         largest = max(t.eps for t in threats if t.norm == threat.norm)
@@ -176,7 +177,7 @@ class _Job:
         result, seconds = state.restore(path, images, labels)
         sent = 0
         started = time.monotonic()
-        with progress.make_bar(disable=self._quiet) as bar:
+        with console.make_bar(disable=self._quiet) as bar:
             task = bar.add_task(split, total=len(stages))
 
             def tick(name: str, share: float) -> None:
@@ -251,8 +252,8 @@ class _Job:
         yield from self._records(facts, threat, {})
         yield from self._records({"robust_accuracy": robust}, threat, more)
         for message in concerns:
-            progress.say(f"Warning: {message}")
-        progress.say(
+            console.say(f"Warning: {message}")
+        console.say(
             f"{threat.split}: robust accuracy {100 * robust.value:.2f} % of {count:,}; "
             f"largest perturbation {np.nanmax(sizes):.6f}, {np.isnan(found).sum()} "
             f"NaN, pixels from {np.nanmin(found):.4f} to {np.nanmax(found):.4f}"
@@ -301,16 +302,16 @@ def check_settings(
     """
     for field, value in (("steps", steps), ("queries", queries)):
         if value < 1:
-            raise config_lib.ConfigError(f"{field} is {value}; it must be at least 1")
+            raise ConfigError(f"{field} is {value}; it must be at least 1")
     found = []
     for norm, values in radii.items():
         for eps in values:
             if not 0 < eps < float("inf"):
-                raise config_lib.ConfigError(
+                raise ConfigError(
                     f"{norm} is {eps}; a radius must be above 0, of pixels in [0, 1]"
                 )
             if norm == "linf" and eps > 1:
-                raise config_lib.ConfigError(
+                raise ConfigError(
                     f"linf is {eps}, but pixels are in [0, 1]; give 8/255, not 8"
                 )
             try:
@@ -318,16 +319,14 @@ def check_settings(
                     attack, norm, steps=steps, queries=queries
                 )
             except ValueError as error:
-                raise config_lib.ConfigError(
-                    f"attack is {attack!r}: {error}"
-                ) from error
+                raise ConfigError(f"attack is {attack!r}: {error}") from error
             split = f"{norm}/{eps:.6g}"
             if attack != "standard":
                 split += f"/{attack}"
             found.append(_Threat(norm, float(eps), split, stages))
     splits = [threat.split for threat in found]
     if not found or len(set(splits)) < len(splits):
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"linf, l2 and l1 name the radii {', '.join(splits) or '(none)'}; give at "
             "least one, and each once"
         )
@@ -346,7 +345,7 @@ def parse_radii(texts: Iterable[str]) -> tuple[float, ...]:
             above, slash, below = text.partition("/")
             found.append(float(above) / (float(below) if slash else 1.0))
         except (ValueError, ZeroDivisionError) as error:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"{text!r} is no radius; give a number such as 0.5 or 8/255"
             ) from error
     return tuple(found)

@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, progress
+from apr_jax import console, data, parallel
 from apr_jax.attacks import rounds
 from apr_jax.data import imagenet
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 
 _SHOWN = 6  # images of the sheet
@@ -28,9 +29,7 @@ def load(
     """Returns the first pixels, float32 [N, H, W, C], and labels of the test split."""
     config = classifier.config.data
     if examples < 0:
-        raise config_lib.ConfigError(
-            f"examples is {examples}; it must be above 0, or 0 for all"
-        )
+        raise ConfigError(f"examples is {examples}; it must be above 0, or 0 for all")
     if config.streaming and resident is None:
         size = imagenet.num_examples(config, config.test_split)
     else:
@@ -40,7 +39,7 @@ def load(
         size = len(split.labels)
     count = examples or size
     if count > size:
-        raise data.DataError(
+        raise DataError(
             f"examples is {count}; split {config.test_split!r} of {config.name!r} has "
             f"{size}"
         )
@@ -105,7 +104,7 @@ def restore(
                 [float(s) for s in stored["seconds"]],
             )
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        progress.say(f"{path} can't be read ({error}); its attacks are run again")
+        console.say(f"{path} can't be read ({error}); its attacks are run again")
         return None, []
     if found.shape != images.shape or standing.shape[1:] != labels.shape:
         return None, []

@@ -19,19 +19,11 @@ from typing import Any
 
 from absl import app, flags
 
-from apr_jax import (
-    command,
-    corruptions,
-    data,
-    page,
-    parallel,
-    progress,
-    results,
-    rundir,
-)
 from apr_jax import config as config_lib
+from apr_jax import console, corruptions, data, page, parallel, process, results, rundir
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood, options
 from apr_jax.evaluate import classifier as classifier_lib
 
@@ -83,8 +75,8 @@ def measure(
                 quiet=quiet,
                 **_settings(part, classifier.config),
             )
-        except (config_lib.ConfigError, data.DataError) as why:
-            progress.say(f"{part} is left out: {why}")
+        except (ConfigError, DataError) as why:
+            console.say(f"{part} is left out: {why}")
 
 
 def check(config: config_lib.Config) -> None:
@@ -140,7 +132,7 @@ def _corruptions(chosen: config_lib.Eval) -> tuple[str, ...]:
         try:
             frost_files.load(chosen.frost_dir)
         except FileNotFoundError as why:
-            progress.say(f"frost is left out: {why}")
+            console.say(f"frost is left out: {why}")
             names = tuple(name for name in names if name != "frost")
     return names
 
@@ -159,7 +151,7 @@ def _out_sets(config: config_lib.Config) -> dict[str, Any]:
             and tfds.is_prepared(dataclasses.replace(settings, name=name))
         ]
     if not found:
-        raise data.DataError(
+        raise DataError(
             "eval.out_sets is empty, and of the usual sets "
             f"({', '.join(_USUAL_OUT_SETS)}) none is prepared in data.data_dir"
         )
@@ -186,7 +178,7 @@ def main() -> None:
     def work(argv: Sequence[str]) -> None:
         if len(argv) < 2:
             raise app.UsageError("give one run directory or several")
-        command.finish(
+        process.finish(
             lambda: run(
                 [pathlib.Path(root) for root in argv[1:]],
                 {"parts": tuple(parts.value), **changes()},
@@ -224,7 +216,7 @@ def run(
         config_lib.check(_changed(config, changes))
         check(_changed(config, changes))
     parallel.declare_cpu_devices(devices)
-    command.use_compile_cache(opened[0][1].data)
+    process.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)
     networks = []  # all of them first: one without checkpoint is better found now
     for root, (_, config) in zip(roots, opened, strict=True):
@@ -234,7 +226,7 @@ def run(
         networks.append(dataclasses.replace(network, config=config))
     try:
         for root, (place, _), network in zip(roots, opened, networks, strict=True):
-            progress.say(f"{root}, step {network.step:,}")
+            console.say(f"{root}, step {network.step:,}")
             options.keep(
                 place, functools.partial(measure, network, layout, quiet=quiet)
             )

@@ -9,11 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, checkpoint, data, optim, parallel, progress, rundir, views
+from apr_jax import (
+    augment,
+    checkpoint,
+    console,
+    data,
+    network,
+    optim,
+    parallel,
+    rundir,
+)
 from apr_jax import config as config_lib
 from apr_jax import step as step_lib
 from apr_jax.data import imagenet
+from apr_jax.errors import ConfigError
 from apr_jax.models import torch_weights
+from apr_jax.pixels import to_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +60,10 @@ def make(
 ) -> Classifier:
     """Returns the classifier of a configuration with the given variables."""
     names = tuple(class_names)
-    model = step_lib.make_model(config, num_classes=len(names))
+    model = network.make_model(config, num_classes=len(names))
     return Classifier(
         name=name or config.name,
-        predict=step_lib.make_predict(model, config),
+        predict=network.make_predict(model, config),
         variables=variables,
         config=config,
         class_names=names,
@@ -73,8 +84,8 @@ def in_float32(classifier: Classifier) -> Classifier:
     wide = dataclasses.replace(
         config, model=dataclasses.replace(config.model, dtype="float32")
     )
-    model = step_lib.make_model(wide, num_classes=len(classifier.class_names))
-    return dataclasses.replace(classifier, predict=step_lib.make_predict(model, wide))
+    model = network.make_model(wide, num_classes=len(classifier.class_names))
+    return dataclasses.replace(classifier, predict=network.make_predict(model, wide))
 
 
 def from_run(root: pathlib.Path) -> Classifier:
@@ -86,7 +97,7 @@ def from_run(root: pathlib.Path) -> Classifier:
     """
     run, config = rundir.open_run(root)
     names = rundir.read_class_names(run)
-    model = step_lib.make_model(config, num_classes=len(names))
+    model = network.make_model(config, num_classes=len(names))
     size = config.data.image_size
     like = jax.eval_shape(
         lambda key: step_lib.init_state(
@@ -106,7 +117,7 @@ def from_run(root: pathlib.Path) -> Classifier:
     found = saved.restore(like)
     saved.close()
     if found is None:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{root} has no checkpoint yet; its training has not got that far"
         )
     step, state = found
@@ -130,7 +141,7 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
     try:
         variables = torch_weights.load_torch_file(config.model.name, path)
     except (ImportError, ValueError) as error:
-        raise config_lib.ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {error}") from error
     return make(config, variables, names, name=path.stem)
 
 
@@ -153,7 +164,7 @@ def from_function(
     """
 
     def predict(_: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = function(views.to_pixels(images)).astype(jnp.float32)
+        logits = function(to_pixels(images)).astype(jnp.float32)
         return logits, logits
 
     return Classifier(
@@ -199,7 +210,7 @@ def collect(
     variables = parallel.replicate(classifier.variables, layout)
     parts: list[tuple[np.ndarray, ...]] = []
     quiet = quiet or not parallel.is_primary()
-    with progress.make_bar(disable=quiet) as bar:
+    with console.make_bar(disable=quiet) as bar:
         task = bar.add_task(what, total=expected)
         for batch in batches:
             shared = parallel.split_batch(data.Batch(*map(np.asarray, batch)), layout)
@@ -213,7 +224,7 @@ def collect(
             f"the split has {expected} examples, but {len(labels)} were evaluated"
         )
     if missing:
-        progress.say(f"{missing} of {expected:,} images of {what} can't be read")
+        console.say(f"{missing} of {expected:,} images of {what} can't be read")
     return Outputs(logits=logits, features=features, labels=labels)
 
 

@@ -19,9 +19,10 @@ import numpy as np
 from absl import flags
 
 from apr_jax import config as config_lib
+from apr_jax import console, data, metrics, parallel, results
 from apr_jax import corruptions as corruptions_lib
-from apr_jax import data, metrics, parallel, progress, results
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption_sources, options, scoring
 
@@ -148,30 +149,26 @@ def check_settings(
     choices = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
     for name in corruptions:
         if name not in choices:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"corruptions has {name!r}; choose from {', '.join(choices)}"
             )
     for severity in severities:
         if severity not in SEVERITIES:
-            raise config_lib.ConfigError(
-                f"severities has {severity!r}; choose from {SEVERITIES}"
-            )
+            raise ConfigError(f"severities has {severity!r}; choose from {SEVERITIES}")
     for field, values in (("corruptions", corruptions), ("severities", severities)):
         if not values or len(set(values)) < len(values):
-            raise config_lib.ConfigError(
-                f"{field} is {list(values)}; give one or more, each once"
-            )
+            raise ConfigError(f"{field} is {list(values)}; give one or more, each once")
     if source not in corruption_sources.SOURCES:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"source is {source!r}; choose from {corruption_sources.SOURCES}"
         )
     if (source == "folder") != bool(corruption_dir):
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"corruption_dir is {corruption_dir!r} and source {source!r}; source "
             "'folder' needs it, no other takes it"
         )
     if examples < 0:
-        raise config_lib.ConfigError(f"examples is {examples}; it must be 0 or more")
+        raise ConfigError(f"examples is {examples}; it must be 0 or more")
 
 
 def _where(
@@ -233,13 +230,13 @@ def _measured(
         return
     predict = _predictor(classifier, layout)
     quiet = quiet or not parallel.is_primary()
-    with progress.make_bar("{task.fields[said]}", disable=quiet) as bar:
+    with console.make_bar("{task.fields[said]}", disable=quiet) as bar:
         task = bar.add_task("corruptions", total=len(splits), said="")
         for split in splits:
             bar.update(task, said=split)
             logits, labels = predict(sets, split)
             if missing := sets.size(split) - len(labels):
-                progress.say(f"{missing} images of {split} can't be read")
+                console.say(f"{missing} images of {split} can't be read")
             numbers = metrics.summary(
                 logits, labels, seed=classifier.config.seed, replicates=_REPLICATES
             )
@@ -367,7 +364,7 @@ def settings() -> Callable[[], dict[str, Any]]:
 
     def values() -> dict[str, Any]:
         if strange := [s for s in severities.value if not s.isdigit()]:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"severities has {strange[0]!r}; choose from {SEVERITIES}"
             )
         return {

@@ -14,6 +14,7 @@ from apr_jax import corruptions as corruptions_lib
 from apr_jax import data, parallel
 from apr_jax.corruptions import frost_files
 from apr_jax.data import corrupted, imagenet, records, tfds
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier
 
 SOURCES = config_lib.CORRUPTION_SOURCES
@@ -65,7 +66,7 @@ def open_source(
     rows = parallel.local_rows(config.eval.batch_size, layout)
     try:
         clean = _Clean(classifier, rows, resident, examples)
-    except data.DataError:
+    except DataError:
         # Published files can be measured without the images that they come from.
         if source == "generated":
             raise
@@ -76,13 +77,13 @@ def open_source(
             try:
                 frost_files.load(frost_dir)
             except FileNotFoundError as error:
-                raise config_lib.ConfigError(str(error)) from error
+                raise ConfigError(str(error)) from error
         return _Generated(clean, seed, frost_dir)
     if source == "tfds":
         return _Tfds(classifier, rows, clean, examples, corruptions, severities)
     root = pathlib.Path(corruption_dir).expanduser()
     if not root.is_dir():
-        raise data.DataError(f"corruption_dir is {str(root)!r}, which is no folder")
+        raise DataError(f"corruption_dir is {str(root)!r}, which is no folder")
     if corrupted.is_npy(root):
         return _Npy(classifier, rows, clean, examples, root, corruptions)
     return _Tree(classifier, rows, clean, examples, root, corruptions, severities)
@@ -325,7 +326,7 @@ class _Tree(_Stored):
             if not (top / str(severity)).is_dir()
         ]
         if missing:
-            raise data.DataError(f"missing: {', '.join(missing)}")
+            raise DataError(f"missing: {', '.join(missing)}")
         # Classes that don't fit should show at once, not after the first set.
         corrupted.list_tree(
             root, corruptions[0], severities[0], classifier.class_names, examples=1
@@ -342,7 +343,7 @@ class _Tree(_Stored):
         sizes = {**self.sizes, split: len(tree.files)}
         other = next(iter(sizes))
         if sizes[other] != sizes[split]:
-            raise data.DataError(
+            raise DataError(
                 f"{self.root}/{split} has {sizes[split]} images, {other} has "
                 f"{sizes[other]}: files are missing"
             )
@@ -385,7 +386,7 @@ class _Tfds(_Stored):
                 split, tfds.read(described, described.test_split).split
             )
         if self.examples:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"examples is {self.examples}; streamed sets of TFDS are measured whole"
             )
         self.sizes[split] = imagenet.num_examples(described, described.test_split)

@@ -19,6 +19,7 @@ from absl import flags
 
 from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel, results
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import frequencies, options, samples, scoring
 
@@ -218,23 +219,21 @@ def _check(
     """Refuses settings that can't be used."""
     for part in parts:
         if part not in PARTS:
-            raise config_lib.ConfigError(
-                f"parts has {part!r}; choose from {', '.join(PARTS)}"
-            )
+            raise ConfigError(f"parts has {part!r}; choose from {', '.join(PARTS)}")
     if not parts:
-        raise config_lib.ConfigError(f"parts is empty; choose from {', '.join(PARTS)}")
+        raise ConfigError(f"parts is empty; choose from {', '.join(PARTS)}")
     if examples < 0:
-        raise config_lib.ConfigError(f"examples is {examples}; it must be at least 0")
+        raise ConfigError(f"examples is {examples}; it must be at least 0")
     if not 0 < norm < float("inf"):
-        raise config_lib.ConfigError(f"norm is {norm}; it must be above 0")
+        raise ConfigError(f"norm is {norm}; it must be above 0")
     if not 1 <= extent <= size or (extent % 2 == 0 and extent != size):
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"extent is {extent}; for images of {size} pixels it must be odd and up to "
             f"{size}, or {size}"
         )
     for radius in radii:
         if not radius > 0:
-            raise config_lib.ConfigError(f"radii has {radius}; each must be above 0")
+            raise ConfigError(f"radii has {radius}; each must be above 0")
 
 
 def _settings() -> Callable[[], dict[str, Any]]:
@@ -255,7 +254,7 @@ def _settings() -> Callable[[], dict[str, Any]]:
         try:
             numbers = tuple(float(radius) for radius in radii.value)
         except ValueError as error:
-            raise config_lib.ConfigError(f"radii: {error}") from error
+            raise ConfigError(f"radii: {error}") from error
         return {
             "parts": tuple(parts.value),
             "examples": examples.value,

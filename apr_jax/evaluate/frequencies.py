@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, progress, spectral, views
+from apr_jax import console, data, parallel, spectral
+from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import scoring
+from apr_jax.pixels import to_pixels
 
 # What an answer may follow on an image of two.
 FOLLOWS = ("phase", "amplitude", "neither")
@@ -78,7 +80,7 @@ class Probe:
         wrong = _read_counts(path, len(places))
         count, step = self.waves(norm), _PER_CALL if self._layout.accelerated else 1
         first = int(np.sum(wrong >= 0))
-        with progress.make_bar(disable=self._quiet) as bar:
+        with console.make_bar(disable=self._quiet) as bar:
             task = bar.add_task("frequencies", total=len(places), completed=first)
             for start in range(first, len(places), step):
                 end = min(start + step, len(places))
@@ -129,7 +131,7 @@ class Probe:
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, _), keep = batch
-            pixels = views.to_pixels(images)
+            pixels = to_pixels(images)
             spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
             kept = spectrum * keep[None, :, :, None]
             low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
@@ -141,7 +143,7 @@ class Probe:
 
         gather = parallel.make_gather(count, self._layout)
         found = []
-        with progress.make_bar(disable=self._quiet) as bar:
+        with console.make_bar(disable=self._quiet) as bar:
             task = bar.add_task("low and high pass", total=len(masks))
             for keep in masks:
                 wrong = np.zeros(2, np.int64)
@@ -173,13 +175,13 @@ class Probe:
         predict = self._classifier.predict
 
         def answer(variables: Any, batch: Any) -> jax.Array:
-            images, amplitudes = (views.to_pixels(x) for x in batch)
+            images, amplitudes = (to_pixels(x) for x in batch)
             mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
             return jnp.argmax(predict(variables, mixed)[0], axis=-1)
 
         gather = parallel.make_gather(answer, self._layout)
         answers = []
-        with progress.make_bar(disable=self._quiet) as bar:
+        with console.make_bar(disable=self._quiet) as bar:
             task = bar.add_task("phase or amplitude", total=self.size)
             for images, _, mask, numbers in self._batches():
                 donor = self._images.images[donors[numbers]]
@@ -239,7 +241,7 @@ class Probe:
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, numbers), waves = batch
-            pixels = views.to_pixels(images)
+            pixels = to_pixels(images)
             height, width, channels = pixels.shape[1:]
 
             def under(wave: jax.Array) -> jax.Array:
@@ -322,7 +324,7 @@ def draw_donors(labels: np.ndarray, seed: int) -> np.ndarray:
     """
     count = len(labels)
     if len(np.unique(labels)) < 2:
-        raise data.DataError(
+        raise DataError(
             f"all {count} images have the label {labels[0]}; phase and amplitude "
             "must be of two classes"
         )
@@ -341,7 +343,7 @@ def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
             if stored.shape == (size,):
                 return np.asarray(stored, np.int64)
         except (OSError, ValueError, EOFError) as error:
-            progress.say(f"{path} can't be read and is made again: {error}")
+            console.say(f"{path} can't be read and is made again: {error}")
     return np.full(size, -1, np.int64)
 
 

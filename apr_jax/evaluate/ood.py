@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from apr_jax import config as config_lib
-from apr_jax import data, ood, parallel, progress, results
+from apr_jax import console, data, ood, parallel, results
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_records, options, out_sets, scoring
 
@@ -77,7 +77,7 @@ def measure(
         out, near, scores, examples=examples, fit_examples=fit_examples, knobs=knobs
     )
     if not sets and not scores_file:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             "there is nothing to measure: give --out name=source:where, or "
             "--scores_file"
         )
@@ -132,7 +132,7 @@ class _Inside:
         self.classifier = classifier
         turns = scoring.has_turns(classifier)
         if "csi" in scores and not turns:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 "scores has 'csi', which is for networks that were trained by it"
             )
         # Not for others: it would be missing from all their records.
@@ -233,8 +233,8 @@ class _Inside:
             what = " or ".join(sorted(lacking))
             text = f"{', '.join(left_out)}: the classifier gives no {what} of its own"
             if self._explicit:
-                raise config_lib.ConfigError(f"scores can't be computed: {text}")
-            progress.say(f"left out: {text}")
+                raise ConfigError(f"scores can't be computed: {text}")
+            console.say(f"left out: {text}")
         return tuple(name for name in self.asked if name not in left_out)
 
 
@@ -246,7 +246,7 @@ def _measure_sets(
     identity = []
     for out_set in opened:
         if out_set.note and not inside.quiet:
-            progress.say(f"{out_set.name}: {out_set.note}")
+            console.say(f"{out_set.name}: {out_set.note}")
         settings = {
             **inside.common,
             "source": out_set.source,
@@ -325,17 +325,17 @@ def check_settings(
     sets = out_sets.parse(out)
     for name in sets:
         if name in ood_records.GROUPS:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"out has a set called {name!r}, which is the name of a mean"
             )
     for name in near:
         if sets and name not in sets:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"near names {name!r}, which is no out set; there are {', '.join(sets)}"
             )
     for name in scores:
         if name not in ood.SCORES:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"scores has {name!r}; choose from {', '.join(ood.SCORES)}"
             )
     bounds = {
@@ -351,7 +351,7 @@ def check_settings(
     for field, (value, low, high) in bounds.items():
         if value < low or (high is not None and value > high):
             span = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise config_lib.ConfigError(f"{field} is {value!r}; it must be {span}")
+            raise ConfigError(f"{field} is {value!r}; it must be {span}")
     return sets
 
 

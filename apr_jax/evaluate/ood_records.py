@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, detection, metrics, parallel, results
+from apr_jax import detection, metrics, parallel, results
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 
 JOB = "evaluate.ood"
@@ -101,7 +102,7 @@ def records_of_score(
     try:
         values = metrics.ood_detection(inside, outside, convention=convention)
     except ValueError as error:
-        raise data.DataError(
+        raise DataError(
             f"the score {score!r} can't be measured on {split!r}: {error}"
         ) from error
     if correct is not None:
@@ -194,29 +195,29 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
         with np.load(pathlib.Path(path).expanduser()) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise config_lib.ConfigError(f"scores_file {path}: {error}") from error
+        raise ConfigError(f"scores_file {path}: {error}") from error
     prefixes = {n.removesuffix("id") for n in arrays if n == "id" or n.endswith("/id")}
     if not prefixes:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"scores_file {path} has no 'id' or 'SCORE/id'; it has "
             f"{', '.join(arrays) or 'nothing'}"
         )
     for name, array in arrays.items():
         if array.ndim != 1 or not len(array):
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"scores_file {path}: {name!r} is {list(array.shape)}; it must be [N] "
                 "with N > 0"
             )
         prefix = name.rpartition("/")[0]
         if name != "correct" and (f"{prefix}/" if prefix else "") not in prefixes:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"scores_file {path} has {name!r}, but no scores of the same kind "
                 "for the in-distribution side"
             )
     if "correct" in arrays:
         for prefix in prefixes:
             if len(arrays[f"{prefix}id"]) != len(arrays["correct"]):
-                raise config_lib.ConfigError(
+                raise ConfigError(
                     f"scores_file {path}: 'correct' and {prefix + 'id'!r} differ in "
                     "length"
                 )

@@ -10,8 +10,9 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from apr_jax import command, page, parallel, results, rundir
 from apr_jax import config as config_lib
+from apr_jax import page, parallel, process, results, rundir
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 
 # (classifier, layout, *, done, scratch, quiet, **settings) -> records as they come.
@@ -46,7 +47,7 @@ def main(measure: Measure, settings: Settings = lambda: dict) -> None:
     def work(argv: Sequence[str]) -> None:
         if len(argv) != 2:
             raise app.UsageError("give one run directory or one file of weights")
-        command.finish(
+        process.finish(
             lambda: _measure(
                 measure,
                 pathlib.Path(argv[1]),
@@ -75,7 +76,7 @@ def _measure(
 ) -> None:
     parallel.declare_cpu_devices(devices)
     classifier, root = _open(what, values, workdir)
-    command.use_compile_cache(classifier.config.data)
+    process.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)
     run = rundir.prepare(root, classifier.config, write=parallel.is_primary())
     keep(run, functools.partial(measure, classifier, layout, quiet=quiet, **settings))
@@ -104,11 +105,11 @@ def _open(
     if what.is_dir():
         return classifier_lib.from_run(what), workdir or what
     if not what.exists():
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{what} is not there; give a run's directory or a file of weights"
         )
     if values is None or workdir is None:
-        raise config_lib.ConfigError(
+        raise ConfigError(
             f"{what} is a file of weights: --config must name its network and data, "
             "and --workdir where the records go"
         )

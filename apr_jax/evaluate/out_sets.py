@@ -22,6 +22,7 @@ from apr_jax import config as config_lib
 from apr_jax import data
 from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import samples
 
 SOURCES = ("tfds", "folder", "arrays")
@@ -61,17 +62,17 @@ def parse(specs: Sequence[str]) -> dict[str, tuple[str, str]]:
         name, equals, rest = spec.partition("=")
         source, colon, where = rest.partition(":")
         if not (equals and colon and name and where):
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"out is {spec!r}; write name=source:where, such as "
                 "svhn=tfds:svhn_cropped"
             )
         if source not in SOURCES:
-            raise config_lib.ConfigError(
+            raise ConfigError(
                 f"out {name!r} has the source {source!r}; choose from "
                 f"{', '.join(SOURCES)}"
             )
         if name in found:
-            raise config_lib.ConfigError(f"out has {name!r} twice; names must differ")
+            raise ConfigError(f"out has {name!r} twice; names must differ")
         found[name] = (source, where)
     return found
 
@@ -103,17 +104,17 @@ def open_set(
         DataError: the set isn't there, is empty or holds no images; named.
     """
     if fit not in FITS:
-        raise config_lib.ConfigError(f"fit is {fit!r}; choose from {', '.join(FITS)}")
+        raise ConfigError(f"fit is {fit!r}; choose from {', '.join(FITS)}")
     opened = {"tfds": _tfds, "folder": _folder, "arrays": _arrays}[source]
     try:
         if source == "tfds":
             read, count, mark, note = opened(where, settings, tfds_dir)
         else:
             read, count, mark, note = opened(where, settings, fit)
-    except data.DataError as error:
-        raise data.DataError(f"out set {name!r}: {error}") from error
+    except DataError as error:
+        raise DataError(f"out set {name!r}: {error}") from error
     if count == 0:
-        raise data.DataError(f"out set {name!r} ({source}:{where}) is empty")
+        raise DataError(f"out set {name!r} ({source}:{where}) is empty")
     chosen = samples.subset(count, examples, seed)
 
     def batches(batch_size: int) -> Iterator[data.Batch]:
@@ -121,8 +122,8 @@ def open_set(
             rows = chosen[start : start + batch_size]
             try:
                 images = read(rows)
-            except data.DataError as error:
-                raise data.DataError(f"out set {name!r}: {error}") from error
+            except DataError as error:
+                raise DataError(f"out set {name!r}: {error}") from error
             yield batches_lib.pad(images, np.zeros(len(rows), np.int32), batch_size)
 
     digest = hashlib.sha256(mark.encode()).hexdigest()[:12]
@@ -155,14 +156,14 @@ def _tfds(where: str, settings: config_lib.Data, tfds_dir: str) -> _Opened:
 def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     root = pathlib.Path(where).expanduser()
     if not root.is_dir():
-        raise data.DataError(f"{where!r} is no folder")
+        raise DataError(f"{where!r} is no folder")
     files = sorted(
         path
         for path in root.rglob("*")
         if path.name.lower().endswith(images_lib.EXTENSIONS) and path.name[0] != "."
     )
     if not files:
-        raise data.DataError(
+        raise DataError(
             f"no images below {where!r}; their names end in one of "
             f"{' '.join(images_lib.EXTENSIONS)}"
         )
@@ -173,7 +174,7 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
             try:
                 image = images_lib.decode(files[row])
             except images_lib.BrokenImageError as error:
-                raise data.DataError(f"{files[row]} is broken: {error}") from error
+                raise DataError(f"{files[row]} is broken: {error}") from error
             images.append(_fitted(image, settings, fit, str(files[row])))
         return np.stack(images)
 
@@ -194,7 +195,7 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
         hint = ""
         if images.ndim == 4 and images.shape[1] in (1, 3):
             hint = "; channels come last: images.transpose(0, 2, 3, 1)"
-        raise data.DataError(
+        raise DataError(
             f"images of {path} have the shape {list(images.shape)}; it must be "
             f"[N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
         )
@@ -224,7 +225,7 @@ def _array_file(path: pathlib.Path) -> pathlib.Path:
     for name in names:
         if (path / name).is_file():
             return path / name
-    raise data.DataError(
+    raise DataError(
         f"{str(path)!r} is neither a file nor a folder with one of {', '.join(names)}"
     )
 
@@ -236,7 +237,7 @@ def _load_images(path: pathlib.Path) -> np.ndarray:
         with np.load(path) as packed:
             shapes = {name: packed[name] for name in packed.files}
     except (OSError, EOFError, ValueError) as error:
-        raise data.DataError(f"can't read {path}: {error}") from error
+        raise DataError(f"can't read {path}: {error}") from error
     for name in ("images", "test_images"):
         if name in shapes:
             return shapes[name]
@@ -244,7 +245,7 @@ def _load_images(path: pathlib.Path) -> np.ndarray:
     if len(possible) == 1:
         return possible[0]
     listed = ", ".join(f"{k} {list(v.shape)}" for k, v in shapes.items()) or "nothing"
-    raise data.DataError(f"no 'images' in {path}; it has {listed}")
+    raise DataError(f"no 'images' in {path}; it has {listed}")
 
 
 def _to_uint8(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
@@ -252,7 +253,7 @@ def _to_uint8(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
         return np.asarray(images)
     low, high = images.min(), images.max()
     if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
-        raise data.DataError(
+        raise DataError(
             f"images of {path} are {images.dtype} from {low} to {high}; they must be "
             "uint8, or floats in [0, 1]"
         )
@@ -278,7 +279,7 @@ def _fitted(
 
 
 def _refuse(height: int, width: int, size: int, where: str) -> None:
-    raise data.DataError(
+    raise DataError(
         f"an image of {where} is {height} x {width} and the classifier takes "
         f"{size} x {size}; fit 'resize' or 'pad' brings it there"
     )

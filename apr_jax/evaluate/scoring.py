@@ -20,13 +20,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, contrast, data, losses, ood, parallel, progress, views
+from apr_jax import (
+    augment,
+    console,
+    data,
+    network,
+    ood,
+    parallel,
+)
 from apr_jax import config as config_lib
-from apr_jax import step as step_lib
 from apr_jax.data import imagenet
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import out_sets, samples
 from apr_jax.models.projected import HEADS
+from apr_jax.pixels import to_pixels
 
 # Examples that the scores are computed for at a time.
 _CHUNK = 500
@@ -233,7 +240,7 @@ def last_layer(
         weight, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
         if weight.shape == (features.shape[1], heads * logits.shape[1]):
             weight, bias = (
-                np.asarray(losses.class_logits(jnp.asarray(x), settings))
+                np.asarray(network.class_logits(jnp.asarray(x), settings))
                 for x in (weight, bias)
             )
         if weight.shape != (features.shape[1], logits.shape[1]):
@@ -284,15 +291,15 @@ def _with_scores(
         )
     if "csi" in asked:
         config = classifier.config
-        model = step_lib.make_model(config, num_classes=len(classifier.class_names))
-        turned = contrast.make_shift_logits(model, config)
+        model = network.make_model(config, num_classes=len(classifier.class_names))
+        turned = network.make_shift_logits(model, config)
         scores["csi"] = lambda variables, pixels: ood.csi(
             functools.partial(turned, variables), pixels
         )
 
     def all_of_it(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits, features = predict(variables, images)
-        pixels, none = views.to_pixels(images), jnp.zeros(len(images))
+        pixels, none = to_pixels(images), jnp.zeros(len(images))
         columns = [
             scores[name](variables, pixels) if name in scores else none
             for name in ood.OF_IMAGES
@@ -329,7 +336,7 @@ def _read(path: pathlib.Path) -> Collected | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, EOFError, KeyError) as error:
-        progress.say(f"{path} can't be read and is made again: {error}")
+        console.say(f"{path} can't be read and is made again: {error}")
         return None
 
 

@@ -10,14 +10,11 @@ import rich.console
 import rich.progress
 
 from apr_jax import curves, optim, parallel
+from apr_jax.errors import Diverged
 
 _WIDTH = 110  # characters, of output that goes to a file
 _RECENT = 20  # calls that the speed on the bar is taken over
 _SECONDS_A_LINE = 30  # between lines of output that goes to a file
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer a finite number."""
 
 
 def _console() -> rich.console.Console:
