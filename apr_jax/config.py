@@ -69,7 +69,7 @@ class Augment:
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
-    """Adversarial training; see ``apr_jax.adversary``."""
+    """Adversarial training; see ``apr_jax.train.adversarial``."""
 
     attack: str  # one of ADVERSARIES
     eps: float  # radius of the L-infinity ball, of pixels in [0, 1]
@@ -81,7 +81,7 @@ class Adversary:
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """Contrastive methods, supclr and csi; see ``apr_jax.contrast``."""
+    """Contrastive methods, supclr and csi; see ``apr_jax.train.contrastive``."""
 
     temperature: float  # of the likeness of projections
     width: int  # of the projections
@@ -102,7 +102,7 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """Stochastic gradient descent and its learning rate; see ``apr_jax.optim``."""
+    """Gradient descent and its learning rate; see ``apr_jax.train.optim``."""
 
     learning_rate: float  # at its highest
     momentum: float
@@ -126,7 +126,7 @@ class Train:
     steps_per_call: int  # 0: one on a CPU, several on an accelerator
     log_every: int  # steps between points of the curve
     tensorboard: bool  # also write TensorBoard events, where it is installed
-    watch: tuple[str, ...]  # names of apr_jax.watch.WATCHES, measured every epoch
+    watch: tuple[str, ...]  # names of apr_jax.train.watch.WATCHES, measured every epoch
     watch_examples: int  # test images for it; 0: all, unless data.streaming
 
 

@@ -1,20 +1,13 @@
 """What a run says while it works: a progress bar, a curve, an early stop on NaN."""
 
-import collections
 import sys
-import time
-from typing import Any
 
-import numpy as np
 import rich.console
 import rich.progress
 
-from apr_jax import curves, optim, parallel
-from apr_jax.errors import Diverged
+from apr_jax import parallel
 
 _WIDTH = 110  # characters, of output that goes to a file
-_RECENT = 20  # calls that the speed on the bar is taken over
-_SECONDS_A_LINE = 30  # between lines of output that goes to a file
 
 
 def _console() -> rich.console.Console:
@@ -44,138 +37,3 @@ def say(text: str) -> None:
     """Prints a line for the user on standard error, from the first process only."""
     if parallel.is_primary():
         _console().print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class Meter:
-    """Follows the metrics of a run, one call behind the devices.
-
-    Reading a result waits for it; reading each only when the next call is under way
-    keeps the devices busy. ``flush`` reads what is left.
-    """
-
-    def __init__(
-        self,
-        *,
-        first: int,
-        total: int,
-        batch_size: int,
-        epoch_steps: float,
-        log_every: int,
-        rate: optim.Schedule,
-        curve: curves.CurveWriter | None,
-        started: float,
-        quiet: bool,
-        lane: int | None = None,
-    ) -> None:
-        """Starts at step ``first`` of ``total``; ``started`` is in monotonic time.
-
-        With ``lane`` the metrics are those of several runs, and that one is read.
-        """
-        self._lane = lane
-        self._batch_size = batch_size
-        self._epoch_steps = epoch_steps
-        self._log_every = log_every
-        self._rate = rate
-        self._curve = curve
-        self._started = started
-        self._pending: collections.deque[tuple[int, Any]] = collections.deque()
-        self._window: list[tuple[float, float]] = []
-        self._window_start = time.monotonic()
-        # (time, step) of the newest calls, for the speed that the bar shows.
-        self._recent: collections.deque[tuple[float, int]] = collections.deque(
-            maxlen=_RECENT
-        )
-        self.seconds_to_first_step: float | None = None
-        # A bar can't be redrawn in a file; a line now and then takes its place.
-        self._lines = not quiet and not sys.stderr.isatty()
-        self._last_line = started
-        self._bar = make_bar("{task.fields[said]}", disable=quiet or self._lines)
-        self._task = self._bar.add_task(
-            "compiling", total=total, completed=first, said=""
-        )
-
-    def __enter__(self) -> "Meter":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def add(self, step: int, metrics: Any) -> None:
-        """Takes the metrics of a call that began at ``step``; reads the one before."""
-        self._pending.append((step, metrics))
-        while len(self._pending) > 1:
-            self._read(*self._pending.popleft())
-
-    def flush(self) -> None:
-        """Waits for every call so far and reads its metrics."""
-        while self._pending:
-            self._read(*self._pending.popleft())
-
-    def leave_out(self, seconds: float) -> None:
-        """Takes time that was spent on something else than steps out of the speed."""
-        self._started += seconds
-        self._window_start += seconds
-        moved = [(then + seconds, step) for then, step in self._recent]
-        self._recent = collections.deque(moved, maxlen=_RECENT)
-
-    def _read(self, step: int, metrics: Any) -> None:
-        """Reads the metrics of one call.
-
-        Raises:
-            Diverged: a loss is not finite; the message says at which step.
-        """
-        values = parallel.first_copy(metrics)
-        if self._lane is not None:
-            values = {name: each[self._lane] for name, each in values.items()}
-        if self.seconds_to_first_step is None:
-            self.seconds_to_first_step = time.monotonic() - self._started
-            self._window_start = time.monotonic()
-        pairs = zip(values["loss"], values["accuracy"], strict=True)
-        for offset, (loss, accuracy) in enumerate(pairs):
-            if not np.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {step + offset}")
-            self._window.append((float(loss), float(accuracy)))
-            done = step + offset + 1
-            if done % self._log_every == 0:
-                self._point(done)
-        self._show(step + len(values["loss"]))
-
-    def _point(self, done: int) -> None:
-        """Adds a point to the curve: means since the point before."""
-        loss, accuracy = np.mean(self._window, axis=0)
-        elapsed = max(time.monotonic() - self._window_start, 1e-9)
-        if self._curve is not None:
-            self._curve.write(
-                curves.CurveRow(
-                    step=done,
-                    epoch=done / self._epoch_steps,
-                    loss=float(loss),
-                    accuracy=float(accuracy),
-                    learning_rate=float(self._rate(done - 1)),
-                    images_per_second=len(self._window) * self._batch_size / elapsed,
-                    time=time.time(),
-                )
-            )
-        self._window = []
-        self._window_start = time.monotonic()
-
-    def _show(self, done: int) -> None:
-        epoch = f"epoch {done / self._epoch_steps:.1f}"
-        self._bar.update(self._task, completed=done, description=epoch)
-        now = time.monotonic()
-        self._recent.append((now, done))
-        then, before = self._recent[0]
-        if not self._window or done == before:
-            return
-        loss, accuracy = np.mean(self._window, axis=0)
-        speed = (done - before) * self._batch_size / (now - then)
-        said = (
-            f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {speed:,.0f} images/s"
-        )
-        self._bar.update(self._task, said=said)
-        if self._lines and now - self._last_line > _SECONDS_A_LINE:
-            self._last_line = now
-            left = self._bar.tasks[self._task].time_remaining
-            hint = f", {left / 60:.0f} min left" if left else ""
-            say(f"{epoch}, step {done:,}: {said}{hint}")

@@ -10,20 +10,15 @@ from collections.abc import Sequence
 import jax
 import ml_collections
 
-from apr_jax import (
-    advance,
-    data,
-    page,
-    parallel,
-    planning,
-    process,
-    rundir,
-    train,
-    train_together,
-)
 from apr_jax import config as config_lib
+from apr_jax import data, parallel, process
 from apr_jax.console import say
 from apr_jax.evaluate import card, classifier, options
+from apr_jax.report import page as page_lib
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.runs.examples import write_examples
+from apr_jax.train import examples, loop, seeds
+from apr_jax.train import plan as plan_lib
 
 
 def main(
@@ -78,9 +73,9 @@ def run(
         The name of the signal that ended it early, or None.
     """
     for other in beside:
-        rundir.open_run(other)  # a wrong name is better found before training
+        workdir_lib.open_run(other)  # a wrong name is better found before training
     card.check(config)
-    with rundir.claimed(root, write=parallel.is_primary()):
+    with workdir_lib.claimed(root, write=parallel.is_primary()):
         return _run(config, root, beside=beside, quiet=quiet)
 
 
@@ -92,9 +87,9 @@ def _run(
     quiet: bool,
 ) -> str | None:
     process.use_compile_cache(config.data)
-    plan = planning.plan(config, root)
+    plan = plan_lib.plan(config, root)
     describe(plan)
-    trained = train.train(plan, quiet=quiet)
+    trained = loop.train(plan, quiet=quiet)
     if trained.seconds_to_first_step is not None:
         say(f"first step after {trained.seconds_to_first_step:.1f} s")
     if trained.stopped_by is not None:
@@ -113,16 +108,16 @@ def _run(
         ),
     )
     if parallel.is_primary():
-        shown = advance.example_images(plan, page.EXAMPLES)
-        page.write_examples(
-            plan.run.examples, page.examples(config, *shown, plan.class_names)
+        shown = examples.example_images(plan, examples.EXAMPLES)
+        write_examples(
+            plan.run.examples, examples.examples(config, *shown, plan.class_names)
         )
-        page.write(
+        page_lib.write(
             plan.run.report,
             [root, *beside],
             command=shlex.join(sys.argv),
             facts={
-                "Parameters": f"{planning.parameter_count(plan):,}",
+                "Parameters": f"{plan_lib.parameter_count(plan):,}",
                 "Devices": plan.layout.describe(),
             },
         )
@@ -151,7 +146,7 @@ def train_seeds(
         card.check(config)
     with contextlib.ExitStack() as held:
         for root in roots:
-            claim = rundir.claimed(root, write=parallel.is_primary())
+            claim = workdir_lib.claimed(root, write=parallel.is_primary())
             held.enter_context(claim)
         return _train_seeds(configs, roots, quiet=quiet)
 
@@ -163,9 +158,9 @@ def _train_seeds(
     quiet: bool,
 ) -> str | None:
     process.use_compile_cache(configs[0].data)
-    plans = [planning.plan(*pair) for pair in zip(configs, roots, strict=True)]
-    train_together.check(plans)
-    steps = {planning.saved_step(plan) for plan in plans}
+    plans = [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
+    seeds.check(plans)
+    steps = {plan_lib.saved_step(plan) for plan in plans}
     if len(steps) > 1:
         say("these seeds stand at different steps, and train one after the other")
         return None
@@ -173,11 +168,11 @@ def _train_seeds(
         return None
     describe(plans[0])
     say(f"  seeds       {', '.join(str(c.seed) for c in configs)}, together")
-    trained = train_together.train(plans, quiet=quiet)
+    trained = seeds.train(plans, quiet=quiet)
     return trained[0].stopped_by
 
 
-def describe(plan: planning.Plan) -> None:
+def describe(plan: plan_lib.Plan) -> None:
     """Says what a run resolved to: values, devices, sizes and places."""
     config = plan.config
     for name, value in config_lib.flatten(config):
@@ -186,7 +181,7 @@ def describe(plan: planning.Plan) -> None:
     say(f"  devices     {plan.layout.describe()}, JAX {jax.__version__}")
     say(
         f"  network     {config.model.name}, "
-        f"{planning.parameter_count(plan):,} parameters"
+        f"{plan_lib.parameter_count(plan):,} parameters"
     )
     say(
         f"  data        {plan.train_size:,} training images, "

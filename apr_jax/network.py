@@ -47,7 +47,7 @@ def make_predict(model: nn.Module, config: config_lib.Config) -> Callable[..., A
 
     Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
     inside, logits [B, K] and penultimate features [B, F] are float32. Of several linear
-    layers the logits are those of ``losses.class_logits``.
+    layers the logits are those of ``class_logits``.
     """
 
     def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from apr_jax import config as config_lib
-from apr_jax import metrics, results, spectral
+from apr_jax import metrics, spectral
 from apr_jax.evaluate import frequencies, out_sets
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -36,7 +37,7 @@ OUTCOMES = ("swapped", "kept", "other")
 SHOWN = 2  # pairs of each set
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Counts what becomes of the answers, for each set and network."""
     networks = networks_lib.both(lab)
     settings = {
@@ -176,9 +177,7 @@ def _story(
     }
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the chosen pairs, and how often each outcome occurs."""
     stories = []
     for r in records:
@@ -223,7 +222,7 @@ def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
     return lab_lib.save(figure, target)
 
 
-def _bars(records: Sequence[results.Record], target: pathlib.Path) -> pathlib.Path:
+def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
     colours = {"swapped": "tab:red", "kept": "tab:green", "other": "lightgrey"}
     labels = {
         "swapped": "both go with the amplitude",

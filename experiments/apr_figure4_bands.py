@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import results, spectral
+from apr_jax import spectral
 from apr_jax.data import ArraySplit
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -42,7 +43,7 @@ PUBLISHED = (
 _AT_ONCE = 1000
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains and tests one network for each pair of bands."""
     found = lab.load()
     splits = {
@@ -101,9 +102,7 @@ def keep(split: ArraySplit, amplitude: str, phase: str) -> ArraySplit:
     return ArraySplit(np.concatenate(parts), split.labels)
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws our matrix, with an image of each cell, beside the published one."""
     ours = np.full((4, 4), np.nan)
     pictures: dict[tuple[int, int], Any] = {}

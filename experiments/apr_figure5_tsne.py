@@ -25,9 +25,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, detection, metrics, results, spectral
+from apr_jax import corruptions, metrics, spectral
 from apr_jax.evaluate import out_sets
+from apr_jax.metrics import detection
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -43,7 +45,7 @@ PROBES: dict[str, Any] = {
 }
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Embeds and separates each pair of sets."""
     settings = {**lab.knobs, "out": lab.options.out_set or ""}
     test = lab_lib.balanced(lab.load("test").splits["test"], lab["images"])
@@ -136,9 +138,7 @@ def separation(
     return dataclasses.replace(number, low=low, high=high)
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws each embedding beside its numbers."""
     splits = list(dict.fromkeys(r.split for r in records))
     figure = Figure(figsize=(4.2 * len(splits), 4.4), layout="constrained")

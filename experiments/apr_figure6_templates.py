@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import metrics, results, spectral
+from apr_jax import metrics, spectral
+from apr_jax.report import numbers
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -26,7 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Compares phases, and keeps what the templates gather of one image."""
     settings = dict(lab.knobs)
     if lab.done(split="test", settings=settings):
@@ -73,16 +75,14 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     )
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the templates of some coefficients, and what each gathers of an image."""
     extra = records[0].extra
     height, width = extra["size"]
     names = ("R+", "R-", "I+", "I-")
     count = len(extra["shown"])
     figure = Figure(figsize=(7.0, 1.55 * count + 0.9), layout="constrained")
-    lines = [f"{r.metric}: {results.shown(r)[0]}" for r in records]
+    lines = [f"{r.metric}: {numbers.shown(r)[0]}" for r in records]
     title = (
         "Contrast templates (eq. 3) and what they gather of the image's mean channel"
     )

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import apr_pair, apr_single, results
+from apr_jax import apr_pair, apr_single
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -26,7 +27,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Augments images and measures by how much they change."""
     settings = dict(lab.knobs)
     if lab.done(split="test", settings=settings):
@@ -58,9 +59,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     yield from lab.records(numbers, split="test", settings=settings, extra=extra)
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws an image a row: original, donor, APR-P, APR-S."""
     extra = records[0].extra
     count = len(extra["names"])

@@ -16,8 +16,10 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import corruptions, metrics, results, saliency
+from apr_jax import corruptions, metrics
 from apr_jax import network as network_lib
+from apr_jax.models import grad_cam
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -31,7 +33,7 @@ SHOWN = 5
 STRONGEST = 0.2  # share of the pixels that count as where the clean map points
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Compares the maps of clean and foggy images, for each network."""
     networks = networks_lib.both(lab)
     settings = {**lab.knobs, "weights": networks_lib.digests(networks)}
@@ -54,7 +56,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         model = network_lib.make_model(
             network.config, num_classes=len(network.class_names)
         )
-        explain = saliency.make_grad_cam(model, network.config.data)
+        explain = grad_cam.make_grad_cam(model, network.config.data)
         clean, foul = (
             _maps(explain, network.variables, images[rows], labels[rows])
             for images in (test.images, foggy)
@@ -124,9 +126,7 @@ def _small(heatmap: np.ndarray) -> Any:
     return np.round(heatmap / max(float(heatmap.max()), 1e-12), 2).tolist()
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws originals, foggy images, and both networks' maps on both."""
     found = {r.extra["method"]: r for r in records if "original" in r.extra}
     any_one = found["standard"].extra
@@ -162,7 +162,7 @@ def plot(
     return [lab_lib.save(figure, out / "gradcam.png")]
 
 
-def _caption(records: Sequence[results.Record]) -> str:
+def _caption(records: Sequence[Record]) -> str:
     lines = ["Where the networks look; images drawn among those both recognise clean"]
     for method in networks_lib.METHODS:
         own = {r.metric: r for r in records if r.extra["method"] == method}

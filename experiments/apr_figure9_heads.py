@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, metrics, results
+from apr_jax import corruptions, metrics
 from apr_jax import network as network_lib
 from apr_jax.console import say
 from apr_jax.corruptions import frost_files
@@ -32,6 +32,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import out_sets
 from apr_jax.pixels import normalise, to_pixels
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -59,7 +60,7 @@ ASKED = tuple(k / 10 for k in range(11))
 USUAL_OUT = ("svhn=tfds:svhn_cropped", "cifar100=tfds:cifar100")
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains and measures one network for each lambda."""
     found = lab.load()
     train = lab_lib.balanced(found.splits["train"], lab["images"], seed=lab.seed)
@@ -197,9 +198,7 @@ _LABELS = {
 }
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws each number over lambda."""
     kinds = {
         "trained": "trained and asked with lambda (Figure 9)",

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import metrics, parallel, results
+from apr_jax import metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, scoring
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments import networks as networks_lib
 from experiments.lab import Lab
@@ -27,7 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """One heatmap for each network."""
     for method in networks_lib.METHODS:
         given = getattr(lab.options, method)
@@ -53,15 +55,17 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         )
 
 
-def _measured(given: pathlib.Path | None) -> results.Record | None:
+def _measured(given: pathlib.Path | None) -> Record | None:
     """The heatmap that a run has among its records."""
     path = given / "results.jsonl" if given is not None else None
     if path is None or not path.exists():
         return None
-    return results.find(results.read(path), job=fourier.JOB, metric="heatmap_error")
+    return records_lib.find(
+        records_lib.read(path), job=fourier.JOB, metric="heatmap_error"
+    )
 
 
-def _measure(lab: Lab, network: classifier_lib.Classifier) -> results.Record:
+def _measure(lab: Lab, network: classifier_lib.Classifier) -> Record:
     layout = parallel.make_layout(network.config.train.devices)
     measured = fourier.measure(
         network,
@@ -74,9 +78,7 @@ def _measure(lab: Lab, network: classifier_lib.Classifier) -> results.Record:
     return next(r for r in measured if r.metric == "heatmap_error")
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws both maps on one scale, and their difference."""
     found = {r.extra["method"]: r for r in records}
     maps = {m: 100 * np.array(r.extra["heatmap"]) for m, r in found.items()}

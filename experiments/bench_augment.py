@@ -37,6 +37,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from apr_jax import network
+from apr_jax.train.state import init_state
 
 PARTS = ("pair", "single", "backends", "step")
 BATCHES = {32: 256, 224: 32}  # image size -> images
@@ -319,7 +320,7 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     import jax.numpy as jnp
 
     from apr_jax import config as config_lib
-    from apr_jax import optim, step, views
+    from apr_jax.train import optim, step, views
     from configs import cifar
 
     values = cifar.get_config("wrn_40_2,apr_sp,cifar10")
@@ -341,7 +342,7 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     key = jax.random.key(0)
     model = network.make_model(config, num_classes=10)
     optimizer = optim.sgd(config.optim, optim.schedule(config.optim, 390))
-    start = step.init_state(key, model, optimizer, (32, 32, 3))
+    start = init_state(key, model, optimizer, (32, 32, 3))
 
     def trainer(config: config_lib.Config) -> Callable[[], object]:
         run = jax.jit(step.make_train_step(model, optimizer, config), donate_argnums=0)
@@ -411,15 +412,15 @@ def write_records(
     """Appends two records for each row: its speed, and the first one's ratio to it."""
     import jax
 
-    from apr_jax import results
     from apr_jax.metrics import Measured
+    from apr_jax.runs import records as records_lib
 
     device = f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores"
     for row in rows:
         speed = Measured(row.speed, None, None, "images/s", row.images)
         ratio = Measured(row.ratio, None, None, "1", row.images)
         measured = {"images_per_second": speed, "speed_of_first_over_this": ratio}
-        records = results.records_of(
+        records = records_lib.records_of(
             measured,
             job=job,
             data=row.name,
@@ -430,7 +431,7 @@ def write_records(
             device=device,
             extra={"ratio_lowest": row.low, "ratio_highest": row.high},
         )
-        results.append(path, records)
+        records_lib.append(path, records)
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -21,10 +21,11 @@ import time
 import jax
 import numpy as np
 
-from apr_jax import corruptions, results
+from apr_jax import corruptions
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted_files
 from apr_jax.data.batches import ArraySplit
+from apr_jax.runs import records
 from tests import oracle_corruptions
 
 OUT = pathlib.Path(__file__).parent / "results" / "bench_corruptions.jsonl"
@@ -139,7 +140,7 @@ def main() -> None:
         "cores": os.cpu_count(),
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
-        "code_version": results.code_version(),
+        "code_version": records.code_version(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     with arguments.out.open("a") as file:

@@ -35,10 +35,11 @@ def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
     """Method -> function of a key and uint8 images [N, H, W, C]."""
     import jax.numpy as jnp
 
-    from apr_jax import augment, stages
+    from apr_jax import augment
+    from apr_jax.train import single_image
 
     small = size == 32
-    strengths = stages.STRENGTHS["cifar10" if small else "imagenet"]
+    strengths = single_image.STRENGTHS["cifar10" if small else "imagenet"]
 
     def pixels(method: Callable[..., Any], **knobs: Any) -> Callable[..., Any]:
         return lambda key, x: method(key, x.astype(jnp.float32) / 255, **knobs)

@@ -27,6 +27,7 @@ import rich.console
 import rich.table
 
 from apr_jax import network as network_lib
+from apr_jax.train.state import init_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -49,8 +50,9 @@ def jax_step(
     import jax
 
     from apr_jax import config as config_lib
-    from apr_jax import optim, parallel, step
+    from apr_jax import parallel
     from apr_jax.models import convolution
+    from apr_jax.train import optim, step
     from configs import base
 
     if plain:
@@ -64,7 +66,7 @@ def jax_step(
     model = network_lib.make_model(config, num_classes=10)
     rate = optim.schedule(config.optim, 390.0)
     optimizer = optim.sgd(config.optim, rate)
-    state = step.init_state(jax.random.key(0), model, optimizer, (32, 32, 3))
+    state = init_state(jax.random.key(0), model, optimizer, (32, 32, 3))
     run = step.make_train_step(
         model,
         optimizer,

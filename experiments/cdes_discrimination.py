@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import results, spectral
+from apr_jax import spectral
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -33,7 +34,7 @@ PANELS = (
 )
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains the three networks and measures each on two kinds of images."""
     settings = common.settings(lab, radii=common.RADII)
     wanted = [(k, on) for k in common.KINDS for on in dict.fromkeys((k, "plain"))]
@@ -76,7 +77,7 @@ def high_part(images: np.ndarray, radius: float) -> np.ndarray:
     return np.concatenate([np.asarray(run(part, np.float32(radius))) for part in parts])
 
 
-def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """Accuracy over the radius, ours beside the published."""
     figure = Figure(figsize=(11, 3.7), layout="constrained")
     grid = figure.subplots(1, len(PANELS), sharey=True)
@@ -108,7 +109,7 @@ def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
 
 def _line(
     axes: Any,
-    records: Sequence[results.Record],
+    records: Sequence[Record],
     split: str,
     metric: str,
     colour: str,

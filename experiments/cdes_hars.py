@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, metrics, results, spectral
+from apr_jax import cdes, data, metrics, spectral
 from apr_jax.evaluate import frequencies
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -38,7 +39,7 @@ MEASURES = {
 TRAINED = {"plain": "trained on plain images", "hars": "trained on HARS images"}
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains both networks and asks them; keeps a few images for the picture."""
     settings = common.settings(lab, radius=RADIUS)
     missing = [k for k in TRAINED if not lab.done(split=k, settings=settings)]
@@ -115,7 +116,7 @@ def examples(
     hars: data.ArraySplit,
     donors: np.ndarray,
     names: Sequence[str],
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """A record of a few images: own, other, and joined."""
     labels = np.asarray(plain.labels)
     chosen = np.unique(labels, return_index=True)[1][:SHOWN]
@@ -137,12 +138,12 @@ def examples(
     )
 
 
-def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """Bars for both networks, and a few of the images."""
     return [_bars(records, out), *_images(records, out)]
 
 
-def _bars(records: Sequence[results.Record], out: Any) -> Any:
+def _bars(records: Sequence[Record], out: Any) -> Any:
     figure = Figure(figsize=(8.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for k, (kind, label) in enumerate(TRAINED.items()):
@@ -165,7 +166,7 @@ def _bars(records: Sequence[results.Record], out: Any) -> Any:
     return lab_lib.save(figure, out / "hars.png")
 
 
-def _images(records: Sequence[results.Record], out: Any) -> list[Any]:
+def _images(records: Sequence[Record], out: Any) -> list[Any]:
     found = next(lab_lib.find(records, split="examples"), None)
     if found is None:
         return []

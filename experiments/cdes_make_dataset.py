@@ -21,8 +21,9 @@ import numpy as np
 import PIL.Image
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, results
+from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -33,7 +34,7 @@ PER_CLASS = 2  # images of each class on a sheet
 TIMED = 50  # images made one by one
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Makes the sets; then their densities, sheets and the timings."""
     settings = common.settings(lab)
     if all(lab.done(split=kind, settings=settings) for kind in (*common.KINDS, "time")):
@@ -47,7 +48,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
 
 def measure(
     lab: Lab, kind: str, split: data.ArraySplit, names: Sequence[str], base: Any
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Distance of the densities from the target, by class, and a sheet of images."""
     labels = np.asarray(split.labels)
     profiles = np.concatenate(
@@ -86,7 +87,7 @@ def sheet(split: data.ArraySplit, classes: int) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def timings(lab: Lab, split: data.ArraySplit) -> Iterator[results.Record]:
+def timings(lab: Lab, split: data.ArraySplit) -> Iterator[Record]:
     """Images a second of the making: all classes at once, and one image a call."""
     own = common.kernels(lab, lab.load("train").splits["train"])["scr"]
     few = data.ArraySplit(split.images[:2000], split.labels[:2000])
@@ -116,14 +117,14 @@ def timings(lab: Lab, split: data.ArraySplit) -> Iterator[results.Record]:
     )
 
 
-def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """The three sheets side by side, and the densities."""
     found = {r.split: r for r in lab_lib.find(records, metric="density_error")}
     found = {kind: found[kind] for kind in common.KINDS if kind in found}
     return [_sheets(found, out), _densities(found, out)] if found else []
 
 
-def _sheets(found: dict[str, results.Record], out: Any) -> Any:
+def _sheets(found: dict[str, Record], out: Any) -> Any:
     pictures = {
         kind: np.asarray(
             PIL.Image.open(io.BytesIO(base64.b64decode(record.extra["sheet"])))
@@ -145,7 +146,7 @@ def _sheets(found: dict[str, results.Record], out: Any) -> Any:
     return lab_lib.save(figure, out / "sheets.png")
 
 
-def _densities(found: dict[str, results.Record], out: Any) -> Any:
+def _densities(found: dict[str, Record], out: Any) -> Any:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(next(iter(found.values())).extra["target"], "k--", lw=1, label="target")

@@ -16,8 +16,10 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, results, watch
+from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
+from apr_jax.runs import epochs as epochs_lib
+from apr_jax.runs.records import Record
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -26,7 +28,7 @@ NAME = "cdes_priority"
 SIZES = common.SIZES
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains the three networks, or takes them, and reads what was watched."""
     settings = common.settings(lab)
     missing = [k for k in common.KINDS if not lab.done(split=k, settings=settings)]
@@ -35,9 +37,9 @@ def compute(lab: Lab) -> Iterator[results.Record]:
     splits, bases = common.sets(lab)
     for kind in missing:
         network = common.network(lab, kind, bases[kind])
-        rows = watch.read(lab.work / f"network_{kind}")
-        epochs, spectra = watch.table(rows, "input_spectrum", "spectrum")
-        _, raw = watch.table(rows, "input_spectrum", "raw")
+        rows = epochs_lib.read(lab.work / f"network_{kind}")
+        epochs, spectra = epochs_lib.table(rows, "input_spectrum", "spectrum")
+        _, raw = epochs_lib.table(rows, "input_spectrum", "raw")
         images = mean_density(splits[kind]["train"])
         half = raw.shape[1] // 2
         correlation = np.corrcoef(spectra[-1], images)[0, 1]
@@ -67,7 +69,7 @@ def mean_density(split: data.ArraySplit) -> np.ndarray:
     return np.asarray(cdes.density(pixels).mean(0), np.float64)
 
 
-def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """For each kind a heatmap, band upwards and epoch across, and the density."""
     found = {
         r.split: r for r in lab_lib.find(records, metric="correlation_with_density")

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import cdes, results
+from apr_jax import cdes
 from apr_jax.console import say
 from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
 from experiments import cdes_common as common
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -32,7 +33,7 @@ SIZES = common.KERNELS
 TIMED, SECONDS = 100, 2.0
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains, then measures each set of kernels; then the timings."""
     found = lab.load()
     train, settings = found.splits["train"], common.settings(lab)
@@ -52,7 +53,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
 
 def measure(
     lab: Lab, name: str, own: Any, at: int, images: np.ndarray
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Density before and after, losses, and the filter of one set of kernels."""
     kernels = common.one_set(own, at)
     pixels = to_pixels(jnp.asarray(images[:500]))
@@ -95,7 +96,7 @@ def response(kernels: cdes.Kernels, shape: tuple[int, ...]) -> np.ndarray:
     return np.fft.fftshift(np.abs(np.fft.fft2(made)))
 
 
-def timings(lab: Lab, images: np.ndarray) -> Iterator[results.Record]:
+def timings(lab: Lab, images: np.ndarray) -> Iterator[Record]:
     """Images a second of one step's gradients, in several ways."""
     images = images[:, :TIMED]
     sets, count = images.shape[:2]
@@ -150,7 +151,7 @@ def seconds_of(call: Callable[[int], Any]) -> float:
     return best
 
 
-def plot(records: Sequence[results.Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """Densities, and filters with their losses."""
     found = list(lab_lib.find(records, metric="density_error.before"))
     if not found:

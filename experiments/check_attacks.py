@@ -26,13 +26,15 @@ import optax
 import rich.console
 import rich.table
 
-from apr_jax import attacks, data, losses, optim, step, views
+from apr_jax import attacks, data
 from apr_jax import config as config_lib
 from apr_jax import network as network_lib
 from apr_jax.attacks import norms, rounds
 from apr_jax.attacks.core import Points
 from apr_jax.attacks.pgd import PGD
 from apr_jax.pixels import normalise, to_pixels
+from apr_jax.train import losses, optim, views
+from apr_jax.train.state import init_state
 from configs import cifar
 
 OUT = pathlib.Path(__file__).parent / "results" / "check_attacks.jsonl"
@@ -103,7 +105,7 @@ def train(args: argparse.Namespace) -> None:
     model = network_lib.make_model(config, num_classes=10)
     optimizer = optim.sgd(config.optim, optim.schedule(config.optim, size / batch))
     key = jax.random.key(config.seed)
-    state = step.init_state(key, model, optimizer, (32, 32, 3))
+    state = init_state(key, model, optimizer, (32, 32, 3))
     run = jax.jit(make_step(model, optimizer, config), donate_argnums=0)
     steps = int(args.epochs * size / batch)
     started, recent = time.monotonic(), []

@@ -19,9 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from apr_jax import data, results
+from apr_jax import data
 from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError
+from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -86,7 +87,7 @@ def chosen(lab: Lab) -> dict[str, Check]:
     return {name: known[name] for name in lab.options.runs or known}
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Yields the accuracy of each, on all test splits of the data."""
     splits = tuple(dict.fromkeys(["test", *lab.base.data.shifted_splits]))
     found = lab.load("train", *splits)
@@ -139,9 +140,7 @@ def write_extra(lab: Lab, found: data.DataSet) -> None:
         Image.fromarray(255 - np.asarray(image)).save(folder / f"{i}.png")
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws a bar for each run, and the accuracy of guessing."""
     mine = [r for r in records if r.split.endswith(", test")]
     figure = Figure(figsize=(7, 0.24 * len(mine) + 1), layout="constrained")

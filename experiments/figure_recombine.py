@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from apr_jax import apr_single, recombine
-from apr_jax.sheet import amplitude_phase
+from apr_jax.report.examples import amplitude_phase
 
 TARGET = pathlib.Path(__file__).parent / "results" / "recombine.png"
 SIZE = 320  # pixels; crops of the photographs

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.figure import Figure
 
-from apr_jax import results
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs.records import Record
 from experiments import hfc_networks
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -23,7 +23,7 @@ from experiments.lab import Lab
 NAME = "hfc_bands"
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Yields accuracies of each epoch, and of each network and radius."""
     _, test, _ = hfc_networks.images(lab)
     settings = dict(lab.knobs)
@@ -70,9 +70,7 @@ def runs_of(lab: Lab) -> dict[str, str]:
     return dict(text.split("=", 1) for text in lab.options.run)
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws accuracy over the epochs, and over the radius."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     figure.suptitle(

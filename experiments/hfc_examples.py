@@ -20,8 +20,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import special
 
-from apr_jax import metrics, results
+from apr_jax import metrics
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs.records import Record
 from experiments import hfc_networks
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -34,7 +35,7 @@ USUAL = "the commonest answer to high parts"
 SHOWN_RADIUS = 2
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Yields the share of each case, for each radius, and images of the odd one."""
     _, test, names = hfc_networks.images(lab)
     run = lab.options.run
@@ -127,9 +128,7 @@ def unpacked(text: str) -> np.ndarray:
     return levels.reshape(side, side, 3)
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws images of the odd case, surest first, and the shares of all four cases."""
     (best,) = (r for r in records if r.metric == "found")
     examples = best.extra["examples"]

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import metrics, results
+from apr_jax import metrics
+from apr_jax.runs.records import Record
 from experiments import hfc_networks
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -23,7 +24,7 @@ from experiments.lab import Lab
 NAME = "hfc_heuristics"
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains each network and yields its accuracies on whole, low and high images."""
     _, test, _ = hfc_networks.images(lab)
     size = test.images.shape[1]
@@ -60,9 +61,7 @@ def compute(lab: Lab) -> Iterator[results.Record]:
         )
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the end of each training, and low and high over the epochs."""
     kinds = list(dict.fromkeys(r.split for r in records))
     radius = records[0].extra["rows"][0]["radius"][1]

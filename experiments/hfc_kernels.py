@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import attacks, kernels, metrics, results
+from apr_jax import attacks, metrics
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.models import kernels
+from apr_jax.runs.records import Record
 from experiments import hfc_networks
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -45,7 +47,7 @@ KINDS = ("plain", "adversarial")
 STEPS = 10
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Yields roughness, and accuracies over rho."""
     _, test, _ = hfc_networks.images(lab)
     few = lab["attacked"]
@@ -122,9 +124,7 @@ def _logits(variables: Any, pixels: jax.Array, *, predict: Any) -> jax.Array:
     return predict(variables, pixels)[0]
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the kernels, and accuracy over rho."""
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.5])
@@ -145,7 +145,7 @@ def plot(
     return [lab_lib.save(figure, out / "kernels.png")]
 
 
-def draw_curves(axis: Any, records: Sequence[results.Record]) -> None:
+def draw_curves(axis: Any, records: Sequence[Record]) -> None:
     """Accuracy over rho, a colour for each radius, on a Matplotlib axis."""
     colours = {"accuracy": "k"}
     for metric in dict.fromkeys(r.metric for r in records):

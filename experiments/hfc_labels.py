@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from apr_jax import metrics, results
+from apr_jax import metrics
 from apr_jax.data import ArraySplit
+from apr_jax.runs.records import Record
 from experiments import hfc_networks
 from experiments import lab as lab_lib
 from experiments.lab import Lab
@@ -43,7 +44,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def compute(lab: Lab) -> Iterator[results.Record]:
+def compute(lab: Lab) -> Iterator[Record]:
     """Trains on both kinds of labels; what is watched are the training images."""
     found = lab.load("train")
     natural = lab_lib.balanced(found.splits["train"], lab["images"], seed=lab.seed)
@@ -101,9 +102,7 @@ def when_half(rows: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Measured]:
     return found
 
 
-def plot(
-    records: Sequence[results.Record], out: pathlib.Path
-) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the accuracies on training images over the epochs."""
     records = [r for r in records if r.metric == "training accuracy"]
     figure = Figure(figsize=(11, 4.2), layout="constrained")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from apr_jax import data, spectral
-from apr_jax import watch as watch_lib
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs import epochs
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -76,7 +76,7 @@ def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Pat
 
 def watched(root: pathlib.Path) -> list[dict[str, Any]]:
     """Rows of the watch on frequency bands, one for each epoch, in order."""
-    rows = {row["step"]: row for row in watch_lib.read(root) if row["watch"] == "bands"}
+    rows = {row["step"]: row for row in epochs.read(root) if row["watch"] == "bands"}
     return list(rows.values())
 
 

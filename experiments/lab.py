@@ -4,7 +4,7 @@ An experiment is a module with ``SIZES``, ``compute`` and ``plot``, run by ``mai
 
     SIZES = {"small": {"images": 2000, "epochs": 5.0}, "paper": {...}}
 
-    def compute(lab: Lab) -> Iterator[results.Record]: ...
+    def compute(lab: Lab) -> Iterator[records.Record]: ...
     def plot(records, out: pathlib.Path) -> list[pathlib.Path]: ...
 
     if __name__ == "__main__":
@@ -30,10 +30,15 @@ import numpy as np
 import rich.console
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, planning, process, results, train
+from apr_jax import data, metrics, parallel, process
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.report import numbers
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
+from apr_jax.train import loop
+from apr_jax.train import plan as plan_lib
 from configs import cifar, quickstart
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -98,8 +103,8 @@ class Lab:
         """
         config = config_lib.parse(settings.to_dict())
         root = self.work / name
-        plan = planning.plan(config, root)
-        trained = train.train(plan, quiet=self.options.quiet)
+        plan = plan_lib.plan(config, root)
+        trained = loop.train(plan, quiet=self.options.quiet)
         if trained.stopped_by is not None:
             say(f"{trained.stopped_by}: the same command goes on from there")
             raise SystemExit(1)
@@ -156,7 +161,7 @@ class Lab:
         settings: Mapping[str, Any],
         step: int = 0,
         extra: Mapping[str, Any] | None = None,
-    ) -> list[results.Record]:
+    ) -> list[Record]:
         """Records of some numbers.
 
         Args:
@@ -168,7 +173,7 @@ class Lab:
             extra: more to keep, such as an image or a curve.
         """
         config = config_lib.parse(self.base.to_dict())
-        return results.records_of(
+        return records_lib.records_of(
             measured,
             job=f"experiments.{self.name}",
             data=config.data.name,
@@ -180,14 +185,16 @@ class Lab:
             extra={**(extra or {}), "settings": {**settings, "size": self.size}},
         )
 
-    def done(self, *, split: str, settings: Mapping[str, Any]) -> list[results.Record]:
+    def done(self, *, split: str, settings: Mapping[str, Any]) -> list[Record]:
         """What an earlier call recorded of a split with the same settings and data."""
         path = self.out / RECORDS
         config = config_lib.parse(self.base.to_dict())
         wanted = json.loads(json.dumps({**settings, "size": self.size}))
         return [
             record
-            for record in results.latest(results.read(path) if path.exists() else [])
+            for record in records_lib.latest(
+                records_lib.read(path) if path.exists() else []
+            )
             if record.split == split
             and record.data == config.data.name
             and record.seed == self.seed
@@ -195,8 +202,8 @@ class Lab:
         ]
 
 
-Compute = Callable[[Lab], Iterable[results.Record]]
-Plot = Callable[[Sequence[results.Record], pathlib.Path], Sequence[pathlib.Path]]
+Compute = Callable[[Lab], Iterable[Record]]
+Plot = Callable[[Sequence[Record], pathlib.Path], Sequence[pathlib.Path]]
 
 
 def main(
@@ -265,13 +272,13 @@ def main(
         if not options.plot_only:
             process.use_compile_cache(config_lib.parse(lab.base.to_dict()).data)
             for record in compute(lab):
-                results.append(path, [record])
+                records_lib.append(path, [record])
         if not path.exists():
             raise ConfigError(
                 f"{path} is not there; run this without --plot-only first"
             )
-        found = results.latest(results.read(path))
-        rich.console.Console().print(results.table({name: found}))
+        found = records_lib.latest(records_lib.read(path))
+        rich.console.Console().print(numbers.table({name: found}))
         for picture in plot(found, lab.out):
             say(f"wrote {picture}")
 
@@ -415,9 +422,9 @@ def accuracy(outputs: classifier_lib.Outputs) -> metrics.Measured:
     return metrics.wilson(int(right.sum()), len(right))
 
 
-def find(records: Iterable[results.Record], **fields: Any) -> Iterator[results.Record]:
+def find(records: Iterable[Record], **fields: Any) -> Iterator[Record]:
     """Records with these fields; those not of ``Record`` are looked for in settings."""
-    known = {field.name for field in dataclasses.fields(results.Record)}
+    known = {field.name for field in dataclasses.fields(Record)}
     for record in records:
         values = record.extra.get("settings", {})
         if all(

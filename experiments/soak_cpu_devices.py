@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from apr_jax import planning
+from apr_jax.train import plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -28,7 +28,8 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
     import numpy as np
 
     from apr_jax import config as config_lib
-    from apr_jax import parallel, train
+    from apr_jax import parallel
+    from apr_jax.train import loop
     from configs import base
 
     rng = np.random.default_rng(0)
@@ -55,7 +56,7 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
     )
     config = config_lib.parse(settings.to_dict())
     parallel.declare_cpu_devices(args.devices)
-    train.train(planning.plan(config, workdir / "run"), quiet=True)
+    loop.train(plan.plan(config, workdir / "run"), quiet=True)
 
 
 def watch(args: argparse.Namespace) -> dict[str, object]:

@@ -26,10 +26,12 @@ from typing import Any
 import jax
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, parallel, planning, process, rundir
+from apr_jax import data, job, parallel, process
 from apr_jax.console import say
 from apr_jax.errors import CheckpointError, ConfigError, Diverged
 from apr_jax.models import flops
+from apr_jax.runs import files
+from apr_jax.train import plan as plan_lib
 from experiments import lab as lab_lib
 from experiments import table_missing, table_page
 from experiments import table_plan as plan
@@ -120,7 +122,7 @@ def work(options: argparse.Namespace) -> str | None:
         raise ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
     for config in configs.values():
-        planning.check_names(config)
+        plan_lib.check_names(config)
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
     parallel.declare_cpu_devices(devices // (options.processes or 1))
@@ -240,7 +242,7 @@ def train(
             table_page.keep(out, run, root / run.name)
             if stopped is None and parallel.is_primary():
                 mark = table_missing.mark(options.table, root / run.name)
-                rundir.write_atomic(mark, table_missing.asked(configs[run.name]))
+                files.write_atomic(mark, table_missing.asked(configs[run.name]))
         # The next run has programs of its own, and memory is not for both.
         jax.clear_caches()
         gc.collect()

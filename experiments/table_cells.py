@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from apr_jax import metrics, results
+from apr_jax import metrics
 from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 
 
-def _find(records: Iterable[results.Record], **fields: str) -> float | None:
-    found = results.find(records, **fields)
+def _find(records: Iterable[Record], **fields: str) -> float | None:
+    found = records_lib.find(records, **fields)
     return None if found is None else found.value
 
 
@@ -16,20 +18,20 @@ def _known(cells: dict[str, float | None]) -> dict[str, float]:
     return {column: value for column, value in cells.items() if value is not None}
 
 
-def corruption_cells(records: Sequence[results.Record]) -> dict[str, float]:
+def corruption_cells(records: Sequence[Record]) -> dict[str, float]:
     """Table 1: "" is the mean error under corruption, beside "clean error"."""
     mean = mean_corruption(records)
     clean = _find(records, job="evaluate.clean", metric="error")
     return _known({"": None if mean is None else mean.value, "clean error": clean})
 
 
-def mean_corruption(records: Sequence[results.Record]) -> results.Record | None:
+def mean_corruption(records: Sequence[Record]) -> Record | None:
     """The mean error over all corruptions and severities.
 
     Where there is none (frost needs photographs) that over the most corruptions, whose
     split says how many: "mean of 14".
     """
-    found: dict[int, results.Record] = {}
+    found: dict[int, Record] = {}
     for record in records:
         if record.job == "evaluate.corruption" and record.metric == "error":
             if record.split == "mean":
@@ -42,9 +44,7 @@ def mean_corruption(records: Sequence[results.Record]) -> results.Record | None:
 _MEAN_OF = re.compile(r"mean of (\d+)")
 
 
-def out_cells(
-    records: Sequence[results.Record], score: str = "msp"
-) -> dict[str, float]:
+def out_cells(records: Sequence[Record], score: str = "msp") -> dict[str, float]:
     """Table 2: "accuracy", the AUROC of a score for each out set, and their "mean"."""
     found = {}
     for record in records:
@@ -59,7 +59,7 @@ def out_cells(
     return _known({"accuracy": accuracy, **found})
 
 
-def turned_cells(records: Sequence[results.Record]) -> dict[str, dict[str, float]]:
+def turned_cells(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     """The row of Table 2 that a run trained by CSI has for its own score."""
     cells = out_cells(records, "csi")
     return {"csi_turns": cells} if cells else {}
@@ -69,7 +69,7 @@ def turned_cells(records: Sequence[results.Record]) -> dict[str, dict[str, float
 _SAME = {"svhn_cropped": "svhn"}
 
 
-def robust_cells(records: Sequence[results.Record]) -> dict[str, float]:
+def robust_cells(records: Sequence[Record]) -> dict[str, float]:
     """Table 3: "accuracy", and "robust", that under AutoAttack, L-infinity.
 
     Where several radii were measured the largest; other attacks and norms don't count.
@@ -93,7 +93,7 @@ def robust_cells(records: Sequence[results.Record]) -> dict[str, float]:
 _AUTO_ATTACK = re.compile(r"linf/([^/]+)")
 
 
-def imagenet_cells(records: Sequence[results.Record]) -> dict[str, float]:
+def imagenet_cells(records: Sequence[Record]) -> dict[str, float]:
     """Table 4: "error", "mce", and the CE of each corruption."""
     job = "evaluate.corruption"
     cells = {

@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Sequence
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, rundir
+from apr_jax import data, parallel
 from apr_jax.console import say
+from apr_jax.runs import workdir
 from experiments import table_page
 from experiments import table_plan as plan
 
@@ -25,7 +26,7 @@ def asked(config: config_lib.Config) -> str:
 def measured(number: str, config: config_lib.Config, root: pathlib.Path) -> bool:
     """Whether a run has been measured to the end, as it is asked for."""
     table = plan.TABLES[number]
-    there = rundir.read_config(rundir.RunDir(root)) if root.exists() else None
+    there = workdir.read_config(workdir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs
     before = mark(number, root)

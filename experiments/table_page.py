@@ -14,9 +14,14 @@ import rich.measure
 import rich.table
 
 from apr_jax import config as config_lib
-from apr_jax import markup, parallel, results, rundir
+from apr_jax import parallel
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
+from apr_jax.report import html
+from apr_jax.runs import files as files_lib
+from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir
+from apr_jax.runs.records import Record
 from experiments import table_cells, table_picture
 from experiments import table_plan as plan
 from experiments.table_rows import ROWS, row_of
@@ -24,20 +29,20 @@ from experiments.table_rows import ROWS, row_of
 
 def records(
     root: pathlib.Path, config: config_lib.Config | None = None
-) -> list[results.Record]:
+) -> list[Record]:
     """The newest records of a run, none if it has none.
 
     With a configuration only those that were measured as its ``eval`` says: the card
     may have added others since.
     """
-    path = rundir.RunDir(root).results
-    found = results.read(path) if path.exists() else []
+    path = workdir.RunDir(root).results
+    found = records_lib.read(path) if path.exists() else []
     if config is not None:
         found = [record for record in found if _as_asked(record, config.eval)]
-    return results.latest(found)
+    return records_lib.latest(found)
 
 
-def _as_asked(record: results.Record, wanted: config_lib.Eval) -> bool:
+def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
     """Whether a record was measured as a configuration says, as far as it tells."""
     settings = record.extra.get("settings", {})
     asked: dict[str, Any] = {}
@@ -66,7 +71,7 @@ _KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce"
 
 def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     """Writes the records that the table needs beside it, one file for each run."""
-    there = rundir.read_config(rundir.RunDir(root))
+    there = workdir.read_config(workdir.RunDir(root))
     config = there or config_lib.parse(run.settings.to_dict())
     cell = config_lib.config_hash(dataclasses.replace(config, seed=0))
     wanted = [
@@ -94,7 +99,7 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     ]
     if wanted and parallel.is_primary():
         text = "".join(json.dumps(row) + "\n" for row in wanted)
-        rundir.write_atomic(out / f"{run.name}.jsonl", text)
+        files_lib.write_atomic(out / f"{run.name}.jsonl", text)
 
 
 def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -130,7 +135,7 @@ def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[flo
         records = []
         for line in lines:
             fields = {f: line[f] for f in _FIELDS}
-            records.append(results.Record(**fields, seed=line["seed"]))
+            records.append(Record(**fields, seed=line["seed"]))
         own = lines[0]["column"]
         named = several or table is plan.TABLES["1"]
         shown = {lines[0]["row"]: table.cells(records)}
@@ -255,7 +260,7 @@ def _sets(table: plan.Table) -> set[str]:
 def _mean_of(lines: Sequence[dict[str, Any]]) -> str:
     """Over which corruptions a run's mean error is: "mean" for all, or "mean of 14"."""
     mean = table_cells.mean_corruption(
-        [results.Record(**{f: x[f] for f in _FIELDS}, seed=x["seed"]) for x in lines]
+        [Record(**{f: x[f] for f in _FIELDS}, seed=x["seed"]) for x in lines]
     )
     return "no mean" if mean is None else mean.split
 
@@ -307,22 +312,22 @@ def write(
     join = lambda cells: "| " + " | ".join(cells) + " |"
     text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
     text += [join(line) for line in lines] + ["", note, ""]
-    rundir.write_atomic(out / "table.md", "\n".join(text))
-    head = "".join(f"<th>{markup.escape(h)}</th>" for h in heads)
+    files_lib.write_atomic(out / "table.md", "\n".join(text))
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
     body = "".join(
         "<tr>"
-        + "".join(f'<td class="number">{markup.escape(c)}</td>' for c in line)
+        + "".join(f'<td class="number">{html.escape(c)}</td>' for c in line)
         + "</tr>"
         for line in lines
     )
     whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{markup.escape(title)}</title><style>{markup.STYLE}</style></head>"
-        f"<body><main><h1>{markup.escape(title)}</h1>"
-        f'<p class="soft">{markup.escape(note)}</p>'
-        f"{markup.card(markup.scroll(whole))}</main></body></html>"
+        f"<title>{html.escape(title)}</title><style>{html.STYLE}</style></head>"
+        f"<body><main><h1>{html.escape(title)}</h1>"
+        f'<p class="soft">{html.escape(note)}</p>'
+        f"{html.card(html.scroll(whole))}</main></body></html>"
     )
-    rundir.write_atomic(out / "table.html", page)
+    files_lib.write_atomic(out / "table.html", page)
     for name in ("table.md", "table.html"):
         say(f"wrote {out / name}")

@@ -7,12 +7,15 @@ from typing import Any
 
 import ml_collections
 
-from apr_jax import augment, curves, models, results, rundir
+from apr_jax import augment, models
 from apr_jax import config as config_lib
 from apr_jax.models import flops
+from apr_jax.report import published
+from apr_jax.runs import curves, workdir
+from apr_jax.runs.records import Record
 from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
-from experiments import published, table_cells
+from experiments import table_cells
 from experiments.table_rows import ROWS, canonical, row_of
 
 BUDGETS = ("small", "paper")
@@ -98,16 +101,14 @@ class Table:
     title: str
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    cells: Callable[[Sequence[results.Record]], dict[str, float]]
+    cells: Callable[[Sequence[Record]], dict[str, float]]
     published: Callable[[], dict[str, published.Cells]]
     settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
     better: str
     recipe: str
     columns_shown: tuple[str, str]
     source: str
-    more: Callable[[Sequence[results.Record]], dict[str, dict[str, float]]] = (
-        lambda records: {}
-    )
+    more: Callable[[Sequence[Record]], dict[str, dict[str, float]]] = lambda records: {}
     note: str = ""
 
     @property
@@ -406,8 +407,8 @@ def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
     """
     found: dict[str, list[float]] = {}
     for root in roots:
-        run = rundir.RunDir(root)
-        config = rundir.read_config(run)
+        run = workdir.RunDir(root)
+        config = workdir.read_config(run)
         if config is None or not run.curve.exists():
             continue
         rows = curves.read_curve(run.curve)

@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from apr_jax import auxiliary, models, planning, step, train
+from apr_jax import models
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
+from apr_jax.train import auxiliary_norm, loop, plan
+from apr_jax.train.state import init_state
 from tests import toy
 
 
@@ -31,22 +33,22 @@ def test_the_second_set_is_that_of_batch_norm(name, key):
         lambda: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
     )
     like = jax.tree.map(lambda x: jnp.zeros(x.shape), variables)
-    params, stats = auxiliary.add(like["params"], like["batch_stats"])
-    second = params[auxiliary.KEY]
-    norms = sum(x.size for x in jax.tree.leaves(stats[auxiliary.KEY]))
+    params, stats = auxiliary_norm.add(like["params"], like["batch_stats"])
+    second = params[auxiliary_norm.KEY]
+    norms = sum(x.size for x in jax.tree.leaves(stats[auxiliary_norm.KEY]))
     assert sum(x.size for x in jax.tree.leaves(second)) == norms
     names = {str(path[-1]) for path, _ in jax.tree.leaves_with_path(second)}
     assert names == {"['scale']", "['bias']"}
-    assert auxiliary.without(params) == like["params"]
+    assert auxiliary_norm.without(params) == like["params"]
 
 
 def test_each_part_is_normalised_by_its_own(key):
     model = toy.TinyNet(num_classes=4)
     images = jax.random.uniform(key, (6, 8, 8, 3))
     variables = jax.jit(lambda: model.init(key, images, train=False))()
-    params, stats = auxiliary.add(variables["params"], variables["batch_stats"])
+    params, stats = auxiliary_norm.add(variables["params"], variables["batch_stats"])
     params, stats = perturbed(params), perturbed(stats)
-    forward = auxiliary.make_forward(model, auxiliary=True, views=3)
+    forward = auxiliary_norm.make_forward(model, auxiliary=True, views=3)
     logits, new = jax.jit(forward)(params, stats, images, key)
     params, stats = jax.tree.map(np.asarray, (params, stats))
     kernel = params["Conv_0"]["kernel"].astype(np.float64)
@@ -67,8 +69,8 @@ def test_each_part_is_normalised_by_its_own(key):
         (images[:4], params["BatchNorm_0"], stats["BatchNorm_0"]),
         (
             images[4:],
-            params[auxiliary.KEY]["BatchNorm_0"],
-            stats[auxiliary.KEY]["BatchNorm_0"],
+            params[auxiliary_norm.KEY]["BatchNorm_0"],
+            stats[auxiliary_norm.KEY]["BatchNorm_0"],
         ),
     )
     want = [by_hand(*part) for part in parts]
@@ -77,7 +79,7 @@ def test_each_part_is_normalised_by_its_own(key):
     )
     np.testing.assert_allclose(new["BatchNorm_0"]["mean"], want[0][1], rtol=1e-4)
     np.testing.assert_allclose(
-        new[auxiliary.KEY]["BatchNorm_0"]["mean"], want[1][1], rtol=1e-4
+        new[auxiliary_norm.KEY]["BatchNorm_0"]["mean"], want[1][1], rtol=1e-4
     )
 
 
@@ -86,14 +88,14 @@ def test_both_sets_learn_and_the_first_is_the_network(tmp_path):
     toy.write_arrays(tmp_path)
     settings = toy.config(tmp_path, augment__method="afa", optim__epochs=2.0)
     run = tmp_path / "run"
-    trained = train.train(planning.plan(settings, run), quiet=True)
+    trained = loop.train(plan.plan(settings, run), quiet=True)
     first = trained.state.params["BatchNorm_0"]["scale"]
-    second = trained.state.params[auxiliary.KEY]["BatchNorm_0"]["scale"]
+    second = trained.state.params[auxiliary_norm.KEY]["BatchNorm_0"]["scale"]
     assert np.abs(first - 1).max() > 1e-3
     assert np.abs(second - 1).max() > 1e-3
     assert np.abs(first - second).max() > 1e-5
     network = classifier.from_run(run)
-    assert auxiliary.KEY not in network.variables["params"]
+    assert auxiliary_norm.KEY not in network.variables["params"]
     np.testing.assert_array_equal(
         network.variables["params"]["BatchNorm_0"]["scale"], first
     )
@@ -103,7 +105,7 @@ def test_without_a_second_set_nothing_is_added(tmp_path):
     settings = toy.config(tmp_path)
     model = toy.TinyNet(num_classes=4)
     state = jax.eval_shape(
-        lambda key: step.init_state(key, model, optax.sgd(0.1), (8, 8, 3)),
+        lambda key: init_state(key, model, optax.sgd(0.1), (8, 8, 3)),
         jax.random.key(settings.seed),
     )
     assert set(state.params) == {"Conv_0", "BatchNorm_0", "Dense_0"}
@@ -115,4 +117,4 @@ def test_a_network_without_batch_norm_is_refused(tmp_path):
         tmp_path, augment__method="afa", model__name="wrn_10_1", model__norm="none"
     )
     with pytest.raises(ConfigError, match=r"augment\.method: 'afa' needs a sec"):
-        planning.plan(settings, tmp_path / "run")
+        plan.plan(settings, tmp_path / "run")

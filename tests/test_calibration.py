@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from apr_jax import calibration
+from apr_jax.metrics import calibration
 
 
 def predictions(rng, n=730):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, models, results
+from apr_jax import data, job, models
 from apr_jax.data import corrupted_files
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import card
+from apr_jax.runs import records
 from tests import toy
 
 
@@ -42,7 +43,7 @@ def finished(folder, tmp_path_factory):
 
 
 def jobs(root):
-    return collections.Counter(r.job for r in results.read(root / "results.jsonl"))
+    return collections.Counter(r.job for r in records.read(root / "results.jsonl"))
 
 
 def test_a_run_ends_with_the_parts_that_its_configuration_lists(finished):
@@ -72,7 +73,7 @@ def test_a_card_measures_only_what_is_missing(finished, folder, tmp_path, capsys
     assert after["evaluate.ood"] > 0 == before["evaluate.ood"]
     # What can't be measured is named, and takes nothing else with it.
     assert after["evaluate.corruption"] > 0
-    measured = {r.split for r in results.read(finished / "results.jsonl")}
+    measured = {r.split for r in records.read(finished / "results.jsonl")}
     assert "gaussian_noise/1" in measured
     assert "frost/1" not in measured
     assert "frost is left out: " in capsys.readouterr().err
@@ -93,7 +94,7 @@ def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
     card.run([finished], changes, quiet=True)
     found = [
         r
-        for r in results.read(finished / "results.jsonl")
+        for r in records.read(finished / "results.jsonl")
         if r.job == "evaluate.corruption" and r.data == "toy-c"
     ]
     assert {r.extra["settings"]["source"] for r in found} == {"folder"}

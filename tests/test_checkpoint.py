@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint
 from apr_jax.errors import CheckpointError
+from apr_jax.runs import checkpoint
 
 # TensorStore reports reads that fail beside the first one as unraisable.
 pytestmark = pytest.mark.filterwarnings(

@@ -6,27 +6,17 @@ import numpy as np
 import pytest
 from scipy import special
 
-from apr_jax import (
-    augment,
-    contrast,
-    losses,
-    models,
-    ood,
-    parallel,
-    planning,
-    saliency,
-    train,
-    train_together,
-    views,
-)
+from apr_jax import augment, models, ood, parallel
 from apr_jax import config as config_lib
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, scoring
 from apr_jax.evaluate import ood as evaluate_ood
-from apr_jax.models import projected
+from apr_jax.models import grad_cam, projected
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
+from apr_jax.train import contrastive, loop, losses, seeds, views
+from apr_jax.train import plan as plan_lib
 from tests import toy
 
 
@@ -191,12 +181,12 @@ def stopped(folder, tmp_path_factory):
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
         patch.setitem(views.IMAGE_STAGES, "simclr", unchanged)
         config = csi_config(folder)
-        plan = planning.plan(config, root)
-        start = contrast.linear_start(config, plan.total_steps)
+        plan = plan_lib.plan(config, root)
+        start = contrastive.linear_start(config, plan.total_steps)
         assert (plan.total_steps, start) == (24, 14)
-        halfway = train.train(plan, until=start, quiet=True).state
-        assert train.train(plan, until=start + 3, quiet=True).step == start + 3
-        return halfway, train.train(plan, quiet=True).state, root
+        halfway = loop.train(plan, until=start, quiet=True).state
+        assert loop.train(plan, until=start + 3, quiet=True).step == start + 3
+        return halfway, loop.train(plan, quiet=True).state, root
 
 
 def test_only_the_linear_layer_learns_in_the_second_stage(stopped):
@@ -209,7 +199,7 @@ def test_only_the_linear_layer_learns_in_the_second_stage(stopped):
 
 @pytest.mark.usefixtures("_plain")
 def test_stops_change_nothing(folder, tmp_path, stopped):
-    whole = train.train(planning.plan(csi_config(folder), tmp_path / "one"), quiet=True)
+    whole = loop.train(plan_lib.plan(csi_config(folder), tmp_path / "one"), quiet=True)
     jax.tree.map(np.testing.assert_array_equal, whole.state, stopped[1])
 
 
@@ -217,7 +207,7 @@ def test_stops_change_nothing(folder, tmp_path, stopped):
 @pytest.mark.usefixtures("_plain")
 def test_calls_of_several_steps_end_with_the_stage(folder, tmp_path, stopped):
     config = csi_config(folder, train__steps_per_call=5)
-    several = train.train(planning.plan(config, tmp_path), quiet=True)
+    several = loop.train(plan_lib.plan(config, tmp_path), quiet=True)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
         several.state.params,
@@ -229,8 +219,8 @@ def test_calls_of_several_steps_end_with_the_stage(folder, tmp_path, stopped):
 @pytest.mark.usefixtures("_plain")
 def test_two_devices_train_as_one(folder, tmp_path, stopped):
     config = csi_config(folder, train__devices=2)
-    both = train.train(planning.plan(config, tmp_path), until=16, quiet=True)
-    start = train.train(planning.plan(csi_config(folder), tmp_path / "one"), until=16)
+    both = loop.train(plan_lib.plan(config, tmp_path), until=16, quiet=True)
+    start = loop.train(plan_lib.plan(csi_config(folder), tmp_path / "one"), until=16)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
         both.state.params,
@@ -299,7 +289,7 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
 def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
     changes = {"augment__method": "supclr", "contrast__linear_rate": 0.5}
     config = csi_config(folder, **changes)
-    trained = train.train(planning.plan(config, tmp_path), quiet=True)
+    trained = loop.train(plan_lib.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
     assert not scoring.has_turns(network)
     images, labels = read_test(folder)
@@ -329,13 +319,13 @@ def test_the_rate_goes_its_course_in_each_stage(folder):
         contrast__linear_share=0.2,
         contrast__linear_rate=3.0,
     )
-    rate = contrast.schedule(config, 10.0, 100)
+    rate = contrastive.schedule(config, 10.0, 100)
     got = [float(rate(step)) for step in range(100)]
     want = [0.2] * 40 + [0.1] * 40 + [3.0] * 12 + [0.3] * 3 + [0.03] * 3 + [0.003] * 2
     np.testing.assert_allclose(got, want, rtol=1e-5)
     plain = toy.config(folder, optim__milestones=(5.0,))
-    assert contrast.linear_start(plain, 100) == 100
-    assert float(contrast.schedule(plain, 10.0, 100)(60)) == pytest.approx(0.02)
+    assert contrastive.linear_start(plain, 100) == 100
+    assert float(contrastive.schedule(plain, 10.0, 100)(60)) == pytest.approx(0.02)
 
 
 def test_heatmaps_are_those_of_the_network_inside(key, tmp_path):
@@ -348,7 +338,7 @@ def test_heatmaps_are_those_of_the_network_inside(key, tmp_path):
     assert {HEADS, "projection_0", "projection_1", "conv1", "fc"} <= names
     assert variables["params"][HEADS]["kernel"].shape == (64, 15)
     found = jax.eval_shape(
-        lambda: saliency.grad_cam(model, variables, images, jnp.array([0, 2]))
+        lambda: grad_cam.grad_cam(model, variables, images, jnp.array([0, 2]))
     )
     assert found.heatmap.shape == (2, 2, 2)
 
@@ -381,8 +371,8 @@ def test_only_projections_teach_the_features(key):
 @pytest.mark.usefixtures("_plain")
 def test_seeds_train_together(folder, tmp_path, stopped):
     configs = [csi_config(folder, seed=seed) for seed in (0, 1)]
-    plans = [planning.plan(c, tmp_path / str(c.seed)) for c in configs]
-    both = train_together.train(plans, quiet=True)
+    plans = [plan_lib.plan(c, tmp_path / str(c.seed)) for c in configs]
+    both = seeds.train(plans, quiet=True)
     assert [one.step for one in both] == [24, 24]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),
@@ -405,7 +395,7 @@ def test_seeds_train_together(folder, tmp_path, stopped):
 )
 def test_what_does_not_go_together(folder, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        planning.plan(csi_config(folder, **changes), tmp_path)
+        plan_lib.plan(csi_config(folder, **changes), tmp_path)
 
 
 def test_older_runs_keep_their_hash(folder):

@@ -10,38 +10,36 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "apr_jax"
 
-# Arrays in, arrays out: no files, no clocks, no global state.
-CORE = {
-    "config",
-    "errors",
-    "pixels",
-    "network",
-    "spectral",
-    "augment",
-    "models",
+# The rooms from the ground up: a module imports from its own room and those below it.
+FLOORS = (
+    {"config", "errors", "fast_random", "pixels", "spectral"},
+    {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
+    {"data", "network", "runs"},
+    {"train"},
+    {"report"},
+    {"evaluate"},
+    {"job"},
+)
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+# Stand beside the floors, open to those that work with files and devices.
+BESIDE = {"console", "parallel", "process"}
+OPEN_TO = BESIDE | {"data", "evaluate", "job", "report", "train"}
+# The part of train that is arrays in, arrays out: no files, no clocks, no devices.
+PURE_TRAIN = {
+    "adversarial",
+    "auxiliary_norm",
+    "contrastive",
+    "image_pairs",
+    "losses",
     "optim",
+    "single_image",
+    "state",
     "step",
     "views",
-    "stages",
-    "pairs",
-    "contrast",
-    "losses",
-    "adversary",
-    "auxiliary",
-    "corruptions",
-    "fast_random",
-    "attacks",
-    "ood",
-    "metrics",
-    "calibration",
-    "detection",
-    "saliency",
-    "kernels",
-    "cdes",
 }
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {
-    "orbax": {"checkpoint"},
+    "orbax": {"runs"},
     "tensorflow": {"data"},
     "tensorflow_datasets": {"data"},
     "torch": {"models"},
@@ -79,31 +77,65 @@ def imports(path):
             yield name, id(node) not in inside
 
 
-def imported_parts(path):
-    """The parts of this project that a module imports."""
+def imported_modules(path):
+    """The modules of this project that one imports, as dotted names below apr_jax."""
     for name, _ in imports(path):
-        pieces = name.split(".")
-        if pieces[0] == "apr_jax" and len(pieces) > 1:
-            yield pieces[1]
+        pieces = name.split(".")[1:] if name.startswith("apr_jax.") else []
+        while pieces and not (
+            PACKAGE.joinpath(*pieces).with_suffix(".py").exists()
+            or PACKAGE.joinpath(*pieces, "__init__.py").exists()
+        ):
+            pieces.pop()
+        if pieces:
+            yield ".".join(pieces)
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downwards(path):
-    part, used = part_of(path), set(imported_parts(path))
-    parts = {part_of(p) for p in sources()}
-    # A package's command is shell, whatever the package is.
-    if part in CORE and path.name != "__main__.py":
-        assert not (used & parts) - CORE, "the core imports the shell"
-    if part == "evaluate":
-        assert not used & {"train", "job"}, "evaluate imports train"
-    if part == "augment":
-        assert used & parts <= {"augment", "fast_random", "spectral"}
-    if part in ("config", "fast_random", "spectral"):
-        assert used & parts <= {part, "errors"}
+    # A package's command is a program, whatever the package is; the package itself
+    # gathers names from everywhere below.
+    if path.name == "__main__.py" or path == PACKAGE / "__init__.py":
+        return
+    room = part_of(path)
+    used = {module.split(".")[0] for module in imported_modules(path)} - {room}
+    assert not used & BESIDE or room in OPEN_TO, f"{room} imports {used & BESIDE}"
+    if room not in BESIDE:
+        above = {r for r in used - BESIDE if FLOOR[r] >= FLOOR[room]}
+        # A floor's rooms may share what is simpler, as long as there is no circle.
+        above -= {r for r in above if FLOOR[r] == FLOOR[room]}
+        assert not above, f"{room} imports {', '.join(above)} from above"
+    if room == "report":
+        assert not used & {"train", "evaluate"}, "report reads records alone"
+    if room == "train" and path.stem in PURE_TRAIN:
+        assert not used & (BESIDE | {"data", "runs"}), f"{path.stem} is to be pure"
     tops = {name.split(".")[0] for name, _ in imports(path)}
     assert not tops & {"experiments", "tests", "launch"}
-    if part != "job":
-        assert "configs" not in tops
+
+
+def test_imports_have_no_circles():
+    uses = {}
+    for path in sources():
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        uses[name.removesuffix(".__init__")] = set(imported_modules(path))
+    done, order = set(), []
+
+    def visit(name, above):
+        assert name not in above, " -> ".join([*above, name])
+        if name not in done:
+            for used in sorted(uses.get(name, ())):
+                if not used.startswith(name) and not name.startswith(f"{used}."):
+                    visit(used, [*above, name])
+            done.add(name)
+            order.append(name)
+
+    for name in sorted(uses):
+        visit(name, [])
+    assert len(order) == len(uses)
+
+
+def test_few_modules_stand_at_the_top():
+    modules = [p for p in PACKAGE.glob("*.py") if p.name != "__init__.py"]
+    assert len(modules) <= 12, [p.name for p in modules]
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import corruptions, fast_random
+from apr_jax import fast_random, metrics
 from apr_jax.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -364,8 +364,8 @@ def test_frost_of_the_package_without_importing_it(shared, monkeypatch, tmp_path
 def test_relative_mce():
     from apr_jax.metrics import ALEXNET_ERROR
 
-    relative = corruptions.relative_mean_corruption_error
-    clean = corruptions.ALEXNET_CLEAN_ERROR
+    relative = metrics.relative_mean_corruption_error
+    clean = metrics.ALEXNET_CLEAN_ERROR
     assert relative(ALEXNET_ERROR, clean) == pytest.approx(1)
     halved = {c: 0.2 + (e - clean) / 2 for c, e in ALEXNET_ERROR.items()}
     assert relative(halved, 0.2) == pytest.approx(0.5)

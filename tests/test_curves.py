@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from apr_jax import curves
+from apr_jax.runs import curves
 
 
 def row(step, **changes):

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import advance, checkpoint, data, models, overfitting, planning, train
 from apr_jax import config as config_lib
-from apr_jax.data import Mix, images, jpeg, records, tfds
+from apr_jax import data, models
+from apr_jax.data import Mix, images, jpeg, records, samples, tfds
 from apr_jax.data import batches as batches_lib
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.runs import checkpoint
+from apr_jax.train import dispatch, loop
+from apr_jax.train import plan as plan_lib
 from tests import toy
 from tests.test_data import settings
 from tests.test_data_tf import (  # noqa: F401
@@ -176,10 +179,10 @@ def test_training_on_extra_images_goes_on_with_the_same_bits(tmp_path, monkeypat
 
     def trained(where, until=None, **more):
         config = toy.config(tmp_path, **(changes | more))
-        plan = planning.plan(config, tmp_path / where)
+        plan = plan_lib.plan(config, tmp_path / where)
         # An epoch is the main set's.
         assert (plan.mix.extra, plan.train_size, plan.total_steps) == (30, 96, 12)
-        return checkpoint.digest(train.train(plan, until=until, quiet=True).state)
+        return checkpoint.digest(loop.train(plan, until=until, quiet=True).state)
 
     whole = trained("whole")
     trained("parts", until=5)
@@ -201,15 +204,15 @@ def test_images_held_out_come_up_neither_way(tmp_path, monkeypatch):
         adversary__attack="fgsm",
         adversary__held_out=16,
     )
-    plan = planning.plan(config, tmp_path / "run")
+    plan = plan_lib.plan(config, tmp_path / "run")
     assert (plan.train_size, plan.mix.extra) == (80, 10)
-    places = advance.indices_of(plan, 0, 9).ravel()[:90]
-    all_images, labels = advance.training_images(plan)
+    places = dispatch.indices_of(plan, 0, 9).ravel()[:90]
+    all_images, labels = dispatch.training_images(plan)
     assert (len(all_images), len(labels)) == (106, 106)
     # By their size, so in 90 places each once.
     extra = all_images[places[places >= 96]][:, 0, 0, 0]
     assert sorted(extra.tolist()) == list(range(10))
-    held = overfitting.hold_out(96, 16)[1]
+    held = samples.hold_out(96, 16)[1]
     assert sorted([*places[places < 96], *held]) == list(range(96))
 
 

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import corruptions, data, job, models, parallel, results, rundir
+from apr_jax import corruptions, data, job, models, parallel
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import clean, corruption
+from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir
 from tests import toy
 
 
@@ -79,7 +81,7 @@ def test_a_wrong_count_is_an_error(finished, folder, expected):
 
 
 def test_records_of_a_job(finished, folder):
-    records = results.read(finished / "results.jsonl")
+    records = records_lib.read(finished / "results.jsonl")
     found = {record.metric: record for record in records}
     logits, labels = expected_logits(finished, folder)
     assert found["accuracy"].value == pytest.approx(
@@ -112,7 +114,7 @@ def test_the_page_is_complete(finished):
 def test_measuring_a_run_again_gives_the_same_numbers(finished):
     network = classifier_lib.from_run(finished)
     again = clean.measure(network, parallel.make_layout(1), quiet=True)
-    before = {r.metric: r.value for r in results.read(finished / "results.jsonl")}
+    before = {r.metric: r.value for r in records_lib.read(finished / "results.jsonl")}
     assert {r.metric: r.value for r in again} == pytest.approx(before, rel=1e-5)
 
 
@@ -123,8 +125,8 @@ def test_a_directory_that_is_no_run(tmp_path):
 
 def test_a_run_without_checkpoint(folder, tmp_path):
     config = toy.config(folder)
-    run = rundir.prepare(tmp_path, config, write=True)
-    rundir.write_class_names(run, "abcd")
+    run = workdir.prepare(tmp_path, config, write=True)
+    workdir.write_class_names(run, "abcd")
     with pytest.raises(ConfigError, match="has no checkpoint yet"):
         classifier_lib.from_run(tmp_path)
 

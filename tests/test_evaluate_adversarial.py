@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import data, parallel, results
+from apr_jax import data, parallel
 from apr_jax import network as network_lib
-from apr_jax import step as step_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.sections import adversarial as section
-from apr_jax.view import RunView
+from apr_jax.report.run_view import RunView
+from apr_jax.report.sections import adversarial as section
+from apr_jax.runs.records import Record
+from apr_jax.train import step as step_lib
 from tests import toy
 
 FEW = {"steps": 6, "queries": 8, "quiet": True}
@@ -119,7 +120,7 @@ def test_a_stopped_run_goes_on(network, tmp_path, monkeypatch):
         return run_stage(engine, stage, *rest, **options)
 
     monkeypatch.setattr(sequence, "run_stage", spy)
-    done = [results.Record(**json.loads(json.dumps(vars(r)))) for r in done]
+    done = [Record(**json.loads(json.dumps(vars(r)))) for r in done]
     rest = measured(network, **given, done=done)
     assert ran == ["fab-t", "square"]
     assert [r.metric for r in done + rest] == [r.metric for r in whole]
@@ -209,7 +210,7 @@ def test_published_numbers_only_beside_the_same(network):
     ]
     whole = {"attack": "standard", "examples": 10, "steps": 100, "queries": 5000}
     extra = {**record.extra, "settings": {**whole, "seed": 0}}
-    same = results.Record(
+    same = Record(
         **{**vars(record), "data": "cifar10", "split": "linf/0.03137", "extra": extra}
     )
     paper = {"model": {"name": "preact_resnet18"}}
@@ -220,7 +221,7 @@ def test_published_numbers_only_beside_the_same(network):
     page = section.html([RunView(name="a", records=[same], config=other)])
     assert "paper" not in page
     fewer = {**extra, "settings": {**extra["settings"], "queries": 100}}
-    weak = results.Record(**{**vars(same), "extra": fewer})
+    weak = Record(**{**vars(same), "extra": fewer})
     page = section.html([RunView(name="a", records=[weak], config=paper)])
     assert "paper" not in page
 

@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import corruptions, data, parallel, results, view
+from apr_jax import corruptions, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted, corrupted_command, corrupted_files
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
-from apr_jax.sections import corruption as section
+from apr_jax.report import run_view
+from apr_jax.report.sections import corruption as section
+from apr_jax.runs import records as records_lib
 from tests import toy
 
 SETS = ("contrast", "brightness")
@@ -291,7 +293,7 @@ def test_means(whole):
 
 
 def test_the_page_shows_the_widest_mean(whole):
-    shown = [view.RunView(name="some", records=whole)]
+    shown = [run_view.RunView(name="some", records=whole)]
     assert section._mean([section._by_split(shown[0], "toy-c generated")]) == MEAN
     assert section._breadth("mean of 14") > section._breadth("mean of 3, severities 1")
     assert section._breadth(MEAN) > section._breadth("mean of 14, severities 1 2 3")
@@ -322,7 +324,9 @@ def test_numbers_that_others_hide_are_written_again(folder):
     first = measure(network(folder), **noisy, examples=12)
     second = measure(network(folder), done=first, **noisy, examples=20)
     third = measure(network(folder), done=[*first, *second], **noisy, examples=12)
-    shown = {(r.split, r.metric): r for r in results.latest([*first, *second, *third])}
+    shown = {
+        (r.split, r.metric): r for r in records_lib.latest([*first, *second, *third])
+    }
     assert shown["impulse_noise/5", "error"].n == 12
     assert shown["impulse_noise/5", "error"] in first
 
@@ -376,7 +380,7 @@ def test_mce_of_a_thousand_classes():
         "device": "",
         "extra": {"settings": {}},
     }
-    values = {("clean", "error"): corruptions.ALEXNET_CLEAN_ERROR}
+    values = {("clean", "error"): metrics.ALEXNET_CLEAN_ERROR}
     for (c, error), s in itertools.product(ALEXNET_ERROR.items(), range(1, 6)):
         values |= {(f"{c}/{s}", m): error for m in corruption.METRICS}
     number = corruption.metrics.Measured
@@ -541,9 +545,9 @@ def views(whole):
     ]
     better = [dataclasses.replace(r, value=r.value / 2) for r in renamed]
     return [
-        view.RunView(name="first <run>", config=config, records=renamed),
-        view.RunView(name="none"),
-        view.RunView(name="second", config=config, records=better),
+        run_view.RunView(name="first <run>", config=config, records=renamed),
+        run_view.RunView(name="none"),
+        run_view.RunView(name="second", config=config, records=better),
     ]
 
 
@@ -567,8 +571,8 @@ def test_the_page(whole):
 def test_the_terminal(whole):
     table = section.table(views(whole))
     assert table.row_count == 4  # clean, two severities, mean
-    assert section.table([view.RunView(name="none")]) is None
-    assert section.html([view.RunView(name="none")]) == ""
+    assert section.table([run_view.RunView(name="none")]) is None
+    assert section.html([run_view.RunView(name="none")]) == ""
 
 
 def test_a_choice_of_corruptions(folder):
@@ -579,7 +583,7 @@ def test_a_choice_of_corruptions(folder):
     mean = found[f"mean of {len(names)}, severities 1 4", "error"]
     assert mean.value == pytest.approx(np.mean(list(sets.values())))
     assert set(mean.extra["corruptions"]) == names
-    shown = [view.RunView(name="some", records=records)]
+    shown = [run_view.RunView(name="some", records=records)]
     assert "not to be compared" in section.html(shown)
     assert section.table(shown).row_count == 2  # clean, mean
 

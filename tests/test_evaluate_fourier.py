@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import data, parallel, results
+from apr_jax import data, parallel
 from apr_jax import network as network_lib
-from apr_jax import step as step_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, frequencies
-from apr_jax.sections import fourier as section
-from apr_jax.view import RunView
+from apr_jax.report.run_view import RunView
+from apr_jax.report.sections import fourier as section
+from apr_jax.runs import records as records_lib
+from apr_jax.train import step as step_lib
 from tests import toy
 
 
@@ -297,8 +298,8 @@ def test_bad_settings_are_refused(network, change, message):
 
 
 def test_the_section(records, tmp_path):
-    results.append(tmp_path / "results.jsonl", records)
-    stored = results.read(tmp_path / "results.jsonl")
+    records_lib.append(tmp_path / "results.jsonl", records)
+    stored = records_lib.read(tmp_path / "results.jsonl")
     runs = [RunView(name=name, records=stored) for name in ("first", "<second>")]
     page = section.html(runs)
     for wanted in (

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import data, metrics, models, parallel, results
+from apr_jax import data, metrics, models, parallel
 from apr_jax import network as network_lib
 from apr_jax import ood as ood_lib
+from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import ood, ood_records, out_sets, samples, scoring
+from apr_jax.evaluate import ood, ood_records, out_sets, scoring
 from apr_jax.pixels import to_pixels
-from apr_jax.sections import ood as section
-from apr_jax.view import RunView
+from apr_jax.report.run_view import RunView
+from apr_jax.report.sections import ood as section
+from apr_jax.runs import records as records_lib
 from tests import toy
 
 # CSI's own is for networks that were trained by it.
@@ -320,8 +322,8 @@ def test_empty_and_missing_folders(network, tmp_path):
 
 
 def test_records_survive_the_file_and_are_small(records, tmp_path):
-    results.append(tmp_path / "results.jsonl", records)
-    assert results.read(tmp_path / "results.jsonl") == records
+    records_lib.append(tmp_path / "results.jsonl", records)
+    assert records_lib.read(tmp_path / "results.jsonl") == records
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert max(map(len, lines)) < 4000
 

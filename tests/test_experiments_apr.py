@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from apr_jax import results
+from apr_jax.runs import records as records_lib
 from experiments import (
     apr_figure2_swap,
     apr_figure5_tsne,
@@ -65,7 +65,7 @@ def run(tmp_path, monkeypatch):
         )
         pictures = list((tmp_path / module.NAME).glob("*.png"))
         assert pictures
-        return results.read(tmp_path / module.NAME / "records.jsonl")
+        return records_lib.read(tmp_path / module.NAME / "records.jsonl")
 
     return call
 

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from apr_jax import advance, cdes, models, results
+from apr_jax import cdes, models
 from apr_jax.data import ArraySplit
+from apr_jax.runs import records as records_lib
+from apr_jax.train import dispatch
 from experiments import (
     cdes_common,
     cdes_discrimination,
@@ -50,7 +52,7 @@ def run(folder, monkeypatch):
                 "--quiet",
             ]
         )
-        records = results.latest(results.read(out / "records.jsonl"))
+        records = records_lib.latest(records_lib.read(out / "records.jsonl"))
         return records, sorted(path.name for path in out.glob("*.png"))
 
     return run
@@ -90,7 +92,7 @@ def test_sets_and_networks_are_shared(run, folder, monkeypatch):
     def no_training(*_):
         raise AssertionError("the networks are there already")
 
-    monkeypatch.setattr(advance, "make_step", no_training)
+    monkeypatch.setattr(dispatch, "make_step", no_training)
     with pytest.raises(AssertionError):
         run(cdes_hars)  # the HARS network is not
     monkeypatch.undo()

@@ -6,7 +6,10 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from apr_jax import calibration, curves, figures, results
+from apr_jax.metrics import calibration
+from apr_jax.report import figures
+from apr_jax.runs import curves
+from apr_jax.runs.records import Record
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -35,7 +38,7 @@ def row(step, **changes):
 
 
 def record(value, low, high):
-    return results.Record(
+    return Record(
         job="evaluate.clean", data="digits", split="test", metric="accuracy",
         value=value, unit="fraction", n=1000, step=1, config_hash="c", code_version="v",
         seed=0, device="cpu", time="2026-01-01T00:00:00+00:00", low=low, high=high,

@@ -14,8 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import curves, results, rundir
 from apr_jax.evaluate import classifier
+from apr_jax.runs import curves
+from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir as workdir_lib
 from tests import toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -171,9 +173,12 @@ def test_two_processes_are_one_run(folder, tmp_path):
         one.variables,
     )
     records = [
-        {(r.split, r.metric): r.n for r in results.read(tmp_path / n / "results.jsonl")}
+        {
+            (r.split, r.metric): r.n
+            for r in records_lib.read(tmp_path / n / "results.jsonl")
+        }
         for n in ("two", "one")
     ]
     assert records[0] == records[1]
     assert set(records[0].values()) == {50}
-    assert rundir.RunDir(tmp_path / "two").report.exists()
+    assert workdir_lib.RunDir(tmp_path / "two").report.exists()

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import jsonl
+from apr_jax.runs import jsonl
 
 
 def test_what_is_appended_is_read(tmp_path):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import kernels
+from apr_jax.models import kernels
 
 
 @pytest.mark.parametrize("size", [(3, 3), (2, 5)])

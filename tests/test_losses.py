@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from apr_jax import adversary, augment, losses, planning, train, views
+from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax import models as models_lib
 from apr_jax import network as network_lib
@@ -16,6 +16,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, scoring
 from apr_jax.pixels import to_pixels
 from apr_jax.spectral import recombine
+from apr_jax.train import adversarial, loop, losses, plan, views
 from tests import toy
 
 
@@ -169,7 +170,7 @@ def test_one_step_of_the_adversary_by_hand(key, rng, tmp_path):
     pixels = jnp.asarray(rng.uniform(-0.1, 1.1, (4, 5, 5, 3)), jnp.float32)
     way = jnp.asarray(rng.normal(size=pixels.shape), jnp.float32)
     keys = jax.random.split(key, 4)
-    moved = adversary.perturb(
+    moved = adversarial.perturb(
         keys, lambda x: jnp.sum(way * x), pixels, settings, unroll=True
     )
     # A step of 10/255 from anywhere in a ball of 8/255 ends at least 2/255 further on.
@@ -193,7 +194,7 @@ def test_more_steps_of_the_adversary_go_to_the_corner(key, rng, tmp_path, unroll
     pixels = jnp.asarray(rng.uniform(0, 1, (2, 5, 5, 3)), jnp.float32)
     way = jnp.asarray(rng.normal(size=pixels.shape), jnp.float32)
     moved = jax.jit(
-        lambda p: adversary.perturb(
+        lambda p: adversarial.perturb(
             jax.random.split(key, 2),
             lambda x: jnp.sum(way * x),
             p,
@@ -238,7 +239,7 @@ def test_methods_train_to_the_end(folder, tmp_path, method, attack):
         augment__cutout_size=3,
         optim__epochs=3.0,
     )
-    trained = train.train(planning.plan(config, tmp_path), quiet=True)
+    trained = loop.train(plan.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
     with np.load(folder / "test.npz") as test:
         images, labels = test["images"], test["labels"]

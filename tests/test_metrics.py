@@ -10,6 +10,7 @@ import scipy.stats
 import sklearn.metrics
 
 from apr_jax import metrics
+from apr_jax.metrics import intervals
 
 
 def classifier(rng, n=400, classes=10, margin=2.0):
@@ -185,7 +186,7 @@ def test_bootstrap_in_blocks_is_complete(rng, monkeypatch):
     """Many small blocks draw as many replicates, of the same distribution."""
     data = classifier(rng, n=300)
     whole = metrics.summary(*data)["nll"]
-    monkeypatch.setattr(metrics, "_BLOCK", 700)
+    monkeypatch.setattr(intervals, "_BLOCK", 700)
     blocks = metrics.summary(*data)["nll"]
     assert blocks == whole
 

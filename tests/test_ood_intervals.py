@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from apr_jax import detection
+from apr_jax.metrics import detection
 
 
 def test_auroc_intervals_cover():

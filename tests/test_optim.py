@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import optim as optim_lib
+from apr_jax.train import optim as optim_lib
 from configs import base
 
 

@@ -8,18 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import (
-    checkpoint,
-    models,
-    overfitting,
-    page,
-    planning,
-    rundir,
-    train,
-)
+from apr_jax import models
 from apr_jax import network as network_lib
+from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
+from apr_jax.report import run_view
+from apr_jax.runs import checkpoint, epochs
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.train import loop, overfitting
+from apr_jax.train import plan as plan_lib
 from tests import toy
 
 HELD = 16
@@ -54,8 +52,8 @@ def settings(folder, **changes):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = planning.plan(settings(folder, **changes), workdir)
-    return train.train(plan, until=until, quiet=True)
+    plan = plan_lib.plan(settings(folder, **changes), workdir)
+    return loop.train(plan, until=until, quiet=True)
 
 
 def fall_at(monkeypatch, *values):
@@ -65,27 +63,27 @@ def fall_at(monkeypatch, *values):
 
 
 def test_held_out_images_are_a_part_of_their_own():
-    kept, held = overfitting.hold_out(50, 20)
+    kept, held = samples.hold_out(50, 20)
     assert sorted([*kept, *held]) == list(range(50))
     assert len(held) == 20
     assert (np.diff(held) > 1).any()  # not a run of one class
-    np.testing.assert_array_equal(held, overfitting.hold_out(50, 20)[1])
+    np.testing.assert_array_equal(held, samples.hold_out(50, 20)[1])
     with pytest.raises(ConfigError, match=r"held_out is 50; .* only 50 tr"):
-        overfitting.hold_out(50, 50)
+        samples.hold_out(50, 50)
 
 
 def test_training_draws_none_of_them(folder, tmp_path, monkeypatch):
     drawn = []
-    split = train.parallel.split_batch
+    split = loop.parallel.split_batch
 
     def spy(tree, layout, axis=0):
         if axis == 1:
             drawn.extend(np.asarray(tree).ravel())
         return split(tree, layout, axis)
 
-    monkeypatch.setattr(train.parallel, "split_batch", spy)
+    monkeypatch.setattr(loop.parallel, "split_batch", spy)
     run(folder, tmp_path, optim__epochs=2.0)
-    kept, _ = overfitting.hold_out(96, HELD)
+    kept, _ = samples.hold_out(96, HELD)
     assert sorted(drawn) == sorted([*kept, *kept])
 
 
@@ -103,7 +101,7 @@ def test_a_fall_ends_the_run_with_the_network_before(folder, tmp_path, monkeypat
     again = run(folder, tmp_path / "run")  # measures nothing: no value is left
     assert (again.step, again.collapsed_at) == (found.step, found.collapsed_at)
     assert checkpoint.digest(again.state) == checkpoint.digest(found.state)
-    rows = overfitting.read(tmp_path / "run")
+    rows = epochs.read_held_out(tmp_path / "run")
     assert [row["robust_accuracy"] for row in rows] == [0.2, 0.5, 0.4, 0.15]
     assert [row["collapsed"] for row in rows] == [False, False, False, True]
 
@@ -138,7 +136,7 @@ def test_without_a_limit_it_only_looks(folder, tmp_path, monkeypatch):
     fall_at(monkeypatch, 0.9, 0.1)
     found = run(folder, tmp_path, adversary__stop_drop=0.0, optim__epochs=2.0)
     assert (found.step, found.collapsed_at) == (2 * EPOCH, None)
-    assert len(overfitting.read(tmp_path)) == 2
+    assert len(epochs.read_held_out(tmp_path)) == 2
 
 
 def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
@@ -146,21 +144,21 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
     for until in (7, 12, None):
         parts = run(folder, tmp_path / "parts", until=until, adversary__stop_drop=0.0)
     assert checkpoint.digest(parts.state) == checkpoint.digest(whole.state)
-    rows = overfitting.read(tmp_path / "whole")
-    assert rows == overfitting.read(tmp_path / "parts")
+    rows = epochs.read_held_out(tmp_path / "whole")
+    assert rows == epochs.read_held_out(tmp_path / "parts")
     assert [row["step"] for row in rows] == [EPOCH * e for e in range(1, 6)]
-    shown = page.view(tmp_path / "whole").curve
+    shown = run_view.view(tmp_path / "whole").curve
     drawn = [row.extra["held-out accuracy"] for row in shown if row.extra]
     assert drawn == [row["robust_accuracy"] for row in rows]
 
     # The last row, by another loop: NumPy for the steps, jax.grad for their signs.
     config = settings(folder)
-    run_dir = rundir.RunDir(tmp_path / "whole")
+    run_dir = workdir_lib.RunDir(tmp_path / "whole")
     assert json.loads(run_dir.config.read_text())["adversary"]["held_out"] == HELD
     model = network_lib.make_model(config, num_classes=4)
     predict = network_lib.make_predict(model, config)
     with np.load(folder / "train.npz") as data:
-        _, held = overfitting.hold_out(96, HELD)
+        _, held = samples.hold_out(96, HELD)
         images, labels = data["images"][held], data["labels"][held]
     clean = images.astype(np.float32) / 255
     eps = np.float32(config.adversary.eps)
@@ -195,4 +193,4 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
 )
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        planning.plan(settings(folder, **changes), tmp_path)
+        plan_lib.plan(settings(folder, **changes), tmp_path)

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import rich.console
 
-from apr_jax import curves, metrics, report, results, sheet
+from apr_jax import metrics
+from apr_jax.report import numbers
+from apr_jax.report import page as page_lib
+from apr_jax.runs import curves
+from apr_jax.runs import examples as examples_lib
+from apr_jax.runs import records as records_lib
 
 VOID = {"meta", "img", "br", "wbr", "link", "input", "hr"}
 
@@ -52,7 +57,7 @@ def view(rng, name, margin, **changes):
         labels = rng.integers(0, 10, 400)
         logits = rng.normal(size=(400, 10))
         logits[np.arange(400), labels] += margin
-        records += results.records_of(
+        records += records_lib.records_of(
             metrics.summary(logits, labels, replicates=50),
             job="evaluate.clean",
             data="digits",
@@ -80,13 +85,13 @@ def view(rng, name, margin, **changes):
         "records": records,
         "curve": rows,
         "class_names": [f"class_{i}" for i in range(10)],
-        "examples": sheet.Examples(
+        "examples": examples_lib.Examples(
             original=original, mixed=original / 255.0, donor=np.array([0, 1])
         ),
         "command": f"python launch.py --config configs/{name}.py",
         "facts": {"Parameters": "77,850"},
     }
-    return report.RunView(**(fields | changes))
+    return page_lib.RunView(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +104,11 @@ def runs():
 def written(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     published = [
-        report.Published(
+        page_lib.Published(
             source="Paper", data="digits", split="test", metric="error", value=0.039
         )
     ]
-    path = report.write_report(folder / "report.html", runs, published=published)
+    path = page_lib.write_report(folder / "report.html", runs, published=published)
     assert os.listdir(folder) == ["report.html"]
     return path.read_text()
 
@@ -138,7 +143,7 @@ def test_every_number_and_interval_is_there(written, runs):
     text = Page(written).text
     for run in runs:
         for record in run.records:
-            value, interval = results.shown(record)
+            value, interval = numbers.shown(record)
             assert f"{value} {interval}" in text, record.metric
 
 
@@ -166,7 +171,7 @@ def test_a_new_measurement_replaces_the_old_everywhere(runs, tmp_path):
     new = [r for r in runs[0].records if r.split == "test"]
     old = [dataclasses.replace(r, value=0.123456, step=987654, extra={}) for r in new]
     run = dataclasses.replace(runs[0], records=[*old, *new])
-    page = Page(report.write_report(tmp_path / "p.html", [run]).read_text())
+    page = Page(page_lib.write_report(tmp_path / "p.html", [run]).read_text())
     assert "1234" in page.text
     assert "987654" not in page.text
     assert "12.3 %" not in page.text
@@ -174,7 +179,9 @@ def test_a_new_measurement_replaces_the_old_everywhere(runs, tmp_path):
 
 
 def test_what_is_missing_is_left_out(tmp_path):
-    path = report.write_report(tmp_path / "bare.html", [report.RunView(name="bare")])
+    path = page_lib.write_report(
+        tmp_path / "bare.html", [page_lib.RunView(name="bare")]
+    )
     page = Page(path.read_text())
     assert page.tags.count("section") == 0
     assert page.tags.count("svg") == page.tags.count("img") == 0
@@ -185,7 +192,7 @@ def test_what_is_missing_is_left_out(tmp_path):
 def test_each_part_can_be_missing_alone(runs, tmp_path, part):
     missing = {"records": (), "curve": (), "examples": None, "config": {}}[part]
     run = dataclasses.replace(runs[0], **{part: missing})
-    page = Page(report.write_report(tmp_path / "p.html", [run, runs[1]]).read_text())
+    page = Page(page_lib.write_report(tmp_path / "p.html", [run, runs[1]]).read_text())
     assert page.tags.count("section") == 6
 
 
@@ -199,9 +206,9 @@ def test_text_is_escaped_everywhere(rng, tmp_path):
     ]
     run = dataclasses.replace(run, examples=examples, records=records)
     published = [
-        report.Published(source=bad, data=bad, split="test", metric="nll", value=0.1)
+        page_lib.Published(source=bad, data=bad, split="test", metric="nll", value=0.1)
     ]
-    path = report.write_report(tmp_path / "p.html", [run], published=published)
+    path = page_lib.write_report(tmp_path / "p.html", [run], published=published)
     text = path.read_text()
     assert "<script" not in text
     page = Page(text)
@@ -219,25 +226,25 @@ def test_the_old_page_stays_until_the_new_is_whole(runs, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
         with pytest.raises(OSError, match="No space left"):
-            report.write_report(path, [report.RunView(name="a")])
+            page_lib.write_report(path, [page_lib.RunView(name="a")])
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["report.html"]
 
 
 def test_runs_need_names_of_their_own(tmp_path):
-    for runs in ([], [report.RunView(name="a"), report.RunView(name="a")]):
+    for runs in ([], [page_lib.RunView(name="a"), page_lib.RunView(name="a")]):
         with pytest.raises(ValueError, match="runs of different names"):
-            report.write_report(tmp_path / "p.html", runs)
+            page_lib.write_report(tmp_path / "p.html", runs)
 
 
 def test_terminal_shows_the_numbers_and_the_page(runs, tmp_path):
     console = rich.console.Console(file=io.StringIO(), width=100)
-    report.terminal_summary(runs, report=tmp_path / "report.html", console=console)
+    page_lib.terminal_summary(runs, report=tmp_path / "report.html", console=console)
     text = console.file.getvalue()
     assert str(tmp_path / "report.html") in text
     assert "digits test_shifted, n = 400" in text
     for run in runs:
-        assert results.shown(run.records[0])[0] in text
+        assert numbers.shown(run.records[0])[0] in text
     empty = rich.console.Console(file=io.StringIO())
-    report.terminal_summary([report.RunView(name="a")], console=empty)
+    page_lib.terminal_summary([page_lib.RunView(name="a")], console=empty)
     assert empty.file.getvalue() == ""

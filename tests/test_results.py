@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 import rich.console
 
-from apr_jax import metrics, results
+from apr_jax import metrics
+from apr_jax.report import numbers
+from apr_jax.runs import records
+from apr_jax.runs.records import Record
 
 
 def record(**changes):
@@ -33,21 +36,21 @@ def record(**changes):
         "high": 0.947,
         "extra": {"note": "made up"},
     }
-    return results.Record(**(fields | changes))
+    return Record(**(fields | changes))
 
 
 def test_records_survive_the_file(tmp_path):
     path = tmp_path / "results.jsonl"
     written = [record(), record(metric="nll", value=0.2, unit="nats", low=None)]
-    results.append(path, written[:1])
-    results.append(path, written[1:])
-    assert results.read(path) == written
+    records.append(path, written[:1])
+    records.append(path, written[1:])
+    assert records.read(path) == written
 
 
 def test_records_of_a_summary(rng, tmp_path):
     labels = rng.integers(0, 10, 80)
     measured = metrics.summary(rng.normal(size=(80, 10)), labels, replicates=20)
-    made = results.records_of(
+    made = records.records_of(
         measured,
         job="evaluate.clean",
         data="digits",
@@ -60,10 +63,10 @@ def test_records_of_a_summary(rng, tmp_path):
     assert [r.metric for r in made] == list(measured)
     assert made[0].value == np.mean(measured["accuracy"].value)
     assert (made[3].low, made[3].high) == (measured["nll"].low, measured["nll"].high)
-    assert made[0].code_version == results.code_version()
+    assert made[0].code_version == records.code_version()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", made[0].time)
-    results.append(tmp_path / "results.jsonl", made)
-    assert results.read(tmp_path / "results.jsonl") == made
+    records.append(tmp_path / "results.jsonl", made)
+    assert records.read(tmp_path / "results.jsonl") == made
 
 
 def test_arrays_beside_a_number_read_back(rng, tmp_path):
@@ -78,9 +81,9 @@ def test_arrays_beside_a_number_read_back(rng, tmp_path):
         "ece": {"reliability": diagram},
         "accuracy": {"confusion": np.eye(2, dtype=int)},
     }
-    made = results.records_of(measured, **where, extra={"name": "x"}, extra_of=extra)
-    results.append(tmp_path / "results.jsonl", made)
-    read = results.read(tmp_path / "results.jsonl")
+    made = records.records_of(measured, **where, extra={"name": "x"}, extra_of=extra)
+    records.append(tmp_path / "results.jsonl", made)
+    read = records.read(tmp_path / "results.jsonl")
     assert read == made
     back = metrics.Reliability.from_json(read[0].extra["reliability"])
     for field in dataclasses.fields(diagram):
@@ -89,53 +92,53 @@ def test_arrays_beside_a_number_read_back(rng, tmp_path):
         assert getattr(back, field.name).dtype == expected.dtype
     assert read[1].extra == {"name": "x", "confusion": [[1, 0], [0, 1]]}
     with pytest.raises(ValueError, match="extra_of names nll; measured were ece, acc"):
-        results.records_of(measured, **where, extra_of={"nll": {}})
+        records.records_of(measured, **where, extra_of={"nll": {}})
 
 
 def test_a_number_that_is_none_is_refused_by_name(tmp_path):
     path = tmp_path / "results.jsonl"
     with pytest.raises(ValueError, match=r"'ece' of cifar10 test cannot be recorded"):
-        results.append(path, [record(), record(metric="ece", value=math.nan)])
+        records.append(path, [record(), record(metric="ece", value=math.nan)])
     assert not path.exists()
 
 
 def test_a_cut_off_last_record_is_left_out(tmp_path):
     path = tmp_path / "results.jsonl"
-    results.append(path, [record(), record(metric="ece")])
+    records.append(path, [record(), record(metric="ece")])
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.warns(UserWarning, match="left out line 2"):
-        assert results.read(path) == [record()]
+        assert records.read(path) == [record()]
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
-    results.append(path, [record()])
+    records.append(path, [record()])
     with path.open("a") as file:
         file.write('{"metric": "ece", "colour": 1}\n')
     with pytest.raises(
         ValueError, match=r"line 2, is not a record: missing code_ver.*unknown colour"
     ):
-        results.read(path)
+        records.read(path)
 
 
 def test_the_latest_measurement_wins():
     old, new = record(value=0.1, step=1), record(value=0.2, step=2)
     other = record(split="test_shifted")
-    assert results.latest([old, other, new]) == [new, other]
-    assert results.find([old, other, new], metric="accuracy", split="test") == new
-    assert results.find([old, new], metric="ece") is None
+    assert records.latest([old, other, new]) == [new, other]
+    assert records.find([old, other, new], metric="accuracy", split="test") == new
+    assert records.find([old, new], metric="ece") is None
     with pytest.raises(ValueError, match="no field 'colour'; choose from job, data"):
-        results.find([old], colour=1)
+        records.find([old], colour=1)
 
 
 def test_code_version_names_package_and_commit():
-    version = results.code_version()
+    version = records.code_version()
     assert re.fullmatch(r"\d+\.\d+\.\d+(\+g[0-9a-f]{7,}(\.dirty)?)?", version)
     git = subprocess.run(
         ["git", "rev-parse", "HEAD"],
         capture_output=True,
         text=True,
-        cwd=pathlib.Path(results.__file__).parent,
+        cwd=pathlib.Path(records.__file__).parent,
     )
     if git.returncode == 0:
         commit = version.split("+g")[1].removesuffix(".dirty")
@@ -155,7 +158,7 @@ def test_code_version_names_package_and_commit():
     ],
 )
 def test_digits_follow_the_interval(changes, expected):
-    assert results.shown(record(**changes)) == expected
+    assert numbers.shown(record(**changes)) == expected
 
 
 def text_of(table):
@@ -172,7 +175,7 @@ def test_table_puts_runs_side_by_side():
         record(split="test_shifted", value=0.412, low=0.39, high=0.43, n=2000),
     ]
     ours = [record(), record(metric="speed", unit="images/s", value=15, low=None)]
-    text = text_of(results.table({"standard": standard, "APR-SP [S then P]": ours}))
+    text = text_of(numbers.table({"standard": standard, "APR-SP [S then P]": ours}))
     lines = [
         " ".join(re.split(r"[│┃|\s]+", line)).strip() for line in text.splitlines()
     ]
@@ -202,7 +205,7 @@ def test_what_is_finished_was_measured_of_the_same_weights_and_settings():
         )
     ]
     one = made[0]
-    found = results.finished(
+    found = records.finished(
         made,
         job=one.job,
         config_hash=one.config_hash,

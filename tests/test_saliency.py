@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import models, saliency
-from apr_jax.models import layers, torch_weights
+from apr_jax import models
+from apr_jax.models import grad_cam, layers, torch_weights
 from tests import toy
 
-run = jax.jit(saliency.grad_cam, static_argnums=0)
+run = jax.jit(grad_cam.grad_cam, static_argnums=0)
 
 
 def state_dict(name, rng, *, num_classes):
@@ -183,7 +183,7 @@ def test_every_network_has_it(name):
         lambda: model.init(jax.random.key(0), image, train=False)
     )
     assert set(variables) == {"params", "batch_stats"}
-    found = jax.eval_shape(lambda v: saliency.grad_cam(model, v, image), variables)
+    found = jax.eval_shape(lambda v: grad_cam.grad_cam(model, v, image), variables)
     side = 2 if size == 64 else 4 if "resnet18" in name else 8
     assert found.heatmap.shape == (2, side, side)
     assert found.heatmap.dtype == jnp.float32
@@ -194,7 +194,7 @@ def test_other_networks_are_refused(key):
     images = jnp.zeros((1, 8, 8, 3))
     init = lambda: model.init(key, images, train=False)
     variables = jax.eval_shape(init)
-    explain = lambda v: saliency.grad_cam(model, v, images)
+    explain = lambda v: grad_cam.grad_cam(model, v, images)
     with pytest.raises(ValueError, match="TinyNet keeps no last maps"):
         jax.eval_shape(explain, variables)
 
@@ -204,7 +204,7 @@ def test_pixels_of_either_type_give_maps_of_the_image(small, rng, tmp_path):
     data = toy.config(tmp_path).data
     images = rng.integers(0, 256, (3, 10, 9, 3), np.uint8)
     classes = np.array([0, 3, 1])
-    explain = saliency.make_grad_cam(model, data)
+    explain = grad_cam.make_grad_cam(model, data)
     maps, found = explain(variables, images, classes)
     again, _ = explain(variables, np.float32(images) / 255, classes)
     np.testing.assert_allclose(maps, again, atol=1e-5 * np.max(maps))
@@ -219,10 +219,10 @@ def test_pixels_of_either_type_give_maps_of_the_image(small, rng, tmp_path):
 def test_upsample_puts_places_where_they_were():
     heatmap = np.zeros((1, 4, 4), np.float32)
     heatmap[0, 2, 1] = 1
-    grown = np.asarray(saliency.upsample(heatmap, 32, 16))[0]
+    grown = np.asarray(grad_cam.upsample(heatmap, 32, 16))[0]
     rows, columns = np.nonzero(grown == grown.max())
     assert (rows.mean(), columns.mean()) == (19.5, 5.5)
-    shifted = np.asarray(saliency.upsample(heatmap, 32, 16, offset=1))[0]
+    shifted = np.asarray(grad_cam.upsample(heatmap, 32, 16, offset=1))[0]
     np.testing.assert_allclose(shifted[4:20, 2:8], grown[12:28, 6:12], atol=1e-6)
     assert not shifted[24:].any()
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import page, sheet
+from apr_jax.report import examples
+from apr_jax.runs.examples import Examples, read_examples, write_examples
+from apr_jax.train import examples as train_examples
 from tests import toy
 
 
@@ -25,7 +27,7 @@ def recombined(amplitude_from, phase_from):
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (5, 7)])
 def test_spectra_match_an_explicit_sum(rng, height, width):
     x = rng.uniform(size=(1, height, width, 3))
-    amplitude, phase = sheet.amplitude_phase(x)
+    amplitude, phase = examples.amplitude_phase(x)
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
     for i in range(height):
         for j in range(width):
@@ -41,9 +43,9 @@ def test_spectra_match_an_explicit_sum(rng, height, width):
 def test_what_was_recombined_shows_unchanged(rng):
     donor, own = images(rng, 1), images(rng, 1)
     result = recombined(donor, own)
-    amplitude, phase = sheet.amplitude_phase(result)
-    np.testing.assert_allclose(amplitude, sheet.amplitude_phase(donor / 255)[0])
-    difference = phase - sheet.amplitude_phase(own / 255)[1]
+    amplitude, phase = examples.amplitude_phase(result)
+    np.testing.assert_allclose(amplitude, examples.amplitude_phase(donor / 255)[0])
+    difference = phase - examples.amplitude_phase(own / 255)[1]
     np.testing.assert_allclose(np.cos(difference), 1, atol=1e-9)
 
 
@@ -60,8 +62,8 @@ def test_small_pictures_are_exact_and_in_order(rng):
     original, single = images(rng), images(rng)
     donor = np.array([2, 0, 1])
     mixed = recombined(single[donor], single)
-    found = sheet.sheet(
-        sheet.Examples(
+    found = examples.sheet(
+        Examples(
             original=original,
             single=single,
             mixed=mixed,
@@ -94,45 +96,45 @@ def test_small_pictures_are_exact_and_in_order(rng):
 def test_the_frames_say_who_gave_what(rng):
     original, donor = images(rng, 1), np.array([0])
     mixed = recombined(original, original)
-    found = sheet.sheet(sheet.Examples(original=original, mixed=mixed, donor=donor))
+    found = examples.sheet(Examples(original=original, mixed=mixed, donor=donor))
     roles = re.findall(r'<figure class="step ?([^"]*)">', found)
     assert roles == ["gives-phase", "gives-amplitude", "gives-amplitude gives-phase"]
     assert "Result, APR-P<" in found
-    plain = sheet.sheet(sheet.Examples(original=original))
+    plain = examples.sheet(Examples(original=original))
     assert re.findall(r'<figure class="step ?([^"]*)">', plain) == [""]
 
 
 def test_large_and_grey_pictures(rng):
     large = np.repeat(np.repeat(images(rng, 1, 16), 16, axis=1), 16, axis=2)
-    *_, shown, kind = pictures(sheet.sheet(sheet.Examples(original=large)))[0]
+    *_, shown, kind = pictures(examples.sheet(Examples(original=large)))[0]
     assert (shown.shape, kind) == ((128, 128, 3), "jpeg")
     assert np.abs(shown[4::8, 4::8].astype(int) - large[0, 8::16, 8::16]).mean() < 20
     grey = images(rng, 1, channels=1)
-    *_, shown, kind = pictures(sheet.sheet(sheet.Examples(original=grey)))[0]
+    *_, shown, kind = pictures(examples.sheet(Examples(original=grey)))[0]
     np.testing.assert_array_equal(shown, np.repeat(grey[0], 3, axis=-1))
 
 
 def test_examples_that_do_not_fit_are_refused(rng):
     with pytest.raises(ValueError, match=r"single \(2, 8, 8, 3\) and original \(3,"):
-        sheet.Examples(original=images(rng), single=images(rng, 2))
+        Examples(original=images(rng), single=images(rng, 2))
     with pytest.raises(ValueError, match="go together"):
-        sheet.Examples(original=images(rng), mixed=images(rng) / 255)
+        Examples(original=images(rng), mixed=images(rng) / 255)
 
 
 def test_views_of_other_methods_are_shown(rng, tmp_path):
     original = images(rng, 2)
     seen = rng.uniform(size=(2, *original.shape))
-    found = sheet.sheet(sheet.Examples(original=original, seen=seen), count=1)
+    found = examples.sheet(Examples(original=original, seen=seen), count=1)
     alts = [alt for name, alt, *_ in pictures(found) if name == "picture"]
     assert alts == ["Original", "View 1", "View 2"]
     with pytest.raises(ValueError, match=r"seen .* differ"):
-        sheet.Examples(original=original, seen=seen[0])
+        Examples(original=original, seen=seen[0])
     for method, views in (("cutout", 1), ("standard", 0), ("cutout+apr_p", 2)):
         config = toy.config(tmp_path, augment__method=method, augment__cutout_size=4)
-        shown = page.examples(config, original, np.array([0, 1]), "abcd")
+        shown = train_examples.examples(config, original, np.array([0, 1]), "abcd")
         assert (0 if shown.seen is None else len(shown.seen)) == views
-        page.write_examples(tmp_path / "examples.npz", shown)
-        again = page._read_examples(tmp_path / "examples.npz")
+        write_examples(tmp_path / "examples.npz", shown)
+        again = read_examples(tmp_path / "examples.npz")
         if views:
             np.testing.assert_array_equal(again.seen, shown.seen)
             # Cutout: a square of the mean, the rest as it was.

@@ -7,12 +7,15 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import job, models, results
+from apr_jax import job, models
 from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError, Diverged
+from apr_jax.report import published
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 from configs import cifar
 from experiments import lab as lab_lib
-from experiments import published, table, table_cells, table_page, table_plan
+from experiments import table, table_cells, table_page, table_plan
 from experiments.table_plan import TABLES
 from experiments.table_rows import ROWS, canonical, row_of
 from tests import toy
@@ -197,7 +200,7 @@ def test_csi_is_shown_by_two_scores(tmp_path):
         table_plan.runs_of(TABLES["2"], "small", rows=["csi_turns"], **config)
     common = {"job": "evaluate.ood", "data": "cifar10", "unit": "fraction", "n": 1}
     records = [
-        results.Record(
+        Record(
             **common,
             split=split,
             metric=f"{score}.auroc",
@@ -218,7 +221,7 @@ def test_csi_is_shown_by_two_scores(tmp_path):
     ]
     root = tmp_path / "run"
     root.mkdir()
-    results.append(root / "results.jsonl", records)
+    records_lib.append(root / "results.jsonl", records)
     table_page.keep(tmp_path, csi, root)
     # An older seed of other settings is not taken for one of this cell.
     older = [
@@ -502,7 +505,7 @@ def test_what_a_terminal_has_no_room_for_is_left_out(capsys, monkeypatch):
 
 def some_records(job, cells):
     return [
-        results.Record(
+        Record(
             job=job,
             data="cifar10",
             split=split,
@@ -579,7 +582,7 @@ def test_only_what_was_measured_as_asked_is_kept(tmp_path):
         found, ({}, {"examples": 10}, {"source": "folder"}), strict=True
     ):
         record.extra["settings"] = {**settings, **others}
-    results.append(tmp_path / "results.jsonl", found)
+    records_lib.append(tmp_path / "results.jsonl", found)
     assert [r.value for r in table_page.records(tmp_path)] == [0.2]
     assert [r.value for r in table_page.records(tmp_path, config)] == [0.3]
     table_page.keep(tmp_path, run, tmp_path)
@@ -629,7 +632,7 @@ def test_only_csi_has_a_row_by_its_own_score(tmp_path):
         root = tmp_path / "run" / name
         root.mkdir(parents=True)
         found = some_records("evaluate.ood", [("svhn", "csi.auroc", value)])
-        results.append(root / "results.jsonl", found)
+        records_lib.append(root / "results.jsonl", found)
         table_page.keep(tmp_path, run, root)
     found = table_page.read(tmp_path, TABLES["2"])
     assert found == {("csi_turns", "svhn"): [pytest.approx(70)]}

@@ -2,11 +2,12 @@
 
 import dataclasses
 
-from apr_jax import results, tables
+from apr_jax.report import numbers, tables
+from apr_jax.runs.records import Record
 
 
 def record(metric, low, high):
-    return results.Record(
+    return Record(
         job="j", data="digits", split="test", metric=metric, value=(low + high) / 2,
         unit="fraction", n=1200, step=1, config_hash="", code_version="", seed=0,
         device="", time="", low=low, high=high,
@@ -46,7 +47,7 @@ def test_published_numbers_stand_in_columns_of_their_own():
             ("Paper 2", "test", "nll", 0.25),
         )
     ]
-    table = tables.numbers(["ours"], results.side_by_side({"ours": rows}), published)
+    table = tables.numbers(["ours"], numbers.side_by_side({"ours": rows}), published)
     assert table.count("Paper &lt;1&gt;") == table.count("Paper 2") == 1
     error, nll = table.split("<tr>")[2:]
     assert error.count("<td") == nll.count("<td") == 4

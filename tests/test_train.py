@@ -9,8 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, curves, data, models, parallel, planning, rundir, train
+from apr_jax import data, models, parallel
 from apr_jax.errors import CheckpointError, ConfigError, DataError, Diverged
+from apr_jax.runs import checkpoint, curves
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.train import loop
+from apr_jax.train import plan as plan_lib
 from tests import toy
 
 
@@ -27,8 +31,8 @@ def folder(tmp_path_factory):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = planning.plan(toy.config(folder, **changes), workdir)
-    return train.train(plan, until=until, quiet=True)
+    plan = plan_lib.plan(toy.config(folder, **changes), workdir)
+    return loop.train(plan, until=until, quiet=True)
 
 
 def assert_same(one, other):
@@ -136,7 +140,7 @@ def test_each_epoch_sees_every_example_once(folder, tmp_path, monkeypatch):
 
 
 def test_the_step_compiles_once(folder, tmp_path):
-    plan = planning.plan(toy.config(folder), tmp_path / "run")
+    plan = plan_lib.plan(toy.config(folder), tmp_path / "run")
     traces = []
     inner = plan.model.__class__.__call__
 
@@ -147,7 +151,7 @@ def test_the_step_compiles_once(folder, tmp_path):
             return inner(self, x, train=train, capture=capture)
 
     counting = Counting(num_classes=toy.CLASSES, sync_axis=parallel.AXIS)
-    train.train(dataclasses.replace(plan, model=counting), quiet=True)
+    loop.train(dataclasses.replace(plan, model=counting), quiet=True)
     assert traces == [(32, 8, 8, 3)]
 
 
@@ -178,12 +182,12 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(folder, tmp_path):
         step=np.asarray(9, np.int32),
         params=jax.tree.map(lambda p: p * np.float32(np.inf), good.state.params),
     )
-    plan = planning.plan(toy.config(folder), tmp_path / "run")
+    plan = plan_lib.plan(toy.config(folder), tmp_path / "run")
     inner = checkpoint.Checkpoints.restore
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoint.Checkpoints, "restore", lambda *_: (9, poisoned))
         with pytest.raises(Diverged, match=message):
-            train.train(plan, quiet=True)
+            loop.train(plan, quiet=True)
     assert inner is checkpoint.Checkpoints.restore
     assert [p.name for p in steps.iterdir() if p.name.isdigit()] == ["7"]
 
@@ -219,7 +223,7 @@ BAD = [
 def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     config = toy.config(folder, **changes)
     with pytest.raises((ConfigError, DataError), match=message):
-        planning.plan(config, tmp_path / "run")
+        plan_lib.plan(config, tmp_path / "run")
 
 
 def test_labels_out_of_range(tmp_path):
@@ -228,7 +232,7 @@ def test_labels_out_of_range(tmp_path):
     stored["labels"][3] = -1
     np.savez(tmp_path / "test.npz", **stored)
     with pytest.raises(DataError, match=r"label -1 of example 3"):
-        planning.plan(toy.config(tmp_path), tmp_path / "run")
+        plan_lib.plan(toy.config(tmp_path), tmp_path / "run")
 
 
 def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
@@ -239,13 +243,13 @@ def test_workdir_of_another_configuration_is_refused(folder, tmp_path):
         r"optim.learning_rate is 0.2, there 0.1"
     )
     with pytest.raises(ConfigError, match=message):
-        planning.plan(changed, tmp_path / "run")
+        plan_lib.plan(changed, tmp_path / "run")
 
 
 def test_workdir_not_writable(folder, tmp_path):
     (tmp_path / "file").write_text("not a directory")
     with pytest.raises(ConfigError, match=r"workdir is .* can't be written"):
-        planning.plan(toy.config(folder), tmp_path / "file" / "run")
+        plan_lib.plan(toy.config(folder), tmp_path / "file" / "run")
 
 
 def test_checks_come_before_data(tmp_path):
@@ -253,20 +257,20 @@ def test_checks_come_before_data(tmp_path):
     config = toy.config(tmp_path, model__name="resnet19")
     started = time.monotonic()
     with pytest.raises(ConfigError, match="unknown model"):
-        planning.plan(config, tmp_path / "run")
+        plan_lib.plan(config, tmp_path / "run")
     assert time.monotonic() - started < 5
     assert not (tmp_path / "run").exists()
 
 
 def test_one_process_at_a_time_works_in_a_directory(tmp_path):
     root = tmp_path / "run"
-    with rundir.claimed(root, write=True):
-        with rundir.claimed(root, write=False):
+    with workdir_lib.claimed(root, write=True):
+        with workdir_lib.claimed(root, write=False):
             pass
         with (
             pytest.raises(ConfigError, match="another process is at work"),
-            rundir.claimed(root, write=True),
+            workdir_lib.claimed(root, write=True),
         ):
             pass
-    with rundir.claimed(root, write=True):
+    with workdir_lib.claimed(root, write=True):
         pass

@@ -8,8 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import advance, curves, models, planning, train, train_together
+from apr_jax import models
 from apr_jax.errors import CheckpointError, ConfigError
+from apr_jax.runs import curves
+from apr_jax.train import dispatch, loop
+from apr_jax.train import plan as plan_lib
+from apr_jax.train import seeds as seeds_lib
 from tests import toy
 
 
@@ -27,7 +31,7 @@ def folder(tmp_path_factory):
 
 def plans(folder, root, seeds=(0, 3), **changes):
     return [
-        planning.plan(
+        plan_lib.plan(
             toy.config(folder, seed=seed, name=f"toy{seed}", **changes),
             root / str(seed),
         )
@@ -48,9 +52,9 @@ def assert_close(one, other):
 def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
     fields = {"train__devices": devices, "augment__method": method}
     fields["optim__epochs"] = 2.0
-    lanes = train_together.train(plans(folder, tmp_path / "a", **fields), quiet=True)
+    lanes = seeds_lib.train(plans(folder, tmp_path / "a", **fields), quiet=True)
     for plan, lane in zip(plans(folder, tmp_path / "b", **fields), lanes, strict=True):
-        alone = train.train(plan, quiet=True)
+        alone = loop.train(plan, quiet=True)
         assert lane.step == alone.step == 12
         assert_close(lane.state.params, alone.state.params)
         assert_close(lane.state.batch_stats, alone.state.batch_stats)
@@ -65,11 +69,9 @@ def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
 
 def test_resumed_together_and_alone(folder, tmp_path):
     fields = {"augment__method": "standard"}
-    whole = train_together.train(
-        plans(folder, tmp_path / "whole", **fields), quiet=True
-    )
+    whole = seeds_lib.train(plans(folder, tmp_path / "whole", **fields), quiet=True)
     for until in (4, 11, None):
-        parts = train_together.train(
+        parts = seeds_lib.train(
             plans(folder, tmp_path / "parts", **fields), until=until, quiet=True
         )
     jax.tree.map(
@@ -78,14 +80,14 @@ def test_resumed_together_and_alone(folder, tmp_path):
         [one.state for one in whole],
     )
     half = plans(folder, tmp_path / "half", **fields)
-    train_together.train(half, until=11, quiet=True)
-    assert_close(train.train(half[1], quiet=True).state.params, whole[1].state.params)
+    seeds_lib.train(half, until=11, quiet=True)
+    assert_close(loop.train(half[1], quiet=True).state.params, whole[1].state.params)
     with pytest.raises(CheckpointError, match=r"toy0 at 11, toy3 at 24"):
-        train_together.train(plans(folder, tmp_path / "half", **fields), quiet=True)
+        seeds_lib.train(plans(folder, tmp_path / "half", **fields), quiet=True)
 
 
 def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
-    indices_of, calls = advance.indices_of, []
+    indices_of, calls = dispatch.indices_of, []
 
     def killed(plan, step, count):
         calls.append(step)
@@ -93,12 +95,12 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
         return indices_of(plan, step, count)
 
-    monkeypatch.setattr(advance, "indices_of", killed)
+    monkeypatch.setattr(dispatch, "indices_of", killed)
     fields = {"augment__method": "standard"}
-    stopped = train_together.train(plans(folder, tmp_path, **fields), quiet=True)
+    stopped = seeds_lib.train(plans(folder, tmp_path, **fields), quiet=True)
     assert {s.stopped_by for s in stopped} == {"SIGTERM"}
-    monkeypatch.setattr(advance, "indices_of", indices_of)
-    again = train_together.train(plans(folder, tmp_path, **fields), quiet=True)
+    monkeypatch.setattr(dispatch, "indices_of", indices_of)
+    again = seeds_lib.train(plans(folder, tmp_path, **fields), quiet=True)
     assert [a.step for a in again] == [24, 24]
 
 
@@ -106,11 +108,11 @@ def test_what_does_not_fit_is_refused(folder, tmp_path):
     good = plans(folder, tmp_path)
     other = plans(folder, tmp_path / "x", seeds=(1,), optim__epochs=2.0)
     with pytest.raises(ConfigError, match=r"optim\.epochs is 4\.0 in 'toy0' an"):
-        train_together.check([good[0], *other])
+        seeds_lib.check([good[0], *other])
     with pytest.raises(ConfigError, match="directories of their own"):
-        train_together.check([good[0], good[0]])
+        seeds_lib.check([good[0], good[0]])
     with pytest.raises(ConfigError, match=r"data\.streaming is True"):
-        train_together.check([dataclasses.replace(good[0], resident=None)])
+        seeds_lib.check([dataclasses.replace(good[0], resident=None)])
     watched = plans(folder, tmp_path / "w", train__watch=("bands",))
     with pytest.raises(ConfigError, match=r"'toy0' has one of them"):
-        train_together.check(watched)
+        seeds_lib.check(watched)

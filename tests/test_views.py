@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import augment, pairs, stages, views
+from apr_jax import augment
 from apr_jax import config as config_lib
+from apr_jax.train import image_pairs, single_image, views
 from tests import toy
 
 COUNT = 8
@@ -100,7 +101,7 @@ def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
 
 
 def test_strengths_are_arguments():
-    assert tuple(stages.STRENGTHS) == config_lib.STRENGTHS
+    assert tuple(single_image.STRENGTHS) == config_lib.STRENGTHS
     functions = {
         "augmix": [augment.augmix],
         "prime": [augment.prime],
@@ -108,7 +109,7 @@ def test_strengths_are_arguments():
         "hybrid": [augment.hybrid_augment_single, augment.hybrid_augment_pp],
         "waves": [augment.fourier_basis_noise],
     }
-    for strengths in stages.STRENGTHS.values():
+    for strengths in single_image.STRENGTHS.values():
         for name, knobs in strengths.items():
             for function in functions[name]:
                 assert knobs.keys() <= inspect.signature(function).parameters.keys()
@@ -123,7 +124,7 @@ def test_waves_are_stronger_on_imagenet(tmp_path, batch):
     assert change("imagenet") > 1.3 * change("cifar10") > 0
 
 
-@pytest.mark.parametrize("name", stages.SINGLES)
+@pytest.mark.parametrize("name", single_image.SINGLES)
 def test_singles_keep_levels(tmp_path, batch, name):
     config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
     run = jax.jit(lambda batch: seen(config, batch).pixels[:COUNT])
@@ -134,7 +135,7 @@ def test_singles_keep_levels(tmp_path, batch, name):
 
 def test_every_name_is_a_stage():
     for method in augment.AUGMENTS.values():
-        assert method.single in ("", *stages.SINGLES)
-        assert set(method.after) <= set(stages.IMAGE_STAGES)
-        assert method.mix in ("", *pairs.MIXES)
-        assert method.pair in ("", *pairs.PAIRS)
+        assert method.single in ("", *single_image.SINGLES)
+        assert set(method.after) <= set(single_image.IMAGE_STAGES)
+        assert method.mix in ("", *image_pairs.MIXES)
+        assert method.pair in ("", *image_pairs.PAIRS)

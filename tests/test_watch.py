@@ -6,12 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import checkpoint, models, page, planning, rundir, sections, train, watch
 from apr_jax import config as config_lib
+from apr_jax import models
 from apr_jax import network as network_lib
-from apr_jax.data import ArraySplit
+from apr_jax.data import ArraySplit, samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
+from apr_jax.report import run_view, sections
+from apr_jax.runs import checkpoint
+from apr_jax.runs import epochs as epochs_lib
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.train import loop, watch
+from apr_jax.train import plan as plan_lib
 from tests import toy
 
 BOTH = ("input_spectrum", "bands")
@@ -36,39 +42,39 @@ def run(folder, workdir, *, until=None, names=BOTH, **changes):
         "train__watch_examples": 21,
         "augment__method": "standard",
     } | changes
-    plan = planning.plan(toy.config(folder, **changes), workdir)
-    return train.train(plan, until=until, quiet=True)
+    plan = plan_lib.plan(toy.config(folder, **changes), workdir)
+    return loop.train(plan, until=until, quiet=True)
 
 
 def rows_of(root):
-    return [(row["step"], row["watch"]) for row in watch.read(root)]
+    return [(row["step"], row["watch"]) for row in epochs_lib.read(root)]
 
 
 def test_rows_at_the_start_and_after_every_epoch(folder, tmp_path):
     run(folder, tmp_path / "run")
     steps = [0, 6, 12, 18, 24]
     assert rows_of(tmp_path / "run") == [(s, name) for s in steps for name in BOTH]
-    rows = watch.read(tmp_path / "run" / "watch.jsonl")
+    rows = epochs_lib.read(tmp_path / "run" / "watch.jsonl")
     assert {row["examples"] for row in rows} == {21}
-    epochs, spectra = watch.table(rows, "input_spectrum", "spectrum")
+    epochs, spectra = epochs_lib.table(rows, "input_spectrum", "spectrum")
     assert epochs.tolist() == [0, 1, 2, 3, 4]
     assert spectra.min(axis=1).tolist() == [0] * 5
     assert spectra.max(axis=1).tolist() == [1] * 5
-    _, radii = watch.table(rows, "bands", "radius")
+    _, radii = epochs_lib.table(rows, "bands", "radius")
     np.testing.assert_array_equal(radii[0], np.arange(1, 8))
 
 
 def test_epochs_need_not_be_whole_numbers_of_steps(folder, tmp_path):
     # 4.8 steps an epoch, 16.8 in all: epochs end with steps 5, 10, 14, the run with 17.
     run(folder, tmp_path, names=("bands",), train__batch_size=20, optim__epochs=3.5)
-    rows = watch.read(tmp_path)
+    rows = epochs_lib.read(tmp_path)
     assert [row["step"] for row in rows] == [0, 5, 10, 14, 17]
     assert rows[1]["epoch"] == pytest.approx(5 / 4.8)
 
 
 def test_several_steps_a_call_wait_for_its_end(folder, tmp_path):
     run(folder, tmp_path, names=("bands",), train__steps_per_call=5)
-    assert [row["step"] for row in watch.read(tmp_path)] == [0, 10, 15, 20, 24]
+    assert [row["step"] for row in epochs_lib.read(tmp_path)] == [0, 10, 15, 20, 24]
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -79,17 +85,17 @@ def test_watching_changes_no_bit_and_resumes(folder, tmp_path, devices):
         run(folder, tmp_path / "parts", until=until, train__devices=devices)
     assert checkpoint.digest(plain.state) == checkpoint.digest(whole.state)
     assert not (tmp_path / "plain" / "watch.jsonl").exists()
-    one, other = (watch.read(tmp_path / name) for name in ("whole", "parts"))
+    one, other = (epochs_lib.read(tmp_path / name) for name in ("whole", "parts"))
     assert one == other
 
 
 def test_rows_of_a_killed_run_are_dropped(folder, tmp_path):
     run(folder, tmp_path, until=7)
-    before = watch.read(tmp_path)
+    before = epochs_lib.read(tmp_path)
     with (tmp_path / "watch.jsonl").open("a") as file:
         file.write(json.dumps({"step": 12, "watch": "bands", "stale": 1}) + "\n")
     run(folder, tmp_path, until=13)
-    rows = watch.read(tmp_path)
+    rows = epochs_lib.read(tmp_path)
     assert rows[: len(before)] == before
     assert not any("stale" in row for row in rows)
     assert rows_of(tmp_path)[-2:] == [(12, name) for name in BOTH]
@@ -147,10 +153,10 @@ def numpy_profile(gradient):
 
 def test_spectrum_and_bands_against_numpy(folder, tmp_path):
     config = toy.config(folder, train__watch=BOTH, train__watch_examples=21)
-    plan = planning.plan(config, tmp_path)
-    trained = train.train(plan, quiet=True)
-    spectrum, bands = watch.read(tmp_path)[-2:]
-    images, labels = watch.subset(plan.resident.splits["test"], 21)
+    plan = plan_lib.plan(config, tmp_path)
+    trained = loop.train(plan, quiet=True)
+    spectrum, bands = epochs_lib.read(tmp_path)[-2:]
+    images, labels = samples.watched(plan.resident.splits["test"], 21)
     pixels = np.float64(images) / 255
     gradient = numpy_gradient(trained.state.variables, pixels, labels, config.data)
     raw = numpy_profile(gradient).mean(0)
@@ -194,20 +200,20 @@ def test_the_gradient_is_jax_s_own(folder, key):
 def test_the_images_are_the_same_for_every_seed(rng):
     images = np.arange(50, dtype=np.uint8)[:, None, None, None]
     split = ArraySplit(images, np.arange(50))
-    chosen = watch.subset(split, 20)
+    chosen = samples.watched(split, 20)
     assert len(set(chosen.labels.tolist())) == 20
     assert (np.diff(chosen.labels) > 0).all()
     np.testing.assert_array_equal(chosen.images.ravel(), chosen.labels)
-    np.testing.assert_array_equal(watch.subset(split, 20).labels, chosen.labels)
+    np.testing.assert_array_equal(samples.watched(split, 20).labels, chosen.labels)
     assert chosen.labels.max() > 30  # not the first ones
-    assert watch.subset(split, 0) is split
+    assert samples.watched(split, 0) is split
 
 
 def test_what_cannot_be_watched_is_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, train__watch=("bands", "gradients"))
     message = r"train.watch has 'gradients'; choose from input_spectrum, bands"
     with pytest.raises(ConfigError, match=message):
-        planning.plan(config, tmp_path / "run")
+        plan_lib.plan(config, tmp_path / "run")
 
 
 def test_watching_is_not_part_of_what_is_computed(folder, tmp_path):
@@ -220,18 +226,18 @@ def test_watching_is_not_part_of_what_is_computed(folder, tmp_path):
 def test_numbers_that_are_none_become_null(tmp_path):
     assert watch._finite([1.0, np.nan]) == [1.0, None]
     rows = [{"watch": "bands", "epoch": 1.0, "low": [0.5, None]}]
-    _, low = watch.table(rows, "bands", "low")
+    _, low = epochs_lib.table(rows, "bands", "low")
     assert np.isnan(low[0, 1])
 
 
 def test_the_page_shows_what_was_watched(folder, tmp_path):
     run(folder, tmp_path / "run")
-    view = page.view(tmp_path / "run")
+    view = run_view.view(tmp_path / "run")
     assert len(view.watched) == 10
     html = sections.SECTIONS["watch"].html([view])
     assert html.count("<svg") == 3
     assert "Watched while learning" in html
     assert sections.SECTIONS["watch"].table([view]) is None
     run(folder, tmp_path / "plain", names=())
-    assert sections.SECTIONS["watch"].html([page.view(tmp_path / "plain")]) == ""
-    assert rundir.RunDir(tmp_path).watched == tmp_path / "watch.jsonl"
+    assert sections.SECTIONS["watch"].html([run_view.view(tmp_path / "plain")]) == ""
+    assert workdir_lib.RunDir(tmp_path).watched == tmp_path / "watch.jsonl"

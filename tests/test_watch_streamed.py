@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import checkpoint, models, planning, train, watch
+from apr_jax import models
 from apr_jax.data import images as images_lib
+from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import samples
+from apr_jax.runs import checkpoint, epochs
+from apr_jax.train import loop
+from apr_jax.train import plan as plan_lib
 from tests import toy
 from tests.test_interruptions import finish, start
 
@@ -50,8 +53,8 @@ def folder(tmp_path_factory):
 
 
 def run(folder, workdir, *, until=None, **changes):
-    plan = planning.plan(toy.config(folder, **(STREAMED | changes)), workdir)
-    return train.train(plan, until=until, quiet=True)
+    plan = plan_lib.plan(toy.config(folder, **(STREAMED | changes)), workdir)
+    return loop.train(plan, until=until, quiet=True)
 
 
 def test_rows_of_a_stream_that_goes_on_are_those_of_a_whole_run(folder, tmp_path):
@@ -59,7 +62,7 @@ def test_rows_of_a_stream_that_goes_on_are_those_of_a_whole_run(folder, tmp_path
     for until in (2, None):
         parts = run(folder, tmp_path / "parts", until=until)
     assert checkpoint.digest(whole.state) == checkpoint.digest(parts.state)
-    one, other = (watch.read(tmp_path / name) for name in ("whole", "parts"))
+    one, other = (epochs.read(tmp_path / name) for name in ("whole", "parts"))
     assert one == other
     expected = [(step, name) for step in (0, 3, 6) for name in BOTH]
     assert [(row["step"], row["watch"]) for row in one] == expected
@@ -104,7 +107,7 @@ def test_broken_images_are_left_out_up_to_the_limit(folder, tmp_path):
 def test_all_test_images_of_a_stream_are_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, **(STREAMED | {"train__watch_examples": 0}))
     with pytest.raises(ConfigError, match=r"watch_examples is 0, all"):
-        planning.plan(config, tmp_path / "run")
+        plan_lib.plan(config, tmp_path / "run")
 
 
 @pytest.mark.slow
@@ -128,7 +131,7 @@ def test_two_processes_watch_what_one_does(folder, tmp_path):
     for process in processes:
         finish(process)
     finish(start(folder, tmp_path / "one", shared))
-    two, one = (watch.read(pathlib.Path(tmp_path / n)) for n in ("two", "one"))
+    two, one = (epochs.read(pathlib.Path(tmp_path / n)) for n in ("two", "one"))
     assert len(two) == len(one) == 6
     for mine, other in zip(two, one, strict=True):
         assert mine["step"] == other["step"]

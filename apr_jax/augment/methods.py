@@ -13,17 +13,17 @@ class Method:
 
     Attributes:
         single: what happens to each image before the crop, "" for nothing; a name of
-            ``apr_jax.stages.SINGLES``.
+            ``apr_jax.train.single_image.SINGLES``.
         after: what happens to each image after crop and flip, in this order; names of
-            ``apr_jax.stages.IMAGE_STAGES``.
+            ``apr_jax.train.single_image.IMAGE_STAGES``.
         mix: how images and labels of the batch are blended, "" for not at all; a name
-            of ``apr_jax.pairs.MIXES``.
+            of ``apr_jax.train.image_pairs.MIXES``.
         pair: a second view of the batch, with a loss of its own, "" for none; a name
-            of ``apr_jax.pairs.PAIRS``. Its labels are the images' own.
+            of ``apr_jax.train.image_pairs.PAIRS``. Its labels are the images' own.
         loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
             by two linear layers (equation 7); "jensen_shannon" asks for like answers
             on three views of an image, the last two through ``after``; "contrastive"
-            makes like features of images of one class (``apr_jax.contrast``).
+            makes like features of images of one class (``apr_jax.train.contrastive``).
         shifts: "contrastive" only: quarter turns of each image, from none on, each of
             which counts as another class.
         mean: whether the losses of views are averaged; they are added otherwise.

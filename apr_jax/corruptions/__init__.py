@@ -31,20 +31,14 @@ from apr_jax.corruptions.constants import (
     SEVERITIES,
     check,
 )
-from apr_jax.corruptions.scores import (
-    ALEXNET_CLEAN_ERROR,
-    relative_mean_corruption_error,
-)
 
 __all__ = [
-    "ALEXNET_CLEAN_ERROR",
     "CORRUPTIONS",
     "EXTRA_CORRUPTIONS",
     "SEVERITIES",
     "check",
     "corrupt",
     "default_chunk",
-    "relative_mean_corruption_error",
 ]
 
 MINIMUM_SIZE = 8

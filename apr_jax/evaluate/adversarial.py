@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from apr_jax import attacks, console, data, metrics, parallel, results
+from apr_jax import attacks, console, data, metrics, parallel
 from apr_jax import config as config_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ConfigError
@@ -26,6 +26,8 @@ from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import options, scoring
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
+from apr_jax.runs import records
+from apr_jax.runs.records import Record
 
 JOB = "evaluate.adversarial"
 
@@ -47,10 +49,10 @@ def measure(
     batch: int = 128,
     seed: int = 0,
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Attacks a classifier at each radius of each norm.
 
     Args:
@@ -98,7 +100,7 @@ def measure(
         # What was attacked in the network's own type isn't taken for this.
         settings["dtype"] = "float32"
     done = tuple(done)
-    known = results.finished(
+    known = records.finished(
         done,
         job=JOB,
         config_hash=config_lib.config_hash(classifier.config),
@@ -108,7 +110,7 @@ def measure(
     name = classifier.config.data.name
     here = {(name, threat.split) for threat in threats}
     again = [r for r in known.values() if (r.data, r.split) in here]
-    yield from results.hidden(done, again)
+    yield from records.hidden(done, again)
     left = [t for t in threats if (name, t.split, "robust_accuracy") not in known]
     if not left:
         return
@@ -167,7 +169,7 @@ class _Job:
         threat: _Threat,
         *,
         sheet: bool,
-    ) -> Iterator[results.Record]:
+    ) -> Iterator[Record]:
         """Yields the records of one norm and radius."""
         images, labels = self._images, self._labels
         norm, eps, split, stages = threat
@@ -212,7 +214,7 @@ class _Job:
         threat: _Threat,
         seconds: Sequence[float],
         sent: int,
-    ) -> Iterator[results.Record]:
+    ) -> Iterator[Record]:
         """Yields the records of the attacks from the ``sent``-th on."""
         for number, (name, standing) in enumerate(result.survived.items()):
             if number < sent:
@@ -228,7 +230,7 @@ class _Job:
         result: rounds.Result,
         threat: _Threat,
         sheet: bool,
-    ) -> Iterator[results.Record]:
+    ) -> Iterator[Record]:
         """Yields the worst case over all attacks, and what the images are like."""
         count, found = len(self._labels), result.images
         sizes = rounds.distances(found, self._images, threat.norm)
@@ -264,9 +266,9 @@ class _Job:
         measured: dict[str, metrics.Measured],
         threat: _Threat,
         more: dict[str, Any],
-    ) -> list[results.Record]:
+    ) -> list[Record]:
         config = self._classifier.config
-        return results.records_of(
+        return records.records_of(
             measured,
             job=JOB,
             data=config.data.name,

@@ -20,12 +20,15 @@ from typing import Any
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, corruptions, data, page, parallel, process, results, rundir
+from apr_jax import console, corruptions, data, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood, options
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.report import page as page_lib
+from apr_jax.runs import workdir
+from apr_jax.runs.records import Record
 
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
 # near, as OpenOOD counts.
@@ -45,10 +48,10 @@ def measure(
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures the parts that the classifier's configuration lists.
 
     Args:
@@ -211,7 +214,7 @@ def run(
     Raises:
         ConfigError: a directory is no run, or a value isn't allowed.
     """
-    opened = [rundir.open_run(root) for root in roots]
+    opened = [workdir.open_run(root) for root in roots]
     for _, config in opened:
         config_lib.check(_changed(config, changes))
         check(_changed(config, changes))
@@ -232,7 +235,7 @@ def run(
             )
     finally:  # what was measured is shown, whatever happens
         if parallel.is_primary():
-            page.write(
+            page_lib.write(
                 target or opened[0][0].report, roots, command=shlex.join(sys.argv)
             )
 

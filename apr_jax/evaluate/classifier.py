@@ -9,22 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import (
-    augment,
-    checkpoint,
-    console,
-    data,
-    network,
-    optim,
-    parallel,
-    rundir,
-)
+from apr_jax import augment, console, data, network, parallel
 from apr_jax import config as config_lib
-from apr_jax import step as step_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
+from apr_jax.runs import checkpoint, workdir
+from apr_jax.train import optim
+from apr_jax.train.state import init_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +88,12 @@ def from_run(root: pathlib.Path) -> Classifier:
         ConfigError: ``root`` is no run, or has no checkpoint yet.
         CheckpointError: none of its checkpoints can be read.
     """
-    run, config = rundir.open_run(root)
-    names = rundir.read_class_names(run)
+    run, config = workdir.open_run(root)
+    names = workdir.read_class_names(run)
     model = network.make_model(config, num_classes=len(names))
     size = config.data.image_size
     like = jax.eval_shape(
-        lambda key: step_lib.init_state(
+        lambda key: init_state(
             key,
             model,
             optim.sgd(config.optim, optim.schedule(config.optim, 1.0)),

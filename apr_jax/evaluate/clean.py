@@ -12,9 +12,11 @@ import pathlib
 from collections.abc import Iterable
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, results
+from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import options
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 
 JOB = "evaluate.clean"
 
@@ -24,10 +26,10 @@ def measure(
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
-) -> list[results.Record]:
+) -> list[Record]:
     """Measures a classifier on its test split and the shifted ones.
 
     Args:
@@ -52,14 +54,14 @@ def measure(
     if resident is None and not config.data.streaming:
         splits = (config.data.test_split, *config.data.shifted_splits)
         resident = data.load(config.data, splits=splits)
-    records: list[results.Record] = []
+    records: list[Record] = []
     for split in (config.data.test_split, *config.data.shifted_splits):
         outputs = classifier_lib.collect_split(
             classifier, split, layout, resident=resident, quiet=quiet
         )
         diagram = metrics.reliability_of(outputs.logits, outputs.labels)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
-        records += results.records_of(
+        records += records_lib.records_of(
             metrics.summary(outputs.logits, outputs.labels, seed=config.seed),
             job=JOB,
             data=config.data.name,

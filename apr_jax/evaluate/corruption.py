@@ -19,12 +19,13 @@ import numpy as np
 from absl import flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, metrics, parallel, results
-from apr_jax import corruptions as corruptions_lib
+from apr_jax import console, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption_sources, options, scoring
+from apr_jax.runs import records
+from apr_jax.runs.records import Record
 
 JOB = "evaluate.corruption"
 # The undisturbed images, beside "NAME/SEVERITY".
@@ -42,7 +43,7 @@ def measure(
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
     corruptions: Sequence[str] = CORRUPTIONS,
@@ -52,7 +53,7 @@ def measure(
     examples: int = 0,
     frost_dir: str = "",
     seed: int = 0,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures a classifier on corrupted images, record by record.
 
     Args:
@@ -123,7 +124,7 @@ def measure(
         examples,
     )
     found = _found(done, where)
-    yield from results.hidden(done, found.values())
+    yield from records.hidden(done, found.values())
     splits = [f"{name}/{severity}" for name in corruptions for severity in severities]
     if sets.has_clean:
         splits.insert(0, CLEAN)
@@ -194,10 +195,10 @@ def _where(
 
 
 def _found(
-    done: Iterable[results.Record], where: Mapping[str, Any]
-) -> dict[tuple[str, str], results.Record]:
+    done: Iterable[Record], where: Mapping[str, Any]
+) -> dict[tuple[str, str], Record]:
     """(split, metric) -> what was measured by earlier calls with these settings."""
-    finished = results.finished(
+    finished = records.finished(
         done,
         job=JOB,
         config_hash=where["config_hash"],
@@ -224,7 +225,7 @@ def _measured(
     splits: Sequence[str],
     where: Mapping[str, Any],
     quiet: bool,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures split by split, with one compiled program for all."""
     if not splits:
         return
@@ -241,7 +242,7 @@ def _measured(
                 logits, labels, seed=classifier.config.seed, replicates=_REPLICATES
             )
             kept = {name: numbers[name] for name in METRICS}
-            yield from results.records_of(kept, split=split, **where)
+            yield from records.records_of(kept, split=split, **where)
             bar.update(task, advance=1)
 
 
@@ -278,12 +279,12 @@ def _predictor(
 
 
 def _means(
-    found: Mapping[tuple[str, str], results.Record],
+    found: Mapping[tuple[str, str], Record],
     corruptions: Sequence[str],
     severities: Sequence[int],
     classifier: classifier_lib.Classifier,
     where: Mapping[str, Any],
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Means over the fifteen, or over those measured where that isn't all of them."""
     chosen = sorted(severities)
     value = lambda name, severity, metric: found[f"{name}/{severity}", metric]
@@ -304,13 +305,13 @@ def _means(
 
     if not whole:
         numbers = {metric: mean(metric, chosen) for metric in METRICS}
-        yield from results.records_of(
+        yield from records.records_of(
             numbers, split=f"{MEAN} of {len(members)}{some}", **where
         )
         return
     for severity in chosen:
         numbers = {metric: mean(metric, [severity]) for metric in METRICS}
-        yield from results.records_of(numbers, split=f"{MEAN}/{severity}", **where)
+        yield from records.records_of(numbers, split=f"{MEAN}/{severity}", **where)
     errors = {c: [value(c, s, "error").value for s in chosen] for c in CORRUPTIONS}
     total = count * len(CORRUPTIONS) * len(chosen)
     numbers = {metric: mean(metric, chosen) for metric in METRICS}
@@ -322,13 +323,13 @@ def _means(
         mce = metrics.mean_corruption_error(errors)
         numbers["mce"] = metrics.Measured(mce, None, None, "fraction", total)
         if (CLEAN, "error") in found:
-            relative = corruptions_lib.relative_mean_corruption_error(
+            relative = metrics.relative_mean_corruption_error(
                 errors, found[CLEAN, "error"].value
             )
             numbers["relative_mce"] = metrics.Measured(
                 relative, None, None, "fraction", total
             )
-    yield from results.records_of(numbers, split=f"{MEAN}{some}", **where)
+    yield from records.records_of(numbers, split=f"{MEAN}{some}", **where)
 
 
 def severities_name(severities: Sequence[int]) -> str:

@@ -18,10 +18,13 @@ import numpy as np
 from absl import flags
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, results
+from apr_jax import data, metrics, parallel
+from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import frequencies, options, samples, scoring
+from apr_jax.evaluate import frequencies, options, scoring
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 
 JOB = "evaluate.fourier"
 PARTS = ("heatmap", "bands", "phase")
@@ -39,10 +42,10 @@ def measure(
     extent: int = 0,
     radii: Sequence[float] = (),
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures a classifier by frequency, on images of its test split.
 
     Args:
@@ -91,7 +94,7 @@ def measure(
     job = _Job(classifier, layout, tuple(done))
     known = {part: job.known(plans[part]) for part in PARTS if part in parts}
     for records in known.values():
-        yield from results.hidden(job.done, records)
+        yield from records_lib.hidden(job.done, records)
     missing = [part for part, records in known.items() if not records]
     if not missing:
         return
@@ -113,11 +116,11 @@ class _Job:
 
     classifier: classifier_lib.Classifier
     layout: parallel.Layout
-    done: tuple[results.Record, ...]
+    done: tuple[Record, ...]
 
-    def known(self, settings: Mapping[str, Any]) -> list[results.Record]:
+    def known(self, settings: Mapping[str, Any]) -> list[Record]:
         """What an earlier call measured of a part, if it measured all of it."""
-        found = results.finished(
+        found = records_lib.finished(
             self.done,
             job=JOB,
             config_hash=config_lib.config_hash(self.classifier.config),
@@ -133,13 +136,13 @@ class _Job:
         settings: Mapping[str, Any],
         *,
         extra_of: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> list[results.Record]:
+    ) -> list[Record]:
         """Records of a part; its last one is marked, so that a part counts as done."""
         config = self.classifier.config
         last = list(numbers)[-1]
         extra_of = {**(extra_of or {})}
         extra_of[last] = {**extra_of.get(last, {}), "last": True}
-        return results.records_of(
+        return records_lib.records_of(
             numbers,
             job=JOB,
             data=config.data.name,
@@ -155,7 +158,7 @@ class _Job:
 
 def _heatmap(
     job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     wrong = probe.heatmap(settings["norm"], settings["extent"])
     errors = wrong / probe.size
     yield from job.records(
@@ -172,7 +175,7 @@ def _heatmap(
 
 def _bands(
     job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     clean = metrics.wilson(probe.clean_wrong(), probe.size)
     numbers = {"bands.clean_error": clean}
     extra_of = {}
@@ -187,7 +190,7 @@ def _bands(
 
 def _phase(
     job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     follows, both_right = probe.phase_or_amplitude(settings["axes"])
     numbers = {"phase.clean_error": metrics.wilson(probe.clean_wrong(), probe.size)}
     for suffix, rows in (("", np.ones_like(both_right)), (".recognised", both_right)):
@@ -198,7 +201,7 @@ def _phase(
     yield from job.records(numbers, settings)
 
 
-_MAKERS: dict[str, Callable[..., Iterator[results.Record]]] = {
+_MAKERS: dict[str, Callable[..., Iterator[Record]]] = {
     "heatmap": _heatmap,
     "bands": _bands,
     "phase": _phase,

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from apr_jax import console, data, ood, parallel, results
+from apr_jax import console, data, ood, parallel
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_records, options, out_sets, scoring
+from apr_jax.runs import records
+from apr_jax.runs.records import Record
 
 JOB = ood_records.JOB
 
@@ -38,10 +40,10 @@ def measure(
     scores_file: str = "",
     knobs: scoring.Knobs | None = None,
     resident: data.DataSet | None = None,
-    done: Iterable[results.Record] = (),
+    done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
     quiet: bool = False,
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures detection of any number of out sets by every score.
 
     Args:
@@ -240,9 +242,9 @@ class _Inside:
 
 def _measure_sets(
     job: ood_records.Job, inside: _Inside, opened: Sequence[out_sets.OutSet]
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Each set, then the means over groups of them."""
-    table: dict[str, dict[str, results.Record]] = {}
+    table: dict[str, dict[str, Record]] = {}
     identity = []
     for out_set in opened:
         if out_set.note and not inside.quiet:
@@ -276,7 +278,7 @@ def _measure_sets(
                 yield from made
                 rows.update({record.metric: record for record in made})
         else:
-            yield from results.hidden(job.done, rows.values())
+            yield from records.hidden(job.done, rows.values())
         group = job.group(out_set.name)
         for metric, record in rows.items():
             if record.extra["group"] != group:  # the numbers are the same

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import detection, metrics, parallel, results
+from apr_jax import metrics, parallel
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.metrics import detection
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
 GROUPS = ("near", "far", "all")
@@ -36,7 +39,7 @@ class Job:
 
     classifier: classifier_lib.Classifier
     layout: parallel.Layout
-    done: tuple[results.Record, ...]
+    done: tuple[Record, ...]
     near: set[str]
 
     def group(self, name: str) -> str:
@@ -45,7 +48,7 @@ class Job:
 
     def found(self, settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
         """(split, metric) -> record of an earlier call."""
-        found = results.finished(
+        found = records_lib.finished(
             self.done,
             job=JOB,
             config_hash=config_lib.config_hash(self.classifier.config),
@@ -64,10 +67,10 @@ class Job:
         note: str = "",
         figures: Mapping[str, Any] | None = None,
         **extra: Any,
-    ) -> list[results.Record]:
+    ) -> list[Record]:
         """Records of a set or group by one score; ``figures`` go to the AUROC's."""
         config = self.classifier.config
-        return results.records_of(
+        return records_lib.records_of(
             {f"{score}.{metric}": number for metric, number in numbers.items()},
             job=JOB,
             data=config.data.name,
@@ -96,7 +99,7 @@ def records_of_score(
     correct: np.ndarray | None,
     settings: Mapping[str, Any],
     note: str = "",
-) -> list[results.Record]:
+) -> list[Record]:
     """All metrics of one score on one out set."""
     convention = "authors" if score == "authors" else "exact"
     try:
@@ -149,9 +152,9 @@ def _figures(inside: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
 
 def means(
     job: Job,
-    table: Mapping[str, Mapping[str, results.Record]],
+    table: Mapping[str, Mapping[str, Record]],
     settings: Mapping[str, Any],
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Means over the sets of each group; the sets weigh the same."""
     found = job.found(settings)
     groups = {
@@ -166,7 +169,7 @@ def means(
         shared = set.intersection(*(set(table[name]) for name in members))
         for name in (m for m in table[members[0]] if m in shared):
             if (group, name) in found:
-                yield from results.hidden(job.done, [found[group, name]])
+                yield from records_lib.hidden(job.done, [found[group, name]])
                 continue
             rows = [table[member][name] for member in members]
             score, _, metric = name.rpartition(".")
@@ -226,13 +229,13 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
 
 def measure_given(
     job: Job, arrays: Mapping[str, np.ndarray], path: pathlib.Path
-) -> Iterator[results.Record]:
+) -> Iterator[Record]:
     """Measures scores from a file, as those of the score that they are called."""
     mark = path.expanduser().stat()
     settings = {"scores_file": str(path), "stat": [mark.st_size, mark.st_mtime_ns]}
     found = job.found(settings)
     correct = arrays.get("correct")
-    table: dict[str, dict[str, results.Record]] = {}
+    table: dict[str, dict[str, Record]] = {}
     for name, outside in arrays.items():
         prefix, slash, out_set = name.rpartition("/")
         if name == "correct" or out_set == "id":

@@ -11,14 +11,18 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from apr_jax import config as config_lib
-from apr_jax import page, parallel, process, results, rundir
+from apr_jax import parallel, process
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.report import page as page_lib
+from apr_jax.runs import records
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.runs.records import Record
 
 # (classifier, layout, *, done, scratch, quiet, **settings) -> records as they come.
 # ``done`` holds the records of earlier calls, so that what is finished needn't be
 # measured again; ``scratch`` is a directory for what a stopped call needs to go on.
-Measure = Callable[..., Iterable[results.Record]]
+Measure = Callable[..., Iterable[Record]]
 # Defines flags when called; what it returns gives their values as ``settings``.
 Settings = Callable[[], Callable[[], dict[str, Any]]]
 
@@ -78,24 +82,24 @@ def _measure(
     classifier, root = _open(what, values, workdir)
     process.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)
-    run = rundir.prepare(root, classifier.config, write=parallel.is_primary())
+    run = workdir_lib.prepare(root, classifier.config, write=parallel.is_primary())
     keep(run, functools.partial(measure, classifier, layout, quiet=quiet, **settings))
     if parallel.is_primary():
-        rundir.write_class_names(run, classifier.class_names)
-        page.write(run.report, [root, *beside], command=shlex.join(sys.argv))
+        workdir_lib.write_class_names(run, classifier.class_names)
+        page_lib.write(run.report, [root, *beside], command=shlex.join(sys.argv))
 
 
-def keep(run: rundir.RunDir, measure: Measure) -> None:
+def keep(run: workdir_lib.RunDir, measure: Measure) -> None:
     """Measures, and writes each record to a work directory as soon as it is known.
 
     Args:
         run: the work directory; its records are what ``measure`` needn't do again.
         measure: bound to all but ``done`` and ``scratch``.
     """
-    done = results.read(run.results) if run.results.exists() else []
+    done = records.read(run.results) if run.results.exists() else []
     for record in measure(done=done, scratch=run.scratch):
         if parallel.is_primary():
-            results.append(run.results, [record])
+            records.append(run.results, [record])
 
 
 def _open(

@@ -22,8 +22,8 @@ from apr_jax import config as config_lib
 from apr_jax import data
 from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
+from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import samples
 
 SOURCES = ("tfds", "folder", "arrays")
 FITS = ("resize", "pad", "refuse")

@@ -29,9 +29,9 @@ from apr_jax import (
     parallel,
 )
 from apr_jax import config as config_lib
-from apr_jax.data import imagenet
+from apr_jax.data import imagenet, samples
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import out_sets, samples
+from apr_jax.evaluate import out_sets
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
 
@@ -230,7 +230,7 @@ def last_layer(
     """Weight [F, K] and bias [K] that turn the features into the logits, if any do.
 
     Found by what it does rather than by its name, so for any network. Several heads
-    are one linear layer of 2 K outputs or more; ``losses.class_logits`` of a method's
+    are one linear layer of 2 K outputs or more; ``network.class_logits`` of a method's
     ``settings`` takes its logits from them.
     """
     features, logits = collected.features[:64], collected.logits[:64]

@@ -32,7 +32,7 @@ class Projected(nn.Module):
 
     @property
     def map_offset(self) -> int:
-        """The network's; see ``apr_jax.saliency``."""
+        """The network's; see ``apr_jax.models.grad_cam``."""
         return getattr(self.network, "map_offset", 0)
 
     @nn.compact

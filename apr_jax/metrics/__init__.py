@@ -1,0 +1,56 @@
+"""The numbers of a classifier: accuracy, calibration, corruption, detection, intervals.
+
+Every function takes arrays (NumPy, JAX or nested sequences), computes in NumPy
+float64 on the host and returns plain Python numbers: these are the last few lines
+of an evaluation, where exact sums matter more than speed and nothing is traced.
+
+Rates are fractions in [0, 1]; tables and pages turn them into percent. Intervals
+cover 95 %: Wilson's score interval for proportions, the bootstrap over examples for
+everything else.
+"""
+
+from apr_jax.metrics.calibration import (
+    Reliability,
+    ece,
+    reliability,
+    rms_calibration_error,
+)
+from apr_jax.metrics.classification import (
+    accuracy,
+    brier,
+    confusion,
+    nll,
+    reliability_of,
+    summary,
+    top_k,
+)
+from apr_jax.metrics.corruption import (
+    ALEXNET_CLEAN_ERROR,
+    ALEXNET_ERROR,
+    mean_corruption_error,
+    relative_mean_corruption_error,
+)
+from apr_jax.metrics.detection import ood_detection, oscr
+from apr_jax.metrics.intervals import Measured, wilson
+
+__all__ = [
+    "ALEXNET_CLEAN_ERROR",
+    "ALEXNET_ERROR",
+    "Measured",
+    "Reliability",
+    "accuracy",
+    "brier",
+    "confusion",
+    "ece",
+    "mean_corruption_error",
+    "nll",
+    "ood_detection",
+    "oscr",
+    "relative_mean_corruption_error",
+    "reliability",
+    "reliability_of",
+    "rms_calibration_error",
+    "summary",
+    "top_k",
+    "wilson",
+]

@@ -1,0 +1,243 @@
+"""Accuracy, likelihood and the summary of a classifier's answers."""
+
+import numpy as np
+import numpy.typing as npt
+
+from apr_jax.metrics.calibration import (
+    Reliability,
+    ece,
+    reliability,
+    rms_calibration_error,
+)
+from apr_jax.metrics.intervals import (
+    FloatArray,
+    IntArray,
+    Measured,
+    _bootstrap,
+    _centred_quantiles,
+    wilson,
+)
+
+# --- Classification ------------------------------------------------------------------
+
+
+def accuracy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Share of examples whose largest logit is the label's, in [0, 1].
+
+    Among equal logits the first class counts as the largest, as in ``argmax``.
+
+    Args:
+        logits: [N, C], finite.
+        labels: [N] integers in [0, C).
+    """
+    return top_k(logits, labels, k=1)
+
+
+def top_k(logits: npt.ArrayLike, labels: npt.ArrayLike, *, k: int = 5) -> float:
+    """Share of examples whose label is among the k largest logits, in [0, 1].
+
+    Ties go to the lower class index, so ``k=1`` is ``accuracy``.
+
+    Args:
+        logits: [N, C], finite.
+        labels: [N] integers in [0, C).
+        k: in [1, C].
+
+    Raises:
+        ValueError: if k is out of range or the inputs are not as above.
+    """
+    scores, classes = _logits_and_labels(logits, labels)
+    return float(np.mean(_in_top_k(scores, classes, k)))
+
+
+def nll(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean negative log-likelihood of the labels under softmax(logits), in nats.
+
+    Args:
+        logits: [N, C], finite.
+        labels: [N] integers in [0, C).
+    """
+    scores, classes = _logits_and_labels(logits, labels)
+    log_p = _log_softmax(scores)
+    return float(-np.mean(log_p[np.arange(len(classes)), classes]))
+
+
+def brier(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Multi-class Brier score, mean over examples of sum_c (p_c - [c = label])^2.
+
+    In [0, 2]; Brier, "Verification of forecasts expressed in terms of probability",
+    1950.
+
+    Args:
+        probabilities: [N, C], in [0, 1].
+        labels: [N] integers in [0, C).
+    """
+    p, classes = _logits_and_labels(probabilities, labels, what="probabilities")
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(
+            f"probabilities must lie in [0, 1], but span [{p.min()}, {p.max()}]"
+        )
+    return float(np.mean(_squared_error(p, classes)))
+
+
+def confusion(logits: npt.ArrayLike, labels: npt.ArrayLike) -> IntArray:
+    """[C, C] number of examples, label by prediction.
+
+    Args:
+        logits: [N, C], finite.
+        labels: [N] integers in [0, C).
+    """
+    scores, classes = _logits_and_labels(logits, labels)
+    count = scores.shape[1]
+    pair = classes * count + scores.argmax(axis=1)
+    return np.bincount(pair, minlength=count**2).reshape(count, count)
+
+
+def reliability_of(
+    logits: npt.ArrayLike, labels: npt.ArrayLike, *, bins: int = 15
+) -> Reliability:
+    """The reliability diagram of maximum softmax probabilities.
+
+    Args:
+        logits: [N, C], finite.
+        labels: [N] integers in [0, C).
+        bins: as in ``reliability``.
+    """
+    scores, classes = _logits_and_labels(logits, labels)
+    confidence = np.exp(_log_softmax(scores).max(axis=1))
+    return reliability(confidence, _in_top_k(scores, classes, 1), bins=bins)
+
+
+# --- All of them, with intervals -----------------------------------------------------
+
+
+def summary(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+    *,
+    seed: int = 0,
+    replicates: int = 1000,
+    bins: int = 15,
+    bin_size: int = 100,
+) -> dict[str, Measured]:
+    """Every metric of a classifier on one split, with 95 % intervals.
+
+    Proportions have Wilson's interval. The others have a bootstrap interval:
+    examples are drawn with replacement, and the 2.5 % and 97.5 % quantiles of the
+    replicates are taken after shifting these so that their mean is the measured
+    value. The shift matters for the calibration errors: resampling adds noise to
+    every bin, which pushes replicates above the value they replicate. Their
+    intervals say how far a measurement on other examples would scatter; that both
+    errors come out too large while bins hold few examples stays in the value.
+
+    Args:
+        logits: [N, C], finite where the mask is true.
+        labels: [N] integers in [0, C).
+        mask: [N] booleans, false for padding; None takes every example.
+        seed: of the bootstrap.
+        replicates: of the bootstrap.
+        bins: number of equal-width bins of "ece".
+        bin_size: examples per equal-mass bin of "rms_calibration_error".
+
+    Returns:
+        "accuracy", "error", "top5" (with more than 5 classes), "nll", "ece",
+        "rms_calibration_error" and "brier".
+
+    Raises:
+        ValueError: for logits that are not finite (with their number and the first
+            place), labels out of range, shapes that do not fit, or no examples at all.
+    """
+    scores, classes = _logits_and_labels(logits, labels, mask)
+    n = len(classes)
+    right = _in_top_k(scores, classes, 1)
+    result = {
+        "accuracy": wilson(int(right.sum()), n),
+        "error": wilson(n - int(right.sum()), n),
+    }
+    if scores.shape[1] > 5:
+        result["top5"] = wilson(int(_in_top_k(scores, classes, 5).sum()), n)
+
+    log_p = _log_softmax(scores)
+    conf = np.exp(log_p.max(axis=1))
+    per_example = {
+        "nll": -log_p[np.arange(n), classes],
+        "brier": _squared_error(np.exp(log_p), classes),
+    }
+    values = {name: float(np.mean(x)) for name, x in per_example.items()}
+    values["ece"] = ece(conf, right, bins=bins)
+    values["rms_calibration_error"] = rms_calibration_error(
+        conf, right, bin_size=bin_size
+    )
+    samples = _bootstrap(per_example, conf, right, bins, bin_size, replicates, seed)
+    for name in ("nll", "ece", "rms_calibration_error", "brier"):
+        low, high = _centred_quantiles(samples[name], values[name])
+        unit = "nats" if name == "nll" else "1" if name == "brier" else "fraction"
+        result[name] = Measured(values[name], low, high, unit, n)
+    return result
+
+
+# --- Corruptions ---------------------------------------------------------------------
+
+
+# --- Inner workings ------------------------------------------------------------------
+
+
+def _logits_and_labels(
+    logits: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+    *,
+    what: str = "logits",
+) -> tuple[FloatArray, IntArray]:
+    """Checks, drops what the mask excludes, and casts to float64 and int64."""
+    scores, classes = np.asarray(logits), np.asarray(labels)
+    if scores.ndim != 2 or classes.shape != scores.shape[:1]:
+        raise ValueError(
+            f"{what} must be [N, C] and labels [N], not {scores.shape}, {classes.shape}"
+        )
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"labels must be integers, not {classes.dtype}")
+    place = np.arange(len(classes))
+    if mask is not None:
+        keep = np.asarray(mask).astype(bool)
+        if keep.shape != classes.shape:
+            raise ValueError(f"mask must be {classes.shape}, not {keep.shape}")
+        scores, classes, place = scores[keep], classes[keep], place[keep]
+    if len(classes) == 0:
+        raise ValueError("there are no examples to measure")
+    scores = scores.astype(np.float64)
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{int(bad.sum())} of {bad.size} {what} are not finite, the first one "
+            f"{scores[row, column]} at example {place[row]}, class {column}"
+        )
+    outside = (classes < 0) | (classes >= scores.shape[1])
+    if outside.any():
+        first = int(np.argmax(outside))
+        raise ValueError(
+            f"{int(outside.sum())} labels are outside [0, {scores.shape[1]}), the "
+            f"first one {classes[first]} at example {place[first]}"
+        )
+    return scores, classes.astype(np.int64)
+
+
+def _in_top_k(scores: FloatArray, classes: IntArray, k: int) -> npt.NDArray[np.bool_]:
+    if not 1 <= k <= scores.shape[1]:
+        raise ValueError(f"k must be in [1, {scores.shape[1]}], not {k}")
+    own = np.take_along_axis(scores, classes[:, None], axis=1)
+    ahead = scores > own
+    ahead |= (scores == own) & (np.arange(scores.shape[1])[None] < classes[:, None])
+    return ahead.sum(axis=1) < k
+
+
+def _log_softmax(scores: FloatArray) -> FloatArray:
+    shifted = scores - scores.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _squared_error(p: FloatArray, classes: IntArray) -> FloatArray:
+    own = p[np.arange(len(classes)), classes]
+    return np.sum(p**2, axis=1) - own**2 + (1 - own) ** 2

@@ -1,0 +1,109 @@
+"""Errors under corruption: their mean, and in relation to AlexNet's."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# Mean top-1 error of AlexNet over the five severities (Hendrycks & Dietterich,
+# "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
+# ICLR 2019): the yardstick of the ImageNet-C mCE.
+ALEXNET_ERROR: dict[str, float] = {
+    "gaussian_noise": 0.886428,
+    "shot_noise": 0.894468,
+    "impulse_noise": 0.922640,
+    "defocus_blur": 0.819880,
+    "glass_blur": 0.826268,
+    "motion_blur": 0.785948,
+    "zoom_blur": 0.798360,
+    "snow": 0.866816,
+    "frost": 0.826572,
+    "fog": 0.819324,
+    "brightness": 0.564592,
+    "contrast": 0.853204,
+    "elastic_transform": 0.646056,
+    "pixelate": 0.717840,
+    "jpeg_compression": 0.606500,
+}
+# Top-1 error of AlexNet on the undisturbed validation set (torchvision's weights).
+ALEXNET_CLEAN_ERROR = 0.43478
+
+
+def relative_mean_corruption_error(
+    errors: Mapping[str, float | Sequence[float]],
+    clean_error: float,
+    *,
+    baseline: Mapping[str, float] = ALEXNET_ERROR,
+    baseline_clean: float = ALEXNET_CLEAN_ERROR,
+) -> float:
+    """Mean over corruptions of what is lost to them, in relation to AlexNet.
+
+    The mean of (E_c - E_clean) / (E^AlexNet_c - E^AlexNet_clean), E_c averaged over the
+    severities (Hendrycks & Dietterich, ICLR 2019, section 4.2).
+
+    Args:
+        errors: corruption -> error in [0, 1], one per severity or their mean; all
+            fifteen of ``ALEXNET_ERROR``.
+        clean_error: on the undisturbed images, in [0, 1].
+        baseline, baseline_clean: the same of the reference network.
+
+    Returns:
+        A fraction; negative for a network that corruptions help.
+
+    Raises:
+        ValueError: as ``metrics.mean_corruption_error``; or a ``clean_error`` outside
+            [0, 1].
+    """
+    mean_corruption_error(errors, baseline=baseline)  # for its checks
+    if not 0 <= clean_error <= 1:
+        raise ValueError(f"clean_error must be in [0, 1], not {clean_error}")
+    return float(
+        np.mean(
+            [
+                (float(np.mean(errors[name])) - clean_error)
+                / (baseline[name] - baseline_clean)
+                for name in baseline
+            ]
+        )
+    )
+
+
+def mean_corruption_error(
+    errors: Mapping[str, float | Sequence[float]],
+    *,
+    baseline: Mapping[str, float] | None = ALEXNET_ERROR,
+) -> float:
+    """Mean corruption error over the fifteen corruptions.
+
+    With a baseline, ImageNet-C's mCE: the mean over corruptions c of
+    CE_c = sum_s E_{s,c} / sum_s E^baseline_{s,c}, 1 for AlexNet itself. With
+    ``baseline=None``, CIFAR-C's: the plain mean error over corruptions and severities.
+
+    Args:
+        errors: corruption name -> error, a fraction in [0, 1]: either one per severity
+            or their mean. All of ``ALEXNET_ERROR``'s names.
+        baseline: corruption name -> mean error of the reference network, or None.
+
+    Returns:
+        A fraction; above 1 for a network worse than the baseline.
+
+    Raises:
+        ValueError: for missing or unknown corruptions (the held-out ones included,
+            which are no part of the mCE) or an error outside [0, 1].
+    """
+    missing = [name for name in ALEXNET_ERROR if name not in errors]
+    unknown = [name for name in errors if name not in ALEXNET_ERROR]
+    if missing or unknown:
+        raise ValueError(
+            f"the mCE is over {', '.join(ALEXNET_ERROR)}; "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"not part of it: {', '.join(unknown) or 'none'}"
+        )
+    ratios = []
+    for name in ALEXNET_ERROR:
+        levels = np.asarray(errors[name], np.float64)
+        if levels.size == 0 or not np.all((levels >= 0) & (levels <= 1)):
+            raise ValueError(
+                f"errors of {name!r} must be fractions in [0, 1], not {levels.tolist()}"
+            )
+        ratios.append(float(levels.mean()) / (baseline[name] if baseline else 1.0))
+    return float(np.mean(ratios))

@@ -1,0 +1,1 @@
+"""Records, drawn: the page, its figures and tables, and the table in the terminal."""

@@ -1,0 +1,319 @@
+"""The page that a run ends with: ``report.html``, one file to read and to send.
+
+It draws plain data only (records, curve, reliability, examples) and leaves out what
+isn't there. Nothing in it is loaded from outside, and every text is escaped.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.console
+
+from apr_jax.metrics.calibration import Reliability
+from apr_jax.report import figures, html, numbers, sections, tables
+from apr_jax.report.examples import sheet
+from apr_jax.report.run_view import RunView, view
+from apr_jax.report.tables import Published
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
+
+__all__ = ["RunView", "terminal_summary", "write_report"]
+
+# Values of a configuration that a reader looks for first, if it has them.
+_HEADLINES = {
+    "data.name": "Data",
+    "model.name": "Network",
+    "augment.method": "Augmentation",
+    "optim.epochs": "Epochs",
+    "optim.learning_rate": "Learning rate",
+    "optim.schedule": "Schedule",
+    "train.batch_size": "Batch size",
+    "model.dtype": "Arithmetic",
+    "seed": "Seed",
+}
+# More classes than this make a confusion matrix unreadable.
+_MAX_CONFUSION = 12
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    runs: Sequence[RunView],
+    *,
+    title: str = "",
+    published: Sequence[Published] = (),
+) -> pathlib.Path:
+    """Writes the page and returns its path; the old page stays until the new is whole.
+
+    Args:
+        path: of the file.
+        runs: in the order of their columns; names must differ.
+        title: of the page; the names of the runs without it.
+        published: numbers of others, each source a column.
+
+    Raises:
+        ValueError: for no runs, or two of one name.
+        OSError: where the file can't be written.
+    """
+    # What was measured again replaces what was measured before, everywhere.
+    runs = [
+        dataclasses.replace(run, records=records_lib.latest(run.records))
+        for run in runs
+    ]
+    names = [run.name for run in runs]
+    if not runs or len(set(names)) < len(names):
+        raise ValueError(f"a page needs runs of different names, not {names}")
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    title = title or ", ".join(names[:3]) + more
+    body = "".join(
+        (
+            _header(title, runs),
+            _numbers(runs, published),
+            *(section.html(runs) for section in sections.SECTIONS.values()),
+            _curves(runs),
+            _calibration(runs),
+            _confusions(runs),
+            _examples(runs),
+            _setup(runs),
+            _footer(),
+        )
+    )
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        temporary.write_text(html.document(title, body), encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def terminal_summary(
+    runs: Sequence[RunView],
+    *,
+    report: str | os.PathLike[str] | None = None,
+    console: rich.console.Console | None = None,
+) -> None:
+    """Prints the numbers of the runs side by side, and where the page is."""
+    console = console or rich.console.Console()
+    columns = {run.name: _plain(run) for run in runs if run.records}
+    if any(columns.values()):
+        console.print(numbers.table(columns))
+    for section in sections.SECTIONS.values():
+        if (table := section.table(runs)) is not None:
+            console.print(table)
+    if report is not None:
+        where = pathlib.Path(report).resolve()
+        console.print(
+            "Page:", str(where), markup=False, highlight=False, soft_wrap=True
+        )
+
+
+# --- Sections ------------------------------------------------------------------------
+
+
+def _header(title: str, runs: Sequence[RunView]) -> str:
+    records = [record for run in runs for record in _plain(run)]
+    parts = []
+    if data := sorted({f"{r.data} {r.split}" for r in records}):
+        parts.append("Measured on " + ", ".join(data))
+    if records:
+        parts.append(max(r.time for r in records)[:10])
+    line = html.escape(" · ".join(parts))
+    return f'<header><h1>{html.escape(title)}</h1><p class="soft">{line}</p></header>'
+
+
+def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
+    groups = numbers.side_by_side({run.name: _plain(run) for run in runs})
+    if not groups:
+        return ""
+    headline = []
+    for (data, split), rows in groups:
+        records = dict(rows).get("accuracy", [])
+        members = [
+            (i, run.name, record)
+            for i, (run, record) in enumerate(zip(runs, records, strict=False))
+            if record is not None
+        ]
+        if members:
+            headline.append((f"Accuracy, {data} {split}", members))
+    note = (
+        '<p class="soft">Small: 95 % intervals over the examples of the split, for '
+        "the one network that each run trained. Bold: the best, where its interval "
+        "does not touch another.</p>"
+    )
+    plot = html.card(figures.forest(headline)) if headline else ""
+    names = [run.name for run in runs]
+    table = html.card(html.scroll(tables.numbers(names, groups, published)))
+    return html.section("Numbers", plot, table, note)
+
+
+def _curves(runs: Sequence[RunView]) -> str:
+    # Every run keeps its place, and so its colour, whether it has a curve or not.
+    rows = {run.name: run.curve for run in runs}
+    if not any(rows.values()):
+        return ""
+    names = ("loss", "accuracy", "learning_rate", "images_per_second")
+    drawn = [figures.curves(rows, quantity) for quantity in names]
+    return html.section("Training", _legend(runs), html.grid("wide", drawn))
+
+
+def _calibration(runs: Sequence[RunView]) -> str:
+    drawn = [
+        figures.reliability(Reliability.from_json(lists), run=i, title=title)
+        for i, title, lists in _extras(runs, "reliability")
+    ]
+    note = (
+        '<p class="soft">Share that is correct in each bin of confidence; a calibrated '
+        "network follows the dashed line. Pale: right more often than it is confident. "
+        "Red: more confident than right. Below: the share of examples in each bin.</p>"
+    )
+    grid = html.grid("small", drawn)
+    return html.section("Calibration", note, grid) if drawn else ""
+
+
+def _confusions(runs: Sequence[RunView]) -> str:
+    drawn = []
+    for i, title, counts in _extras(runs, "confusion"):
+        classes = len(counts)
+        if classes <= _MAX_CONFUSION:
+            names = runs[i].class_names or [str(c) for c in range(classes)]
+            drawn.append(figures.confusion(np.array(counts), names, run=i, title=title))
+    note = (
+        '<p class="soft">Percent of each class, rounded. Mistakes are tinted on a '
+        "scale of their own, as they are few.</p>"
+    )
+    grid = html.grid("wide", drawn)
+    return html.section("Confusion between classes", note, grid) if drawn else ""
+
+
+def _examples(runs: Sequence[RunView]) -> str:
+    parts = []
+    for i, run in enumerate(runs):
+        if run.examples is not None:
+            name = f"<h3>{html.dot(i)}{html.escape(run.name)}</h3>"
+            parts.append(name + html.card(sheet(run.examples)))
+    mixed = any(run.examples and run.examples.mixed is not None for run in runs)
+    note = (
+        "Beside each picture its log-amplitude (above) and its phase (below), low "
+        "frequencies in the middle, of the mean over channels."
+    )
+    if mixed:
+        note += (
+            ' The result joins the donor’s <span class="key amplitude">amplitude</span>'
+            ' with the image’s own <span class="key phase">phase</span>, '
+            "and keeps the image’s label."
+        )
+    note = f'<p class="soft">{note}</p>'
+    return html.section("What the network sees", note, *parts) if parts else ""
+
+
+def _setup(runs: Sequence[RunView]) -> str:
+    flat = [_flatten(run.config) for run in runs]
+    rows = [
+        (name, [str(values.get(key, "–")) for values in flat])
+        for key, name in _HEADLINES.items()
+        if any(key in values for values in flat)
+    ]
+    for fact in dict.fromkeys(fact for run in runs for fact in run.facts):
+        rows.append((fact, [run.facts.get(fact, "–") for run in runs]))
+    for name, field in (
+        ("Weights of step", "step"),
+        ("Measured with", "device"),
+        ("Code", "code_version"),
+        ("Configuration", "config_hash"),
+    ):
+        cells = [
+            ", ".join(dict.fromkeys(f"{getattr(r, field)}" for r in run.records)) or "–"
+            for run in runs
+        ]
+        if any(cell != "–" for cell in cells):
+            rows.append((name, cells))
+    table = tables.comparison([run.name for run in runs], rows) if rows else ""
+    boxes = html.card(html.scroll(table)) if rows else ""
+    commands = "\n".join(run.command for run in runs if run.command)
+    if commands:
+        boxes += f"<h3>To run it again</h3><pre>{html.escape(commands)}</pre>"
+    for run in runs:
+        if run.config:
+            text = html.escape(json.dumps(run.config, indent=2, default=str))
+            boxes += (
+                f"<details><summary>Configuration of {html.escape(run.name)}"
+                f"</summary><pre>{text}</pre></details>"
+            )
+    return html.section("What was run", boxes)
+
+
+def _footer() -> str:
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    version = html.escape(records_lib.code_version())
+    return f"<footer>Drawn on {today} by apr_jax {version} from its records.</footer>"
+
+
+# --- Inner workings ------------------------------------------------------------------
+
+
+def _legend(runs: Sequence[RunView]) -> str:
+    names = "".join(
+        f"<span>{html.dot(i)}{html.escape(run.name)}</span>"
+        for i, run in enumerate(runs)
+    )
+    return f'<div class="legend">{names}</div>'
+
+
+def _plain(run: RunView) -> list[Record]:
+    """The numbers of a run that no section of their own shows."""
+    return [r for r in run.records if r.job not in sections.SECTIONS]
+
+
+def _extras(runs: Sequence[RunView], what: str) -> list[tuple[int, str, Any]]:
+    """(index of the run, title, content), the runs of one split side by side."""
+    found: dict[tuple[str, str], dict[int, tuple[str, Any]]] = {}
+    for i, run in enumerate(runs):
+        for record in run.records:
+            if what in record.extra:
+                title = f"{run.name}, {record.split}"
+                split = found.setdefault((record.data, record.split), {})
+                split[i] = (title, record.extra[what])
+    return [(i, *found[split][i]) for split in found for i in sorted(found[split])]
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def write(
+    target: pathlib.Path,
+    roots: Sequence[pathlib.Path],
+    *,
+    command: str = "",
+    facts: Mapping[str, str] | None = None,
+) -> None:
+    """Draws the report of some work directories and prints the table.
+
+    Args:
+        target: file to write.
+        roots: work directories; the first is the one that the page is about.
+        command: that made the first.
+        facts: further lines about the first.
+    """
+    views = [view(root) for root in roots]
+    views[0] = dataclasses.replace(views[0], command=command, facts=facts or {})
+    names = [v.name for v in views]
+    for i, name in enumerate(names):  # columns must be told apart
+        if names.count(name) > 1:
+            views[i] = dataclasses.replace(views[i], name=f"{name} ({roots[i]})")
+    write_report(target, views)
+    terminal_summary(views, report=target)

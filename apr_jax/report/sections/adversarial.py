@@ -1,0 +1,357 @@
+"""The part of the page on adversarial attacks: robust accuracy, attack by attack."""
+
+from collections.abc import Sequence
+
+import rich.markup
+import rich.table
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from apr_jax.report import figures, numbers
+from apr_jax.report import html as html_lib
+from apr_jax.report.published import FGSM, FGSM_EPS
+from apr_jax.report.run_view import RunView
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
+
+JOB = "evaluate.adversarial"
+
+_NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+_NAMES = {
+    "clean": "No attack",
+    "fgsm": "FGSM",
+    "pgd": "PGD",
+    "apgd-ce": "APGD, cross-entropy",
+    "apgd-dlr": "APGD, DLR",
+    "apgd-t": "APGD, targeted DLR",
+    "fab": "FAB",
+    "fab-t": "FAB, targeted",
+    "square": "Square",
+}
+
+
+def html(runs: Sequence[RunView]) -> str:
+    """Curves over the radius, a table for each radius, and some of the images."""
+    mine = [_mine(run) for run in runs]
+    if not any(mine):
+        return ""
+    drawn = [
+        _curve(runs, mine, data, norm, attack) for data, norm, attack in _families(mine)
+    ]
+    note = _note(mine)
+    tables = html_lib.card(html_lib.scroll(_table(runs, mine)))
+    return html_lib.section(
+        "Adversarial attacks",
+        note,
+        html_lib.grid("wide", drawn),
+        tables,
+        _warnings(runs, mine),
+        _sheets(runs, mine),
+    )
+
+
+def table(runs: Sequence[RunView]) -> rich.table.Table | None:
+    """Accuracy left after each attack, runs across, for the terminal."""
+    mine = [_mine(run) for run in runs]
+    if not any(mine):
+        return None
+    found = rich.table.Table(title="Adversarial attacks", title_justify="left")
+    found.add_column("")
+    for run in runs:
+        found.add_column(rich.markup.escape(run.name), justify="right")
+    for data, split in _places(mine):
+        found.add_section()
+        found.add_row(f"[bold]{rich.markup.escape(_title(mine, data, split))}[/bold]")
+        for metric in _metrics(mine, data, split):
+            cells = []
+            for records in mine:
+                record = _get(records, data, split, metric)
+                value, interval = numbers.shown(record) if record else ("–", "")
+                interval = interval.replace(" to ", "–")
+                cells.append(f"{value} [dim]({interval})[/dim]" if interval else value)
+            found.add_row(_label(metric), *cells)
+    return found
+
+
+# --- Records -------------------------------------------------------------------------
+
+
+def _mine(run: RunView) -> list[Record]:
+    """A run's records of this job, of the newest settings of each split."""
+    records = [r for r in run.records if r.job == JOB]
+    newest = {(r.data, r.split): r.extra["settings"] for r in records}
+    return records_lib.latest(
+        r for r in records if r.extra["settings"] == newest[r.data, r.split]
+    )
+
+
+def _get(
+    records: Sequence[Record], data: str, split: str, metric: str
+) -> Record | None:
+    return records_lib.find(records, data=data, split=split, metric=metric)
+
+
+def _places(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str]]:
+    """(data, split), norm by norm in the order of the radius."""
+    order = list(_NORMS)
+    places = {
+        (r.data, r.split): (r.data, order.index(r.extra["norm"]), r.extra["eps"])
+        for records in mine
+        for r in records
+    }
+    return sorted(places, key=lambda place: (places[place], place))
+
+
+def _families(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str, str]]:
+    """(data, norm, attack), each a figure."""
+    order = list(_NORMS)
+    found = {
+        (r.data, r.extra["norm"], r.extra["settings"]["attack"])
+        for records in mine
+        for r in records
+        if r.metric == "robust_accuracy"
+    }
+    return sorted(found, key=lambda f: (f[0], order.index(f[1]), f[2]))
+
+
+def _metrics(mine: Sequence[Sequence[Record]], data: str, split: str) -> list[str]:
+    """The rows of one radius: attacks in their order, then the outcome."""
+    places = {
+        r.metric: r.extra["order"]
+        for records in mine
+        for r in records
+        if (r.data, r.split) == (data, split) and "order" in r.extra
+    }
+    return [*sorted(places, key=places.__getitem__), "robust_accuracy"]
+
+
+def _label(metric: str) -> str:
+    if metric == "robust_accuracy":
+        return "Robust accuracy\u00a0↑"
+    name = "clean" if metric == "clean_accuracy" else metric.removeprefix("after_")
+    return _NAMES.get(name, name) if name == "clean" else f"+ {_NAMES.get(name, name)}"
+
+
+def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
+    for records in mine:
+        for r in records:
+            if (r.data, r.split) == (data, split):
+                attack, eps = r.extra["settings"]["attack"], r.extra["eps"]
+                norm = r.extra["norm"]
+                radius = f"{_NORMS[norm]} up to {_radius(eps, norm)}"
+                name = "AutoAttack" if attack == "standard" else attack
+                return f"{data}, {radius}, {name}, n = {r.n:,}"
+    return f"{data} {split}"
+
+
+def _radius(eps: float, norm: str) -> str:
+    """A radius as 8/255 where it is one of those."""
+    grey = 255 * eps
+    if norm == "linf" and grey > 0.5 and abs(grey - round(grey)) < 1e-3:
+        return f"{round(grey)}/255"
+    return f"{eps:.4g}"
+
+
+# --- Parts of the page ---------------------------------------------------------------
+
+
+def _note(mine: Sequence[Sequence[Record]]) -> str:
+    short = sorted(
+        {
+            f"{r.extra['settings'][what]} {what} instead of {usual}"
+            for records in mine
+            for r in records
+            for what, usual in (("steps", 100), ("queries", 5000))
+            if r.extra["settings"][what] < usual
+        }
+    )
+    text = (
+        "Share of the images that are still classified correctly after each attack has "
+        "tried to change them within the given radius; higher is better. Every attack "
+        "works on what those before it left standing, so the last is the worst case "
+        "over all of them. An attack can show that a network is not robust, never that "
+        "it is."
+    )
+    if short:
+        text += f" Weaker than usual, with {' and '.join(short)}."
+    return f'<p class="soft">{html_lib.escape(text)}</p>'
+
+
+def _curve(
+    runs: Sequence[RunView],
+    mine: Sequence[Sequence[Record]],
+    data: str,
+    norm: str,
+    attack: str,
+) -> str:
+    """Robust accuracy over the radius, beginning with the clean accuracy at 0."""
+    lines: list[tuple[int, list[Record]]] = []
+    for i, records in enumerate(mine):
+        chosen = [
+            r
+            for r in records
+            if r.data == data
+            and r.extra["norm"] == norm
+            and r.extra["settings"]["attack"] == attack
+        ]
+        robust = [r for r in chosen if r.metric == "robust_accuracy"]
+        robust.sort(key=lambda r: r.extra["eps"])
+        clean = [r for r in chosen if r.metric == "clean_accuracy"]
+        if robust:
+            lines.append((i, [*clean[:1], *robust]))
+    name = "AutoAttack" if attack == "standard" else attack
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title(f"{data}, {_NORMS[norm]}, {name}")
+        for i, line in lines:
+            place = [
+                0.0 if r.metric == "clean_accuracy" else r.extra["eps"] for r in line
+            ]
+            value = [100 * r.value for r in line]
+            ends = [
+                (
+                    100 * (r.value - (r.value if r.low is None else r.low)),
+                    100 * ((r.value if r.high is None else r.high) - r.value),
+                )
+                for r in line
+            ]
+            axes.errorbar(
+                place,
+                value,
+                yerr=list(zip(*ends, strict=True)),
+                color=figures.colour(i),
+                marker="o",
+                markersize=4,
+                capsize=2,
+                elinewidth=0.9,
+            )
+        places = sorted({r.extra["eps"] for _, line in lines for r in line})
+        axes.set_xticks([0.0, *places], ["0", *(_radius(eps, norm) for eps in places)])
+        axes.set_xlabel(f"Radius ({_NORMS[norm]}, pixels in [0, 1])")
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+        axes.set_ylim(0, 100)
+
+    words = f"Robust accuracy over the radius, {data}, {_NORMS[norm]}, {name}"
+    picture = figures.svg(draw, (4.8, 2.8), words)
+    legend = "".join(
+        f"<span>{html_lib.dot(i)}{html_lib.escape(runs[i].name)}</span>"
+        for i, _ in lines
+    )
+    caption = (
+        "Accuracy on the worst image found within each radius; the higher a line "
+        "stays, the better. Bars: 95 % intervals over the images."
+    )
+    return (
+        f'<div class="legend">{legend}</div>{picture}'
+        f"<figcaption>{html_lib.escape(caption)}</figcaption>"
+    )
+
+
+def _table(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
+    """A group of rows for each radius, a column for each run, then published ones."""
+    sources = list(FGSM) if _comparable(runs, mine) else []
+    heads = "".join(
+        f"<th>{html_lib.dot(i)}{html_lib.breakable(run.name)}</th>"
+        for i, run in enumerate(runs)
+    )
+    heads += "".join(
+        f'<th class="soft">{html_lib.escape(source)}, paper (PreAct-ResNet-18)</th>'
+        for source in sources
+    )
+    lines = [f"<thead><tr><th></th>{heads}</tr></thead>"]
+    width = 1 + len(runs) + len(sources)
+    for data, split in _places(mine):
+        title = html_lib.escape(_title(mine, data, split))
+        lines.append(
+            f'<tbody><tr class="group"><th colspan="{width}">{title}</th></tr>'
+        )
+        for metric in _metrics(mine, data, split):
+            cells = [_cell(_get(records, data, split, metric)) for records in mine]
+            cells += [_paper(source, data, split, metric, mine) for source in sources]
+            name = html_lib.escape(_label(metric))
+            lines.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
+        lines.append("</tbody>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _cell(record: Record | None) -> str:
+    if record is None:
+        return '<td class="number soft">–</td>'
+    value, interval = numbers.shown(record)
+    small = f"<small>{html_lib.escape(interval)}</small>" if interval else ""
+    kind = "number best" if record.metric == "robust_accuracy" else "number"
+    return f'<td class="{kind}">{html_lib.escape(value)}{small}</td>'
+
+
+def _is_published(record: Record) -> bool:
+    """Whether the paper measured the same: the whole AutoAttack at 8/255."""
+    settings = record.extra["settings"]
+    return (
+        record.data == "cifar10"
+        and record.extra["norm"] == "linf"
+        and abs(record.extra["eps"] - FGSM_EPS) < 1e-6
+        and settings["attack"] == "standard"
+        and settings["steps"] >= 100
+        and settings["queries"] >= 5000
+    )
+
+
+def _comparable(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> bool:
+    """Whether the paper's network is among the runs, attacked as the paper did."""
+    return any(
+        run.config.get("model", {}).get("name") == "preact_resnet18"
+        and any(_is_published(r) for r in records)
+        for run, records in zip(runs, mine, strict=True)
+    )
+
+
+def _paper(
+    source: str, data: str, split: str, metric: str, mine: Sequence[Sequence[Record]]
+) -> str:
+    column = {"clean_accuracy": 0, "robust_accuracy": 1}.get(metric)
+    found = [_get(records, data, split, metric) for records in mine]
+    if column is None or not any(r is not None and _is_published(r) for r in found):
+        return "<td></td>"
+    return f'<td class="number soft">{100 * FGSM[source][column]:.1f} %</td>'
+
+
+def _warnings(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
+    """What speaks against taking the numbers at their word."""
+    lines = [
+        f"<li>{html_lib.escape(f'{run.name}, {r.split}: {text}')}</li>"
+        for run, records in zip(runs, mine, strict=True)
+        for r in records
+        for text in r.extra.get("warnings", ())
+    ]
+    if not lines:
+        return ""
+    return f"<h3>To be read with care</h3><ul>{''.join(lines)}</ul>"
+
+
+def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
+    """Images before and after, with what each was taken for."""
+    parts = []
+    for i, (run, records) in enumerate(zip(runs, mine, strict=True)):
+        for record in records:
+            sheet = record.extra.get("sheet")
+            if not sheet:
+                continue
+            norm, eps = record.extra["norm"], record.extra["eps"]
+            title = f"{run.name}, {_NORMS[norm]} up to {_radius(eps, norm)}"
+            pairs = ", ".join(
+                f"{a} → {b}" for a, b in zip(sheet["from"], sheet["to"], strict=True)
+            )
+            parts.append(
+                f"<figure><h4>{html_lib.dot(i)}{html_lib.escape(title)}</h4>"
+                f'<img alt="{html_lib.escape(f"Adversarial images, {title}")}" '
+                'style="width:100%;image-rendering:pixelated" '
+                f'src="data:image/png;base64,{sheet["png"]}">'
+                f"<figcaption>{html_lib.escape(pairs)}</figcaption></figure>"
+            )
+    note = (
+        '<p class="soft">Above the images, below what they became, then the difference '
+        "around grey, stretched. Under them the class before and after.</p>"
+    )
+    grid = html_lib.grid("wide", parts)
+    return f"<h3>Adversarial images</h3>{note}{grid}" if parts else ""

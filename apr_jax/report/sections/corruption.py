@@ -1,0 +1,280 @@
+"""The page's part on corruptions: heatmaps of errors, means, published numbers."""
+
+from collections.abc import Mapping, Sequence
+
+import rich.markup
+import rich.table
+
+from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.report import html as html_lib
+from apr_jax.report import numbers
+from apr_jax.report.published import METHODS, NETWORKS, PAPER_EPOCHS, PUBLISHED
+from apr_jax.report.run_view import RunView
+from apr_jax.runs.records import Record
+
+JOB = "evaluate.corruption"
+_GROUPS = (
+    ("Noise", CORRUPTIONS[:3]),
+    ("Blur", CORRUPTIONS[3:7]),
+    ("Weather", CORRUPTIONS[7:10]),
+    ("Digital", CORRUPTIONS[10:]),
+    ("Held out", EXTRA_CORRUPTIONS),
+)
+# Of the table: metric of the split "mean", heading.
+_COLUMNS = (
+    ("error", "Mean error ↓"),
+    ("mce", "mCE ↓"),
+    ("relative_mce", "Relative mCE ↓"),
+    ("nll", "Log-loss ↓"),
+    ("ece", "ECE ↓"),
+    ("rms_calibration_error", "RMS calibration ↓"),
+)
+
+
+def html(runs: Sequence[RunView]) -> str:
+    """Heatmaps of each run and of the differences to the first, means, published."""
+    parts = []
+    for name in dict.fromkeys(r.data for run in runs for r in _records(run)):
+        cells = [_cells(run, name) for run in runs]
+        shown = [i for i, errors in enumerate(cells) if errors]
+        if not shown:  # stopped before the first corruption was done
+            continue
+        most = max(max(errors.values()) for errors in cells if errors)
+        figures = [
+            _heatmap(cells[i], title=runs[i].name, most=most, signed=False)
+            for i in shown
+        ]
+        for i in shown[1:]:
+            first = cells[shown[0]]
+            gap = {k: cells[i][k] - first[k] for k in cells[i] if k in first}
+            if gap:
+                title = f"{runs[i].name} less {runs[shown[0]].name}"
+                widest = max(max(abs(v) for v in gap.values()), 1e-9)
+                figures.append(_heatmap(gap, title=title, most=widest, signed=True))
+        note = (
+            "Error in percent for each corruption and severity, 5 the strongest; the "
+            "darker the worse. The last column is the mean of the row."
+        )
+        if len(shown) > 1:
+            note += (
+                " Differences are in percentage points: green where the run errs less "
+                "than the first, red where it errs more."
+            )
+        parts.append(f"<h3>{html_lib.escape(name)}</h3>")
+        parts.append(html_lib.grid("wide", figures))
+        parts.append(f'<p class="soft">{note}</p>')
+        parts.append(_numbers(runs, name))
+        parts.append(_published(runs, name))
+    return html_lib.section("Corruptions", *parts) if parts else ""
+
+
+def table(runs: Sequence[RunView]) -> rich.table.Table | None:
+    """Mean error of each run, over all severities and for each."""
+    names = list(dict.fromkeys(r.data for run in runs for r in _records(run)))
+    if not names:
+        return None
+    result = rich.table.Table(title="Error under corruption", title_justify="left")
+    result.add_column("")
+    for run in runs:
+        result.add_column(rich.markup.escape(run.name), justify="right")
+    for name in names:
+        result.add_section()
+        found = [_by_split(run, name) for run in runs]
+        mean = _mean(found)
+        splits = ["clean", *(f"mean/{s}" for s in SEVERITIES), mean]
+        titles = ["clean", *(f"severity {s}" for s in SEVERITIES), mean]
+        if mean.startswith("mean of "):
+            splits = titles = ["clean", mean]
+        for split, title in zip(splits, titles, strict=True):
+            records = [by_split.get((split, "error")) for by_split in found]
+            if any(records):
+                cells = [numbers.shown(r)[0] if r else "–" for r in records]
+                label = f"{rich.markup.escape(name)}, {title}"
+                result.add_row(label, *cells)
+        for metric, title in _COLUMNS[1:3]:
+            records = [by_split.get(("mean", metric)) for by_split in found]
+            if any(records):
+                cells = [numbers.shown(r)[0] if r else "–" for r in records]
+                result.add_row(f"{rich.markup.escape(name)}, {title}", *cells)
+    return result
+
+
+def _records(run: RunView) -> list[Record]:
+    return [record for record in run.records if record.job == JOB]
+
+
+def _by_split(run: RunView, name: str) -> dict[tuple[str, str], Record]:
+    """(split, metric) -> the last record."""
+    return {(r.split, r.metric): r for r in _records(run) if r.data == name}
+
+
+def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
+    """The split that the runs' means are in: of all fifteen, or of those measured."""
+    splits = {split for records in found for split, _ in records}
+    if "mean" in splits:
+        return "mean"
+    partial = [s for s in splits if s.startswith(("mean of ", "mean, "))]
+    return max(partial, key=_breadth, default="mean")
+
+
+def _breadth(split: str) -> tuple[int, int]:
+    """How many corruptions and severities a mean such as "mean of 3, ..." is over."""
+    members, _, severities = split.partition(", severities ")
+    last = members.split()[-1]
+    return int(last) if last.isdigit() else 15, len(severities.split()) or 5
+
+
+def _cells(run: RunView, name: str) -> dict[tuple[str, int], float]:
+    """(corruption, severity) -> error, a fraction."""
+    result = {}
+    for (split, metric), record in _by_split(run, name).items():
+        corruption, _, severity = split.partition("/")
+        if metric == "error" and severity and corruption != "mean":
+            result[corruption, int(severity)] = record.value
+    return result
+
+
+def _heatmap(
+    cells: Mapping[tuple[str, int], float], *, title: str, most: float, signed: bool
+) -> str:
+    """Rows of corruptions, columns of severities and their mean, as SVG.
+
+    Args:
+        cells: (corruption, severity) -> error or difference, a fraction.
+        title: above the figure.
+        most: the value of the strongest colour.
+        signed: whether values are differences.
+    """
+    wide, high, margin, top = 46, 22, 128, 46
+    columns = sorted({severity for _, severity in cells})
+    parts = [f'<text x="2" y="16" class="title">{html_lib.escape(title)}</text>']
+    for j, heading in enumerate([*map(str, columns), "mean"]):
+        x = margin + wide * j + wide / 2 + (8 if heading == "mean" else 0)
+        parts.append(f'<text x="{x}" y="{top - 7}">{heading}</text>')
+    y = top
+    for _, members in _GROUPS:
+        here = [c for c in members if any((c, s) in cells for s in columns)]
+        for corruption in here:
+            label = corruption.replace("_", " ")
+            end = f'<text x="{margin - 8}" y="{y + 15}" class="end">{label}</text>'
+            parts.append(end)
+            values = [cells.get((corruption, s)) for s in columns]
+            known = [v for v in values if v is not None]
+            for j, value in enumerate([*values, sum(known) / len(known)]):
+                x = margin + wide * j + (8 if j == len(columns) else 0)
+                parts.append(_cell(x, y, wide, high, value, most, signed))
+            y += high
+        y += 8 if here else 0
+    width = margin + wide * (len(columns) + 1) + 12
+    return (
+        f'<svg class="confusion" viewBox="0 0 {width} {y}" role="img" '
+        f'aria-label="Error under corruption, {html_lib.escape(title)}" '
+        f'style="max-width:{1.3 * width:.0f}px">{"".join(parts)}</svg>'
+    )
+
+
+def _cell(
+    x: float, y: float, w: int, h: int, value: float | None, most: float, signed: bool
+) -> str:
+    if value is None:
+        return f'<text x="{x + w / 2}" y="{y + 15}">–</text>'
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    tint = "var(--run-2)" if signed and value < 0 else "var(--bad)"
+    strength = 0.75 * min(abs(value) / most, 1.0) if most else 0.0
+    return (
+        f'<rect x="{x}" y="{y}" width="{w - 1}" height="{h - 1}" fill="{tint}" '
+        f'fill-opacity="{strength:.2f}"/>'
+        f'<text x="{x + w / 2}" y="{y + 15}">{text}</text>'
+    )
+
+
+def _numbers(runs: Sequence[RunView], name: str) -> str:
+    """Clean error and the means of each run."""
+    found = [_by_split(run, name) for run in runs]
+    mean = _mean(found)
+    columns = [c for c in _COLUMNS if any((mean, c[0]) in f for f in found)]
+    head = "".join(f"<th>{title}</th>" for _, title in columns)
+    lines = []
+    for i, (run, records) in enumerate(zip(runs, found, strict=True)):
+        if (mean, "error") not in records:
+            continue
+        clean = records.get(("clean", "error"))
+        cells = [numbers.shown(clean)[0] if clean else "–"]
+        for metric, _ in columns:
+            record = records.get((mean, metric))
+            cells.append(numbers.shown(record)[0] if record else "–")
+        tds = "".join(f'<td class="number">{html_lib.escape(c)}</td>' for c in cells)
+        start = f"<td>{html_lib.dot(i)}{html_lib.breakable(run.name)}</td>"
+        lines.append(f"<tr>{start}{tds}</tr>")
+    note = (
+        "Means over the fifteen corruptions and their severities, the four that are "
+        "held out left out; lower is better everywhere."
+        if mean == "mean"
+        else f"The {mean.replace('mean', 'mean over corruptions')}; not to be compared "
+        "with a mean over the usual fifteen in all severities. Lower is better "
+        "everywhere."
+    )
+    if any(metric == "mce" for metric, _ in columns):
+        note += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
+    body = (
+        f"<table><thead><tr><th></th><th>Clean error ↓</th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+    return html_lib.card(html_lib.scroll(body)) + f'<p class="soft">{note}</p>'
+
+
+def _published(runs: Sequence[RunView], name: str) -> str:
+    """The paper's rows, and where each run's set-up isn't the paper's."""
+    rows = PUBLISHED.get(name.partition(" ")[0])
+    measured = [r for r in runs if ("mean", "error") in _by_split(r, name)]
+    if rows is None or not measured:
+        return ""
+    networks = [NETWORKS.get(_setting(run, "model", "name")) for run in measured]
+    chosen = [n for n in rows if n in networks] or ["WRN-40-2"]
+    head = "".join(f"<th>{network}, paper</th>" for network in chosen)
+    lines = []
+    for i, method in enumerate(METHODS):
+        values = [rows[network][i] for network in chosen]
+        tds = "".join(f'<td class="number soft">{v:.1f} %</td>' for v in values)
+        lines.append(f"<tr><td>{method}</td>{tds}</tr>")
+    body = (
+        f"<table><thead><tr><th></th>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+    differences = "".join(
+        f"<li>{html_lib.escape(run.name)}: {html_lib.escape(text)}</li>"
+        for run in measured
+        if (text := _differences(run, name))
+    )
+    note = (
+        '<p class="soft">Published mean errors (Chen et al., ICCV 2021; '
+        f"{PAPER_EPOCHS} epochs, official files), not measured here.</p>"
+    )
+    if differences:
+        note += (
+            f'<p class="soft">They don’t compare directly:</p><ul>{differences}</ul>'
+        )
+    return f"<h4>Published</h4>{html_lib.card(html_lib.scroll(body))}{note}"
+
+
+def _differences(run: RunView, name: str) -> str:
+    """Where the set-up of a run isn't the paper's, in words."""
+    record = _by_split(run, name)["mean", "error"]
+    settings = record.extra.get("settings", {})
+    network, epochs = _setting(run, "model", "name"), _setting(run, "optim", "epochs")
+    texts = []
+    if network not in NETWORKS:
+        texts.append(f"its network is {network or 'unknown'}, which the paper lacks")
+    if epochs and float(epochs) != PAPER_EPOCHS:
+        texts.append(f"trained for {float(epochs):g} epochs, not {PAPER_EPOCHS}")
+    if settings.get("source") == "generated":
+        texts.append("corrupted by this project, not the official files")
+    if settings.get("examples"):
+        texts.append(f"measured on {settings['examples']} images of each set")
+    if record.extra.get("severities", list(SEVERITIES)) != list(SEVERITIES):
+        texts.append(f"severities {record.extra['severities']} only")
+    return "; ".join(texts)
+
+
+def _setting(run: RunView, group: str, field: str) -> str:
+    return str(run.config.get(group, {}).get(field, ""))

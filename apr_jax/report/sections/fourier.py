@@ -1,0 +1,264 @@
+"""Frequencies on the page: heatmaps, filtered images, phase against amplitude."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import rich.markup
+import rich.table
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from apr_jax.report import figures, numbers
+from apr_jax.report import html as html_lib
+from apr_jax.report.run_view import RunView
+from apr_jax.runs.records import Record
+
+JOB = "evaluate.fourier"
+_FOLLOWS = {
+    "follows_phase": ("the phase", "var(--phase)"),
+    "follows_amplitude": ("the amplitude", "var(--amplitude)"),
+    "follows_neither": ("neither", "var(--faint)"),
+}
+
+
+def html(runs: Sequence[RunView]) -> str:
+    """Heatmaps, band curves and bars of the runs; empty where none was measured."""
+    found = [_records(run) for run in runs]
+    if not any(found):
+        return ""
+    return html_lib.section(
+        "Frequencies",
+        _heatmaps(runs, found),
+        _bands(runs, found),
+        _phases(runs, found),
+    )
+
+
+def table(runs: Sequence[RunView]) -> rich.table.Table | None:
+    """The numbers by run; None where nothing was measured."""
+    found = [_records(run) for run in runs]
+    if not any(found):
+        return None
+    drawn = rich.table.Table(title="Frequencies", title_justify="left")
+    drawn.add_column("")
+    for run in runs:
+        drawn.add_column(rich.markup.escape(run.name), justify="right")
+    names = dict.fromkeys(name for own in found for name in own)
+    for name in names:
+        cells = [numbers.shown(own[name])[0] if name in own else "–" for own in found]
+        drawn.add_row(_readable(name), *cells)
+    return drawn
+
+
+def _records(run: RunView) -> dict[str, Record]:
+    return {r.metric: r for r in run.records if r.job == JOB}
+
+
+def _readable(name: str) -> str:
+    if name == "heatmap_error":
+        return "Mean error under waves ↓"
+    part, dot, rest = name.partition(".")
+    if rest == "clean_error":
+        return f"Clean error, images of: {part}"
+    if rest[1:2].isdigit():
+        return f"{part.replace('_', ' ').capitalize()}, radius {rest[1:]}"
+    beyond = ", both recognised" if dot else ""
+    return f"{part.replace('_', ' ').capitalize()}{beyond}"
+
+
+# --- Heatmaps ------------------------------------------------------------------------
+
+
+def _heatmaps(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
+    maps = {
+        i: np.array(own["heatmap_error"].extra["heatmap"])
+        for i, own in enumerate(found)
+        if "heatmap_error" in own
+    }
+    if not maps:
+        return ""
+    top = max(float(errors.max()) for errors in maps.values())
+    drawn = [
+        _map(errors, f"{runs[i].name}: mean {100 * errors.mean():.1f} %", 0.0, top)
+        for i, errors in maps.items()
+    ]
+    first, *others = maps
+    for i in others:
+        if maps[i].shape == maps[first].shape:
+            change = maps[i] - maps[first]
+            most = max(float(np.abs(change).max()), 1e-4)
+            title = f"{runs[i].name} less {runs[first].name}"
+            drawn.append(_map(change, title, -most, most))
+    drawn.append(_radial(maps, [run.name for run in runs]))
+    record = found[first]["heatmap_error"]
+    norm = record.extra["settings"]["norm"]
+    note = (
+        '<p class="soft">Error on '
+        f"{record.n:,} test images to which a wave of one frequency was added, with an "
+        f"L2 norm of {norm:g} in each channel. Each point of a map is a frequency: the "
+        "lowest in the centre, the highest in the corners, horizontal waves left and "
+        "right. Dark is better. In a difference blue means that the second run errs "
+        "less. The curves are means over rings of the map.</p>"
+    )
+    return "<h3>Error under waves</h3>" + html_lib.grid("small", drawn) + note
+
+
+def _map(values: npt.NDArray[np.float64], title: str, low: float, high: float) -> str:
+    height, width = values.shape
+    # The zero frequency is the pixel (side // 2); its middle is the origin.
+    left, bottom = -(width // 2) - 0.5, height - height // 2 - 0.5
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title(textwrap.fill(title, 32))
+        axes.grid(False)
+        shown = axes.imshow(
+            values,
+            cmap="RdBu_r" if low < 0 else "magma",
+            vmin=low,
+            vmax=high,
+            extent=(left, left + width, bottom, bottom - height),
+            interpolation="nearest",
+        )
+        bar = figure.colorbar(shown, ax=axes, shrink=0.85)
+        bar.ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        axes.set(xlabel="Cycles across", ylabel="Cycles down")
+
+    return figures.svg(draw, (3.3, 2.7), f"Error by frequency: {title}")
+
+
+def _radial(maps: dict[int, npt.NDArray[np.float64]], names: Sequence[str]) -> str:
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title("Error over frequency")
+        for i, errors in maps.items():
+            height, width = errors.shape
+            rows = np.arange(height)[:, None] - height // 2
+            columns = np.arange(width)[None] - width // 2
+            ring = np.rint(np.hypot(rows, columns)).astype(int)
+            counts = np.bincount(ring.ravel())
+            mean = np.bincount(ring.ravel(), errors.ravel()) / counts
+            axes.plot(np.arange(len(mean)), mean, color=figures.colour(i))
+        axes.set(xlabel="Cycles an image", ylabel="Error")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
+
+    return figures.svg(
+        draw, (3.3, 2.7), f"Error by distance from zero frequency: {', '.join(names)}"
+    )
+
+
+# --- Bands ---------------------------------------------------------------------------
+
+
+def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
+    # Records of earlier radii may lie beside those of the last measurement.
+    lines = {}
+    for i, own in enumerate(found):
+        if "bands.clean_error" in own:
+            radii = own["bands.clean_error"].extra["settings"]["radii"]
+            lines[i] = {
+                band: [
+                    own[name]
+                    for r in radii
+                    if (name := f"{band}_pass_error.r{r:g}") in own
+                ]
+                for band in ("low", "high")
+            }
+    if not lines:
+        return ""
+
+    def draw(band: str, figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title(f"Only {band} frequencies")
+        for i, bands in lines.items():
+            rows = bands[band]
+            radii = [r.extra["radius"] for r in rows]
+            axes.plot(
+                radii, [r.value for r in rows], "o-", ms=3, color=figures.colour(i)
+            )
+            ends = ([r.low or 0.0 for r in rows], [r.high or 1.0 for r in rows])
+            axes.fill_between(radii, *ends, color=figures.colour(i), alpha=0.2, lw=0)
+            clean = found[i]["bands.clean_error"].value
+            axes.axhline(clean, color=figures.colour(i), ls=":", lw=1)
+        side = "below" if band == "low" else "from"
+        axes.set(xlabel=f"Frequencies {side} the radius, cycles", ylabel="Error")
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+
+    drawn = [
+        figures.svg(
+            lambda figure, band=band: draw(band, figure),  # type: ignore[misc]
+            (4.6, 2.6),
+            f"Error on {band}-pass filtered images over the radius",
+        )
+        for band in ("low", "high")
+    ]
+    legend = "".join(
+        f"<span>{html_lib.dot(i)}{html_lib.escape(runs[i].name)}</span>" for i in lines
+    )
+    note = (
+        '<p class="soft">Error on test images of which only the frequencies within a '
+        "radius (left) or beyond it (right) are left; lower is better. Dotted: on the "
+        "images as they are. Shaded: 95 % intervals. A network that does well on the "
+        "right leans on what people hardly see.</p>"
+    )
+    return (
+        f'<h3>Filtered images</h3><div class="legend">{legend}</div>'
+        + html_lib.grid("wide", drawn)
+        + note
+    )
+
+
+# --- Phase or amplitude --------------------------------------------------------------
+
+
+def _phases(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
+    parts = []
+    for suffix, title in (
+        ("", "All pairs"),
+        (".recognised", "Pairs of images that are both recognised by themselves"),
+    ):
+        rows = [
+            _bar(i, runs[i].name, [own[f"{name}{suffix}"] for name in _FOLLOWS])
+            for i, own in enumerate(found)
+            if f"follows_phase{suffix}" in own
+        ]
+        if rows:
+            parts.append(f"<h4>{title}</h4>{''.join(rows)}")
+    if not parts:
+        return ""
+    legend = "".join(
+        f'<span><span class="dot" style="background:{colour}"></span>{name}</span>'
+        for name, colour in _FOLLOWS.values()
+    )
+    note = (
+        '<p class="soft">Each image joins the phase of one test image with the '
+        "amplitude of another of a different class. People name the class of the "
+        "phase; a network that names that of the amplitude looks at something else. "
+        "More of the phase is better. In brackets: 95 % intervals.</p>"
+    )
+    return (
+        f'<h3>Phase or amplitude?</h3><div class="legend">The answer follows {legend}'
+        f"</div>{html_lib.card(''.join(parts))}{note}"
+    )
+
+
+def _bar(run: int, name: str, records: Sequence[Record]) -> str:
+    pieces, words = [], []
+    for record, (what, colour) in zip(records, _FOLLOWS.values(), strict=True):
+        value, interval = numbers.shown(record)
+        pieces.append(
+            f'<span style="width:{100 * record.value:.2f}%;background:{colour}"></span>'
+        )
+        words.append(f"{what} {value} ({interval})")
+    text = html_lib.escape("; ".join(words))
+    return (
+        f"<p>{html_lib.dot(run)}{html_lib.breakable(name)} "
+        f'<span class="soft">{records[0].n:,} images: {text}</span></p>'
+        '<div style="display:flex;height:1.1rem;border-radius:4px;overflow:hidden" '
+        f'role="img" aria-label="{text}">{"".join(pieces)}</div>'
+    )

@@ -1,0 +1,90 @@
+"""What was watched while a network learned: heatmaps of frequency over epochs."""
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import rich.table
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from apr_jax.report import figures
+from apr_jax.report import html as html_lib
+from apr_jax.report.run_view import RunView
+from apr_jax.runs import epochs as epochs_lib
+
+
+def html(runs: Sequence[RunView]) -> str:
+    """A row of heatmaps for each watch; empty where nothing was watched."""
+    drawn = [_spectra(runs), _bands(runs)]
+    return html_lib.section("Watched while learning", *drawn) if any(drawn) else ""
+
+
+def table(runs: Sequence[RunView]) -> rich.table.Table | None:
+    """Nothing: these are curves, not numbers."""
+    del runs
+    return None
+
+
+def _spectra(runs: Sequence[RunView]) -> str:
+    drawn = []
+    for run in runs:
+        epochs, spectra = epochs_lib.table(run.watched, "input_spectrum", "spectrum")
+        if len(epochs) > 1:
+            bands = np.arange(1, spectra.shape[1] + 1)
+            drawn.append(_heatmap(epochs, bands, spectra, run.name, "Band, cycles"))
+    if not drawn:
+        return ""
+    note = (
+        '<p class="soft">Where the loss is sensitive: the mean amplitude of its '
+        "gradient to the pixels in rings of frequency, on the same test images each "
+        "time. Each epoch is scaled to its own lowest (dark) and highest (bright).</p>"
+    )
+    return (
+        f"<h3>Spectrum of the input gradient</h3>{html_lib.grid('small', drawn)}{note}"
+    )
+
+
+def _bands(runs: Sequence[RunView]) -> str:
+    drawn = []
+    for run in runs:
+        epochs, radii = epochs_lib.table(run.watched, "bands", "radius")
+        if len(epochs) > 1:
+            for band in ("low", "high"):
+                values = epochs_lib.table(run.watched, "bands", band)[1]
+                title = f"{run.name}, {band} frequencies"
+                drawn.append(_heatmap(epochs, radii[0], values, title, "Radius"))
+    if not drawn:
+        return ""
+    note = (
+        '<p class="soft">Accuracy on test images of which only the frequencies within '
+        "a radius (low) or beyond it (high) are left; bright is better.</p>"
+    )
+    return f"<h3>Accuracy on filtered images</h3>{html_lib.grid('small', drawn)}{note}"
+
+
+def _heatmap(
+    epochs: npt.NDArray[np.float64],
+    bands: npt.NDArray[np.float64],
+    values: npt.NDArray[np.float64],
+    title: str,
+    label: str,
+) -> str:
+    """Values [T, K] in [0, 1]: epochs across, bands upwards."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title(textwrap.fill(title, 32))
+        axes.grid(False)
+        # A cell reaches half-way to its neighbours, whatever the distances.
+        shown = axes.pcolormesh(
+            epochs, bands, values.T, cmap="magma", vmin=0, vmax=1, shading="nearest"
+        )
+        shown.set_rasterized(True)
+        bar = figure.colorbar(shown, ax=axes)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        axes.set(xlabel="Epoch", ylabel=label)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+
+    return figures.svg(draw, (3.3, 2.7), f"{title}: {label.lower()} over epochs")

@@ -1,0 +1,1 @@
+"""A run as files: its work directory, records, checkpoints and curves."""

@@ -1,0 +1,189 @@
+"""Training curves: rows of ``metrics.jsonl``, and TensorBoard where it is installed."""
+
+import dataclasses
+import math
+import os
+import pathlib
+import socket
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from apr_jax.runs import jsonl
+
+FILE_NAME = "metrics.jsonl"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CurveRow:
+    """How training stood at one step.
+
+    Attributes:
+        step: steps taken so far.
+        epoch: passes over the data so far, fractions included.
+        loss: mean training loss since the row before.
+        accuracy: mean training accuracy since the row before, in [0, 1].
+        learning_rate: of the last step.
+        images_per_second: since the row before.
+        time: seconds since 1970, UTC.
+        extra: further scalars by name; those that end in "loss" or "accuracy", such
+            as "test_accuracy", are drawn beside the curve of that name.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    learning_rate: float
+    images_per_second: float
+    time: float
+    extra: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+_SCALARS = ("loss", "accuracy", "learning_rate", "images_per_second")
+
+
+class CurveWriter:
+    """Appends rows to a curve; made by ``curve_writer``, closed by ``with``."""
+
+    def __init__(self, path: pathlib.Path, events: "_EventFile | None"):
+        self._path = path
+        self._events = events
+
+    @property
+    def writes_tensorboard(self) -> bool:
+        return self._events is not None
+
+    def write(self, row: CurveRow) -> None:
+        """Appends a row and waits until it is on the disk.
+
+        NaN and infinite scalars are kept as null, which reads back as NaN.
+        """
+        fields = dataclasses.asdict(row)
+        extra = {name: _finite(x) for name, x in fields.pop("extra").items()}
+        scalars = {name: _finite(fields[name]) for name in _SCALARS}
+        jsonl.append(self._path, [{**fields, **scalars, "extra": extra}])
+        if self._events is not None:
+            known = {**scalars, **extra}
+            self._events.scalars(
+                {name: x for name, x in known.items() if x is not None},
+                step=row.step,
+                seconds=row.time,
+            )
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def curve_writer(
+    workdir: str | os.PathLike[str], *, resume_step: int, tensorboard: bool = True
+) -> CurveWriter:
+    """Opens the curve of a run to go on after ``resume_step``, 0 for a new run.
+
+    Rows beyond that step, which a killed run wrote after its last checkpoint, are
+    dropped first (the file is replaced at once), so that every step has one row. A
+    row cut off while it was written is dropped too, with a warning.
+
+    Args:
+        workdir: the directory of the run, which exists; holds ``metrics.jsonl``.
+        resume_step: the step of the restored checkpoint.
+        tensorboard: also write scalars to ``workdir/tensorboard``, if the tensorboard
+            package can be imported. TensorFlow is not needed and not imported.
+
+    Raises:
+        OSError: where the files cannot be written.
+    """
+    path = pathlib.Path(workdir) / FILE_NAME
+    if path.exists():
+        rows = [row for _, row in jsonl.read(path)]
+        jsonl.replace(path, [row for row in rows if row["step"] <= resume_step])
+    events = None
+    if tensorboard:
+        events = _EventFile.open(pathlib.Path(workdir) / "tensorboard", resume_step)
+    return CurveWriter(path, events)
+
+
+def read_curve(path: str | os.PathLike[str]) -> list[CurveRow]:
+    """Reads a curve, in the order of its steps.
+
+    Args:
+        path: ``metrics.jsonl``, or the directory that holds it.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+        ValueError: for a line that is no row of a curve, naming file and line.
+    """
+    path = pathlib.Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    rows = []
+    for number, row in jsonl.read(path):
+        for scalars in (row, row.get("extra", {})):
+            scalars.update({k: math.nan for k, x in scalars.items() if x is None})
+        try:
+            rows.append(CurveRow(**row))
+        except TypeError as error:
+            raise ValueError(
+                f"{path}, line {number}, is not a row of a curve: {error}"
+            ) from error
+    return sorted(rows, key=lambda row: row.step)
+
+
+def _finite(x: Any) -> float | None:
+    return float(x) if math.isfinite(x) else None
+
+
+class _EventFile:
+    """A TensorBoard event file, written through the protocol buffers alone.
+
+    TensorBoard's own writer would import TensorFlow for its file system.
+    """
+
+    def __init__(self, path: pathlib.Path, resume_step: int):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer import record_writer
+
+        self._event, self._summary = event_pb2, summary_pb2
+        self._records = record_writer.RecordWriter(open(path, "ab"))  # noqa: SIM115
+        self._write(file_version="brain.Event:2", wall_time=time.time())
+        # Tells readers to forget what an interrupted run wrote from here on.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(session_log=start, step=resume_step + 1, wall_time=time.time())
+
+    @classmethod
+    def open(cls, folder: pathlib.Path, resume_step: int) -> "_EventFile | None":
+        stamp = f"{time.time_ns() // 1000:016d}"
+        name = f"events.out.tfevents.{stamp}.{socket.gethostname()}"
+        try:
+            import tensorboard.compat.proto  # noqa: F401
+        except ImportError:
+            return None
+        folder.mkdir(exist_ok=True)
+        return cls(folder / name, resume_step)
+
+    def scalars(self, values: dict[str, float], *, step: int, seconds: float) -> None:
+        summary = self._summary.Summary(
+            value=[
+                self._summary.Summary.Value(tag=name, simple_value=x)
+                for name, x in values.items()
+            ]
+        )
+        self._write(summary=summary, step=step, wall_time=seconds)
+
+    def close(self) -> None:
+        self._records.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._records.write(self._event.Event(**fields).SerializeToString())
+        self._records.flush()

@@ -1,0 +1,65 @@
+"""Rows that a run writes at the ends of its epochs."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from apr_jax.runs import jsonl
+
+FILE_NAME = "watch.jsonl"
+HELD_OUT = "held_out.jsonl"
+
+
+def epoch_ends(epoch_steps: float, total_steps: int) -> np.ndarray:
+    """The steps at which epochs end: 0, those nearest to each end, and the last.
+
+    Args:
+        epoch_steps: steps of an epoch, not necessarily whole.
+        total_steps: of the run.
+    """
+    epochs = np.arange(1 + int(total_steps / epoch_steps + 0.5))
+    return np.unique([*np.rint(epochs * epoch_steps), total_steps])
+
+
+def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads the rows of ``watch.jsonl``, or of the directory that holds it, by step.
+
+    Each has "step", "epoch", "watch" (a name of ``WATCHES``), "examples", and what
+    that watch says.
+
+    Raises:
+        FileNotFoundError: where there is no such file.
+    """
+    path = pathlib.Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    return sorted((row for _, row in jsonl.read(path)), key=lambda row: row["step"])
+
+
+def table(
+    rows: Iterable[Mapping[str, Any]], watch: str, value: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """One value of one watch over the epochs.
+
+    Returns:
+        Epochs [T] and values [T, ...], NaN where there was no number.
+    """
+    mine = [row for row in rows if row["watch"] == watch]
+    return (
+        np.array([row["epoch"] for row in mine], np.float64),
+        np.array([row[value] for row in mine], np.float64),
+    )
+
+
+def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
+    """Reads ``held_out.jsonl`` of a work directory, in the order of the steps.
+
+    Rows have "step", "epoch", "robust_accuracy" (a fraction of the "examples" held
+    out) and "collapsed"; none where there is no such file.
+    """
+    path = root / HELD_OUT
+    if not path.exists():
+        return []
+    return sorted((row for _, row in jsonl.read(path)), key=lambda row: row["step"])

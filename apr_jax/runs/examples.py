@@ -1,0 +1,66 @@
+"""Augmented training images that a run keeps for the page."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examples:
+    """A few training images and what the augmentation made of them.
+
+    Attributes:
+        original: [N, H, W, C] uint8.
+        single: [N, H, W, C] uint8 after APR-S, or None where there is none.
+        mixed: [N, H, W, C] float after APR-P, 1 = white, clipped or not; or None.
+        donor: [N] index of the image that gave ``mixed`` its amplitude, among
+            ``single``, or ``original`` without it; or None without ``mixed``.
+        seen: [V, N, H, W, C] float, the views that the network has of each image where
+            more than APR makes them; or None.
+        labels: N names of classes, or none.
+    """
+
+    original: Array
+    single: Array | None = None
+    mixed: Array | None = None
+    donor: Array | None = None
+    seen: Array | None = None
+    labels: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("single", "mixed"):
+            other = getattr(self, name)
+            if other is not None and other.shape != self.original.shape:
+                raise ValueError(
+                    f"{name} {other.shape} and original {self.original.shape} differ"
+                )
+        if self.seen is not None and self.seen.shape[1:] != self.original.shape:
+            raise ValueError(
+                f"seen {self.seen.shape} and original {self.original.shape} differ"
+            )
+        if (self.mixed is None) != (self.donor is None):
+            raise ValueError("mixed and donor go together: both or neither")
+
+
+def write_examples(path: pathlib.Path, shown: Examples) -> None:
+    """Keeps examples for this page and for those that show the run beside others."""
+    fields = {f.name: getattr(shown, f.name) for f in dataclasses.fields(shown)}
+    arrays: Any = {k: np.asarray(v) for k, v in fields.items() if v is not None}
+    partial = path.with_name(f".{path.name}")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def read_examples(path: pathlib.Path) -> Examples:
+    """Reads what ``write_examples`` kept."""
+    with np.load(path) as stored:
+        fields: dict[str, Any] = dict(stored)
+    fields["labels"] = [str(label) for label in fields["labels"]]
+    return Examples(**fields)

@@ -1,0 +1,182 @@
+"""The work directory of a run: what lies where, and whose it is."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from apr_jax import config as config_lib
+from apr_jax.errors import ConfigError
+from apr_jax.runs.files import write_atomic
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """Paths in a work directory."""
+
+    root: pathlib.Path
+
+    @property
+    def config(self) -> pathlib.Path:
+        """The configuration, written when the run first starts."""
+        return self.root / "config.json"
+
+    @property
+    def classes(self) -> pathlib.Path:
+        """The names of the classes, in the order of the labels."""
+        return self.root / "classes.json"
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """Saved states."""
+        return self.root / "checkpoints"
+
+    @property
+    def curve(self) -> pathlib.Path:
+        """Loss, accuracy, rate and speed over the steps."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def watched(self) -> pathlib.Path:
+        """What ``train.watch`` names, over the epochs."""
+        return self.root / "watch.jsonl"
+
+    @property
+    def results(self) -> pathlib.Path:
+        """One record for each number."""
+        return self.root / "results.jsonl"
+
+    @property
+    def examples(self) -> pathlib.Path:
+        """A few training images and what the augmentation makes of them."""
+        return self.root / "examples.npz"
+
+    @property
+    def scratch(self) -> pathlib.Path:
+        """What evaluations keep while they are under way; made when first used."""
+        return self.root / "scratch"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The page to look at."""
+        return self.root / "report.html"
+
+
+@contextlib.contextmanager
+def claimed(root: pathlib.Path, *, write: bool) -> Iterator[None]:
+    """Keeps other processes of this machine from working in a directory.
+
+    Args:
+        root: the directory; made if it isn't there.
+        write: whether this process writes files (the first of a run does); the others
+            claim nothing.
+
+    Raises:
+        ConfigError: another process works there.
+    """
+    with contextlib.ExitStack() as held:
+        if write:
+            # Without locks, or where nothing can be written, there is no claim.
+            with contextlib.suppress(ImportError, OSError):
+                import fcntl
+
+                root.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(open(root / ".lock", "a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise ConfigError(
+                        f"another process is at work in {root}; wait for it, or use "
+                        "another work directory"
+                    ) from None
+        yield
+
+
+def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> RunDir:
+    """Makes a work directory ready for a run, or checks that it is this run's.
+
+    Args:
+        root: the directory; made if it isn't there.
+        config: of the run that is about to start or to go on.
+        write: whether this process writes files (the first of a run does).
+
+    Raises:
+        ConfigError: the directory can't be written, or holds a run of another
+            configuration; the message names the fields that differ.
+    """
+    run = RunDir(root)
+    if write:
+        _check_writable(root)
+    saved = read_config(run)
+    if saved is None:
+        if write:
+            write_atomic(
+                run.config, json.dumps(config_lib.to_dict(config), indent=2) + "\n"
+            )
+        return run
+    changed = config_lib.differences(config, saved)
+    if changed:
+        listed = "; ".join(f"{k} is {new!r}, there {old!r}" for k, new, old in changed)
+        raise ConfigError(
+            f"the work directory {root} holds a run of another configuration: "
+            f"{listed}. Use another --workdir, or the run's own values"
+        )
+    return run
+
+
+def read_config(run: RunDir) -> config_lib.Config | None:
+    """Returns the configuration that a run was started with; None if there is none."""
+    if not run.config.exists():
+        return None
+    try:
+        return config_lib.parse_saved(json.loads(run.config.read_text()))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{run.config} is no JSON: {error}") from error
+
+
+def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
+    """Returns a run that was started before.
+
+    Raises:
+        ConfigError: the directory isn't there, or holds no run.
+    """
+    run = RunDir(root)
+    config = read_config(run) if root.is_dir() else None
+    if config is None:
+        raise ConfigError(
+            f"{root} is not a run: it has no {run.config.name}. Give the --workdir "
+            "that launch.py was started with"
+        )
+    return run, config
+
+
+def write_class_names(run: RunDir, names: Iterable[str]) -> None:
+    """Notes what the labels of a run mean."""
+    write_atomic(run.classes, json.dumps(list(names)) + "\n")
+
+
+def read_class_names(run: RunDir) -> tuple[str, ...]:
+    """Returns what the labels of a run mean.
+
+    Raises:
+        ConfigError: the run has not read its data yet.
+    """
+    if not run.classes.exists():
+        raise ConfigError(
+            f"{run.root} has no {run.classes.name}; its training has not got that far"
+        )
+    return tuple(json.loads(run.classes.read_text()))
+
+
+def _check_writable(root: pathlib.Path) -> None:
+    probe = root / f".writable.{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"workdir is {str(root)!r}, which can't be written: {error.strerror}"
+        ) from error

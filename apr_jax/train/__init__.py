@@ -1,0 +1,1 @@
+"""Training: the plan, the loop, the step, and what is followed meanwhile."""

@@ -1,0 +1,131 @@
+"""What training minimises: cross-entropies of views, two heads, like answers."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from apr_jax import augment
+from apr_jax import config as config_lib
+from apr_jax.network import class_logits, split_heads
+from apr_jax.train.views import Views
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the mean cross-entropy of logits [N, K] and integer labels [N]."""
+    return _cross_entropies(logits, labels).mean()
+
+
+def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def supervised_contrastive(
+    projections: jax.Array,
+    labels: jax.Array,
+    *,
+    temperature: float,
+    axis_name: str | None = None,
+) -> jax.Array:
+    """Draws projections of one label together and others apart; a number.
+
+    For each anchor i the mean over the others p of its label of -log(exp(s_ip) /
+    sum over all a but i of exp(s_ia)), s being the cosine over the temperature; then
+    the mean over the anchors. Equation 2 of Khosla et al., NeurIPS 2020. An anchor
+    that is alone with its label adds nothing.
+
+    Args:
+        projections: [N, D], of any length.
+        labels: int [N].
+        temperature: above 0.
+        axis_name: of the mapped axis of devices: each one's anchors are compared with
+            the projections of all. The mean over the devices of loss and gradients is
+            then that of the whole batch.
+    """
+    projections = projections.astype(jnp.float32)
+    squares = jnp.sum(projections**2, axis=-1, keepdims=True)
+    # Under the root, so that a projection of zeros has a gradient.
+    unit = projections * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+    own = jnp.arange(len(labels))
+    others, other_labels = unit, labels
+    if axis_name is not None:
+        own = own + len(labels) * jax.lax.axis_index(axis_name)
+        others = jax.lax.all_gather(unit, axis_name, tiled=True)
+        other_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
+    cosine = jnp.matmul(unit, others.T, precision=jax.lax.Precision.HIGHEST)
+    itself = own[:, None] == jnp.arange(len(other_labels))[None]
+    likeness = jnp.where(itself, -jnp.inf, cosine / temperature)
+    log_share = likeness - jax.nn.logsumexp(likeness, axis=-1, keepdims=True)
+    same = (labels[:, None] == other_labels[None]) & ~itself
+    total = jnp.sum(jnp.where(same, log_share, 0.0), axis=-1)
+    return -jnp.mean(total / jnp.maximum(jnp.sum(same, axis=-1), 1))
+
+
+def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
+    """Cross-entropy of the linear layers of a contrastive method.
+
+    That of the classes learns from upright images; with several turns that of class
+    and turn from all of them, and its own cross-entropy is added.
+
+    Args:
+        logits: [S * B, K], or [S * B, (1 + S) K] with S > 1 turns; turn by turn.
+        labels: int [B], of the classes.
+        shifts: S.
+    """
+    count = len(labels)
+    if shifts == 1:
+        return cross_entropy(logits, labels)
+    classes = logits.shape[-1] // (1 + shifts)
+    both = jnp.arange(shifts)[:, None] * classes + labels[None]
+    return cross_entropy(logits[:count, :classes], labels) + cross_entropy(
+        logits[:, classes:], both.reshape(-1)
+    )
+
+
+def training_loss(
+    logits: jax.Array, views: Views, settings: config_lib.Augment
+) -> jax.Array:
+    """Returns what the method of a configuration minimises.
+
+    "cross_entropy": the sum over the views of the mean cross-entropy, as the paper's
+    code has it, or their mean, as FACT and AFA have it (``Method.mean``), with both
+    labels where images are blended. "heads": in its place for each view weight *
+    CE(phase head, label) + (1 - weight) * CE(amplitude head, label of the amplitude),
+    equation 7. "jensen_shannon": only the first of the three views has a
+    cross-entropy; the divergence of the three is added, times ``jsd_weight``.
+
+    Args:
+        logits: [V * B, K], or [V * B, 2 K] with two heads.
+        views: what they are of.
+        settings: names the method, and its weights.
+    """
+    method = augment.get_method(settings.method)
+    count = views.labels.shape[0]
+    logits = logits.reshape(count, -1, logits.shape[-1])
+    if method.loss == "heads":
+        phase, amplitude = split_heads(logits)
+        weight = settings.heads_weight
+        each = weight * _cross_entropies(phase, views.labels)
+        each += (1 - weight) * _cross_entropies(amplitude, views.others)
+        return each.mean(1).sum()
+    each = _cross_entropies(logits, views.labels)
+    if method.mix:
+        each = views.weight * each
+        each += (1 - views.weight) * _cross_entropies(logits, views.others)
+    losses = each.mean(1)
+    if method.loss == "jensen_shannon":
+        divergence = augment.jensen_shannon(*logits[:3])
+        crossed = jnp.concatenate([losses[:1], losses[3:]])
+        total = crossed.mean() if method.mean else crossed.sum()
+        return total + settings.jsd_weight * divergence
+    return losses.mean() if method.mean else losses.sum()
+
+
+def training_accuracy(
+    logits: jax.Array, views: Views, settings: config_lib.Augment
+) -> jax.Array:
+    """Share of right answers on the first view; blended labels count by weight."""
+    first = class_logits(logits[: views.labels.shape[1]], settings)
+    answer = first.argmax(-1)
+    weight = views.weight[0]
+    right = weight * (answer == views.labels[0])
+    return jnp.mean(right + (1 - weight) * (answer == views.others[0]))

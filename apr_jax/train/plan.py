@@ -1,0 +1,191 @@
+"""What a run will do, resolved and checked before any long work starts."""
+
+import dataclasses
+import pathlib
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from apr_jax import augment, data, models, network, parallel
+from apr_jax import config as config_lib
+from apr_jax.data import imagenet, samples
+from apr_jax.errors import ConfigError
+from apr_jax.runs import checkpoint
+from apr_jax.runs import workdir as workdir_lib
+from apr_jax.train import contrastive, optim, overfitting, watch
+from apr_jax.train.state import TrainState, init_state
+
+# On an accelerator so many steps at most go into one call: enough to hide the
+# host's work, few enough to answer a signal within a second or two.
+_MAX_STEPS_PER_CALL = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a run will do, resolved before any long work starts."""
+
+    config: config_lib.Config
+    run: workdir_lib.RunDir
+    layout: parallel.Layout
+    class_names: tuple[str, ...]
+    mix: data.Mix  # of the training images
+    resident: data.DataSet | None  # None: the images are streamed
+    rows: np.ndarray | None  # of ``training_images``; None: all of them
+    model: nn.Module
+
+    @property
+    def train_size(self) -> int:
+        """Images of the training split; an epoch has so many."""
+        return self.mix.main
+
+    @property
+    def epoch_steps(self) -> float:
+        """Steps an epoch takes; not necessarily a whole number."""
+        return self.train_size / self.config.train.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return max(1, round(self.config.optim.epochs * self.epoch_steps))
+
+    def stage_end(self, step: int) -> int:
+        """The last step of the stage of training that goes on from ``step``."""
+        first = contrastive.linear_start(self.config, self.total_steps)
+        return first if step < first else self.total_steps
+
+    @property
+    def steps_per_call(self) -> int:
+        """Steps between two looks of the host."""
+        asked = self.config.train.steps_per_call
+        if self.resident is None:
+            return 1
+        if asked:
+            return asked
+        if not self.layout.accelerated:
+            return 1
+        return max(
+            k for k in range(1, _MAX_STEPS_PER_CALL + 1) if self.total_steps % k == 0
+        )
+
+
+def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
+    """Checks everything that can be checked and loads the data.
+
+    Raises:
+        ConfigError: a field can't be used; the message names it, its value and the
+            choices. Names, sizes and the work directory are checked before data are
+            read.
+        DataError: the data aren't there or can't be used.
+    """
+    config_lib.check(config)
+    check_names(config)
+    watch.check(config)
+    overfitting.check(config)
+    layout = parallel.make_layout(config.train.devices)
+    parallel.check_batch("train.batch_size", config.train.batch_size, layout)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    run = workdir_lib.prepare(workdir, config, write=parallel.is_primary())
+    rows = None
+    if config.data.streaming:
+        resident, names = None, imagenet.class_names(config.data)
+        mix = imagenet.mix(config.data)
+    else:
+        resident = data.load(config.data)
+        names = tuple(resident.class_names)
+        size = len(resident.splits[config.data.train_split].labels)
+        further = 0 if resident.extra is None else len(resident.extra.labels)
+        if config.adversary.held_out:
+            kept = samples.hold_out(size, config.adversary.held_out)[0]
+            rows = np.r_[kept, size + np.arange(further, dtype=np.int32)]
+            size = len(kept)
+        mix = data.Mix(size, further, config.data.extra_ratio)
+    if config.train.batch_size > mix.main:
+        raise ConfigError(
+            f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
+            f"images in data.train_split {config.data.train_split!r}"
+        )
+    if parallel.is_primary():
+        workdir_lib.write_class_names(run, names)
+    return Plan(
+        config=config,
+        run=run,
+        layout=layout,
+        class_names=names,
+        mix=mix,
+        resident=resident,
+        rows=rows,
+        model=network.make_model(
+            config,
+            num_classes=len(names),
+            sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
+        ),
+    )
+
+
+def check_names(config: config_lib.Config) -> None:
+    """Raises ConfigError unless method and model exist and fit the images."""
+    size = config.data.image_size
+    try:
+        field = "augment.method"
+        method = augment.get_method(config.augment.method)
+        if method.auxiliary and config.model.norm == "none":
+            raise ValueError(
+                f"{config.augment.method!r} needs a second BatchNorm, and with "
+                "model.norm 'none' there is no first"
+            )
+        contrastive.check(config)
+        field = "model.name"
+        models.minimum_size(config.model.name)
+        models.build(
+            config.model.name,
+            num_classes=1,
+            dropout=config.model.dropout,
+            norm=config.model.norm,
+        )
+        field = "data.image_size"
+        models.check_image_size(config.model.name, size, size)
+    except ValueError as error:
+        raise ConfigError(f"{field}: {error}") from error
+
+
+def initial_state(plan: Plan) -> tuple[TrainState, optim.Schedule]:
+    """Returns the state before the first step, as NumPy arrays, and the schedule."""
+    state, rate = _init(plan)
+    return jax.tree.map(np.asarray, state), rate
+
+
+def _init(plan: Plan) -> tuple[TrainState, optim.Schedule]:
+    rate = contrastive.schedule(plan.config, plan.epoch_steps, plan.total_steps)
+    size = plan.config.data.image_size
+    state = init_state(
+        jax.random.key(plan.config.seed),
+        plan.model,
+        optim.sgd(plan.config.optim, rate),
+        (size, size, len(plan.config.data.mean)),
+        second_norm=augment.get_method(plan.config.augment.method).auxiliary,
+    )
+    return state, rate
+
+
+def parameter_count(plan: Plan) -> int:
+    """Returns how many numbers the network learns."""
+    state = jax.eval_shape(lambda: _init(plan)[0])
+    return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+def open_checkpoints(plan: Plan) -> checkpoint.Checkpoints:
+    """Returns the checkpoints of a run, which are to be closed."""
+    return checkpoint.Checkpoints(
+        plan.run.checkpoints,
+        keep=plan.config.checkpoint.keep,
+        owner=config_lib.config_hash(plan.config),
+    )
+
+
+def saved_step(plan: Plan) -> int:
+    """Returns the step of the newest checkpoint, 0 if there is none."""
+    saved = open_checkpoints(plan)
+    steps = saved.steps
+    saved.close()
+    return steps[-1] if steps else 0

@@ -1,0 +1,60 @@
+"""All that a run carries from one step to the next."""
+
+from typing import Any
+
+import flax
+import flax.linen as nn
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import optax
+
+from apr_jax.network import Variables
+from apr_jax.train import auxiliary_norm
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run carries from one step to the next."""
+
+    step: jax.Array  # int32, steps done
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """What ``model.apply`` takes: the network, without a second BatchNorm."""
+        return {
+            "params": auxiliary_norm.without(self.params),
+            "batch_stats": auxiliary_norm.without(self.batch_stats),
+        }
+
+
+def init_state(
+    key: jax.Array,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    image_shape: tuple[int, int, int],
+    *,
+    second_norm: bool = False,
+) -> TrainState:
+    """Returns the state before the first step; ``image_shape`` is (H, W, C).
+
+    With ``second_norm`` there is a second set of BatchNorm layers, as the method of a
+    configuration may ask for.
+    """
+
+    def init(key: jax.Array) -> TrainState:
+        variables = model.init(key, jnp.zeros((1, *image_shape)), train=False)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        if second_norm:
+            params, batch_stats = auxiliary_norm.add(params, batch_stats)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            batch_stats=batch_stats,
+            opt_state=optimizer.init(params),
+        )
+
+    return jax.jit(init)(key)

@@ -1,0 +1,175 @@
+"""The training step and prediction, written for one device with a named axis.
+
+Everything random is a function of (seed, step, position in the global batch), so a
+resumed run, or one on another number of devices, draws the same numbers. Only dropout
+differs between devices, and where ``augment.pair_donors`` is "device" what images take
+from one another. What the network sees is in ``apr_jax.train.views``, what is
+minimised in ``apr_jax.train.losses``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.flatten_util
+import optax
+
+from apr_jax import augment
+from apr_jax import config as config_lib
+from apr_jax.pixels import normalise
+from apr_jax.train import adversarial, auxiliary_norm, losses, views
+from apr_jax.train.state import TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+TrainStep = Callable[
+    [TrainState, jax.Array, jax.Array, jax.Array, jax.Array],
+    tuple[TrainState, Metrics],
+]
+
+
+def mean_over(tree: Any, axis_name: str | None, *, fuse: bool) -> Any:
+    """Returns the mean of a float tree over the devices of ``axis_name``.
+
+    ``fuse`` makes one collective of all leaves: on a CPU each one is a point where
+    the devices of one process wait for each other.
+    """
+    if axis_name is None:
+        return tree
+    if not fuse:
+        return jax.lax.pmean(tree, axis_name)
+    flat, unravel = jax.flatten_util.ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, axis_name))
+
+
+def make_train_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    config: config_lib.Config,
+    *,
+    axis_name: str | None = None,
+    fuse: bool = False,
+) -> TrainStep:
+    """Returns the step ``(state, images, labels, positions, key) -> (state, metrics)``.
+
+    The step takes this device's share of the batch: uint8 images [B, H, W, C], int
+    labels [B], and their int32 positions [B] in the global batch. ``key`` is the
+    run's and stays the same. Metrics are float32 scalars, means over all devices:
+    "loss" (what is minimised) and "accuracy" (of the first view).
+
+    Args:
+        model: built with ``sync_axis=axis_name`` if statistics are to be shared.
+        optimizer: from ``apr_jax.train.optim``.
+        config: its ``augment``, ``adversary`` and ``data`` parts are used.
+        axis_name: of the mapped axis; None on a single unmapped device.
+        fuse: see ``mean_over``.
+    """
+    settings = config.augment
+    method = augment.get_method(settings.method)
+
+    def train_step(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        image_key, batch_key, dropout_key = jax.random.split(
+            jax.random.fold_in(key, state.step), 3
+        )
+        if axis_name is not None:
+            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+        seen = views.make_views(
+            image_key, batch_key, images, labels, positions, config, axis_name=axis_name
+        )
+        forward = auxiliary_norm.make_forward(
+            model, auxiliary=method.auxiliary, views=len(seen.labels)
+        )
+
+        def loss_fn(
+            params: Any, pixels: jax.Array
+        ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+            logits, batch_stats = forward(
+                params, state.batch_stats, normalise(pixels, config.data), dropout_key
+            )
+            loss = losses.training_loss(logits, seen, settings)
+            return loss, (logits, batch_stats)
+
+        pixels = seen.pixels
+        if config.adversary.attack != "none":
+            attack_key = jax.random.fold_in(image_key, views.BEYOND - 1)
+            pixels = adversarial.perturb(
+                views.keys_of(attack_key, seen, positions),
+                lambda pixels: loss_fn(state.params, pixels)[0],
+                pixels,
+                config.adversary,
+                unroll=fuse,
+            )
+        (loss, (logits, batch_stats)), grads = jax.value_and_grad(
+            loss_fn, has_aux=True
+        )(state.params, pixels)
+        metrics = {
+            "loss": loss,
+            "accuracy": losses.training_accuracy(logits, seen, settings),
+        }
+        # Running statistics are linear in the batch's, so their mean over devices
+        # is that of the whole history, and the state is the same everywhere.
+        grads, batch_stats, metrics = mean_over(
+            (grads, batch_stats, metrics), axis_name, fuse=fuse
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return train_step
+
+
+def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]:
+    """Returns ``steps`` training steps over images that lie on the device.
+
+    The function takes (state, images uint8 [N, H, W, C], labels [N], indices
+    int32 [steps, B], positions [B], key) and returns the state and the metrics with
+    a leading axis of ``steps``. More than one step is a ``lax.scan``, which suits an
+    accelerator; on a CPU convolutions in a loop lose their fast kernels.
+    """
+
+    def run(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        indices: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Metrics]:
+            return train_step(state, images[index], labels[index], positions, key)
+
+        if steps == 1:
+            state, metrics = body(state, indices[0])
+            return state, jax.tree.map(lambda m: m[None], metrics)
+        return jax.lax.scan(body, state, indices)
+
+    return run
+
+
+def make_streamed_step(train_step: TrainStep) -> TrainStep:
+    """Returns one training step whose metrics have a leading axis of one step."""
+
+    def run(
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        positions: jax.Array,
+        key: jax.Array,
+    ) -> tuple[TrainState, Metrics]:
+        state, metrics = train_step(state, images, labels, positions, key)
+        return state, jax.tree.map(lambda m: m[None], metrics)
+
+    return run

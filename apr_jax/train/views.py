@@ -1,0 +1,185 @@
+"""What the network sees of a batch: its images, augmented, in one view or several.
+
+A view has as many images as the batch, and labels of its own: where images are
+blended, two for each image with a weight. Everything random is drawn from the step's
+key and the image's position in the global batch, whatever the number of devices.
+
+Source: Chen et al., ICCV 2021, section 4, and the released training loop: the
+network sees the clean images and the recombined ones in one batch of twice the size.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from apr_jax import augment
+from apr_jax import config as config_lib
+from apr_jax.pixels import to_pixels
+from apr_jax.train.image_pairs import blend_images, image_keys, mix_images
+from apr_jax.train.single_image import IMAGE_STAGES, SINGLES
+
+# Past every place in a batch: what is folded in from here on is no image's key.
+BEYOND = 1 << 30
+
+
+class Views(NamedTuple):
+    """V views of a batch of B images.
+
+    Attributes:
+        pixels: float32 [V * B, H, W, C] in [0, 1], beyond it by ringing; view by view.
+        labels: int32 [V, B].
+        others: int32 [V, B]: the label of the image that was blended in, or that gave
+            the amplitude; that of the image itself where there is no such image.
+        weight: float32 [V, B], of ``labels``; ``others`` have the rest.
+    """
+
+    pixels: jax.Array
+    labels: jax.Array
+    others: jax.Array
+    weight: jax.Array
+
+
+def make_views(
+    image_key: jax.Array,
+    batch_key: jax.Array,
+    images: jax.Array,
+    labels: jax.Array,
+    positions: jax.Array,
+    config: config_lib.Config,
+    *,
+    axis_name: str | None = None,
+) -> Views:
+    """Augments a batch as the configuration's method says.
+
+    Args:
+        image_key: the step's, for what happens to each image.
+        batch_key: the step's, for what happens between images.
+        images: uint8 [B, H, W, C].
+        labels: int [B].
+        positions: int32 [B], places in the global batch.
+        config: its ``augment`` and ``data`` parts are used.
+        axis_name: of the mapped axis of devices, if there is one.
+    """
+    settings = config.augment
+    method = augment.get_method(settings.method)
+    clean, views = _image_views(image_key, images, positions, method, config)
+    first = to_pixels(views[0])
+    ones = jnp.ones(len(labels), jnp.float32)
+    others, weight = labels, ones
+    if method.mix:
+        first, others, weight = blend_images(
+            batch_key, first, labels, positions, method, settings, axis_name
+        )
+    parts = [(first, labels, others, weight)]
+    parts += [(to_pixels(view), labels, labels, ones) for view in views[1:]]
+    if method.pair:
+        # An auxiliary view is of the images before the other stages (AFA).
+        base = clean if method.auxiliary else views[0]
+        second, donor_labels = mix_images(
+            batch_key, base, positions, settings, axis_name, labels=labels
+        )
+        parts.append((second, labels, donor_labels, ones))
+    pixels, *rest = zip(*parts, strict=True)
+    return Views(jnp.concatenate(pixels), *(jnp.stack(part) for part in rest))
+
+
+def keys_of(key: jax.Array, views: Views, positions: jax.Array) -> jax.Array:
+    """One key for each image of each view, [V * B]."""
+    count = len(views.labels)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
+    return jax.vmap(image_keys, (0, None))(keys, positions).reshape(-1)
+
+
+def _image_views(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    method: augment.Method,
+    config: config_lib.Config,
+) -> tuple[jax.Array, list[jax.Array]]:
+    """The images after crop and flip, and the views that need no other image.
+
+    One after the method's image stages; or three, the first of them clean; or for a
+    contrastive method two for each quarter turn: all turns of the first, then all of
+    the second.
+    """
+    if method.loss == "contrastive":
+        return images, _contrastive_views(key, images, positions, method, config)
+    clean = augment_images(key, images, positions, config.augment)
+
+    def staged(number: int) -> jax.Array:
+        keys = image_keys(jax.random.fold_in(key, BEYOND + number), positions)
+        return _staged(keys, clean, method, config)
+
+    if method.loss == "jensen_shannon":
+        return clean, [clean, staged(0), staged(1)]
+    return clean, [staged(0)]
+
+
+def _staged(
+    keys: jax.Array,
+    images: jax.Array,
+    method: augment.Method,
+    config: config_lib.Config,
+) -> jax.Array:
+    """Images after the method's image stages."""
+    for place, name in enumerate(method.after):
+        here = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+        images = IMAGE_STAGES[name](here, images, config)
+    return images
+
+
+def _contrastive_views(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    method: augment.Method,
+    config: config_lib.Config,
+) -> list[jax.Array]:
+    # SimCLR has a crop of its own.
+    settings = dataclasses.replace(config.augment, crop_pad=0)
+    turned, keys = [], []
+    for view_key in jax.random.split(key):
+        upright_key, *turn_keys = jax.random.split(view_key, 1 + method.shifts)
+        upright = augment_images(upright_key, images, positions, settings)
+        for turn, turn_key in enumerate(turn_keys):
+            turned.append(augment.quarter_turns(upright, turn))
+            keys.append(image_keys(turn_key, positions))
+    # All at once: the stages are much to compile.
+    staged = _staged(jnp.concatenate(keys), jnp.concatenate(turned), method, config)
+    return jnp.split(staged, len(turned))
+
+
+def augment_images(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    settings: config_lib.Augment,
+) -> jax.Array:
+    """APR-S or another of ``SINGLES``, crop and flip, in the order of the paper's code.
+
+    Args:
+        key: the step's key; image i draws from it and ``positions[i]`` alone.
+        images: uint8 [B, H, W, C].
+        positions: int32 [B], places in the global batch.
+        settings: which method, and its numbers.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    keys = image_keys(key, positions)
+    single_keys, crop_keys, flip_keys = jnp.unstack(
+        jax.vmap(lambda k: jax.random.split(k, 3))(keys), axis=1
+    )
+    single = augment.get_method(settings.method).single
+    if single:
+        images = SINGLES[single](single_keys, images, settings)
+    if settings.crop_pad:
+        images = augment.random_crop(
+            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
+        )
+    if settings.flip:
+        images = augment.random_flip(flip_keys, images)
+    return images
