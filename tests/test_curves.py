@@ -85,7 +85,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path):
     # A process of its own: TensorBoard's reader loads a stand-in for TensorFlow.
     code = """
         import sys, types
-        from apr_jax import curves
+        from apr_jax.runs import curves
         assert "tensorboard" not in sys.modules
         for resume in (0, 2):
             with curves.curve_writer(sys.argv[1], resume_step=resume) as writer:
