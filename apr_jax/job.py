@@ -13,7 +13,7 @@ import ml_collections
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, process
 from apr_jax.console import say
-from apr_jax.evaluate import card, classifier, options
+from apr_jax.evaluate import card, classifier, command
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
@@ -101,7 +101,7 @@ def _run(
     network = classifier.make(
         config, trained.state.variables, plan.class_names, step=trained.step
     )
-    options.keep(
+    command.keep(
         plan.run,
         functools.partial(
             card.measure, network, plan.layout, resident=plan.resident, quiet=quiet

@@ -21,7 +21,7 @@ from scipy import special
 
 from apr_jax import config as config_lib
 from apr_jax import metrics, spectral
-from apr_jax.evaluate import frequencies, out_sets
+from apr_jax.evaluate import fourier_probe, ood_sets
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
@@ -52,7 +52,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         known = labels
         if labels is None:
             known = lab_lib.logits_of(networks["standard"], images).logits.argmax(1)
-        donors = frequencies.draw_donors(known, lab.seed)
+        donors = fourier_probe.draw_donors(known, lab.seed)
         pairs = _recombined(images, donors)
         answers = {
             method: [lab_lib.logits_of(network, part).logits for part in pairs]
@@ -82,9 +82,9 @@ def _sets(lab: Lab) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     if spec is None and lab.base.data.source == "tfds":
         spec = "svhn=tfds:svhn_cropped"
     if spec:
-        ((name, where),) = out_sets.parse([spec]).items()
+        ((name, where),) = ood_sets.parse([spec]).items()
         config = config_lib.parse(lab.base.to_dict())
-        opened = out_sets.open_set(
+        opened = ood_sets.open_set(
             name,
             *where,
             config.data,

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from apr_jax import config as config_lib
 from apr_jax import corruptions, metrics, spectral
-from apr_jax.evaluate import out_sets
+from apr_jax.evaluate import ood_sets
 from apr_jax.metrics import detection
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
@@ -84,9 +84,9 @@ def _others(lab: Lab, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndar
     if spec is None and lab.base.data.source == "tfds":
         spec = "cifar100=tfds:cifar100"
     if spec:
-        ((name, where),) = out_sets.parse([spec]).items()
+        ((name, where),) = ood_sets.parse([spec]).items()
         config = config_lib.parse(lab.base.to_dict())
-        opened = out_sets.open_set(
+        opened = ood_sets.open_set(
             name,
             *where,
             config.data,

@@ -30,7 +30,7 @@ from apr_jax.console import say
 from apr_jax.corruptions import frost_files
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import out_sets
+from apr_jax.evaluate import ood_sets
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
@@ -127,8 +127,8 @@ class Answers:
                 self.corrupted[name, severity] = out.logits
         self.unknown = {}
         config = config_lib.parse(lab.base.to_dict())
-        for name, where in out_sets.parse(outside(lab)).items():
-            opened = out_sets.open_set(
+        for name, where in ood_sets.parse(outside(lab)).items():
+            opened = ood_sets.open_set(
                 name,
                 *where,
                 config.data,

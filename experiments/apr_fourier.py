@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from apr_jax import metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import fourier, scoring
+from apr_jax.evaluate import fourier
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from experiments import lab as lab_lib
@@ -38,7 +38,7 @@ def compute(lab: Lab) -> Iterator[Record]:
             weights = known.extra["settings"]["weights"]
         else:
             network = networks_lib.one(lab, method)
-            weights = scoring.weights_digest(network)
+            weights = classifier_lib.weights_digest(network)
         settings = {**lab.knobs, "weights": weights}
         if lab.done(split=f"waves, {method}", settings=settings):
             continue

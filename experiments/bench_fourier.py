@@ -117,7 +117,7 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     sys.path.insert(0, str(ROOT))
     from apr_jax import config as config_lib
     from apr_jax import data, parallel
-    from apr_jax.evaluate import classifier, frequencies
+    from apr_jax.evaluate import classifier, fourier_probe
     from apr_jax.models import torch_weights
     from configs import base
 
@@ -134,8 +134,8 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     layout = parallel.make_layout(1)
     labels = np.load(args.folder / "labels.npy")
     split = data.ArraySplit(images(args.images), labels)
-    probe = frequencies.Probe(network, layout, split, quiet=True)
-    places, _ = frequencies.unique_waves(32, 32, 31)
+    probe = fourier_probe.Probe(network, layout, split, quiet=True)
+    places, _ = fourier_probe.unique_waves(32, 32, 31)
     count = probe.waves(NORM)
     return lambda numbers: count(places[numbers]).tolist()
 
@@ -249,7 +249,7 @@ class Contestant:
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Lets the two take turns; returns a record for each."""
     sys.path.insert(0, str(ROOT))
-    from apr_jax.evaluate import frequencies
+    from apr_jax.evaluate import fourier_probe
 
     with tempfile.TemporaryDirectory() as folder:
         args.folder = pathlib.Path(folder)
@@ -257,7 +257,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         code += "b.prepare(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
         command = [args.torch_python, "-c", code, folder, args.model, str(args.images)]
         subprocess.run(command, cwd=ROOT, check=True)
-        places, _ = frequencies.unique_waves(32, 32, 31)
+        places, _ = fourier_probe.unique_waves(32, 32, 31)
         np.save(args.folder / "places.npy", places)
         contestants = [
             Contestant("jax", sys.executable, args),

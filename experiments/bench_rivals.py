@@ -153,7 +153,7 @@ def augmix(rng: Rng, image: Floats, other: Floats) -> Floats:
 
 def autoaugment(rng: Rng, image: Floats, other: Floats) -> Floats:
     """CIFAR's policy for small images, ImageNet's for large ones."""
-    from apr_jax.augment.policies import POLICIES
+    from apr_jax.augment.autoaugment import POLICIES
 
     policy = POLICIES["cifar10" if len(image) == 32 else "imagenet"]
     for name, prob, magnitude in policy[rng.integers(len(policy))]:

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from apr_jax import cdes, data, metrics, spectral
-from apr_jax.evaluate import frequencies
+from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import cdes_common as common
@@ -48,7 +48,7 @@ def compute(lab: Lab) -> Iterator[Record]:
     found = lab.load()
     plain = common.plain_splits(lab, found)
     hars = {name: made(split, lab.seed) for name, split in plain.items()}
-    donors = frequencies.draw_donors(plain["test"].labels, lab.seed)
+    donors = fourier_probe.draw_donors(plain["test"].labels, lab.seed)
     bases = {
         "plain": lab.arrays("plain", found.class_names, **plain),
         "hars": lab.arrays("hars", found.class_names, **hars),
@@ -67,7 +67,7 @@ def compute(lab: Lab) -> Iterator[Record]:
 def made(split: data.ArraySplit, seed: int) -> data.ArraySplit:
     """The HARS images of a split, with the labels of their high parts."""
     images, labels = np.asarray(split.images), np.asarray(split.labels)
-    donors = frequencies.draw_donors(labels, seed)
+    donors = fourier_probe.draw_donors(labels, seed)
     run = jax.jit(
         lambda own, other: common.to_uint8(
             cdes.foreign_low(to_pixels(own), to_pixels(other), RADIUS)

@@ -11,7 +11,6 @@ import numpy as np
 import PIL.Image
 
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import scoring
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -64,7 +63,9 @@ def both(lab: Lab) -> dict[str, classifier_lib.Classifier]:
 
 def digests(networks: dict[str, classifier_lib.Classifier]) -> dict[str, str]:
     """What tells the weights apart, for the settings of records."""
-    return {m: scoring.weights_digest(network) for m, network in networks.items()}
+    return {
+        m: classifier_lib.weights_digest(network) for m, network in networks.items()
+    }
 
 
 def pack(image: np.ndarray) -> str:

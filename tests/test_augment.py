@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from apr_jax import apr, apr_pair, apr_single, augment
-from apr_jax.augment import OPS, image_ops, keys
+from apr_jax.augment import OPS, keys
+from apr_jax.augment import ops as ops_lib
 from tests import oracle
 
 single = jax.jit(
@@ -95,7 +96,7 @@ def test_single_is_pillow_and_the_formula(key, ops, overflow, size, channels, ax
             image,
             prob=0.5,
             level=3.0,
-            names=image_ops.OP_SETS[ops],
+            names=ops_lib.OP_SETS[ops],
             overflow=overflow,
             axes=axes,
         )

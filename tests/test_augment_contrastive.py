@@ -11,19 +11,17 @@ import pytest
 from PIL import Image
 
 from apr_jax import augment
-from apr_jax.augment import contrastive
+from apr_jax.augment import simclr as simclr_lib
 
 SHAPES = [(12, 12), (9, 14), (7, 5)]
-resized_crop = jax.jit(contrastive.resized_crop)
-apply_jitter = jax.jit(contrastive.apply_jitter)
-turn_hue = jax.jit(contrastive.turn_hue)
+resized_crop = jax.jit(simclr_lib.resized_crop)
+apply_jitter = jax.jit(simclr_lib.apply_jitter)
+turn_hue = jax.jit(simclr_lib.turn_hue)
 simclr = jax.jit(augment.simclr)
 color_jitter = jax.jit(augment.color_jitter)
 random_grey = jax.jit(augment.random_grey)
-draw_jitter = jax.jit(contrastive.draw_jitter)
-draw_boxes = jax.jit(
-    contrastive.draw_boxes, static_argnames=("height", "width", "area")
-)
+draw_jitter = jax.jit(simclr_lib.draw_jitter)
+draw_boxes = jax.jit(simclr_lib.draw_boxes, static_argnames=("height", "width", "area"))
 
 
 def pixels(rng, count, height, width, channels=3):
@@ -98,7 +96,7 @@ def test_jitter_in_every_order(rng):
     images[:, 0] = images[:, 0, :, :1]  # without colour
     images[:, 1, 0], images[:, 1, 1] = 0, 1
     draws = rng.uniform(0.6, 1.4, (3, count)), rng.uniform(-0.1, 0.1, count)
-    jitter = contrastive.Jitter(*np.float32(draws[0]), np.float32(draws[1]), orders)
+    jitter = simclr_lib.Jitter(*np.float32(draws[0]), np.float32(draws[1]), orders)
     got = apply_jitter(jnp.asarray(images), jax.tree.map(jnp.asarray, jitter))
     for i, image in enumerate(images.astype(np.float64)):
         np.testing.assert_allclose(got[i], by_hand(image, jitter, i), atol=2e-5)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax.augment import OPS, apply_op, image_ops, packed
-from apr_jax.augment.image_ops import POLICY_OPS
+from apr_jax.augment import OPS, apply_op, ops, packed
+from apr_jax.augment.ops import POLICY_OPS
 from tests import oracle
 
 LEVELS = np.linspace(0.1, 9.9, 20).astype(np.float32)
@@ -23,7 +23,7 @@ EXACT = {
 @jax.jit
 def run_all(images, op, level, negate):
     channels = images.shape[-1]
-    words = image_ops.apply_ops(
+    words = ops.apply_ops(
         packed.pack(images), op, level, negate, names=POLICY_OPS, channels=channels
     )
     return packed.unpack(words, channels)
@@ -112,7 +112,7 @@ def test_chunks_change_nothing(rng, crops, chunk):
     negate = rng.random(33) < 0.5
     words = packed.pack(jnp.asarray(images))
     run = jax.jit(
-        lambda *x: image_ops.apply_ops(*x, names=POLICY_OPS, channels=3, chunk=chunk)
+        lambda *x: ops.apply_ops(*x, names=POLICY_OPS, channels=3, chunk=chunk)
     )
     got = packed.unpack(run(words, op, level, negate), 3)
     np.testing.assert_array_equal(got, run_all(images, op, level, negate))
@@ -124,7 +124,7 @@ def test_nothing_to_do_is_nothing_done(crops):
     words = packed.pack(jnp.asarray(images))
     none = jnp.full(5, len(OPS))
     zero = jnp.zeros(5)
-    run = jax.jit(lambda *x: image_ops.apply_ops(*x, names=OPS, channels=3, chunk=2))
+    run = jax.jit(lambda *x: ops.apply_ops(*x, names=OPS, channels=3, chunk=2))
     np.testing.assert_array_equal(run(words, none, zero, zero > 0), words)
 
 
@@ -133,7 +133,7 @@ def test_wrong_arguments_are_named(crops):
     with pytest.raises(ValueError, match=r"'twirl'.*autocontrast.*sharpness"):
         apply_op(images, "twirl", 3.0)
     with pytest.raises(ValueError, match=r"'some'.*base.*all"):
-        image_ops.op_set("some")
+        ops.op_set("some")
     with pytest.raises(TypeError, match="float32"):
         apply_op(images / 255, "rotate", 3.0)
     with pytest.raises(ValueError, match=r"\(1, 3\).*\(2, 32, 32, 2\)"):

@@ -7,9 +7,10 @@ import pytest
 import scipy.spatial
 
 from apr_jax import augment
-from apr_jax.augment import chains as chains_module
-from apr_jax.augment import image_ops, policies
-from apr_jax.augment.image_ops import POLICY_OPS
+from apr_jax.augment import augmix as chains_module
+from apr_jax.augment import autoaugment as autoaugment_lib
+from apr_jax.augment import ops
+from apr_jax.augment.ops import POLICY_OPS
 from tests import oracle
 
 COUNT = 24
@@ -27,9 +28,11 @@ draw_chains = jax.jit(
     static_argnames=("width", "depth", "severity", "alpha", "ops"),
 )
 draw_policy = jax.jit(
-    policies.draw_policy, static_argnums=1, static_argnames=("policy", "ops")
+    autoaugment_lib.draw_policy, static_argnums=1, static_argnames=("policy", "ops")
 )
-draw_random = jax.jit(policies.draw_random, static_argnums=1, static_argnames="ops")
+draw_random = jax.jit(
+    autoaugment_lib.draw_random, static_argnums=1, static_argnames="ops"
+)
 jensen_shannon = jax.jit(augment.jensen_shannon)
 DEFAULTS = {"width": 3, "depth": 3, "severity": 3.0, "alpha": 1.0, "ops": "base"}
 
@@ -69,7 +72,7 @@ def test_augmix_is_pillow_and_the_formula(key, photos, knobs):
     assert got.dtype == np.float32
     settings = {**DEFAULTS, **knobs}
     chains = jax.device_get(draw_chains(key, COUNT, **settings))
-    names = image_ops.OP_SETS[settings["ops"]]
+    names = ops.OP_SETS[settings["ops"]]
     away = [
         np.abs(got[i] - augmix_by_hand(image, chains, i, names))
         for i, image in enumerate(photos)
@@ -173,7 +176,7 @@ def test_policies_are_pillows(key, photos, policy):
     "name", ["cifar10", pytest.param("imagenet", marks=pytest.mark.slow)]
 )
 def test_every_sub_policy_is_drawn_as_often_as_it_says(key, name):
-    table = policies.POLICIES[name]
+    table = autoaugment_lib.POLICIES[name]
     assert len(table) == 25
     number = 3000
     pairs = jax.device_get(draw_policy(key, number, policy=name, ops="all"))
@@ -190,7 +193,7 @@ def test_every_sub_policy_is_drawn_as_often_as_it_says(key, name):
     used = pairs.op < len(POLICY_OPS)
     assert set(zip(pairs.op[used], pairs.level[used], strict=True)) <= known
     base = jax.device_get(draw_policy(key, number, policy=name, ops="base"))
-    overlapping = [POLICY_OPS.index(op) for op in image_ops.OPS[9:]]
+    overlapping = [POLICY_OPS.index(op) for op in ops.OPS[9:]]
     assert not np.isin(base.op, overlapping).any()
 
 

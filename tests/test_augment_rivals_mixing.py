@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apr_jax import augment
-from apr_jax.augment import erase, mixing
+from apr_jax.augment import cutout_patch, mixup_cutmix
 
 cutout = jax.jit(augment.cutout, static_argnames="size")
 patch = {
@@ -21,7 +21,7 @@ mixing_methods = {
     for name in ("mixup", "cutmix")
 }
 draw_patches = jax.jit(
-    erase.draw_patches,
+    cutout_patch.draw_patches,
     static_argnames=("shape", "size", "sigma", "random_size", "uniform"),
 )
 
@@ -45,7 +45,7 @@ def test_cutout_blanks_a_square(rng, key, shape, size):
     images = rng.integers(1, 256, (20, *shape, 3), np.uint8)
     fill = (9, 8, 7)
     got = cutout(key, images, size=size, fill=fill)
-    centres = erase.draw_centres(key, 20, height=shape[0], width=shape[1])
+    centres = cutout_patch.draw_centres(key, 20, height=shape[0], width=shape[1])
     want = images.copy()
     for image, centre in zip(want, np.asarray(centres), strict=True):
         square(image, centre, size)[:] = fill
@@ -128,7 +128,7 @@ def test_cutmix_takes_a_rectangle_and_counts_its_pixels(pixels, per):
 def test_cutmix_boxes_are_the_papers(key):
     """Sides W sqrt(1 - w) around the centre, from the authors' formula in NumPy."""
     weight = jnp.array([0.0, 0.2, 0.5, 0.9, 1.0])
-    boxes = mixing.draw_boxes(key, weight, height=11, width=8, per="batch")
+    boxes = mixup_cutmix.draw_boxes(key, weight, height=11, width=8, per="batch")
     centre = np.asarray(jax.random.randint(key, (2,), 0, jnp.array([11, 8])))
     for i, w in enumerate(np.asarray(weight, np.float32)):
         for axis, (low, high, side) in enumerate(
@@ -141,7 +141,7 @@ def test_cutmix_boxes_are_the_papers(key):
 
 @pytest.mark.slow
 def test_weights_are_beta_distributed(key):
-    weights = np.asarray(mixing.draw_weights(key, 4000, alpha=0.5, per="image"))
+    weights = np.asarray(mixup_cutmix.draw_weights(key, 4000, alpha=0.5, per="image"))
     # Mean 1/2 and variance 1 / (4 (2 alpha + 1)).
     assert abs(weights.mean() - 0.5) < 0.03
     assert abs(weights.var() - 0.125) < 0.01

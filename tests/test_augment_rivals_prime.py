@@ -7,16 +7,17 @@ import pytest
 import scipy.ndimage
 
 from apr_jax import augment
-from apr_jax.augment import prime_mix, primitives
+from apr_jax.augment import prime as prime_lib
+from apr_jax.augment import prime_primitives
 
 KNOBS = {"deform_cut": 20, "colour_cut": 12, "colour_scale": 0.1}
 draw_field = jax.jit(
-    primitives.draw_field, static_argnums=(1, 2), static_argnames="cut"
+    prime_primitives.draw_field, static_argnums=(1, 2), static_argnames="cut"
 )
 draw_curve = jax.jit(
-    primitives.draw_curve, static_argnums=1, static_argnames=("cut", "band")
+    prime_primitives.draw_curve, static_argnums=1, static_argnames=("cut", "band")
 )
-draw_filter = jax.jit(primitives.draw_filter, static_argnums=1)
+draw_filter = jax.jit(prime_primitives.draw_filter, static_argnums=1)
 prime = jax.jit(
     augment.prime,
     static_argnames=("width", "depth", "chunk", "colour_band", *KNOBS),
@@ -60,9 +61,9 @@ def convolve(image, kernel):
 def test_deformation_is_scipys(key, image):
     field = 20 * np.asarray(draw_field(key, *image.shape[:2], cut=20))
     assert np.abs(field).max() > 1
-    got = jax.jit(primitives.deform)(image, field)
+    got = jax.jit(prime_primitives.deform)(image, field)
     np.testing.assert_allclose(got, deform(image, field), atol=1e-5)
-    still = primitives.deform(image, jnp.zeros_like(field))
+    still = prime_primitives.deform(image, jnp.zeros_like(field))
     np.testing.assert_array_equal(still, image)
 
 
@@ -70,7 +71,7 @@ def test_deformation_is_scipys(key, image):
 def test_modes_on_the_grid_have_the_covariance_of_all_modes(size, chosen):
     """Also with many more modes than pixels, which coincide with lower ones."""
     height, width = size
-    got = np.asarray(primitives.mode_variances(chosen, height, width, cut=30))
+    got = np.asarray(prime_primitives.mode_variances(chosen, height, width, cut=30))
 
     def waves(side, number):
         grid = np.arange(side) / (side - 1)
@@ -97,29 +98,31 @@ def test_fields_have_the_scale_they_should(key):
     size, chosen = 9, 4
     keys = jax.random.split(key, 300)
     fields = np.asarray(
-        jax.jit(jax.vmap(lambda k: primitives.draw_field(k, size, size, cut=5)))(keys)
+        jax.jit(jax.vmap(lambda k: prime_primitives.draw_field(k, size, size, cut=5)))(
+            keys
+        )
     )
     np.testing.assert_allclose(fields[:, :, 0], 0, atol=1e-5)
     np.testing.assert_allclose(fields[:, :, :, -1], 0, atol=1e-5)
     # Half a pixel is typical at the lowest T, in the middle; more at a higher one.
     middle = np.sqrt((fields[:, :, size // 2, size // 2] ** 2).mean())
     assert 0.3 < middle < 1.5
-    low = primitives.deformation_scale(chosen, 0.0, size=size)
-    high = primitives.deformation_scale(chosen, 1.0, size=size)
+    low = prime_primitives.deformation_scale(chosen, 0.0, size=size)
+    high = prime_primitives.deformation_scale(chosen, 1.0, size=size)
     np.testing.assert_allclose(low, 1 / (np.pi * size**2 * np.log(chosen)), rtol=1e-5)
     np.testing.assert_allclose(
         high, 4 / (np.pi**3 * chosen**2 * np.log(chosen)), rtol=1e-5
     )
-    assert primitives.deformation_scale(50.0, 1.0, size=size) > 0
+    assert prime_primitives.deformation_scale(50.0, 1.0, size=size) > 0
 
 
 @pytest.mark.parametrize("band", [None, 4])
 def test_colour_curve_is_the_formula(key, image, band):
     curve = draw_curve(key, 3, cut=40, scale=0.05, band=band)
-    got = jax.jit(primitives.recolour)(image, curve)
+    got = jax.jit(prime_primitives.recolour)(image, curve)
     np.testing.assert_allclose(got, recolour(image, *curve), atol=1e-5)
     assert curve.coefficients.shape == (band or 40, 3)
-    ends = primitives.recolour(
+    ends = prime_primitives.recolour(
         jnp.array([[[0.0], [1.0]]]),
         curve._replace(coefficients=curve.coefficients[:, :1]),
     )
@@ -128,16 +131,16 @@ def test_colour_curve_is_the_formula(key, image, band):
 
 def test_filter_is_scipys(key, image):
     kernel = draw_filter(key, 3, sigma=0.3)
-    got = jax.jit(primitives.convolve)(image, kernel)
+    got = jax.jit(prime_primitives.convolve)(image, kernel)
     np.testing.assert_allclose(got, convolve(image, kernel), atol=1e-5)
-    still = primitives.convolve(image, draw_filter(key, 3, sigma=0.0))
+    still = prime_primitives.convolve(image, draw_filter(key, 3, sigma=0.0))
     np.testing.assert_allclose(still, image, atol=1e-6)
 
 
 def test_prime_is_the_mixture_of_its_primitives(key, rng):
     images = rng.random((4, 7, 10, 3), np.float32)
     got = np.asarray(prime(key, images, **KNOBS))
-    chains = prime_mix.draw_chains(key, 4, width=3, depth=3)
+    chains = prime_lib.draw_chains(key, 4, width=3, depth=3)
     used = set()
     for n, image in enumerate(images):
         mix = np.zeros(image.shape)
@@ -180,8 +183,8 @@ def test_wrong_arguments_are_named(key, rng):
     with pytest.raises(ValueError, match="width"):
         augment.prime(key, images, width=0)
     with pytest.raises(ValueError, match="cut"):
-        primitives.draw_field(key, 8, 8, cut=2)
+        prime_primitives.draw_field(key, 8, 8, cut=2)
     with pytest.raises(ValueError, match="odd"):
-        primitives.draw_filter(key, 4, sigma=1.0)
+        prime_primitives.draw_filter(key, 4, sigma=1.0)
     with pytest.raises(ValueError, match="band"):
-        primitives.draw_curve(key, 3, cut=9, scale=0.1, band=0)
+        prime_primitives.draw_curve(key, 3, cut=9, scale=0.1, band=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apr_jax import augment, spectral
-from apr_jax.augment import amplitude, image_ops, single, vital, waves
+from apr_jax.augment import afa, apr_single, fact_fda, ops, vipaug
 from tests import oracle
 
 COUNT = 6
@@ -35,7 +35,7 @@ def polar(images, axes):
 def test_amplitude_mix_is_the_formula(key, rng, pixels, per):
     order = rng.permutation(COUNT)
     got = amplitude_mix(key, pixels, strength=0.8, per=per, donor_index=order)
-    shares = amplitude.draw_shares(
+    shares = fact_fda.draw_shares(
         jax.random.split(key)[1], COUNT, strength=0.8, per=per
     )
     size, phase = polar(pixels, (1, 2))
@@ -89,9 +89,7 @@ def test_masks_of_frequencies(pixels):
 def test_waves_are_the_formula(key, pixels, number):
     strengths = {"mean_strength": 5.0, "least_strength": 0.5}
     got = noise(key, pixels, waves=number, clip=False, **strengths)
-    drawn = jax.device_get(
-        waves.draw_waves(key, pixels.shape, waves=number, **strengths)
-    )
+    drawn = jax.device_get(afa.draw_waves(key, pixels.shape, waves=number, **strengths))
     _, height, width, channels = pixels.shape
     u = np.linspace(-height / 2, height / 2, height)[:, None]
     v = np.linspace(-width / 2, width / 2, width)[None, :]
@@ -111,7 +109,7 @@ def test_waves_are_the_formula(key, pixels, number):
 
 @pytest.mark.slow
 def test_wave_strengths_are_exponential(key):
-    drawn = waves.draw_waves(
+    drawn = afa.draw_waves(
         key, (500, 9, 12, 3), waves=1, mean_strength=5.0, least_strength=1.0
     )
     strength = np.asarray(drawn.strength) - 1
@@ -146,7 +144,7 @@ def mask_by_hand(image, kernel):
 
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_vital_phases_have_the_largest_amplitude_of_a_block(pixels, kernel):
-    got = vital.vital_mask(pixels, kernel=kernel)
+    got = vipaug.vital_mask(pixels, kernel=kernel)
     want = np.stack([mask_by_hand(image, kernel) for image in pixels])
     # A frequency and its negative have the same amplitude up to rounding; in one block
     # they are only where the block spans the middle.
@@ -161,10 +159,10 @@ def test_vital_phase_is_the_formula(key, rng, pixels, variant):
     got = vary(
         key, pixels, amplitude_from=other[::-1], vital=0.1, nonvital=0.9, **knobs
     )
-    mask = np.asarray(vital.vital_mask(pixels))
+    mask = np.asarray(vipaug.vital_mask(pixels))
     spectrum = np.fft.fftn(pixels.astype(np.float64), axes=(1, 2, 3))
     if variant == "noise":
-        drawn = np.asarray(vital.draw_phase_noise(key, pixels.shape), np.float64)
+        drawn = np.asarray(vipaug.draw_phase_noise(key, pixels.shape), np.float64)
         angle = np.angle(spectrum) + drawn * np.sqrt(np.where(mask, 0.1, 0.9))
     else:
         fractal = np.angle(np.fft.fftn(other.astype(np.float64), axes=(1, 2, 3)))
@@ -185,11 +183,11 @@ def test_vital_single_is_pillow_and_the_formula(key):
     fractals = oracle.photo_crops((15, 18), 5, seed=3)
     chances = {"fractal_prob": 0.3, "vary_prob": 0.6}
     got = np.asarray(vital_single(key, photos, fractals=fractals, **chances), np.int64)
-    u = np.asarray(single.draw_single(key, 24))
-    keys, coins = vital.draw_coins(key, 24, 5, **chances)
-    drawn = np.asarray(vital.draw_phase_noise(keys, photos.shape), np.float64)
+    u = np.asarray(apr_single.draw_single(key, 24))
+    keys, coins = vipaug.draw_coins(key, 24, 5, **chances)
+    drawn = np.asarray(vipaug.draw_phase_noise(keys, photos.shape), np.float64)
     coins = jax.device_get(coins)
-    names = image_ops.OP_SETS["base"]
+    names = ops.OP_SETS["base"]
 
     def operation(image, draw):
         name = names[int(draw[0] * len(names))]

@@ -10,7 +10,7 @@ from apr_jax import augment, models, ood, parallel
 from apr_jax import config as config_lib
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import classifier, scoring
+from apr_jax.evaluate import classifier, ood_scores
 from apr_jax.evaluate import ood as evaluate_ood
 from apr_jax.models import grad_cam, projected
 from apr_jax.models.projected import HEADS
@@ -240,9 +240,9 @@ def test_the_network_is_one_as_any_other(folder, stopped):
     logits, features = map(np.asarray, outputs)
     assert logits.shape == (50, 4)
     assert np.mean(logits.argmax(1) == labels) > 0.5
-    collected = scoring.Collected(logits, features, labels, odin=labels, csi=labels)
+    collected = ood_scores.Collected(logits, features, labels, odin=labels, csi=labels)
     settings = network.config.augment
-    weight, bias = scoring.last_layer(network.variables, collected, settings)
+    weight, bias = ood_scores.last_layer(network.variables, collected, settings)
     np.testing.assert_allclose(features @ weight + bias, logits, atol=1e-4)
 
 
@@ -291,7 +291,7 @@ def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
     config = csi_config(folder, **changes)
     trained = loop.train(plan_lib.plan(config, tmp_path), quiet=True)
     network = classifier.make(config, trained.state.variables, "abcd")
-    assert not scoring.has_turns(network)
+    assert not ood_scores.has_turns(network)
     images, labels = read_test(folder)
     logits = jax.jit(network.predict)(network.variables, images)[0]
     assert np.mean(np.argmax(logits, 1) == labels) > 0.5

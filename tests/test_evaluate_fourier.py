@@ -12,7 +12,7 @@ from apr_jax import data, parallel
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import fourier, frequencies
+from apr_jax.evaluate import fourier, fourier_probe
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import fourier as section
 from apr_jax.runs import records as records_lib
@@ -56,7 +56,7 @@ def network(folder):
 
 def probe(network, images, devices=1, **more):
     layout = parallel.make_layout(devices)
-    return frequencies.Probe(network, layout, images, quiet=True, **more)
+    return fourier_probe.Probe(network, layout, images, quiet=True, **more)
 
 
 def run(network, devices=1, **settings):
@@ -76,7 +76,7 @@ def numpy_answers(pixels):
     ("size", "extent"), [(8, 8), (8, 5), (7, 7), (32, 31), (32, 32)]
 )
 def test_waves_cover_the_map_once(size, extent):
-    places, number = frequencies.unique_waves(size, size, extent)
+    places, number = fourier_probe.unique_waves(size, size, extent)
     # Waves that are their own negatives.
     fixed = 4 if extent % 2 == 0 else 1
     assert len(places) == (extent**2 + fixed) // 2
@@ -91,7 +91,7 @@ def test_waves_cover_the_map_once(size, extent):
 def test_heatmap_against_numpy(network, images):
     ours = probe(network, images).heatmap(0.5, 3)
     pixels = images.images / 255.0
-    key = jax.random.fold_in(jax.random.key(0), frequencies._SIGN_STREAM)
+    key = jax.random.fold_in(jax.random.key(0), fourier_probe._SIGN_STREAM)
     for (row, column), place in (((0, 0), (1, 1)), ((0, 1), (1, 2)), ((7, 1), (0, 2))):
         angle = 2 * np.pi * (row * np.arange(8)[:, None] + column * np.arange(8)) / 8
         wave = np.cos(angle) / np.linalg.norm(np.cos(angle))
@@ -137,11 +137,11 @@ def test_devices_and_batches_do_not_matter(network, images, devices, batch):
 def test_the_loop_of_accelerators_counts_the_same(network, images, monkeypatch):
     """They loop over waves inside the program; here it runs on a CPU."""
     here = probe(network, images)
-    places, number = frequencies.unique_waves(8, 8, 5)
+    places, number = fourier_probe.unique_waves(8, 8, 5)
     wanted = here.waves(0.5)(places)
     np.testing.assert_array_equal(wanted[number], here.heatmap(0.5, 5))
     monkeypatch.setattr(parallel.Layout, "accelerated", True)
-    monkeypatch.setattr(frequencies, "_PER_CALL", 4)
+    monkeypatch.setattr(fourier_probe, "_PER_CALL", 4)
     np.testing.assert_array_equal(here.waves(0.5)(places), wanted)
     np.testing.assert_array_equal(here.heatmap(0.5, 5), wanted[number])
 
@@ -159,7 +159,7 @@ def test_the_heatmap_is_compiled_once(network, images, monkeypatch):
 
 def test_a_heatmap_goes_on(network, images, tmp_path, monkeypatch):
     whole = probe(network, images).heatmap(0.5, 5)
-    monkeypatch.setattr(frequencies, "_PER_SAVE", 2)
+    monkeypatch.setattr(fourier_probe, "_PER_SAVE", 2)
     first = probe(network, images, scratch=tmp_path)
     called = []
     add = first._sum
@@ -210,7 +210,7 @@ def test_shade_follows_the_amplitude(network, images):
     follows, both = probe(network, images).phase_or_amplitude((-3, -2))
     assert np.mean(follows == 1) > 0.8
     assert 0 < both.sum() <= 50
-    donors = frequencies.draw_donors(images.labels, 0)
+    donors = fourier_probe.draw_donors(images.labels, 0)
     assert np.all(images.labels[donors] != images.labels)
     pixels = images.images / 255.0
     spectra = np.fft.fft2(pixels, axes=(1, 2))
@@ -224,7 +224,7 @@ def test_shade_follows_the_amplitude(network, images):
 
 def test_one_class_has_no_pairs():
     with pytest.raises(DataError, match="all 3 images have the label 2"):
-        frequencies.draw_donors(np.full(3, 2), 0)
+        fourier_probe.draw_donors(np.full(3, 2), 0)
 
 
 # --- Records -------------------------------------------------------------------------
@@ -244,14 +244,14 @@ def test_records(records, images, network):
         *(f"{band}_pass_error.r{r}" for band in ("low", "high") for r in (2, 4)),
         *(
             f"follows_{name}{suffix}"
-            for name in frequencies.FOLLOWS
+            for name in fourier_probe.FOLLOWS
             for suffix in ("", ".recognised")
         ),
     }
     heatmap = np.array(found["heatmap_error"].extra["heatmap"])
     assert heatmap.shape == (3, 3)
     assert found["heatmap_error"].value == pytest.approx(heatmap.mean(), abs=1e-4)
-    parts = [found[f"follows_{name}"].value for name in frequencies.FOLLOWS]
+    parts = [found[f"follows_{name}"].value for name in fourier_probe.FOLLOWS]
     assert sum(parts) == pytest.approx(1)
     wrong = np.sum(numpy_answers(images.images / 255.0) != images.labels)
     for part in fourier.PARTS:
@@ -328,7 +328,7 @@ def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
         seen[classifier.config.model.dtype] = np.asarray(logits)
         raise Stop
 
-    monkeypatch.setattr(frequencies, "Probe", spy)
+    monkeypatch.setattr(fourier_probe, "Probe", spy)
     for dtype in ("float32", "bfloat16"):
         config = toy.config(folder, model__dtype=dtype)
         model = network_lib.make_model(config, num_classes=4)

@@ -14,7 +14,7 @@ from apr_jax import ood as ood_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import ood, ood_records, out_sets, scoring
+from apr_jax.evaluate import ood, ood_records, ood_scores, ood_sets
 from apr_jax.pixels import to_pixels
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import ood as section
@@ -59,7 +59,7 @@ def run(network, folder, devices=1, **settings):
         "out": [f"dark=arrays:{folder}/dark.npz", f"photos=folder:{folder}/photos"],
         "near": ["photos"],
         "fit_examples": 60,
-        "knobs": scoring.Knobs(knn_k=3, odin_temperature=10.0),
+        "knobs": ood_scores.Knobs(knn_k=3, odin_temperature=10.0),
         "quiet": True,
         **settings,
     }
@@ -202,7 +202,7 @@ def test_grey_images_of_another_size(network, folder, capsys):
     assert found[0].extra["note"] == said
 
     for fit, corner in (("pad", 0), ("resize", None)):
-        opened = out_sets.open_set(
+        opened = ood_sets.open_set(
             "grey", "arrays", f"{folder}/grey.npy", network.config.data, fit=fit
         )
         (batch,) = opened.batches(30)
@@ -279,7 +279,10 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
         ({"scores": ["mps"]}, "scores has 'mps'; choose from msp, max_logit"),
         ({"examples": -1}, "examples is -1; it must be at least 0"),
         ({"fit": "stretch"}, "fit is 'stretch'; choose from resize, pad, refuse"),
-        ({"knobs": scoring.Knobs(ash_prune=1.0)}, "ash_prune is 1.0; it must be from"),
+        (
+            {"knobs": ood_scores.Knobs(ash_prune=1.0)},
+            "ash_prune is 1.0; it must be from",
+        ),
         ({"scores_file": "gone.npz"}, "scores_file gone.npz: .*No such file"),
     ],
 )

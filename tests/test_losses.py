@@ -13,7 +13,7 @@ from apr_jax import config as config_lib
 from apr_jax import models as models_lib
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import classifier, scoring
+from apr_jax.evaluate import classifier, ood_scores
 from apr_jax.pixels import to_pixels
 from apr_jax.spectral import recombine
 from apr_jax.train import adversarial, loop, losses, plan, views
@@ -250,8 +250,12 @@ def test_methods_train_to_the_end(folder, tmp_path, method, attack):
     if method == "apr_p_heads":
         kernel = network.variables["params"]["Dense_0"]["kernel"]
         assert kernel.shape == (8, 8)
-        collected = scoring.Collected(logits, features, labels, odin=labels, csi=labels)
-        weight, bias = scoring.last_layer(network.variables, collected, config.augment)
+        collected = ood_scores.Collected(
+            logits, features, labels, odin=labels, csi=labels
+        )
+        weight, bias = ood_scores.last_layer(
+            network.variables, collected, config.augment
+        )
         np.testing.assert_allclose(features @ weight + bias, logits, atol=1e-4)
 
 

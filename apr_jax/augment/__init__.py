@@ -8,32 +8,32 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.amplitude import amplitude_mix, low_amplitude_swap
-from apr_jax.augment.chains import augmix, augmix_views, jensen_shannon
-from apr_jax.augment.contrastive import (
+from apr_jax.augment.afa import fourier_basis_noise
+from apr_jax.augment.apr_pair import apr_pair, pair_coin
+from apr_jax.augment.apr_single import apr_single, recombine_levels
+from apr_jax.augment.augmix import augmix, augmix_views, jensen_shannon
+from apr_jax.augment.autoaugment import autoaugment, random_autoaugment
+from apr_jax.augment.crop_flip import random_crop, random_flip
+from apr_jax.augment.cutout_patch import cutout, patch_gaussian, patch_uniform
+from apr_jax.augment.fact_fda import amplitude_mix, low_amplitude_swap
+from apr_jax.augment.hybrid_augment import (
+    hybrid_augment,
+    hybrid_augment_both,
+    hybrid_augment_pp,
+    hybrid_augment_single,
+)
+from apr_jax.augment.methods import AUGMENTS, Method, get_method
+from apr_jax.augment.mixup_cutmix import Mixed, cutmix, mixup
+from apr_jax.augment.ops import OPS, apply_op
+from apr_jax.augment.prime import prime
+from apr_jax.augment.simclr import (
     color_jitter,
     quarter_turns,
     random_grey,
     random_resized_crop,
     simclr,
 )
-from apr_jax.augment.erase import cutout, patch_gaussian, patch_uniform
-from apr_jax.augment.hybrid import (
-    hybrid_augment,
-    hybrid_augment_both,
-    hybrid_augment_pp,
-    hybrid_augment_single,
-)
-from apr_jax.augment.image_ops import OPS, apply_op
-from apr_jax.augment.methods import AUGMENTS, Method, get_method
-from apr_jax.augment.mixing import Mixed, cutmix, mixup
-from apr_jax.augment.pair import apr_pair, pair_coin
-from apr_jax.augment.policies import autoaugment, random_autoaugment
-from apr_jax.augment.prime_mix import prime
-from apr_jax.augment.single import apr_single, recombine_levels
-from apr_jax.augment.standard import random_crop, random_flip
-from apr_jax.augment.vital import vital_mask, vital_phase, vital_phase_single
-from apr_jax.augment.waves import fourier_basis_noise
+from apr_jax.augment.vipaug import vital_mask, vital_phase, vital_phase_single
 
 __all__ = [
     "AUGMENTS",

@@ -24,7 +24,7 @@ from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import options, scoring
+from apr_jax.evaluate import command
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.runs import records
 from apr_jax.runs.records import Record
@@ -93,7 +93,7 @@ def measure(
         "steps": steps,
         "queries": queries,
         "seed": seed,
-        "weights": scoring.weights_digest(classifier),
+        "weights": classifier_lib.weights_digest(classifier),
     }
     wide = classifier_lib.in_float32(classifier)
     if wide is not classifier:
@@ -384,4 +384,4 @@ def _flags() -> Callable[[], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    options.main(measure, _flags)
+    command.main(measure, _flags)

@@ -24,7 +24,7 @@ from apr_jax import console, corruptions, data, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import adversarial, clean, corruption, fourier, ood, options
+from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir
@@ -230,7 +230,7 @@ def run(
     try:
         for root, (place, _), network in zip(roots, opened, networks, strict=True):
             console.say(f"{root}, step {network.step:,}")
-            options.keep(
+            command.keep(
                 place, functools.partial(measure, network, layout, quiet=quiet)
             )
     finally:  # what was measured is shown, whatever happens

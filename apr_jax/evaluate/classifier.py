@@ -1,18 +1,29 @@
 """What is measured: a run, a file of PyTorch weights, or a function of pixels."""
 
 import dataclasses
+import hashlib
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import (
+    Callable,
+    Iterable,
+)
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, console, data, network, parallel
+from apr_jax import (
+    augment,
+    console,
+    data,
+    network,
+    parallel,
+)
 from apr_jax import config as config_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
+from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
@@ -266,3 +277,20 @@ def collect_split(
         what=split,
         quiet=quiet,
     )
+
+
+def weights_digest(classifier: classifier_lib.Classifier) -> str:
+    """Twelve hexadecimal digits that change with the weights, or with the name.
+
+    A plain function has no weights: what it says of one picture stands for them.
+    """
+    digest = hashlib.sha256(classifier.name.encode())
+    leaves = jax.tree.leaves(classifier.variables)
+    if not leaves:
+        size = classifier.config.data.image_size
+        picture = np.linspace(0, 255, 3 * size**2).reshape(1, size, size, 3)
+        logits, _ = classifier.predict({}, jnp.asarray(picture, jnp.uint8))
+        leaves = [np.asarray(logits, np.float32).round(3)]
+    for leaf in leaves:
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:12]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import options
+from apr_jax.evaluate import command
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -80,4 +80,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    options.main(measure)
+    command.main(measure)

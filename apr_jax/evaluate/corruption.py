@@ -23,7 +23,7 @@ from apr_jax import console, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import corruption_sources, options, scoring
+from apr_jax.evaluate import command, corruption_sources
 from apr_jax.runs import records
 from apr_jax.runs.records import Record
 
@@ -181,7 +181,7 @@ def _where(
 ) -> dict[str, Any]:
     """What all records have in common."""
     settings: dict[str, Any] = {"source": source, "examples": examples, **files}
-    settings["weights"] = scoring.weights_digest(classifier)
+    settings["weights"] = classifier_lib.weights_digest(classifier)
     config = classifier.config
     return {
         "job": JOB,
@@ -382,4 +382,4 @@ def settings() -> Callable[[], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    options.main(measure, settings)
+    command.main(measure, settings)

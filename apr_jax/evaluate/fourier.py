@@ -22,7 +22,7 @@ from apr_jax import data, metrics, parallel
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import frequencies, options, scoring
+from apr_jax.evaluate import command, fourier_probe
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -81,7 +81,10 @@ def measure(
     radii = tuple(radii) or tuple(round(size * k / 8, 2) for k in range(1, 8))
     _check(parts, examples, norm, extent, radii, size)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
-    common = {"examples": examples, "weights": scoring.weights_digest(classifier)}
+    common = {
+        "examples": examples,
+        "weights": classifier_lib.weights_digest(classifier),
+    }
     wide = classifier_lib.in_float32(classifier)
     if wide is not classifier:
         # What was measured in the network's own type isn't taken for this.
@@ -105,7 +108,7 @@ def measure(
         seed=config.seed,
         resident=resident,
     )
-    probe = frequencies.Probe(wide, layout, chosen, quiet=quiet, scratch=scratch)
+    probe = fourier_probe.Probe(wide, layout, chosen, quiet=quiet, scratch=scratch)
     for part in missing:
         yield from _MAKERS[part](job, probe, plans[part])
 
@@ -157,7 +160,7 @@ class _Job:
 
 
 def _heatmap(
-    job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
+    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
 ) -> Iterator[Record]:
     wrong = probe.heatmap(settings["norm"], settings["extent"])
     errors = wrong / probe.size
@@ -174,7 +177,7 @@ def _heatmap(
 
 
 def _bands(
-    job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
+    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
 ) -> Iterator[Record]:
     clean = metrics.wilson(probe.clean_wrong(), probe.size)
     numbers = {"bands.clean_error": clean}
@@ -189,13 +192,13 @@ def _bands(
 
 
 def _phase(
-    job: _Job, probe: frequencies.Probe, settings: Mapping[str, Any]
+    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
 ) -> Iterator[Record]:
     follows, both_right = probe.phase_or_amplitude(settings["axes"])
     numbers = {"phase.clean_error": metrics.wilson(probe.clean_wrong(), probe.size)}
     for suffix, rows in (("", np.ones_like(both_right)), (".recognised", both_right)):
         if count := int(rows.sum()):
-            for k, name in enumerate(frequencies.FOLLOWS):
+            for k, name in enumerate(fourier_probe.FOLLOWS):
                 hits = int(np.sum(follows[rows] == k))
                 numbers[f"follows_{name}{suffix}"] = metrics.wilson(hits, count)
     yield from job.records(numbers, settings)
@@ -270,4 +273,4 @@ def _settings() -> Callable[[], dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    options.main(measure, _settings)
+    command.main(measure, _settings)

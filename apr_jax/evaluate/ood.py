@@ -19,7 +19,7 @@ from absl import flags
 from apr_jax import console, data, ood, parallel
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import ood_records, options, out_sets, scoring
+from apr_jax.evaluate import command, ood_records, ood_scores, ood_sets
 from apr_jax.runs import records
 from apr_jax.runs.records import Record
 
@@ -38,7 +38,7 @@ def measure(
     fit: str = "resize",
     tfds_dir: str = "",
     scores_file: str = "",
-    knobs: scoring.Knobs | None = None,
+    knobs: ood_scores.Knobs | None = None,
     resident: data.DataSet | None = None,
     done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
@@ -74,7 +74,7 @@ def measure(
         ConfigError: a setting can't be used; the message names it and the choices.
         DataError: a set isn't there, is empty, or isn't what it should be.
     """
-    knobs = knobs or scoring.Knobs()
+    knobs = knobs or ood_scores.Knobs()
     sets = check_settings(
         out, near, scores, examples=examples, fit_examples=fit_examples, knobs=knobs
     )
@@ -87,7 +87,7 @@ def measure(
     given = ood_records.read_scores(scores_file) if scores_file else None
     config = classifier.config
     opened = [
-        out_sets.open_set(
+        ood_sets.open_set(
             name,
             *where,
             config.data,
@@ -124,7 +124,7 @@ class _Inside:
         self,
         classifier: classifier_lib.Classifier,
         scores: tuple[str, ...],
-        knobs: scoring.Knobs,
+        knobs: ood_scores.Knobs,
         *,
         examples: int,
         fit_examples: int,
@@ -132,7 +132,7 @@ class _Inside:
     ) -> None:
         """Takes the settings of ``measure``."""
         self.classifier = classifier
-        turns = scoring.has_turns(classifier)
+        turns = ood_scores.has_turns(classifier)
         if "csi" in scores and not turns:
             raise ConfigError(
                 "scores has 'csi', which is for networks that were trained by it"
@@ -144,7 +144,7 @@ class _Inside:
             "examples": examples,
             "fit_examples": fit_examples,
             "knobs": dataclasses.asdict(knobs),
-            "weights": scoring.weights_digest(classifier),
+            "weights": classifier_lib.weights_digest(classifier),
         }
         self.names: tuple[str, ...] = ()
         self.scores: dict[str, np.ndarray] = {}
@@ -159,7 +159,7 @@ class _Inside:
     ) -> None:
         """Says on which devices to collect, and whether to say what happens."""
         self.quiet = quiet
-        self._collector = scoring.Collector(
+        self._collector = ood_scores.Collector(
             self.classifier,
             layout,
             knobs=self.knobs,
@@ -168,7 +168,7 @@ class _Inside:
             quiet=quiet,
         )
 
-    def of(self, out_set: out_sets.OutSet) -> dict[str, np.ndarray]:
+    def of(self, out_set: ood_sets.OutSet) -> dict[str, np.ndarray]:
         """Every score of an out set."""
         return self._score(self._collector.out(out_set))
 
@@ -185,7 +185,9 @@ class _Inside:
             seed=seed,
         )
         self.correct = collected.logits.argmax(axis=1) == collected.labels
-        layer = scoring.last_layer(self.classifier.variables, collected, config.augment)
+        layer = ood_scores.last_layer(
+            self.classifier.variables, collected, config.augment
+        )
         self.names = self._possible(collected, layer is not None)
         weight, bias = layer or (None, None)
         if any("train" in ood.NEEDS[name] for name in self.names):
@@ -209,9 +211,9 @@ class _Inside:
         self.scores = self._score(collected)
         self._ready = True
 
-    def _score(self, collected: scoring.Collected) -> dict[str, np.ndarray]:
+    def _score(self, collected: ood_scores.Collected) -> dict[str, np.ndarray]:
         """Every score of a set."""
-        return scoring.scores_of(self.names, collected, self._fitted, self.knobs)
+        return ood_scores.scores_of(self.names, collected, self._fitted, self.knobs)
 
     def _loaded(self, split: str) -> data.DataSet | None:
         settings = self.classifier.config.data
@@ -222,7 +224,7 @@ class _Inside:
         return data.load(settings, splits=[split])
 
     def _possible(
-        self, collected: scoring.Collected, has_layer: bool
+        self, collected: ood_scores.Collected, has_layer: bool
     ) -> tuple[str, ...]:
         """The scores that this classifier allows, of those that are asked for."""
         lacking = set() if has_layer else {"weights"}
@@ -241,7 +243,7 @@ class _Inside:
 
 
 def _measure_sets(
-    job: ood_records.Job, inside: _Inside, opened: Sequence[out_sets.OutSet]
+    job: ood_records.Job, inside: _Inside, opened: Sequence[ood_sets.OutSet]
 ) -> Iterator[Record]:
     """Each set, then the means over groups of them."""
     table: dict[str, dict[str, Record]] = {}
@@ -316,15 +318,15 @@ def check_settings(
     *,
     examples: int = 0,
     fit_examples: int = 0,
-    knobs: scoring.Knobs | None = None,
+    knobs: ood_scores.Knobs | None = None,
 ) -> dict[str, tuple[str, str]]:
     """Takes settings of ``measure``; returns the sets' (source, where) by name.
 
     Raises:
         ConfigError: for one that can't be used.
     """
-    knobs = knobs or scoring.Knobs()
-    sets = out_sets.parse(out)
+    knobs = knobs or ood_scores.Knobs()
+    sets = ood_sets.parse(out)
     for name in sets:
         if name in ood_records.GROUPS:
             raise ConfigError(
@@ -370,7 +372,7 @@ def _settings() -> Callable[[], dict[str, Any]]:
             "fit_examples", 10_000, "Training images for scores that need them; 0: all."
         ),
         "fit": flags.DEFINE_enum(
-            "fit", "resize", list(out_sets.FITS), "Images of another size."
+            "fit", "resize", list(ood_sets.FITS), "Images of another size."
         ),
         "tfds_dir": flags.DEFINE_string("tfds_dir", "", "Where TFDS out sets are."),
         "scores_file": flags.DEFINE_string(
@@ -378,7 +380,7 @@ def _settings() -> Callable[[], dict[str, Any]]:
         ),
     }
     knobs: dict[str, Any] = {}
-    for name, default in dataclasses.asdict(scoring.Knobs()).items():
+    for name, default in dataclasses.asdict(ood_scores.Knobs()).items():
         define: Any = (
             flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_float
         )
@@ -388,11 +390,11 @@ def _settings() -> Callable[[], dict[str, Any]]:
         chosen = {name: flag.value for name, flag in knobs.items()}
         return {
             **{name: flag.value for name, flag in plain.items()},
-            "knobs": scoring.Knobs(**chosen),
+            "knobs": ood_scores.Knobs(**chosen),
         }
 
     return values
 
 
 if __name__ == "__main__":
-    options.main(measure, _settings)
+    command.main(measure, _settings)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment import primitives
-from apr_jax.augment.chains import draw_mixture
+from apr_jax.augment import prime_primitives
+from apr_jax.augment.apr_pair import check_pixels
+from apr_jax.augment.apr_single import chunk_size
+from apr_jax.augment.augmix import draw_mixture
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import update_rows
-from apr_jax.augment.partners import check_pixels
-from apr_jax.augment.single import chunk_size
 
 PRIMITIVES = ("deform", "recolour", "filter")
 
@@ -86,18 +86,20 @@ def prime(
     drawn = draw_chains(key, count, width=width, depth=depth)
 
     def deform(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: primitives.draw_field(k, height, breadth, cut=deform_cut)
-        return jax.vmap(primitives.deform)(rows, jax.vmap(draw)(keys))
+        draw = lambda k: prime_primitives.draw_field(k, height, breadth, cut=deform_cut)
+        return jax.vmap(prime_primitives.deform)(rows, jax.vmap(draw)(keys))
 
     def recolour(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: primitives.draw_curve(
+        draw = lambda k: prime_primitives.draw_curve(
             k, channels, cut=colour_cut, scale=colour_scale, band=colour_band
         )
-        return jax.vmap(primitives.recolour)(rows, jax.vmap(draw)(keys))
+        return jax.vmap(prime_primitives.recolour)(rows, jax.vmap(draw)(keys))
 
     def convolve(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: primitives.draw_filter(k, filter_size, sigma=filter_sigma)
-        return jax.vmap(primitives.convolve)(rows, jax.vmap(draw)(keys))
+        draw = lambda k: prime_primitives.draw_filter(
+            k, filter_size, sigma=filter_sigma
+        )
+        return jax.vmap(prime_primitives.convolve)(rows, jax.vmap(draw)(keys))
 
     def advance(
         rows: jax.Array, step: tuple[jax.Array, jax.Array]

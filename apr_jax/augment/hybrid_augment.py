@@ -10,12 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment import image_ops
-from apr_jax.augment.keys import image_coins, per_image_keys, split_keys
-from apr_jax.augment.packed import pack, unpack
-from apr_jax.augment.pair import apr_pair
-from apr_jax.augment.partners import Partners, check_per, check_pixels, choose_partners
-from apr_jax.augment.single import (
+from apr_jax.augment import ops as ops_lib
+from apr_jax.augment.apr_pair import (
+    Partners,
+    apr_pair,
+    check_per,
+    check_pixels,
+    choose_partners,
+)
+from apr_jax.augment.apr_single import (
     apr_single,
     augment_twice,
     chunk_size,
@@ -23,6 +26,8 @@ from apr_jax.augment.single import (
     from_levels,
     to_levels,
 )
+from apr_jax.augment.keys import image_coins, per_image_keys, split_keys
+from apr_jax.augment.packed import pack, unpack
 from apr_jax.spectral import split_bands
 
 LOW = ("gaussian", "radial")
@@ -228,7 +233,7 @@ def hybrid_augment_single(
         "sigma": sigma,
         "radius": radius,
     }
-    names = image_ops.op_set(ops)
+    names = ops_lib.op_set(ops)
     words = pack(to_levels(images))
     count, height, width, channels = images.shape
     once, other, twice, swap = augment_twice(

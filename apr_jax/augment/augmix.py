@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment import image_ops
+from apr_jax.augment import ops as ops_lib
+from apr_jax.augment.apr_single import LOWEST_LEVEL, chunk_size, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
-from apr_jax.augment.single import LOWEST_LEVEL, chunk_size, to_levels
 
 
 class Chains(NamedTuple):
@@ -72,7 +72,7 @@ def augmix(
         raise ValueError(
             f"width, depth and alpha must be positive, got {width}, {depth} and {alpha}"
         )
-    names = image_ops.op_set(ops)
+    names = ops_lib.op_set(ops)
     levels = to_levels(images)
     count, height, breadth, channels = levels.shape
     drawn = draw_chains(
@@ -84,7 +84,7 @@ def augmix(
     steps = [array.reshape(-1, depth).T for array in (op, drawn.level, drawn.negate)]
 
     def advance(words: jax.Array, step: list[jax.Array]) -> tuple[jax.Array, None]:
-        words = image_ops.apply_ops(
+        words = ops_lib.apply_ops(
             words,
             *step,
             names=names,
@@ -126,7 +126,7 @@ def draw_chains(
 ) -> Chains:
     """What `augmix` draws, with its arguments."""
     shape = (width, depth)
-    number = len(image_ops.op_set(ops))
+    number = len(ops_lib.op_set(ops))
 
     def draw(key: jax.Array) -> Chains:
         mix_key, depth_key, op_key, level_key, sign_key = jax.random.split(key, 5)

@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import fast_random, spectral
-from apr_jax.augment import image_ops
-from apr_jax.augment.keys import per_image_keys
-from apr_jax.augment.packed import pack, unpack
-from apr_jax.augment.single import (
+from apr_jax.augment import ops as ops_lib
+from apr_jax.augment.apr_single import (
     augment_twice,
     chunk_size,
     draw_single,
@@ -21,6 +19,8 @@ from apr_jax.augment.single import (
     recombine_levels,
     to_levels,
 )
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.packed import pack, unpack
 from apr_jax.spectral.inputs import AXES, TINY
 
 
@@ -164,7 +164,7 @@ def vital_phase_single(
     Returns:
         [N, H, W, C] of the same type.
     """
-    names = image_ops.op_set(ops)
+    names = ops_lib.op_set(ops)
     levels = to_levels(images)
     count, height, width, channels = levels.shape
     pool = levels if fractals is None else to_levels(fractals)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.augment import image_ops
-from apr_jax.augment.image_ops import POLICY_OPS
+from apr_jax.augment import ops as ops_lib
+from apr_jax.augment.apr_single import chunk_size, from_levels, to_levels
 from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.ops import POLICY_OPS
 from apr_jax.augment.packed import pack, unpack
-from apr_jax.augment.single import chunk_size, from_levels, to_levels
 
 # Operation, probability, magnitude from 0 to 9; twice.
 Step = tuple[str, float, int]
@@ -155,7 +155,7 @@ def draw_policy(key: jax.Array, count: int, *, policy: str, ops: str) -> Pairs:
     """What `autoaugment` draws."""
     if policy not in POLICIES:
         raise ValueError(f"unknown policy {policy!r}, choose from {tuple(POLICIES)}")
-    kept = image_ops.op_set(ops)
+    kept = ops_lib.op_set(ops)
     table = [[_numbers(step, kept) for step in pair] for pair in POLICIES[policy]]
     # [sub-policies, 2, operation and probability and magnitude]
     steps = jnp.asarray(np.array(table, np.float32))
@@ -173,7 +173,7 @@ def draw_policy(key: jax.Array, count: int, *, policy: str, ops: str) -> Pairs:
 def draw_random(key: jax.Array, count: int, *, ops: str) -> Pairs:
     """What `random_autoaugment` draws."""
     # The four that "base" leaves out come last, and what AugMix left out after them.
-    number = len(POLICY_OPS) if ops == "all" else len(image_ops.op_set(ops))
+    number = len(POLICY_OPS) if ops == "all" else len(ops_lib.op_set(ops))
 
     def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         op_key, prob_key, coin_key, level_key, sign_key = jax.random.split(key, 5)
@@ -192,7 +192,7 @@ def draw_random(key: jax.Array, count: int, *, ops: str) -> Pairs:
 
 def _numbers(step: Step, kept: tuple[str, ...]) -> tuple[float, float, float]:
     name, prob, magnitude = step
-    left_out = name in image_ops.OPS and name not in kept
+    left_out = name in ops_lib.OPS and name not in kept
     return POLICY_OPS.index(name), 0.0 if left_out else prob, magnitude
 
 
@@ -201,7 +201,7 @@ def _apply(images: jax.Array, pairs: Pairs, chunk: int | str) -> jax.Array:
     _, height, width, channels = levels.shape
 
     def advance(words: jax.Array, step: Pairs) -> tuple[jax.Array, None]:
-        words = image_ops.apply_ops(
+        words = ops_lib.apply_ops(
             words,
             *step,
             names=POLICY_OPS,

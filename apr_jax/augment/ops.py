@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.augment import geometric, tonal
+from apr_jax.augment import ops_geometric, ops_tonal
 from apr_jax.augment.packed import pack, unpack, update_rows
 
 OPS = (
@@ -112,36 +112,36 @@ def apply_ops(
     _, height, width = words.shape
 
     # Outside the functions: inside, sines would be fused into the work per pixel.
-    matrices = geometric.affine_matrices(
+    matrices = ops_geometric.affine_matrices(
         names, op, level, negate, height=height, width=width
     )
 
     def warp(words: jax.Array, matrices: jax.Array, *_: jax.Array) -> jax.Array:
-        return geometric.warp(words, matrices, channels=channels)
+        return ops_geometric.warp(words, matrices, channels=channels)
 
     def stretch(words: jax.Array, *_: jax.Array) -> jax.Array:
-        return tonal.autocontrast(words, channels=channels)
+        return ops_tonal.autocontrast(words, channels=channels)
 
     def point(words: jax.Array, *rest: jax.Array) -> jax.Array:
         _, op, level = rest
-        return tonal.point(names, op, level, words, channels=channels)
+        return ops_tonal.point(names, op, level, words, channels=channels)
 
     def blend(words: jax.Array, *rest: jax.Array) -> jax.Array:
         _, op, level = rest
-        return tonal.blend(names, op, level, words, channels=channels)
+        return ops_tonal.blend(names, op, level, words, channels=channels)
 
     def equalize(words: jax.Array, *_: jax.Array) -> jax.Array:
-        tables = tonal.equalize_tables(words, channels=channels)
-        return tonal.apply_tables(words, tables)
+        tables = ops_tonal.equalize_tables(words, channels=channels)
+        return ops_tonal.apply_tables(words, tables)
 
     families: dict[Callable[..., jax.Array], tuple[str, ...]] = {
-        warp: geometric.GEOMETRIC,
+        warp: ops_geometric.GEOMETRIC,
         stretch: ("autocontrast",),
         equalize: ("equalize",),
-        point: tonal.POINT,
+        point: ops_tonal.POINT,
     }
-    if tonal.BLEND[0] in names:
-        families[blend] = tonal.BLEND
+    if ops_tonal.BLEND[0] in names:
+        families[blend] = ops_tonal.BLEND
     kinds = np.full(len(names) + 1, len(families))
     for family, members in enumerate(families.values()):
         kinds[[names.index(name) for name in members if name in names]] = family

@@ -15,7 +15,6 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import scoring
 from apr_jax.pixels import to_pixels
 
 # What an answer may follow on an image of two.
@@ -280,7 +279,7 @@ class Probe:
             what,
             config_lib.config_hash(config),
             self._classifier.step,
-            scoring.weights_digest(self._classifier),
+            classifier_lib.weights_digest(self._classifier),
             self.size,
             hashlib.sha256(self._images.images.tobytes()).hexdigest(),
         ]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import spectral
-from apr_jax.augment import image_ops
+from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import channel, join, pack, unpack, update_rows
 
@@ -60,7 +60,7 @@ def apr_single(
     """
     if not jnp.issubdtype(images.dtype, jnp.floating) and images.dtype != jnp.uint8:
         raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
-    names = image_ops.op_set(ops)
+    names = ops_lib.op_set(ops)
     _check_overflow(overflow)
     words = pack(to_levels(images))
     count, height, width, channels = images.shape
@@ -131,7 +131,7 @@ def augment_twice(
     def augment(words: jax.Array, draw: jax.Array, need: jax.Array) -> jax.Array:
         op = jnp.floor(draw[0] * len(names)).astype(jnp.int32)
         op = jnp.where(need, jnp.minimum(op, len(names) - 1), len(names))
-        return image_ops.apply_ops(
+        return ops_lib.apply_ops(
             words,
             op,
             LOWEST_LEVEL + draw[1] * (level - LOWEST_LEVEL),
@@ -203,7 +203,7 @@ def chunk_size(chunk: int | str, height: int, width: int) -> int | None:
     if chunk == "all":
         return None
     if chunk == "auto":
-        return image_ops.default_chunk(height, width)
+        return ops_lib.default_chunk(height, width)
     if not isinstance(chunk, int) or chunk < 1:
         raise ValueError(
             f'chunk must be a number of images, "auto" or "all", got {chunk!r}'

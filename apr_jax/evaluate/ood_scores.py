@@ -31,7 +31,8 @@ from apr_jax import (
 from apr_jax import config as config_lib
 from apr_jax.data import imagenet, samples
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import out_sets
+from apr_jax.evaluate import ood_sets
+from apr_jax.evaluate.classifier import weights_digest
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
 
@@ -125,7 +126,7 @@ class Collector:
 
         return self._cached(key, collect)
 
-    def out(self, out_set: out_sets.OutSet) -> Collected:
+    def out(self, out_set: ood_sets.OutSet) -> Collected:
         """A set that isn't the classifier's own; labels are zeros."""
         key = ["out", out_set.source, out_set.fingerprint, out_set.size, out_set.note]
         batches = out_set.batches(self._batch_size)
@@ -248,23 +249,6 @@ def last_layer(
         if np.abs(features @ weight + bias - logits).max() < 1e-2 * scale:
             return weight, bias
     return None
-
-
-def weights_digest(classifier: classifier_lib.Classifier) -> str:
-    """Twelve hexadecimal digits that change with the weights, or with the name.
-
-    A plain function has no weights: what it says of one picture stands for them.
-    """
-    digest = hashlib.sha256(classifier.name.encode())
-    leaves = jax.tree.leaves(classifier.variables)
-    if not leaves:
-        size = classifier.config.data.image_size
-        picture = np.linspace(0, 255, 3 * size**2).reshape(1, size, size, 3)
-        logits, _ = classifier.predict({}, jnp.asarray(picture, jnp.uint8))
-        leaves = [np.asarray(logits, np.float32).round(3)]
-    for leaf in leaves:
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:12]
 
 
 def has_turns(classifier: classifier_lib.Classifier) -> bool:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.apr_pair import check_per, choose_partners
 from apr_jax.augment.keys import per_image_keys
-from apr_jax.augment.partners import check_per, choose_partners
 
 
 class Mixed(NamedTuple):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from apr_jax.augment.apr_pair import Partners, check_per, choose_partners
 from apr_jax.augment.keys import per_image_keys, split_keys
-from apr_jax.augment.partners import Partners, check_per, choose_partners
 from apr_jax.spectral import filter_bands, recombine, recombine_within, square_mask
 
 
