@@ -131,7 +131,7 @@ def choose_backend(platform: str, height: int, width: int) -> str:
     """The backend that "auto" stands for on a platform ("cpu", "gpu", "tpu", ...).
 
     On a CPU "rfft" was the fastest from 28 to 224 pixels, and as fast as "matmul" at 16
-    (`experiments/bench_augment.py` measures it), so the size decides nothing so far.
+    (`experiments.benchmarks.augment` measures it), so the size decides nothing so far.
     GPUs have an FFT library too. TPUs lower FFTs to something slow and have matrix
     units.
     """

@@ -1,0 +1,339 @@
+"""Speed of a Fourier heatmap: JAX and a PyTorch loop on the same network, in one run.
+
+    python -m experiments.benchmarks.fourier
+    python3.13 -m experiments.benchmarks.fourier --torch-python python3.11 --out FILE
+
+A heatmap of 31 x 31 frequencies over 1,000 images of 32 x 32 pixels. The two take
+turns, so that what else the machine does hits both; each is a process of its own that
+compiles first. A turn is a few frequencies, and the whole map is extrapolated from
+the median time of one: all frequencies cost the same. Symmetry leaves 481 waves of the
+961; the PyTorch loop is credited with it too. Both have the same weights, and the
+errors that they count under the same waves and signs are compared.
+"""
+
+import argparse
+import datetime
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NORM = 4.0
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+def images(count: int) -> np.ndarray:
+    """Returns random smooth uint8 images [count, 32, 32, 3]."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def prepare(folder: pathlib.Path, model: str, count: int) -> None:
+    """Writes random weights in PyTorch's layout, and what they make of the images.
+
+    The answers on undisturbed images are the labels: an error is then an answer that
+    a wave has changed.
+    """
+    import torch
+
+    from experiments.benchmarks.train_step import torch_network
+
+    network = torch_network(model)
+    rng = np.random.default_rng(1)
+    state = {}
+    for name, tensor in network.state_dict().items():
+        shape = tuple(tensor.shape)
+        if name.endswith("num_batches_tracked"):
+            continue
+        if name.endswith("running_var"):
+            values = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            values = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("weight"):
+            values = rng.uniform(0.5, 1.5, shape)
+        else:
+            values = 0.1 * rng.normal(size=shape)
+        state[name] = values.astype(np.float32)
+    np.savez(folder / "weights.npz", **state)
+    network.load_state_dict(
+        {name: torch.from_numpy(array) for name, array in state.items()}, strict=False
+    )
+    pixels = torch.from_numpy(images(count)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        logits = network.eval()((pixels - torch_constant(MEAN)) / torch_constant(STD))
+    np.save(folder / "labels.npy", logits.argmax(1).numpy().astype(np.int32))
+
+
+def torch_constant(values: tuple[float, ...]) -> Any:
+    """Returns one value for each channel, [3, 1, 1]."""
+    import torch
+
+    return torch.tensor(values)[:, None, None]
+
+
+def flax_names(model: str) -> Callable[[str], str]:
+    """Returns a map from the names of ``torch_network`` to those of the usual code."""
+    blocks = (int(model.split("_")[1]) - 4) // 6
+    parts = {
+        "before.0": "bn1",
+        "body.0": "conv1",
+        "body.1": "bn2",
+        "body.3": "conv2",
+        "shortcut": "conv_shortcut",
+    }
+
+    def rename(name: str) -> str:
+        number, _, rest = name.partition(".")
+        place = int(number)
+        if place == 0:
+            return f"conv1.{rest}"
+        if place <= 3 * blocks:
+            stage, block = divmod(place - 1, blocks)
+            part, _, leaf = rest.rpartition(".")
+            return f"block{stage + 1}.layer.{block}.{parts[part]}.{leaf}"
+        return f"{'bn1' if place == 3 * blocks + 1 else 'fc'}.{rest}"
+
+    return rename
+
+
+# Takes the numbers of waves, returns how many images are not recognised under each.
+Count = Callable[[list[int]], list[int]]
+
+
+def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
+    """Returns a counter that works as ``apr_jax.evaluate.fourier`` does."""
+    sys.path.insert(0, str(ROOT))
+    from apr_jax import config as config_lib
+    from apr_jax import data, parallel
+    from apr_jax.evaluate import classifier, fourier_probe
+    from apr_jax.models import torch_weights
+    from configs import base
+
+    rename = flax_names(args.model)
+    variables = torch_weights.from_torch(
+        args.model, {rename(name): array for name, array in stored.items()}
+    )
+    settings = base.get_config()
+    settings.model.name = args.model
+    settings.eval.batch_size = args.batch
+    settings.data.update(mean=MEAN, std=STD)
+    config = config_lib.parse(settings.to_dict())
+    network = classifier.make(config, variables, map(str, range(10)))
+    layout = parallel.make_layout(1)
+    labels = np.load(args.folder / "labels.npy")
+    split = data.ArraySplit(images(args.images), labels)
+    probe = fourier_probe.Probe(network, layout, split, quiet=True)
+    places, _ = fourier_probe.unique_waves(32, 32, 31)
+    count = probe.waves(NORM)
+    return lambda numbers: count(places[numbers]).tolist()
+
+
+def torch_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
+    """Returns a counter that is a loop over frequencies in PyTorch."""
+    import torch
+
+    from experiments.benchmarks.train_step import torch_network
+
+    torch.set_num_threads(args.cores)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = torch_network(args.model)
+    state = {name: torch.from_numpy(array) for name, array in stored.items()}
+    network.load_state_dict(state, strict=False)
+    network = network.eval().to(device, memory_format=torch.channels_last)
+    pixels = torch.from_numpy(images(args.images)).to(device)
+    pixels = pixels.permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(np.load(args.folder / "labels.npy")).to(device)
+    mean, std = (torch_constant(x).to(device) for x in (MEAN, STD))
+    places = np.load(args.folder / "places.npy")
+
+    @torch.inference_mode()
+    def count(numbers: list[int]) -> list[int]:
+        found = []
+        for number in numbers:
+            spectrum = torch.zeros((32, 17), dtype=torch.complex64, device=device)
+            row, column = places[number]
+            # The half spectrum has the columns up to 16.
+            if column > 16:
+                row, column = -row % 32, -column % 32
+            spectrum[row, column] = 1
+            wave = torch.fft.irfft2(spectrum, (32, 32))
+            wave = wave / wave.norm()
+            wrong = 0
+            for start in range(0, len(pixels), args.batch):
+                x = pixels[start : start + args.batch]
+                signs = torch.randint(0, 2, (len(x), 3, 1, 1), device=device) * 2 - 1
+                x = ((x + NORM * signs * wave).clamp(0, 1) - mean) / std
+                logits = network(x.contiguous(memory_format=torch.channels_last))
+                wrong += int((logits.argmax(1) != labels[start : start + len(x)]).sum())
+            found.append(wrong)
+        return found
+
+    return count
+
+
+def child(args: argparse.Namespace) -> None:
+    """Compiles, then answers each line of numbers with seconds and counts."""
+    with np.load(args.folder / "weights.npz") as file:
+        stored = dict(file)
+    if args.child == "jax":
+        import jax
+
+        count, version = jax_count(args, stored), f"JAX {jax.__version__}"
+    else:
+        import torch
+
+        count, version = torch_count(args, stored), f"PyTorch {torch.__version__}"
+    started = time.perf_counter()
+    count([0])
+    first = time.perf_counter() - started
+    print(json.dumps({"version": version, "first": first}), flush=True)
+    for line in sys.stdin:
+        numbers = json.loads(line)
+        started = time.perf_counter()
+        counts = count(numbers)
+        seconds = (time.perf_counter() - started) / len(numbers)
+        print(json.dumps({"seconds": seconds, "counts": counts}), flush=True)
+
+
+class Contestant:
+    """A child process, and what it has answered; killed after ``patience`` s."""
+
+    def __init__(self, kind: str, python: str, args: argparse.Namespace) -> None:
+        self.kind, self.patience = kind, args.patience
+        command = [python, "-m", "experiments.benchmarks.fourier", "--child", kind]
+        command += ["--folder", str(args.folder)]
+        self.process = subprocess.Popen(
+            command + sys.argv[1:],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds: list[float] = []
+        self.counts: list[int] = []
+        self.about = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(self.patience, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            sys.exit(f"{self.kind} ended with status {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def turn(self, numbers: list[int]) -> None:
+        """Has the child try some waves."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(numbers) + "\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        self.seconds.append(answer["seconds"])
+        self.counts += answer["counts"]
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Lets the two take turns; returns a record for each."""
+    sys.path.insert(0, str(ROOT))
+    from apr_jax.evaluate import fourier_probe
+
+    with tempfile.TemporaryDirectory() as folder:
+        args.folder = pathlib.Path(folder)
+        code = "import pathlib, sys; from experiments import bench_fourier as b; "
+        code += "b.prepare(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
+        command = [args.torch_python, "-c", code, folder, args.model, str(args.images)]
+        subprocess.run(command, cwd=ROOT, check=True)
+        places, _ = fourier_probe.unique_waves(32, 32, 31)
+        np.save(args.folder / "places.npy", places)
+        contestants = [
+            Contestant("jax", sys.executable, args),
+            Contestant("torch", args.torch_python, args),
+        ]
+        chosen = np.linspace(1, len(places) - 1, args.rounds * args.waves).astype(int)
+        for numbers in chosen.reshape(args.rounds, args.waves).tolist():
+            for contestant in contestants:
+                contestant.turn(numbers)
+        for contestant in contestants:
+            assert contestant.process.stdin is not None
+            contestant.process.stdin.close()
+            contestant.process.wait()
+    theirs = contestants[-1]
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return [
+        {
+            "experiment": "bench_fourier",
+            "contestant": c.kind,
+            "version": c.about["version"],
+            "model": args.model,
+            "images": args.images,
+            "batch": args.batch,
+            "waves_timed": len(c.counts),
+            "seconds_per_frequency": statistics.median(c.seconds),
+            "seconds_to_first": c.about["first"],
+            "seconds_of_map_extrapolated": len(places) * statistics.median(c.seconds),
+            "ratio_to_pytorch": statistics.median(
+                t / s for s, t in zip(c.seconds, theirs.seconds, strict=True)
+            ),
+            "mean_error": float(np.mean(c.counts)) / args.images,
+            "time": now,
+        }
+        for c in contestants
+    ]
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="wrn_10_1", help="wrn_D_K")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--waves", type=int, default=2, help="in each turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--patience", type=float, default=300, help="seconds a turn may take"
+    )
+    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--out", type=pathlib.Path, help="append records here")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args)
+        return
+    records = compare(args)
+    table = rich.table.Table(
+        title=f"31 x 31 heatmap, {args.model}, {args.images} images"
+    )
+    for heading in ("", "s/frequency", "whole map, s", "of PyTorch", "mean error"):
+        table.add_column(heading)
+    for record in records:
+        table.add_row(
+            record["version"],
+            f"{record['seconds_per_frequency']:.3f}",
+            f"{record['seconds_of_map_extrapolated']:.0f}",
+            f"{record['ratio_to_pytorch']:.2f}",
+            f"{record['mean_error']:.4f}",
+        )
+    rich.console.Console().print(table)
+    if args.out:
+        with args.out.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""How fast ImageNet-like training images are read, beside Pillow, in one run.
+
+    python -m experiments.benchmarks.input [--folder DIR] [--images N] [--size 224]
+
+Three ways of making the same training images, random windows resized to a square:
+the project's stream; Pillow (decode, crop, resize); and Pillow without the windows
+(decode, resize). All of them use all cores, Pillow one thread for each. They are
+counted in images per second of processor time, that is per core, which other programs
+on the machine disturb least, and of the clock. Rounds alternate; the table shows
+medians, the ratio is the median over the rounds.
+
+Without a folder the images are crops of scikit-learn's two photographs, enlarged to
+the sizes that ImageNet has, as JPEGs of quality 90.
+"""
+
+import argparse
+import dataclasses
+import io
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent import futures
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from apr_jax import config as config_lib
+from apr_jax import data
+from apr_jax.data import folder, jpeg
+from apr_jax.data import images as images_lib
+from configs import base
+
+BATCH_SIZE = 50
+WARM_UP = 200  # images
+# Width and height of typical ImageNet files.
+SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (400, 300))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One way of reading: images per second of processor time and of the clock."""
+
+    name: str
+    per_core: float
+    per_second: float
+
+
+def write_photographs(root: pathlib.Path, count: int) -> None:
+    """Writes ``count`` JPEGs, in the layout of an image folder."""
+    photos = load_sample_images().images
+    rng = np.random.default_rng(0)
+    target = root / "train" / "photograph"
+    target.mkdir(parents=True)
+    for i in range(count):
+        width, height = SIZES[i % len(SIZES)]
+        photo = photos[i % len(photos)]
+        share = rng.uniform(0.5, 0.8)
+        tall = int(share * min(photo.shape[0], photo.shape[1] * height / width))
+        wide = tall * width // height
+        top = rng.integers(photo.shape[0] - tall + 1)
+        left = rng.integers(photo.shape[1] - wide + 1)
+        crop = Image.fromarray(photo[top : top + tall, left : left + wide])
+        crop = crop.resize((width, height), Image.Resampling.BICUBIC)
+        crop.save(target / f"{i:04d}.jpg", quality=90)
+
+
+def compute(
+    settings: config_lib.Data, *, images: int, rounds: int
+) -> tuple[list[Result], list[float]]:
+    """Measures all ways on the same files, ``rounds`` times by turns.
+
+    Args:
+        settings: an image folder, streamed.
+        images: how many are read in a round.
+        rounds: how many rounds.
+
+    Returns:
+        Medians for the stream, Pillow, and Pillow without windows; and the stream's
+        speed per core over Pillow's, one for each round.
+    """
+    listing = folder.listing(settings, settings.train_split)
+    files = [(listing.root / name).read_bytes() for name in listing.files]
+    rng = np.random.default_rng(0)
+    draws = rng.random((images, jpeg.TRIES, 4))
+
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+
+    def window_of(i: int) -> None:
+        jpeg.train_image(files[i % len(files)], draws[i], settings.image_size)
+
+    def whole(i: int) -> None:
+        with Image.open(io.BytesIO(files[i % len(files)])) as file:
+            pixels = np.asarray(file.convert("RGB"))
+        images_lib.resize(pixels, settings.image_size, settings.image_size)
+
+    def pillow() -> None:
+        list(pool.map(window_of, range(images)))
+
+    def pillow_whole() -> None:
+        list(pool.map(whole, range(images)))
+
+    def round_of_stream() -> Result:
+        stream = data.imagenet.train_stream(
+            settings, seed=0, start_step=0, batch_size=BATCH_SIZE
+        )
+        # The first batches build the graph and settle its tuning; after them nothing
+        # is left that was read ahead, for nothing here takes longer than reading.
+        for _ in range(WARM_UP // BATCH_SIZE):
+            next(stream)
+
+        def streamed() -> None:
+            for _ in range(images // BATCH_SIZE):
+                next(stream)
+
+        result = measure("this project", streamed, images)
+        stream.close()  # or it would go on reading ahead
+        return result
+
+    ways = {
+        "this project": round_of_stream,
+        "Pillow": lambda: measure("Pillow: decode, crop, resize", pillow, images),
+        "whole": lambda: measure("Pillow: decode, resize", pillow_whole, images),
+    }
+    found: dict[str, list[Result]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way())
+    medians = [
+        Result(
+            results[0].name,
+            statistics.median(r.per_core for r in results),
+            statistics.median(r.per_second for r in results),
+        )
+        for results in found.values()
+    ]
+    pairs = zip(found["this project"], found["Pillow"], strict=True)
+    return medians, [a.per_core / b.per_core for a, b in pairs]
+
+
+def measure(name: str, work: Callable[[], None], images: int) -> Result:
+    """Times one call, in processor time of all threads and by the clock."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    processor, clock = time.process_time() - processor, time.perf_counter() - clock
+    return Result(name, images / processor, images / clock)
+
+
+def table(results: list[Result], ratios: list[float]) -> str:
+    """Formats results as text."""
+    rows = [f"{'':30}{'images/s per core':>20}{'images/s':>12}"]
+    rows += [f"{r.name:30}{r.per_core:20.0f}{r.per_second:12.0f}" for r in results]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
+    ratio = statistics.median(ratios)
+    rows.append(f"\nper core, against Pillow's windows: {ratio:.2f} times ({spread})")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Reads flags, measures, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=pathlib.Path, help="has train/CLASS/*.jpg")
+    parser.add_argument("--images", type=int, default=400, help="in each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=224, help="pixels")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.folder or pathlib.Path(temporary)
+        if args.folder is None:
+            write_photographs(root, 100)
+        config = base.get_config()
+        config.data.update(
+            source="folder",
+            name="bench",
+            data_dir=str(root),
+            image_size=args.size,
+            streaming=True,
+        )
+        settings = config_lib.parse(config.to_dict()).data
+        print(table(*compute(settings, images=args.images, rounds=args.rounds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,316 @@
+"""Speed of a training step: JAX on one device, on all, and PyTorch, in one run.
+
+    python -m experiments.benchmarks.train_step
+    python3.13 -m experiments.benchmarks.train_step --torch-python python3.11
+
+WRN-40-2, a batch of 128 clean and 128 recombined images, SGD with Nesterov momentum
+and weight decay. Every contestant is a process of its own that compiles first; then
+they take turns, so that what else the machine does hits all of them. Images per
+second count the clean ones. PyTorch may live in another Python than JAX.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+
+from apr_jax import network as network_lib
+from apr_jax.train.state import init_state
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random uint8 images [size, 32, 32, 3] and labels [size]."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+    return images, rng.integers(0, 10, size).astype(np.int32)
+
+
+def jax_step(
+    args: argparse.Namespace, devices: int, *, plain: bool
+) -> Callable[[], Any]:
+    """Returns a function that does one step of ``apr_jax`` and waits for it.
+
+    ``plain`` takes XLA's own convolution gradients instead of the project's.
+    """
+    sys.path.insert(0, str(ROOT))
+    import jax
+
+    from apr_jax import config as config_lib
+    from apr_jax import parallel
+    from apr_jax.models import convolution
+    from apr_jax.train import optim, step
+    from configs import base
+
+    if plain:
+        convolution.conv_general_dilated = jax.lax.conv_general_dilated
+    parallel.declare_cpu_devices(devices)
+    settings = base.get_config()
+    settings.model.update(name=args.model, dtype=args.dtype)
+    settings.augment.update(method=args.method, pair_prob=1.0)
+    config = config_lib.parse(settings.to_dict())
+    layout = parallel.make_layout(devices)
+    model = network_lib.make_model(config, num_classes=10)
+    rate = optim.schedule(config.optim, 390.0)
+    optimizer = optim.sgd(config.optim, rate)
+    state = init_state(jax.random.key(0), model, optimizer, (32, 32, 3))
+    run = step.make_train_step(
+        model,
+        optimizer,
+        config,
+        axis_name=parallel.AXIS,
+        fuse=not layout.accelerated,
+    )
+    mapped = parallel.map_devices(run, layout, donate=(0,))
+    images, labels = parallel.split_batch(batch(args.batch), layout)
+    positions = parallel.split_batch(np.arange(args.batch, dtype=np.int32), layout)
+    key = parallel.replicate(jax.random.key(1), layout)
+    states = [parallel.replicate(state, layout)]
+
+    def once() -> None:
+        states[0], metrics = mapped(states[0], images, labels, positions, key)
+        jax.block_until_ready(metrics)
+
+    return once
+
+
+def torch_network(model: str) -> Any:
+    """Returns a wide residual network of torch.nn, ``wrn_D_K``."""
+    from torch import nn
+
+    _, depth, width = model.split("_")
+
+    class Block(nn.Module):
+        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+            super().__init__()
+            self.before = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
+            self.body = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            )
+            self.shortcut = None
+            if inputs != outputs:
+                self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            y = self.before(x)
+            shortcut = x if self.shortcut is None else self.shortcut(y)
+            return shortcut + self.body(y)
+
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)]
+    inputs = 16
+    for stage in range(3):
+        outputs = 16 * int(width) * 2**stage
+        for block in range((int(depth) - 4) // 6):
+            stride = 2 if stage and not block else 1
+            layers.append(Block(inputs, outputs, stride))
+            inputs = outputs
+    layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 10))
+
+
+def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
+    """Returns a function that does the same step in PyTorch."""
+    import torch
+
+    torch.set_num_threads(args.cores)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = torch_network(args.model).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    images, labels = batch(args.batch)
+    pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(device)
+    target = torch.tensor(labels, dtype=torch.int64).to(device)
+    narrow = args.dtype == "bfloat16"
+
+    def once() -> None:
+        x = pixels.float() / 255
+        if args.method in ("apr_p", "apr_sp"):  # APR-S has no PyTorch form here
+            donor = torch.fft.fftn(x[torch.randperm(len(x))], dim=(1, 2, 3)).abs()
+            phase = torch.fft.fftn(x, dim=(1, 2, 3)).angle()
+            mixed = torch.fft.ifftn(donor * torch.exp(1j * phase), dim=(1, 2, 3)).real
+            x = torch.cat([x, mixed])
+        x = ((x - 0.47) / 0.25).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=narrow):
+            logits = network(x)
+        halves = logits.float().split(len(target))
+        loss = sum(torch.nn.functional.cross_entropy(h, target) for h in halves)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()  # waits
+
+    return once
+
+
+def child(args: argparse.Namespace) -> None:
+    """Compiles, then answers each line on standard input with seconds a step."""
+    kind, _, count = args.child.partition(":")
+    if kind in ("jax", "plain"):
+        import jax
+
+        once = jax_step(args, int(count), plain=kind == "plain")
+        version = f"JAX {jax.__version__}"
+    else:
+        import torch
+
+        once, version = torch_step(args), f"PyTorch {torch.__version__}"
+    once()
+    once()
+    print(json.dumps({"version": version}), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        for _ in range(args.steps):
+            once()
+        seconds = (time.perf_counter() - started) / args.steps
+        print(json.dumps({"seconds": seconds}), flush=True)
+
+
+class Contestant:
+    """A child process, and what it has answered; killed after ``patience`` s."""
+
+    def __init__(
+        self, name: str, python: str, kind: str, args: argparse.Namespace
+    ) -> None:
+        self.name = name
+        self.patience = args.patience
+        # The C library reads this when a process starts. It spares the kernel most
+        # of the work of handing out fresh memory in each step.
+        tunables = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        command = [python, "-m", "experiments.benchmarks.train_step", "--child", kind]
+        self.process = subprocess.Popen(
+            command + sys.argv[1:],
+            cwd=ROOT,
+            env={**os.environ, **(tunables if args.huge_pages else {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.seconds: list[float] = []
+
+    def read(self) -> dict[str, Any]:
+        """Returns the next answer."""
+        assert self.process.stdout is not None
+        # Devices that wait for each other in a collective may do so for ever.
+        watchdog = threading.Timer(self.patience, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            sys.exit(f"{self.name} ended with status {self.process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def turn(self) -> None:
+        """Has the child do its steps."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.seconds.append(self.read()["seconds"])
+
+
+def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Lets the contestants take turns; returns a record for each."""
+    kinds = [("one device", sys.executable, "jax:1")]
+    if args.cores > 1 and not args.accelerator:
+        kinds.append((f"{args.cores} devices", sys.executable, f"jax:{args.cores}"))
+        if args.plain:
+            kinds.append(("one device, plain", sys.executable, "plain:1"))
+    kinds.append(("PyTorch", args.torch_python, "torch"))
+    contestants, versions = [], []
+    for kind in kinds:  # one after the other: compiling takes memory and cores
+        contestants.append(Contestant(*kind, args))
+        versions.append(contestants[-1].read()["version"])
+    for _ in range(args.rounds):
+        for contestant in contestants:
+            contestant.turn()
+    for contestant in contestants:
+        assert contestant.process.stdin is not None
+        contestant.process.stdin.close()
+        contestant.process.wait()
+    theirs = contestants[-1].seconds
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return [
+        {
+            "experiment": "bench_train_step",
+            "contestant": c.name,
+            "version": version,
+            "model": args.model,
+            "method": args.method,
+            "dtype": args.dtype,
+            "batch": args.batch,
+            "huge_pages": args.huge_pages,
+            "rounds": args.rounds,
+            "images_per_second": args.batch / statistics.median(c.seconds),
+            "ratio_to_pytorch": statistics.median(
+                t / s for s, t in zip(c.seconds, theirs, strict=True)
+            ),
+            "time": now,
+        }
+        for c, version in zip(contestants, versions, strict=True)
+    ]
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="wrn_40_2", help="wrn_D_K")
+    parser.add_argument("--method", default="apr_p")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch", type=int, default=128, help="clean images")
+    parser.add_argument("--steps", type=int, default=1, help="in each turn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--huge-pages", action="store_true", help="for all of them")
+    parser.add_argument("--accelerator", action="store_true")
+    parser.add_argument(
+        "--plain", action="store_true", help="also with XLA's own gradients"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600,
+        help="seconds a step or compiling may take",
+    )
+    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--out", type=pathlib.Path, help="append records here")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(args)
+        return
+    records = compare(args)
+    table = rich.table.Table(title=f"{args.model}, {args.batch} clean images a step")
+    for heading in ("", "version", "images/s", "of PyTorch"):
+        table.add_column(heading)
+    for record in records:
+        table.add_row(
+            record["contestant"],
+            record["version"],
+            f"{record['images_per_second']:.1f}",
+            f"{record['ratio_to_pytorch']:.2f}",
+        )
+    rich.console.Console().print(table)
+    if args.out:
+        with args.out.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+if __name__ == "__main__":
+    main()

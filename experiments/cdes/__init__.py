@@ -1,0 +1,1 @@
+"""The figures of the work on frequency bias and CDES (IJCAI 2022)."""

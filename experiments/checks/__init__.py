@@ -1,0 +1,1 @@
+"""Long checks against other code, of every method, and of many steps."""

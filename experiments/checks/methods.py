@@ -1,0 +1,166 @@
+"""Does every training method train? One short run of each, to the end, and its error.
+
+    python -m experiments.checks.methods --set bundled
+
+Each method of ``apr_jax.augment.AUGMENTS``, the attacks that training takes, a stop
+before catastrophic overfitting, images of an extra folder and MaxBlurPool's ResNet-50
+go through the project's own loop. It answers whether a method runs and learns, not
+which is best: the tables compare them, and these runs are far too short for that. With
+``--set cifar10 --data-dir TFDS`` they see CIFAR-10.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from apr_jax import data
+from apr_jax.augment import AUGMENTS
+from apr_jax.errors import ConfigError
+from apr_jax.runs.records import Record
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+
+NAME = "check_methods"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"network": "wrn_10_1", "epochs": 1.0, "eps": 2 / 255, "extra": 500},
+    "paper": {"network": "wrn_40_2", "epochs": 20.0, "eps": 8 / 255, "extra": 5000},
+}
+# Of so many passes over a batch that they get less than an epoch.
+SHARE = {"csi": 0.25}
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One run: its method, and what else its configuration changes."""
+
+    method: str
+    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def checks(lab: Lab) -> dict[str, Check]:
+    """All runs, by name."""
+    eps = lab["eps"]
+    fgsm = {
+        "adversary__attack": "fgsm",
+        "adversary__eps": eps,
+        "adversary__step_size": 1.25 * eps,
+    }
+    pgd = {
+        "adversary__attack": "pgd",
+        "adversary__eps": eps,
+        "adversary__step_size": eps / 2,
+        "adversary__steps": 3,
+    }
+    stop = {"adversary__held_out": 200, "adversary__stop_drop": 0.2}
+    extra = {
+        "data__extra_dirs": (str(lab.work / "extra"),),
+        "data__extra_ratio": 0.25,
+    }
+    return {
+        **{method: Check(method) for method in AUGMENTS},
+        "FGSM": Check("standard", fgsm),
+        "FGSM, stop on overfitting": Check("standard", fgsm | stop),
+        "FGSM and cutout+apr_p": Check("cutout+apr_p", fgsm),
+        "PGD": Check("standard", pgd),
+        "extra images and apr_sp": Check("apr_sp", extra),
+        "MaxBlurPool": Check("standard", {"model__name": "resnet50_blur"}),
+    }
+
+
+def chosen(lab: Lab) -> dict[str, Check]:
+    """The runs that the command line names, or all.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = checks(lab)
+    for name in lab.options.runs:
+        if name not in known:
+            listed = ", ".join(known)
+            raise ConfigError(f"--runs has {name!r}; choose from {listed}")
+    return {name: known[name] for name in lab.options.runs or known}
+
+
+def compute(lab: Lab) -> Iterator[Record]:
+    """Yields the accuracy of each, on all test splits of the data."""
+    splits = tuple(dict.fromkeys(["test", *lab.base.data.shifted_splits]))
+    found = lab.load("train", *splits)
+    for name, check in chosen(lab).items():
+        share = SHARE.get(check.method, 1.0)
+        epochs = lab["epochs"] * share
+        settings = {
+            "run": name,
+            "network": lab["network"],
+            "epochs": epochs,
+            "eps": lab["eps"],
+        }
+        if all(lab.done(split=f"{name}, {s}", settings=settings) for s in splits):
+            continue
+        if "data__extra_dirs" in check.changes:
+            write_extra(lab, found)
+        network = lab.train(
+            name.replace(" ", "_").replace(",", ""),
+            lab_lib.changed(
+                lab_lib.short(
+                    lab.base,
+                    model=lab["network"],
+                    epochs=epochs,
+                    method=check.method,
+                ),
+                **check.changes,
+            ),
+        )
+        for split in splits:
+            each = found.splits[split]
+            right = lab_lib.accuracy(
+                lab_lib.logits_of(
+                    network, np.asarray(each.images), np.asarray(each.labels)
+                )
+            )
+            yield from lab.records(
+                {"accuracy": right},
+                split=f"{name}, {split}",
+                settings=settings,
+                step=network.step,
+            )
+
+
+def write_extra(lab: Lab, found: data.DataSet) -> None:
+    """A folder of negatives of training images, in the place of stylised ones."""
+    few = lab_lib.balanced(found.splits["train"], lab["extra"], seed=lab.seed)
+    for i, (image, label) in enumerate(zip(few.images, few.labels, strict=True)):
+        folder = lab.work / "extra" / found.class_names[int(label)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - np.asarray(image)).save(folder / f"{i}.png")
+
+
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+    """Draws a bar for each run, and the accuracy of guessing."""
+    mine = [r for r in records if r.split.endswith(", test")]
+    figure = Figure(figsize=(7, 0.24 * len(mine) + 1), layout="constrained")
+    axis = figure.add_subplot()
+    names = [r.extra["settings"]["run"] for r in mine]
+    values = [100 * r.value for r in mine]
+    bars = axis.barh(names, values, color="#4477aa")
+    axis.bar_label(bars, [f"{v:.1f}" for v in values], fontsize=7, padding=2)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel(f"accuracy after a short run in %, {mine[0].data}")
+    axis.tick_params(labelsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    return [lab_lib.save(figure, out / "accuracy.png")]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the choice of runs."""
+    parser.add_argument("--runs", nargs="+", default=[], help="names; all if none")
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)

@@ -1,0 +1,1 @@
+"""The figures of the work on high-frequency components (CVPR 2020)."""

@@ -1,0 +1,185 @@
+"""Images that a network knows by their high frequencies and not by their low ones.
+
+    python -m experiments.hfc.examples --run runs/cifar10_small_standard
+    python -m experiments.hfc.examples --data-dir TFDS
+
+The original is recognised, its high part, which shows a person next to nothing, is
+recognised too, and its low part, which looks like the original, is not (Figure 2 of
+Wang et al., CVPR 2020). How often each of the cases occurs is recorded, and
+how often the network gives high parts the one answer that it likes best for them.
+"""
+
+import argparse
+import base64
+import itertools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import special
+
+from apr_jax import metrics
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs.records import Record
+from experiments import lab as lab_lib
+from experiments.hfc import networks
+from experiments.lab import Lab
+
+NAME = "hfc_examples"
+SHOWN = 8
+OF = ", of recognised images"
+USUAL = "the commonest answer to high parts"
+# Of the radii: 12 of 32 pixels, where a person sees no loss in the low part.
+SHOWN_RADIUS = 2
+
+
+def compute(lab: Lab) -> Iterator[Record]:
+    """Yields the share of each case, for each radius, and images of the odd one."""
+    _, test, names = networks.images(lab)
+    run = lab.options.run
+    settings = {**lab.knobs, "run": pathlib.Path(run).name if run else ""}
+    wanted = networks.radii(test.images.shape[1])[:4]
+    # What is recorded last of a radius.
+    last = {r: "found" if r == wanted[SHOWN_RADIUS] else USUAL for r in wanted}
+    missing = [
+        r
+        for r in wanted
+        if last[r]
+        not in {x.metric for x in lab.done(split=f"radius {r:g}", settings=settings)}
+    ]
+    if not missing:
+        return
+    if run:
+        network = classifier_lib.from_run(pathlib.Path(run))
+    else:
+        network, _ = networks.network(lab, "plain")
+    whole = lab_lib.logits_of(network, test.images, test.labels).logits
+    for radius in missing:
+        low, high = networks.parts(test.images, radius)
+        logits = {
+            "whole": whole,
+            "low": lab_lib.logits_of(network, low).logits,
+            "high": lab_lib.logits_of(network, high).logits,
+        }
+        right = {name: x.argmax(1) == test.labels for name, x in logits.items()}
+        found = {}
+        for on_low, on_high in itertools.product((True, False), repeat=2):
+            case = (right["low"] == on_low) & (right["high"] == on_high)
+            name = f"low {'right' if on_low else 'wrong'}, "
+            name += f"high {'right' if on_high else 'wrong'}{OF}"
+            hits = int((case & right["whole"]).sum())
+            found[name] = metrics.wilson(hits, int(right["whole"].sum()))
+        # A network that gives one answer to all high parts is right by chance.
+        answers = np.bincount(logits["high"].argmax(1), minlength=len(names))
+        found[USUAL] = metrics.wilson(int(answers.max()), len(test.labels))
+        yield from lab.records(
+            found,
+            split=f"radius {radius:g}",
+            settings=settings,
+            step=network.step,
+            extra={"radius": radius, "usual": names[int(answers.argmax())]},
+        )
+        if radius != wanted[SHOWN_RADIUS]:
+            continue
+        odd = np.flatnonzero(right["whole"] & right["high"] & ~right["low"])
+        sure = {name: special.softmax(x, axis=1) for name, x in logits.items()}
+        chosen = odd[np.argsort(-sure["high"][odd].max(1), kind="stable")][:SHOWN]
+        parts = (test.images, 255 * low, 255 * high + 127.5)
+        examples = [_example(i, parts, sure, names, test.labels) for i in chosen]
+        yield from lab.records(
+            {"found": lab_lib.number(len(odd), len(test.labels))},
+            split=f"radius {radius:g}",
+            settings=settings,
+            step=network.step,
+            extra={"radius": radius, "examples": examples},
+        )
+
+
+def _example(
+    i: int,
+    parts: Sequence[np.ndarray],
+    sure: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    labels: np.ndarray,
+) -> dict[str, Any]:
+    """What is kept of test image ``i``: pictures, and answers with confidence."""
+    return {
+        "label": names[labels[i]],
+        "images": [packed(part[i]) for part in parts],
+        "answers": [
+            [names[values[i].argmax()], float(values[i].max())]
+            for values in sure.values()
+        ],
+    }
+
+
+def packed(image: np.ndarray) -> str:
+    """Grey levels as text, a quarter of the size of a list of numbers."""
+    levels = np.clip(np.round(image), 0, 255).astype(np.uint8)
+    return base64.b64encode(levels.tobytes()).decode("ascii")
+
+
+def unpacked(text: str) -> np.ndarray:
+    """The square colour image of ``packed``: uint8 [H, H, 3]."""
+    levels = np.frombuffer(base64.b64decode(text), np.uint8)
+    side = round((len(levels) / 3) ** 0.5)
+    return levels.reshape(side, side, 3)
+
+
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+    """Draws images of the odd case, surest first, and the shares of all four cases."""
+    (best,) = (r for r in records if r.metric == "found")
+    examples = best.extra["examples"]
+    figure = Figure(figsize=(2 + 1.35 * max(len(examples), 3), 7), layout="constrained")
+    grid = figure.add_gridspec(2, 1, height_ratios=[3, 1.5])
+    if examples:
+        tiles = grid[0].subgridspec(3, len(examples))
+        for column, example in enumerate(examples):
+            for row, name in enumerate(("original", "low part", "high part")):
+                axis = figure.add_subplot(tiles[row, column])
+                axis.imshow(unpacked(example["images"][row]))
+                axis.set_xticks([])
+                axis.set_yticks([])
+                answer, sure = example["answers"][row]
+                colour = "green" if answer == example["label"] else "firebrick"
+                axis.set_title(f"{answer} {100 * sure:.0f} %", fontsize=7, color=colour)
+                if column == 0:
+                    axis.set_ylabel(name, fontsize=8)
+    figure.suptitle(
+        "Known by the high part (shown plus mid-grey), not by the low one: "
+        f"{best.value:.0f} of {best.n} images at radius {best.extra['radius']:g} "
+        "cycles. Answers with confidence, green where right",
+        fontsize=9,
+    )
+    axis = figure.add_subplot(grid[1])
+    names = dict.fromkeys(r.metric for r in records if r.metric.endswith(OF))
+    usual = {r.extra["radius"]: r for r in records if r.metric == USUAL}
+    bars = [
+        f"radius {radius:g}\n{100 * usual[radius].value:.0f} % of high parts "
+        f"called {usual[radius].extra['usual']}"
+        for radius in sorted(usual)
+    ]
+    radii = sorted({r.extra["radius"] for r in records})
+    left = np.zeros(len(radii))
+    for name in names:
+        rows = {r.extra["radius"]: r for r in records if r.metric == name}
+        widths = np.array([100 * rows[r].value for r in radii])
+        axis.barh(bars, widths, left=left, label=name.removesuffix(OF))
+        left += widths
+    axis.tick_params(axis="y", labelsize=8)
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("percent of the images that are recognised as a whole")
+    axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return [lab_lib.save(figure, out / "examples.png")]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The experiment's own options."""
+    parser.add_argument("--run", default="", help="work directory of launch.py")
+    parser.set_defaults(work=pathlib.Path(networks.WORK))
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, networks.SIZES, compute, plot, add_options=add_options)

@@ -1,0 +1,275 @@
+"""Figures 2 and 3: amplitude swapped between two images, and what a network says.
+
+    python -m experiments.paper.figure2_swap --data-dir TFDS --standard RUN --apr-sp RUN
+
+Each image is paired with another one of another class; the two swap amplitudes. Counted
+over all pairs is what becomes of the two answers: both go with the amplitude (as in
+the paper's examples), both stay with the phase, or something else. Unknown images, by
+default SVHN, are paired by what the standard network answers. The pictures are the
+pairs whose answers the standard network swaps with the highest confidence.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import special
+
+from apr_jax import config as config_lib
+from apr_jax import metrics, spectral
+from apr_jax.evaluate import fourier_probe, ood_sets
+from apr_jax.pixels import to_pixels
+from apr_jax.runs.records import Record
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+from experiments.paper import networks as networks_lib
+
+NAME = "apr_figure2_swap"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {**networks_lib.SMALL, "pairs": 2000, "confident": 0.8},
+    "paper": {"model": "allconv", "epochs": 200.0, "pairs": 10_000, "confident": 0.9},
+}
+OUTCOMES = ("swapped", "kept", "other")
+SHOWN = 2  # pairs of each set
+
+
+def compute(lab: Lab) -> Iterator[Record]:
+    """Counts what becomes of the answers, for each set and network."""
+    networks = networks_lib.both(lab)
+    settings = {
+        **lab.knobs,
+        "weights": networks_lib.digests(networks),
+        "out": lab.options.out_set or "",
+    }
+    names = next(iter(networks.values())).class_names
+    for kind, (images, labels) in _sets(lab).items():
+        if lab.done(split=f"{kind}, standard", settings=settings):
+            continue
+        known = labels
+        if labels is None:
+            known = lab_lib.logits_of(networks["standard"], images).logits.argmax(1)
+        donors = fourier_probe.draw_donors(known, lab.seed)
+        pairs = _recombined(images, donors)
+        answers = {
+            method: [lab_lib.logits_of(network, part).logits for part in pairs]
+            for method, network in networks.items()
+        }
+        truth = None if labels is None else np.stack([labels, labels[donors]])
+        cases = {m: _cases(parts, truth) for m, parts in answers.items()}
+        shown = _choose(cases["standard"])
+        for method, found in reversed(cases.items()):
+            extra: dict[str, Any] = {"kind": kind, "method": method}
+            if method == "standard":
+                extra["pairs"] = [_story(i, pairs, cases, names) for i in shown]
+            yield from lab.records(
+                _numbers(found, lab["confident"]),
+                split=f"{kind}, {method}",
+                settings=settings,
+                step=networks[method].step,
+                extra=extra,
+            )
+
+
+def _sets(lab: Lab) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Images and labels of the known set, and images of the unknown one if any."""
+    test = lab_lib.balanced(lab.load("test").splits["test"], lab["pairs"])
+    found: dict[str, Any] = {"known": (test.images, test.labels)}
+    spec = lab.options.out_set
+    if spec is None and lab.base.data.source == "tfds":
+        spec = "svhn=tfds:svhn_cropped"
+    if spec:
+        ((name, where),) = ood_sets.parse([spec]).items()
+        config = config_lib.parse(lab.base.to_dict())
+        opened = ood_sets.open_set(
+            name,
+            *where,
+            config.data,
+            examples=lab["pairs"],
+            seed=lab.seed,
+            tfds_dir=lab.options.data_dir,
+        )
+        rows = np.concatenate([b.image[b.mask] for b in opened.batches(500)])
+        found["unknown"] = (rows, None)
+    return found
+
+
+def _recombined(images: np.ndarray, donors: np.ndarray) -> list[np.ndarray]:
+    """Pixels of a, of b, phase of a with amplitude of b, and the other way round."""
+    a = np.asarray(to_pixels(jax.numpy.asarray(images)))
+    b = a[donors]
+    swap = jax.jit(spectral.recombine)
+    return [a, b, np.asarray(swap(b, a)), np.asarray(swap(a, b))]
+
+
+def _cases(
+    logits: Sequence[np.ndarray], truth: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Outcome of each pair, its least confidence, and whether it counts."""
+    said = np.stack([part.argmax(1) for part in logits])
+    sure = np.stack([special.softmax(part, axis=1).max(1) for part in logits])
+    swapped = (said[2] == said[1]) & (said[3] == said[0])
+    kept = (said[2] == said[0]) & (said[3] == said[1])
+    counts = said[0] != said[1]
+    if truth is not None:
+        counts &= (said[:2] == truth).all(0)
+    outcome = np.where(swapped, 0, np.where(kept, 1, 2))
+    follows = np.where(said[2] == said[1], 0, np.where(said[2] == said[0], 1, 2))
+    return {
+        "said": said,
+        "sure": sure,
+        "outcome": outcome,
+        "follows": follows,
+        "counts": counts,
+    }
+
+
+def _numbers(found: dict[str, Any], confident: float) -> dict[str, metrics.Measured]:
+    """Shares of the outcomes over the pairs that count, and over confident ones."""
+    counts = found["counts"]
+    numbers = {"pairs that count": metrics.wilson(int(counts.sum()), len(counts))}
+    sure = counts & (found["sure"].min(0) >= confident)
+    for suffix, rows in (("", counts), (", all four confident", sure)):
+        if total := int(rows.sum()):
+            for k, name in enumerate(OUTCOMES):
+                hits = int(np.sum(found["outcome"][rows] == k))
+                numbers[f"{name}{suffix}"] = metrics.wilson(hits, total)
+    if total := int(counts.sum()):
+        for k, name in enumerate(("amplitude", "phase", "neither")):
+            hits = int(np.sum(found["follows"][counts] == k))
+            numbers[f"answer follows {name}"] = metrics.wilson(hits, total)
+    return numbers
+
+
+def _choose(found: dict[str, Any]) -> list[int]:
+    """Swapped pairs of different answers, the most confident first."""
+    good = np.flatnonzero(found["counts"] & (found["outcome"] == 0))
+    order = good[np.argsort(-found["sure"].min(0)[good], kind="stable")]
+    chosen: list[int] = []
+    seen: set[frozenset[int]] = set()
+    for i in order.tolist():
+        pair = frozenset(found["said"][:2, i].tolist())
+        if pair not in seen:
+            seen.add(pair)
+            chosen.append(i)
+    return chosen[:SHOWN]
+
+
+def _story(
+    i: int,
+    pairs: Sequence[np.ndarray],
+    cases: dict[str, Any],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    """The four images of a pair and what each network says of them."""
+    return {
+        "images": [networks_lib.pack(part[i]) for part in pairs],
+        "said": {
+            method: [
+                [names[int(found["said"][k, i])], round(float(found["sure"][k, i]), 3)]
+                for k in range(4)
+            ]
+            for method, found in cases.items()
+        },
+    }
+
+
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+    """Draws the chosen pairs, and how often each outcome occurs."""
+    stories = []
+    for r in records:
+        if r.extra["method"] == "standard" and r.metric == "pairs that count":
+            stories += [(r.extra["kind"], story) for story in r.extra["pairs"]]
+    pictures = []
+    if stories:
+        pictures.append(_examples(stories, out / "pairs.png"))
+    return [*pictures, _bars(records, out / "counts.png")]
+
+
+def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
+    titles = ("a", "b", "phase a,\namplitude b", "phase b,\namplitude a")
+    figure = Figure(figsize=(6.4, 2.1 * len(stories) + 0.6), layout="constrained")
+    figure.suptitle(
+        "Chosen pairs in which the standard network's answers go with the amplitude\n"
+        "(red: answer of the amplitude's image, green: of the phase's)",
+        fontsize=9,
+    )
+    grid = figure.subplots(len(stories), 4, squeeze=False)
+    for i, (row, (kind, story)) in enumerate(zip(grid, stories, strict=True)):
+        for k, axis in enumerate(row):
+            axis.imshow(networks_lib.unpack(story["images"][k]))
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if i == 0:
+                axis.set_title(titles[k], fontsize=8)
+            for line, (method, said) in enumerate(story["said"].items()):
+                name, sure = said[k]
+                phase, amplitude = said[k % 2][0], said[1 - k % 2][0]
+                colour = "black"
+                if k > 1:
+                    colour = {phase: "green", amplitude: "red"}.get(name, "grey")
+                text = f"{networks_lib.TITLES[method]}: {name} {100 * sure:.0f} %"
+                place = {"ha": "center", "va": "top", "transform": axis.transAxes}
+                axis.text(
+                    0.5, -0.04 - 0.12 * line, text, fontsize=7, color=colour, **place
+                )
+            # Room for the two lines of text, which the layout does not count.
+            axis.set_xlabel("\n ", fontsize=9)
+        row[0].set_ylabel(kind, fontsize=8)
+    return lab_lib.save(figure, target)
+
+
+def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
+    colours = {"swapped": "tab:red", "kept": "tab:green", "other": "lightgrey"}
+    labels = {
+        "swapped": "both go with the amplitude",
+        "kept": "both stay with the phase",
+        "other": "something else",
+    }
+    splits = list(dict.fromkeys(r.split for r in records))
+    figure = Figure(figsize=(6.4, 0.6 + 0.5 * len(splits)), layout="constrained")
+    axis = figure.subplots()
+    ticks = []
+    for place, split in enumerate(splits):
+        left, rows = 0.0, {r.metric: r for r in records if r.split == split}
+        for name in OUTCOMES:
+            if name not in rows:
+                continue
+            share = 100 * rows[name].value
+            label = labels[name] if place == 0 else None
+            axis.barh(place, share, left=left, color=colours[name], label=label)
+            if share > 2:
+                axis.text(
+                    left + share / 2,
+                    place,
+                    f"{share:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                )
+            left += share
+        count = rows["swapped"].n if "swapped" in rows else 0
+        ticks.append(f"{split}\n{count:,} pairs")
+    axis.set_yticks(range(len(splits)), ticks, fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlabel(
+        "percent of the pairs whose images get two answers (known: right ones)"
+    )
+    axis.set_title(
+        "What becomes of both answers when amplitudes are swapped", fontsize=9
+    )
+    axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
+    return lab_lib.save(figure, target)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The experiment's own options."""
+    networks_lib.add_options(parser)
+    parser.add_argument("--out-set", help="unknown images, name=source:where; SVHN")
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)

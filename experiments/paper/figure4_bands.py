@@ -1,0 +1,157 @@
+"""Figure 4: what is learnt from low, intermediate and high amplitude and phase.
+
+    python -m experiments.paper.figure4_bands --data-dir TFDS
+
+Each of sixteen networks learns from images, and is tested on images, whose amplitude
+is kept in one band of frequencies and whose phase in another (all, low, intermediate,
+high); elsewhere the amplitude is 1 and the phase 0, the transfer function of section
+3.1. The paper doesn't say where the bands meet: here at a quarter and at half of the
+image's size, 8 and 16 cycles for 32 pixels, which are radii of the HFC paper. Nor does
+it say how such images, whose values leave [0, 1], are given to a network: here each is
+stretched to [0, 255] and rounded, its channels together.
+"""
+
+import argparse
+import itertools
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from apr_jax import spectral
+from apr_jax.data import ArraySplit
+from apr_jax.runs.records import Record
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+
+NAME = "apr_figure4_bands"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"model": "wrn_10_1", "images": 5000, "tested": 5000, "epochs": 6.0},
+    "paper": {"model": "resnet18", "images": 0, "tested": 0, "epochs": 200.0},
+}
+# Rows: amplitude, columns: phase, in percent (Chen et al., ICCV 2021, Figure 4).
+PUBLISHED = (
+    (93.0, 89.5, 83.0, 77.8),
+    (89.2, 89.0, 66.1, 66.5),
+    (83.7, 52.8, 83.3, 51.8),
+    (48.6, 27.1, 26.9, 46.5),
+)
+_AT_ONCE = 1000
+
+
+def compute(lab: Lab) -> Iterator[Record]:
+    """Trains and tests one network for each pair of bands."""
+    found = lab.load()
+    splits = {
+        "train": lab_lib.balanced(found.splits["train"], lab["images"], seed=lab.seed),
+        "test": lab_lib.balanced(found.splits["test"], lab["tested"], seed=lab.seed),
+    }
+    for amplitude, phase in itertools.product(spectral.BANDS, repeat=2):
+        name = f"amplitude_{amplitude}_phase_{phase}"
+        if lab.options.only and name not in lab.options.only:
+            continue
+        settings = {**lab.knobs, "amplitude": amplitude, "phase": phase}
+        if lab.done(split=name, settings=settings):
+            continue
+        made = {
+            split: keep(images, amplitude, phase) for split, images in splits.items()
+        }
+        config = lab_lib.short(
+            lab.arrays(name, found.class_names, **made),
+            model=lab["model"],
+            epochs=lab["epochs"],
+            method="standard",
+        )
+        network = lab.train(name, config)
+        outputs = lab_lib.logits_of(network, *made["test"])
+        yield from lab.records(
+            {"accuracy": lab_lib.accuracy(outputs)},
+            split=name,
+            settings=settings,
+            step=network.step,
+            extra={"example": made["test"].images[_EXAMPLE].tolist()},
+        )
+
+
+# Which test image stands for its cell in the picture.
+_EXAMPLE = 5
+
+
+def keep(split: ArraySplit, amplitude: str, phase: str) -> ArraySplit:
+    """Images of a split with amplitude and phase each in one band, as uint8."""
+    size = split.images.shape[1]
+
+    @jax.jit
+    def work(images: jax.Array) -> jax.Array:
+        kept = spectral.keep_bands(
+            images.astype(jnp.float32) / 255,
+            amplitude=amplitude,
+            phase=phase,
+            edges=(size / 4, size / 2),
+        )
+        return jnp.round(255 * spectral.stretch(kept)).astype(jnp.uint8)
+
+    parts = [
+        np.asarray(work(split.images[start : start + _AT_ONCE]))
+        for start in range(0, len(split.images), _AT_ONCE)
+    ]
+    return ArraySplit(np.concatenate(parts), split.labels)
+
+
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+    """Draws our matrix, with an image of each cell, beside the published one."""
+    ours = np.full((4, 4), np.nan)
+    pictures: dict[tuple[int, int], Any] = {}
+    for record in records:
+        settings = record.extra["settings"]
+        cell = tuple(spectral.BANDS.index(settings[k]) for k in ("amplitude", "phase"))
+        ours[cell] = 100 * record.value
+        pictures[cell] = np.array(record.extra["example"], np.uint8)
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    figure.suptitle(
+        "Test accuracy of networks that see amplitude and phase in some bands only",
+        fontsize=11,
+    )
+    shown, mine, theirs = figure.subplots(1, 3)
+    knobs = records[0].extra["settings"]
+    title = f"ours ({knobs['model']}, {knobs['epochs']:g} epochs), percent"
+    for axis, values, name in (
+        (mine, ours, title),
+        (theirs, np.array(PUBLISHED), "published (ResNet-18, 200 epochs), percent"),
+    ):
+        axis.imshow(values, cmap="viridis", vmin=10, vmax=95)
+        for (i, j), value in np.ndenumerate(values):
+            colour = "white" if not value > 60 else "black"
+            text = "–" if np.isnan(value) else f"{value:.1f}"
+            axis.text(j, i, text, ha="center", va="center", color=colour)
+        axis.set_title(name, fontsize=9)
+    side = next(iter(pictures.values())).shape[0]
+    sheet = np.full((4 * (side + 2), 4 * (side + 2), 3), 255, np.uint8)
+    for (i, j), picture in pictures.items():
+        top, left = i * (side + 2) + 1, j * (side + 2) + 1
+        sheet[top : top + side, left : left + side] = picture
+    shown.imshow(sheet, extent=(-0.5, 3.5, 3.5, -0.5))
+    shown.set_title("one test image in each cell", fontsize=9)
+    for axis in (shown, mine, theirs):
+        axis.set_xticks(range(4), spectral.BANDS)
+        axis.set_yticks(range(4), spectral.BANDS)
+        axis.set_xlabel("phase")
+        axis.set_ylabel("amplitude")
+    return [lab_lib.save(figure, out / "figure4.png")]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The experiment's own options."""
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        help="cells, such as amplitude_low_phase_full; the others later",
+    )
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)

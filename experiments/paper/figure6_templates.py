@@ -1,0 +1,110 @@
+"""Figure 6: the four contrast templates of a coefficient, and equation (4) checked.
+
+    python -m experiments.paper.figure6_templates --data-dir TFDS
+
+Every coefficient of some images: the phase by the four contrasts against the phase of
+NumPy's FFT, with arctan2, and with the quotient alone as the paper writes it.
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from apr_jax import metrics, spectral
+from apr_jax.report import numbers
+from apr_jax.runs.records import Record
+from experiments import lab as lab_lib
+from experiments.lab import Lab
+from experiments.paper import networks as networks_lib
+
+NAME = "apr_figure6_templates"
+SIZES: dict[str, dict[str, Any]] = {
+    "small": {"images": 20, "shown": [[0, 1], [1, 0], [2, 3], [7, 4]]},
+    "paper": {"images": 1000, "shown": [[0, 1], [1, 0], [2, 3], [7, 4]]},
+}
+
+
+def compute(lab: Lab) -> Iterator[Record]:
+    """Compares phases, and keeps what the templates gather of one image."""
+    settings = dict(lab.knobs)
+    if lab.done(split="test", settings=settings):
+        return
+    test = lab_lib.balanced(lab.load("test").splits["test"], lab["images"])
+    images = np.float32(test.images) / 255
+    height, width = images.shape[1:3]
+    rows, columns = (x.ravel() for x in np.indices((height, width)))
+    sums = jax.jit(jax.vmap(spectral.template_sums, (None, 0, 0)))
+    phases = jax.jit(jax.vmap(spectral.template_phase, (None, 0, 0)))
+    plus, minus, up, down = map(np.asarray, sums(images, rows, columns))
+    spectrum = np.fft.fft2(np.float64(images), axes=(1, 2))
+    truth = spectrum[:, rows, columns].transpose(1, 0, 2)
+    # A coefficient that vanishes has no phase to speak of.
+    clear = np.abs(truth) > 1e-2
+    apart = lambda phase: np.abs(np.angle(np.exp(1j * (phase - np.angle(truth)))))[
+        clear
+    ]
+    by_four = apart(np.asarray(phases(images, rows, columns)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_quotient = apart(np.nan_to_num(np.arctan((up - down) / (plus - minus))))
+    count = int(clear.sum())
+    wrong = int(np.sum(by_quotient > np.pi / 2))
+    shown = [int(u * width + v) for u, v in lab["shown"]]
+    extra = {
+        "size": [height, width],
+        "image": networks_lib.pack(test.images[0]),
+        "sums": [
+            [round(float(part[i, 0].mean()), 3) for part in (plus, minus, up, down)]
+            for i in shown
+        ],
+        "shown": lab["shown"],
+    }
+    yield from lab.records(
+        {
+            "largest error of the phase, arctan2": lab_lib.number(
+                by_four.max(), count, unit="radians"
+            ),
+            "phases half a turn off, arctan": metrics.wilson(wrong, count),
+        },
+        split="test",
+        settings=settings,
+        extra=extra,
+    )
+
+
+def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+    """Draws the templates of some coefficients, and what each gathers of an image."""
+    extra = records[0].extra
+    height, width = extra["size"]
+    names = ("R+", "R-", "I+", "I-")
+    count = len(extra["shown"])
+    figure = Figure(figsize=(7.0, 1.55 * count + 0.9), layout="constrained")
+    lines = [f"{r.metric}: {numbers.shown(r)[0]}" for r in records]
+    title = (
+        "Contrast templates (eq. 3) and what they gather of the image's mean channel"
+    )
+    figure.suptitle("\n".join([title, "; ".join(lines)]), fontsize=8)
+    grid = figure.subplots(count, 5, squeeze=False)
+    for row, (u, v), sums in zip(grid, extra["shown"], extra["sums"], strict=True):
+        row[0].imshow(networks_lib.unpack(extra["image"]))
+        row[0].set_ylabel(f"(u, v) = ({u}, {v})", fontsize=8)
+        phase = np.arctan2(sums[2] - sums[3], sums[0] - sums[1])
+        row[0].set_xlabel(f"phase {phase:.2f}", fontsize=8)
+        templates = spectral.contrast_templates(height, width, u, v)
+        for axis, name, template, value in zip(
+            row[1:], names, templates, sums, strict=True
+        ):
+            drawn = axis.imshow(template, cmap="gray", vmin=0, vmax=1)
+            axis.set_xlabel(f"{name}: sum {value:.1f}", fontsize=8)
+        for axis in row:
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.colorbar(drawn, ax=grid, shrink=0.4).set_label("weight", fontsize=8)
+    return [lab_lib.save(figure, out / "templates.png")]
+
+
+if __name__ == "__main__":
+    lab_lib.main(NAME, __doc__, SIZES, compute, plot)

@@ -1,0 +1,1 @@
+"""The tables of the paper: what is missing is trained and measured."""

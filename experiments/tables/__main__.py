@@ -1,0 +1,281 @@
+"""Fills a table of the paper: trains what is missing, measures, and shows it all.
+
+    python -m experiments.tables 1 --data-dir TFDS
+    python -m experiments.tables 1 --budget paper --columns "cifar10 wrn_40_2" \\
+        --rows standard apr_p apr_s apr_sp --seeds 3
+    python -m experiments.tables 3 --budget small --show
+
+Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
+that a stopped table goes on where it was, and any run can be opened by itself. Tables
+1 and 2 share networks where data, method, size and seed are the same: the second to
+come only measures.
+Before it starts it says what is missing and what that will cost. The table is printed
+and written as Markdown, HTML and records; published numbers stand beside ours. With
+``--share I/N`` several processes, on other devices or hosts, each do every N-th run;
+the seeds of a small network train together where there is an accelerator (where some
+hosts have none, ``--together 1`` keeps shares alike); ``--show`` draws what there is.
+"""
+
+import argparse
+import gc
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from apr_jax import config as config_lib
+from apr_jax import data, job, parallel, process
+from apr_jax.console import say
+from apr_jax.errors import CheckpointError, ConfigError, Diverged
+from apr_jax.models import flops
+from apr_jax.runs import files
+from apr_jax.train import plan as plan_lib
+from experiments import lab as lab_lib
+from experiments.tables import missing as missing_lib
+from experiments.tables import page, plan
+from experiments.tables.rows import CHOICES
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the command line and fills the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", choices=tuple(plan.TABLES))
+    parser.add_argument("--budget", choices=plan.BUDGETS, default="small")
+    parser.add_argument("--rows", nargs="+", help=CHOICES)
+    parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--data-dir", default="", help="folder of TFDS data")
+    parser.add_argument("--cache-dir", default="", help="of decoded images")
+    parser.add_argument("--frost-dir", default="", help="photographs of frost")
+    parser.add_argument(
+        "--out-set", action="append", default=[], help="table 2: name=source:where"
+    )
+    parser.add_argument(
+        "--set-field",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="of every run's configuration, VALUE as JSON: optim.epochs=5; or of the "
+        "runs of a row, ROW:FIELD=VALUE",
+    )
+    parser.add_argument("--share", default="1/1", metavar="I/N")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seeds of a cell that share a device, in one program; 0: all of them for "
+        "a small network on an accelerator, otherwise one",
+    )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="every run on all hosts: TPU pod, Slurm",
+    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of other clusters")
+    parser.add_argument("--processes", type=int, help="how many there are")
+    parser.add_argument("--process", type=int, help="which this is, from 0")
+    parser.add_argument("--work", type=pathlib.Path, default="runs/tables")
+    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--show", action="store_true", help="train nothing")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    options = parser.parse_args(arguments)
+    process.finish(lambda: work(options))
+
+
+def work(options: argparse.Namespace) -> str | None:
+    """Does what the command line says; returns the signal that ended it, if one did."""
+    if options.distributed or options.coordinator:
+        parallel.start_processes(
+            options.coordinator, options.processes, options.process
+        )
+    table = plan.TABLES[options.table]
+    if table is plan.TABLES["4"] and options.budget == "small":
+        raise ConfigError(
+            "--budget is 'small', which Table 4 has not: its runs are of ImageNet at "
+            "the published length; give --budget paper"
+        )
+    fields = changes(options)
+    columns = options.columns or plan.columns_of(table, options.budget)
+    root = options.work / table.recipe / options.budget
+    out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
+    try:
+        rows = options.rows or [
+            row
+            for row in table.rows
+            if plan.has_images(row, fields) and plan.has_network(row, columns)
+        ]
+        mine = share(options.share)
+        runs = plan.runs_of(
+            table,
+            options.budget,
+            rows=rows,
+            columns=columns,
+            seeds=options.seeds,
+            changes=fields,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(str(error)) from error
+    configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
+    for config in configs.values():
+        plan_lib.check_names(config)
+    out.mkdir(parents=True, exist_ok=True)
+    devices = max(config.train.devices for config in configs.values())
+    parallel.declare_cpu_devices(devices // (options.processes or 1))
+    missing = [
+        run
+        for run in runs
+        if not missing_lib.measured(options.table, configs[run.name], root / run.name)
+    ]
+    failed: list[str] = []
+    if not options.show:
+        check_extra([configs[run.name].data for run in missing])
+        # Shares of all runs, so that they don't depend on what is done already.
+        groups = grouped(runs, options.together)[mine]
+        if not groups:
+            say(f"share {options.share} has no runs: there are too few")
+        own = [run for group in groups for run in group if run in missing]
+        missing_lib.say_cost(own, root)
+        for group in groups:
+            left = [run for run in group if run in missing]
+            stopped = train(left, configs, root, out, failed, options)
+            if stopped is not None:
+                return stopped
+    if parallel.is_primary():
+        for run in runs:
+            if (root / run.name).exists():
+                page.keep(out, run, root / run.name)
+        if options.show or any(out.glob("*.jsonl")):
+            page.show(options.table, options.budget, out)
+    if failed:
+        raise ConfigError(
+            f"{len(failed)} of {len(runs)} runs failed, see above: {', '.join(failed)}"
+        )
+    return None
+
+
+def share(text: str) -> slice:
+    """Which of the groups of runs "I/N" stands for.
+
+    Raises:
+        ValueError: it isn't 1/N to N/N.
+    """
+    part, _, parts = text.partition("/")
+    numbers = part.isdecimal() and parts.isdecimal()
+    if not numbers or not 1 <= int(part) <= int(parts):
+        raise ValueError(f"--share is {text!r}; it must be 1/N to N/N")
+    return slice(int(part) - 1, None, int(parts))
+
+
+def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
+    """Runs that train in one program: seeds of one cell, ``together`` at most.
+
+    0 stands for all seeds where the network is small and the device an accelerator,
+    and for one otherwise. Runs that are watched, or hold images out, train alone.
+    """
+    accelerated = parallel.make_layout(0).accelerated
+    groups: list[list[plan.Run]] = []
+    open_groups: dict[tuple[str, str], list[plan.Run]] = {}
+    for run in runs:
+        limit = together
+        if together == 0:
+            size = flops.parameters(
+                run.settings.model.name,
+                num_classes=10,
+                size=run.settings.data.image_size,
+            )
+            limit = len(runs) if accelerated and size <= SMALL else 1
+        own = run.settings
+        if own.train.watch or own.adversary.held_out or own.data.streaming:
+            limit = 1
+        group = open_groups.get((run.row, run.column))
+        if group is None or len(group) >= limit:
+            group = open_groups[run.row, run.column] = []
+            groups.append(group)
+        group.append(run)
+    return groups
+
+
+# Parameters up to which a network leaves much of an accelerator idle.
+SMALL = 5_000_000
+
+
+def train(
+    group: Sequence[plan.Run],
+    configs: dict[str, config_lib.Config],
+    root: pathlib.Path,
+    out: pathlib.Path,
+    failed: list[str],
+    options: argparse.Namespace,
+) -> str | None:
+    """Trains and measures; returns the signal that ended it early, or None.
+
+    A run that diverges, or whose state can't be read, is said and its name added to
+    ``failed``; the others go on.
+    """
+    quiet = options.quiet
+    if group:
+        say(", ".join(run.name for run in group))
+    stopped: str | None
+    if len(group) > 1:
+        mine = [configs[run.name] for run in group]
+        roots = [root / run.name for run in group]
+        try:
+            stopped = job.train_seeds(mine, roots, quiet=quiet)
+        except (Diverged, CheckpointError) as error:
+            say(f"{error}; each seed goes on by itself")
+            stopped = None
+        if stopped is not None:
+            return stopped
+    for run in group:
+        try:
+            stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
+        except (Diverged, CheckpointError) as error:
+            say(f"{run.name} failed: {error}")
+            failed.append(run.name)
+            stopped = None
+        else:
+            page.keep(out, run, root / run.name)
+            if stopped is None and parallel.is_primary():
+                mark = missing_lib.mark(options.table, root / run.name)
+                files.write_atomic(mark, missing_lib.asked(configs[run.name]))
+        # The next run has programs of its own, and memory is not for both.
+        jax.clear_caches()
+        gc.collect()
+        if stopped is not None:
+            return stopped
+    return None
+
+
+def changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Fields of every run that the command line sets."""
+    fields: dict[str, Any] = {
+        "data.data_dir": options.data_dir,
+        "data.cache_dir": options.cache_dir,
+        "eval.frost_dir": options.frost_dir,
+        "eval.out_sets": tuple(options.out_set),
+    }
+    for text in options.set_field:
+        field, _, value = text.partition("=")
+        try:
+            fields[field] = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ConfigError(
+                f"--set-field is {text!r}; it must be FIELD=VALUE with a JSON value"
+            ) from error
+    return fields
+
+
+def check_extra(settings: Sequence[config_lib.Data]) -> None:
+    """Raises DataError if images that a run mixes in aren't there, or don't fit."""
+    for each in settings:
+        if each.extra_dirs:
+            data.extra.check(each, data.describe(each).class_names)
+
+
+if __name__ == "__main__":
+    main()

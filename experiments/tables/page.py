@@ -1,0 +1,333 @@
+"""What is kept and shown of a table: records, a printed table, Markdown and HTML."""
+
+import dataclasses
+import json
+import math
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import rich.console
+import rich.markup
+import rich.measure
+import rich.table
+
+from apr_jax import config as config_lib
+from apr_jax import parallel
+from apr_jax.console import say
+from apr_jax.errors import ConfigError
+from apr_jax.report import html
+from apr_jax.runs import files as files_lib
+from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir
+from apr_jax.runs.records import Record
+from experiments.tables import cells as cells_lib
+from experiments.tables import picture, plan
+from experiments.tables.rows import ROWS, row_of
+
+
+def records(
+    root: pathlib.Path, config: config_lib.Config | None = None
+) -> list[Record]:
+    """The newest records of a run, none if it has none.
+
+    With a configuration only those that were measured as its ``eval`` says: the card
+    may have added others since.
+    """
+    path = workdir.RunDir(root).results
+    found = records_lib.read(path) if path.exists() else []
+    if config is not None:
+        found = [record for record in found if _as_asked(record, config.eval)]
+    return records_lib.latest(found)
+
+
+def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
+    """Whether a record was measured as a configuration says, as far as it tells."""
+    settings = record.extra.get("settings", {})
+    asked: dict[str, Any] = {}
+    if record.job == "evaluate.corruption":
+        asked = {
+            "source": wanted.corruption_source,
+            "examples": wanted.corruption_examples,
+        }
+        averaged = record.extra.get("corruptions", wanted.corruptions)
+        if wanted.corruptions and sorted(averaged) != sorted(wanted.corruptions):
+            return False
+    elif record.job == "evaluate.ood":
+        asked = {"examples": wanted.ood_examples}
+    elif record.job == "evaluate.adversarial":
+        asked = {"attack": wanted.attack, "examples": wanted.attack_examples}
+        radii = {"linf": wanted.linf, "l2": wanted.l2}.get(record.extra.get("norm", ""))
+        if radii and not any(
+            math.isclose(record.extra["eps"], radius, rel_tol=1e-6) for radius in radii
+        ):
+            return False
+    return all(settings.get(field, value) == value for field, value in asked.items())
+
+
+_KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce")
+
+
+def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
+    """Writes the records that the table needs beside it, one file for each run."""
+    there = workdir.read_config(workdir.RunDir(root))
+    config = there or config_lib.parse(run.settings.to_dict())
+    cell = config_lib.config_hash(dataclasses.replace(config, seed=0))
+    wanted = [
+        {
+            "row": run.row,
+            "column": run.column,
+            "seed": run.seed,
+            "cell": cell,
+            "epochs": config.optim.epochs,
+            "job": r.job,
+            "data": r.data,
+            "split": r.split,
+            "metric": r.metric,
+            "value": r.value,
+            "n": r.n,
+            "step": r.step,
+            "unit": r.unit,
+            "config_hash": r.config_hash,
+            "code_version": r.code_version,
+            "device": r.device,
+            "time": r.time,
+        }
+        for r in records(root, config_lib.parse(run.settings.to_dict()))
+        if r.metric in _KEPT
+    ]
+    if wanted and parallel.is_primary():
+        text = "".join(json.dumps(row) + "\n" for row in wanted)
+        files_lib.write_atomic(out / f"{run.name}.jsonl", text)
+
+
+def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Name of a run -> what ``keep`` wrote of it.
+
+    Seeds of one cell are of one configuration: where there are several, those of the
+    one that was measured last. Rows that other versions of the code had are left out.
+    """
+    files = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(out.glob("*.jsonl"))
+    }
+    files = {name: lines for name, lines in files.items() if _known(lines[0]["row"])}
+    newest: dict[tuple[str, str], dict[str, Any]] = {}
+    for lines in files.values():
+        last = max(lines, key=lambda line: line["time"])
+        place = last["row"], last["column"]
+        if place not in newest or newest[place]["time"] < last["time"]:
+            newest[place] = last
+    return {
+        name: lines
+        for name, lines in files.items()
+        if lines[0]["cell"] == newest[lines[0]["row"], lines[0]["column"]]["cell"]
+    }
+
+
+def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
+    """(row, column) -> percent of each seed."""
+    found: dict[tuple[str, str], list[float]] = {}
+    files = kept(out)
+    several = len({lines[0]["column"] for lines in files.values()}) > 1
+    for lines in files.values():
+        records = []
+        for line in lines:
+            fields = {f: line[f] for f in _FIELDS}
+            records.append(Record(**fields, seed=line["seed"]))
+        own = lines[0]["column"]
+        named = several or table is plan.TABLES["1"]
+        shown = {lines[0]["row"]: table.cells(records)}
+        for row, cells in table.more(records).items():
+            if ROWS[row].run in shown:
+                shown[row] = cells
+        for row, cells in shown.items():
+            for name, value in cells.items():
+                column = f"{own} {name}".strip() if named else name
+                found.setdefault((row, column), []).append(100 * value)
+    return found
+
+
+_FIELDS = (
+    "job",
+    "data",
+    "split",
+    "metric",
+    "value",
+    "unit",
+    "n",
+    "step",
+    "config_hash",
+    "code_version",
+    "device",
+    "time",
+)
+
+
+def shown(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over seeds; one seed has no deviation."""
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def show(number: str, budget: str, out: pathlib.Path) -> None:
+    """Prints the table, and writes it as Markdown and HTML."""
+    table = plan.TABLES[number]
+    ours = read(out, table)
+    left_out = {path.stem for path in out.glob("*.jsonl")} - set(kept(out))
+    if left_out:
+        say(
+            "left out, as newer seeds are of another configuration, or no method has "
+            f"that name: {', '.join(sorted(left_out))}"
+        )
+    if not ours:
+        raise ConfigError(f"{out} has no records yet")
+    theirs = table.published()
+    if not any(c.split()[0] in _sets(table) for c in _columns(out)):
+        theirs = {}
+    there = sorted({row for row, _ in ours})
+    rows = sorted(there, key=lambda r: [*ROWS, r].index(r))  # others behind
+    columns = list(dict.fromkeys(column for _, column in ours))
+    heads = ["", *columns]
+    shadows = [c for r in rows for c in theirs.get(r, {})]
+    shadows = list(dict.fromkeys(shadows))
+    if number == "1":
+        sets = {column.split()[0] for column in columns}
+        shadows = [c for c in shadows if c.split()[0] in sets]
+    heads += [f"{c}, published" for c in shadows]
+    lines = []
+    for row in rows:
+        cells = [shown(ours.get((row, column), [])) for column in columns]
+        known = theirs.get(row, {})
+        cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
+        lines.append([row_of(row).label, *cells])
+    counts = sorted({len(values) for values in ours.values()})
+    note = (
+        f"Percent, {table.better} is better. Ours: budget {budget}, {about(out)}, "
+        f"{' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
+        + (", mean ± standard deviation" if counts[-1] > 1 else "")
+        + (f". Published: {table.source}; not measured here." if shadows else ".")
+    )
+    fewer = [
+        f"{row_of(lines[0]['row']).label} ({mean})"
+        for lines in kept(out).values()
+        if number == "1" and (mean := _mean_of(lines)) != "mean"
+    ]
+    if fewer:
+        note = f"{note} Of fewer than all corruptions: {', '.join(fewer)}."
+    if any(row_of(row).run for row in rows):
+        note = f"{note} {table.note}"
+    show_in_terminal(table.title, note, heads, lines, own=1 + len(columns))
+    write(out, table.title, note, heads, lines)
+    main, other = table.shown(columns)
+    picture.draw(
+        out / "table.png",
+        {
+            row_of(row).label: (
+                ours.get((row, main), []),
+                ours.get((row, other), []),
+            )
+            for row in rows
+        },
+        title=f"{table.title}\n{about(out)}",
+        main=table.title.partition(": ")[2],
+        other=other.removeprefix(f"{main} "),
+        higher_is_better=table.better == "↑",
+    )
+
+
+def _known(row: str) -> bool:
+    try:
+        row_of(row)
+    except ValueError:
+        return False
+    return True
+
+
+def _columns(out: pathlib.Path) -> set[str]:
+    return {lines[0]["column"] for lines in kept(out).values()}
+
+
+def _sets(table: plan.Table) -> set[str]:
+    """The data sets of the published numbers."""
+    return {column.split()[0] for column in table.columns}
+
+
+def _mean_of(lines: Sequence[dict[str, Any]]) -> str:
+    """Over which corruptions a run's mean error is: "mean" for all, or "mean of 14"."""
+    mean = cells_lib.mean_corruption(
+        [Record(**{f: x[f] for f in _FIELDS}, seed=x["seed"]) for x in lines]
+    )
+    return "no mean" if mean is None else mean.split
+
+
+def show_in_terminal(
+    title: str,
+    note: str,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    own: int,
+) -> None:
+    """Prints a table, with as many columns past the first ``own`` as the line holds."""
+    console = rich.console.Console()
+    for count in range(len(heads), own - 1, -1):
+        left_out = len(heads) - count
+        more = f" {left_out} more columns are in table.md." if left_out else ""
+        printed = rich.table.Table(title=title, caption=note + more)
+        for head in heads[:count]:
+            # Broken where it has spaces, and never within a word.
+            text = rich.markup.escape(head).replace(" ", "\n")
+            printed.add_column(text, no_wrap=True)
+        for line in lines:
+            printed.add_row(*map(rich.markup.escape, line[:count]))
+        unbounded = console.options.update(width=10_000)
+        wanted = rich.measure.Measurement.get(console, unbounded, printed)
+        if wanted.maximum <= console.width:
+            break
+    console.print(printed)
+
+
+def about(out: pathlib.Path) -> str:
+    """Says how long the runs were that a table is of, and what they ran on."""
+    first = [lines[0] for lines in kept(out).values()]
+    several = lambda field: sorted({row[field] for row in first})
+    epochs = " or ".join(f"{each:g}" for each in several("epochs"))
+    columns, devices = (", ".join(several(field)) for field in ("column", "device"))
+    return f"{columns}, {epochs} epochs, {devices}"
+
+
+def write(
+    out: pathlib.Path,
+    title: str,
+    note: str,
+    heads: Sequence[str],
+    lines: Sequence[Sequence[str]],
+) -> None:
+    """Writes ``table.md`` and ``table.html``."""
+    join = lambda cells: "| " + " | ".join(cells) + " |"
+    text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
+    text += [join(line) for line in lines] + ["", note, ""]
+    files_lib.write_atomic(out / "table.md", "\n".join(text))
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="number">{html.escape(c)}</td>' for c in line)
+        + "</tr>"
+        for line in lines
+    )
+    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title><style>{html.STYLE}</style></head>"
+        f"<body><main><h1>{html.escape(title)}</h1>"
+        f'<p class="soft">{html.escape(note)}</p>'
+        f"{html.card(html.scroll(whole))}</main></body></html>"
+    )
+    files_lib.write_atomic(out / "table.html", page)
+    for name in ("table.md", "table.html"):
+        say(f"wrote {out / name}")

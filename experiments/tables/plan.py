@@ -1,0 +1,420 @@
+"""What the paper's tables consist of: rows, columns, runs, and what the runs cost."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import ml_collections
+
+from apr_jax import augment, models
+from apr_jax import config as config_lib
+from apr_jax.models import flops
+from apr_jax.report import published
+from apr_jax.runs import curves, workdir
+from apr_jax.runs.records import Record
+from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
+from experiments import lab as lab_lib
+from experiments.tables import cells as cells_lib
+from experiments.tables.rows import ROWS, canonical, row_of
+
+BUDGETS = ("small", "paper")
+# What stands in for every network where the budget is small.
+SMALL_NETWORK = "wrn_10_1"
+# A training step costs a pass forward and two of its size backward.
+_PASSES = 3
+
+
+_TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "supclr", "csi", "apr_s", "apr_sp")
+# Made for other tables than the first.
+_NOT_TABLE_1 = ("max_blur_pool", "supclr", "csi", "csi_turns")
+_TABLE_4 = (
+    "standard",
+    "patch_uniform",
+    "autoaugment",
+    "random_autoaugment",
+    "max_blur_pool",
+    "stylized",
+    "augmix",
+    "apr_s",
+    "apr_p",
+    "apr_sp",
+    "deepaugment",
+    "deepaugment+apr_sp",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training with its measurements, in a work directory of its own."""
+
+    row: str
+    column: str  # "SET NETWORK"
+    seed: int
+    settings: ml_collections.ConfigDict
+
+    @property
+    def name(self) -> str:
+        """Of the work directory."""
+        return f"{self.column.replace(' ', '_')}_{self.row}_s{self.seed}"
+
+    def multiply_adds(self, train_size: int, classes: int) -> float:
+        """Of the training alone."""
+        config = self.settings
+        once = flops.multiply_adds(
+            config.model.name, num_classes=classes, size=config.data.image_size
+        )
+        return passes(config) * once * train_size * config.optim.epochs
+
+
+def passes(config: ml_collections.ConfigDict | config_lib.Config) -> float:
+    """As how many passes forward a training image costs."""
+    method = augment.get_method(config.augment.method)
+    if method.loss == "contrastive":
+        share = config.contrast.linear_share
+        return method.shifts * (2 * _PASSES * (1 - share) + share)
+    views = 3 if method.loss == "jensen_shannon" else 1
+    views += bool(method.pair)
+    attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
+    return _PASSES * (1 + attacks[config.adversary.attack]) * views
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: of the page.
+        rows: names that ``row_of`` knows, the usual ones of this table.
+        columns: "SET NETWORK" of the runs at the published size.
+        cells: records of a run -> column -> fraction; "" stands for the run's own.
+        published: row -> column -> percent.
+        settings: (set, network, row, small) -> configuration of a run.
+        better: "↑" or "↓".
+        recipe: tables of one recipe share their trained networks.
+        columns_shown: the two cells of the picture, the one that ranks first.
+        source: of the published numbers.
+        more: records of a run -> further row that shows it -> cells.
+        note: below the table, where it has such rows.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: Callable[[Sequence[Record]], dict[str, float]]
+    published: Callable[[], dict[str, published.Cells]]
+    settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
+    better: str
+    recipe: str
+    columns_shown: tuple[str, str]
+    source: str
+    more: Callable[[Sequence[Record]], dict[str, dict[str, float]]] = lambda records: {}
+    note: str = ""
+
+    @property
+    def mean(self) -> str:
+        """The cell that is known when all of a run's records are."""
+        return self.columns_shown[0]
+
+    def shown(self, columns: Sequence[str]) -> tuple[str, str]:
+        """Returns the two of a page's columns that its picture shows."""
+        ends = {name: [c for c in columns if c.endswith(name)] for name in _named(self)}
+        others = {c for each in ends.values() for c in each}
+        ends[""] = [c for c in columns if c not in others]
+        main, other = ([*ends[name], ""][0] for name in self.columns_shown)
+        return main, other
+
+
+def _named(table: Table) -> list[str]:
+    """The cells of a table's picture that aren't a run's own."""
+    return [name for name in table.columns_shown if name]
+
+
+def runs_of(
+    table: Table,
+    budget: str,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    seeds: int,
+    changes: dict[str, Any],
+) -> list[Run]:
+    """The runs that fill a table, in the order in which they are wanted.
+
+    Args:
+        table: which.
+        budget: one of ``BUDGETS``.
+        rows: names that ``row_of`` knows; what is named twice, in whatever spelling, is
+            there once.
+        columns: "SET NETWORK"; any network that ``apr_jax.models`` builds.
+        seeds: runs of each cell, from seed 0.
+        changes: dotted fields for every run, such as where the data are; ROW:FIELD
+            for the runs of one row. ``data.extra_dirs`` is for rows that mix.
+
+    Raises:
+        ValueError: an unknown row or network, a set that a row or table isn't for, a
+            row that mixes in images but isn't told where they are, or a change of what
+            tells runs apart, or for a row that isn't there.
+    """
+    rows = list(dict.fromkeys(map(canonical, rows)))
+    columns = list(dict.fromkeys(columns))
+    for row in rows:
+        if run := row_of(row).run:
+            raise ValueError(f"row {row!r} has no runs of its own; name {run!r}")
+        if not has_images(row, changes):
+            raise ValueError(
+                f"row {row!r} mixes in extra images; say where their folders are: "
+                f"--set-field '{row}:data.extra_dirs=[\"FOLDER\"]'"
+            )
+    _check(rows, columns, seeds, changes)
+    found = []
+    for seed in range(seeds):
+        for column in columns:
+            name, _, network = column.partition(" ")
+            for row in rows:
+                settings = table.settings(name, network, row, budget == "small")
+                settings = lab_lib.changed(settings)
+                settings.seed = seed
+                own = {**row_of(row).changes}
+                if budget == "small":
+                    own |= row_of(row).small
+                settings.update_from_flattened_dict({**own, **changes_of(row, changes)})
+                run = Run(row, column, seed, settings)
+                settings.name = run.name
+                found.append(run)
+    return found
+
+
+def _check(
+    rows: Sequence[str], columns: Sequence[str], seeds: int, changes: dict[str, Any]
+) -> None:
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; it must be 1 or more")
+    for column in columns:
+        try:
+            models.minimum_size(column.partition(" ")[2])
+        except ValueError as error:
+            raise ValueError(
+                f"--columns has {column!r}; it must be 'SET NETWORK': {error}"
+            ) from error
+        for row in rows:
+            if not has_network(row, [column]):
+                raise ValueError(
+                    f"row {row!r} is the network {row_of(row).changes['model.name']}, "
+                    f"which is none for the column {column!r}"
+                )
+    for name in changes:
+        target, colon, field = name.rpartition(":")
+        if field in _OWN:
+            raise ValueError(
+                f"--set-field has {name!r}, which tells runs apart; use {_OWN[field]}"
+            )
+        if colon and _target(name) not in rows:
+            raise ValueError(
+                f"--set-field has {name!r}, but {target!r} isn't among the rows: "
+                f"{', '.join(rows)}"
+            )
+
+
+# Fields that rows, columns and seeds set -> how to choose them.
+_OWN = {
+    "name": "--rows and --columns",
+    "seed": "--seeds",
+    "augment.method": "--rows",
+}
+
+
+def _target(name: str) -> str:
+    """The row of a ROW:FIELD.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    try:
+        return canonical(name.rpartition(":")[0])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Those of the changes of ``runs_of`` that are for a row, by field."""
+    everywhere, own = {}, {}
+    for name, value in changes.items():
+        _, colon, field = name.rpartition(":")
+        if colon and _target(name) == canonical(row):
+            own[field] = value
+        elif not colon and (field != "data.extra_dirs" or row_of(row).mixes):
+            everywhere[field] = value
+    return {**everywhere, **own}
+
+
+def has_images(row: str, changes: dict[str, Any]) -> bool:
+    """Whether a row mixes in no images, or is told where they are."""
+    return not row_of(row).mixes or bool(
+        changes_of(row, changes).get("data.extra_dirs")
+    )
+
+
+def has_network(row: str, columns: Sequence[str]) -> bool:
+    """Whether a row that is a network itself is a kind of that of each column."""
+    own = row_of(row).changes.get("model.name")
+    return own is None or all(own.startswith(c.partition(" ")[2]) for c in columns)
+
+
+def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
+    """The recipe of Tables 1 and 2, or a short one."""
+    settings = cifar.get_config(f"{network},{row_of(row).method},{name}")
+    settings.train.tensorboard = False
+    if small:
+        settings = lab_lib.short(
+            settings, model=network, epochs=3.0, method=row_of(row).method
+        )
+    return settings
+
+
+def _table_1(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    settings = _cifar(name, network, row, small)
+    settings.eval.parts = ("clean", "corruption")
+    settings.eval.corruption_examples = 1000 if small else 0
+    return settings
+
+
+def _table_2(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    settings = _cifar(name, network, row, small)
+    settings.eval.parts = ("clean", "ood")
+    settings.eval.ood_examples = 2000 if small else 0
+    return settings
+
+
+def _table_3(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    if row in cifar10_fgsm.PRESETS:
+        settings = cifar10_fgsm.get_config(row)
+    else:
+        method = row_of(row).method
+        settings = cifar10_fgsm.get_config("standard")
+        settings.augment.method = method
+        # As in the presets of APR-P and APR-S.
+        _, _, pair, _ = cifar10_fgsm.PRESETS["apr_p"]
+        _, _, _, single = cifar10_fgsm.PRESETS["apr_s"]
+        settings.augment.update(pair_prob=pair, single_prob=single)
+    if name != "cifar10":  # the presets' own
+        settings.data.update(cifar.get_config(f"{network},standard,{name}").data)
+    cifar.suit_method(settings, settings.augment.method, name)
+    settings.model.name = network
+    settings.train.tensorboard = False
+    settings.eval.parts = ("clean", "adversarial")
+    settings.eval.attack_examples = 0
+    if small:
+        # So small a network resists no more.
+        settings.adversary.update(eps=4 / 255, step_size=5 / 255)
+        settings.optim.epochs = 4.0
+        settings.eval.update(linf=(4 / 255,), attack_examples=256)
+    return settings
+
+
+def _table_4(
+    name: str, network: str, row: str, small: bool
+) -> ml_collections.ConfigDict:
+    if name != "imagenet":
+        raise ValueError(
+            f"the set of a column of Table 4 is {name!r}; it is 'imagenet'"
+        )
+    settings = imagenet_resnet50_aprsp.get_config(row_of(row).method)
+    settings.model.name = network
+    settings.eval.parts = ("clean", "corruption")
+    return settings
+
+
+_SETS = ("cifar10", "cifar100")
+_NETWORKS = ("allconv", "densenet_bc_100_12", "wrn_40_2", "resnext29_32x4")
+
+TABLES: dict[str, Table] = {
+    "1": Table(
+        title="Table 1: mean error under corruption",
+        rows=tuple(r for r in ROWS if r not in _NOT_TABLE_1 and not ROWS[r].mixes),
+        columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
+        cells=cells_lib.corruption_cells,
+        published=published.table_1,
+        settings=_table_1,
+        better="↓",
+        recipe="cifar",
+        columns_shown=("", "clean error"),
+        source="Chen et al., ICCV 2021, 200 epochs; of ResNet-18 HybridAugment++-PS by "
+        "Yucel et al., ICCV 2023, and PRIME by Modas et al., ECCV 2022; the "
+        "benchmark's own files",
+    ),
+    "2": Table(
+        title="Table 2: AUROC against unknown images, maximum softmax probability",
+        rows=_TABLE_2,
+        columns=("cifar10 resnet18",),
+        cells=cells_lib.out_cells,
+        published=published.table_2,
+        settings=_table_2,
+        better="↑",
+        recipe="cifar",
+        columns_shown=("mean", "accuracy"),
+        more=cells_lib.turned_cells,
+        note="CSI is shown twice: by the maximum softmax probability of the upright "
+        "image, as all others, which the published numbers are of, by their accuracy; "
+        "and by its own score, that of logits averaged over four turns.",
+        source="Chen et al., ICCV 2021, ResNet-18, 200 epochs",
+    ),
+    "3": Table(
+        title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
+        rows=tuple(cifar10_fgsm.PRESETS),
+        columns=("cifar10 preact_resnet18",),
+        cells=cells_lib.robust_cells,
+        published=published.table_3,
+        settings=_table_3,
+        better="↑",
+        recipe="fgsm",
+        columns_shown=("robust", "accuracy"),
+        source="Chen et al., ICCV 2021, PreAct-ResNet-18 at 8/255",
+    ),
+    "4": Table(
+        title="Table 4: ImageNet-C, error in relation to AlexNet's",
+        rows=_TABLE_4,
+        columns=("imagenet resnet50",),
+        cells=cells_lib.imagenet_cells,
+        published=published.table_4,
+        settings=_table_4,
+        better="↓",
+        recipe="imagenet",
+        columns_shown=("mce", "error"),
+        source="Chen et al., ICCV 2021, ResNet-50, the benchmark's own files",
+    ),
+}
+
+
+def columns_of(table: Table, budget: str) -> tuple[str, ...]:
+    """The columns that a table has at a budget, if none are named."""
+    if budget == "paper" or table is TABLES["4"]:
+        return table.columns
+    sets = dict.fromkeys(column.split()[0] for column in table.columns)
+    return tuple(f"{name} {SMALL_NETWORK}" for name in sets)
+
+
+def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
+    """Network -> passes a second of one image, of runs that were trained here before.
+
+    As ``passes`` counts them.
+    """
+    found: dict[str, list[float]] = {}
+    for root in roots:
+        run = workdir.RunDir(root)
+        config = workdir.read_config(run)
+        if config is None or not run.curve.exists():
+            continue
+        rows = curves.read_curve(run.curve)
+        speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
+        if speeds:
+            speeds.sort()
+            median = speeds[len(speeds) // 2] * passes(config)
+            found.setdefault(config.model.name, []).append(median)
+    return {name: sum(each) / len(each) for name, each in found.items()}

@@ -1,0 +1,184 @@
+"""Runs as users start them: killed, stopped, continued, and in several processes."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax.evaluate import classifier
+from apr_jax.runs import curves
+from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir as workdir_lib
+from tests import toy
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PROGRAM = f"""
+import pathlib, sys
+sys.path.insert(0, {str(ROOT)!r})
+from apr_jax import job, models
+from tests import toy
+models.MODELS["tiny"] = toy.TinyNet
+folder, workdir, changes, keywords = sys.argv[1], sys.argv[2], *map(eval, sys.argv[3:])
+settings = toy.settings(pathlib.Path(folder), **changes)
+job.main(settings, workdir=workdir, quiet=True, **keywords)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+def start(folder, workdir, changes, **keywords):
+    command = [sys.executable, "-c", PROGRAM, folder, workdir, changes, keywords]
+    environment = dict(os.environ, JAX_PLATFORMS="cpu")
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, status=0, timeout=240):
+    output, _ = process.communicate(timeout=timeout)
+    assert process.returncode == status, output
+    return output
+
+
+def final_digest(workdir, changes):
+    """Digest of the last checkpoint, and the steps of the curve."""
+    steps = [row.step for row in curves.read_curve(workdir)]
+    saved = sorted(
+        int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()
+    )
+    about = workdir / "checkpoints" / str(saved[-1]) / "about" / "metadata"
+    return json.loads(about.read_text())["digest"], steps
+
+
+def wait_for(condition, process, timeout=120):
+    deadline = time.monotonic() + timeout
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.002)
+
+
+def kill_at_random(folder, workdir, changes, *, times, seed):
+    """Kills a run ``times`` times; returns how many kills hit a save under way."""
+    moments, during_saves = random.Random(seed), 0
+    checkpoints = workdir / "checkpoints"
+    for number in range(times):
+        process = start(folder, workdir, changes)
+        before = sorted(p.name for p in checkpoints.glob("*"))
+        if number == 0:  # in the middle of a save
+            wait_for(lambda: any(checkpoints.glob("*tmp*")), process)
+        else:
+            wait_for(
+                lambda before=before: (
+                    sorted(p.name for p in checkpoints.glob("*")) != before
+                ),
+                process,
+            )
+            time.sleep(moments.uniform(0, 0.4))
+        process.send_signal(signal.SIGKILL)
+        finish(process, status=-signal.SIGKILL)
+        during_saves += any(checkpoints.glob("*tmp*"))
+    return during_saves
+
+
+def kills_leave_no_trace(folder, tmp_path, times):
+    # Long enough that every start is killed before the end.
+    changes = {"optim__epochs": 300.0, "checkpoint__every_steps": 60}
+    during_saves = kill_at_random(
+        folder, tmp_path / "killed", changes, times=times, seed=times
+    )
+    finish(start(folder, tmp_path / "killed", changes))
+    finish(start(folder, tmp_path / "whole", changes))
+    killed = final_digest(tmp_path / "killed", changes)
+    assert killed == final_digest(tmp_path / "whole", changes)
+    assert during_saves >= 1, "no kill came while a checkpoint was written"
+
+
+def test_killed_twice_is_bit_identical(folder, tmp_path):
+    kills_leave_no_trace(folder, tmp_path, 2)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_is_bit_identical(folder, tmp_path):
+    kills_leave_no_trace(folder, tmp_path, 10)
+
+
+def test_sigterm_saves_says_so_and_goes_on(folder, tmp_path):
+    changes = {"optim__epochs": 2000.0, "checkpoint__every_steps": 100000}
+    process = start(folder, tmp_path / "run", changes)
+    curve = tmp_path / "run" / "metrics.jsonl"
+    wait_for(lambda: curve.exists() and curve.stat().st_size > 0, process)
+    process.send_signal(signal.SIGTERM)
+    output = finish(process, status=128 + signal.SIGTERM)
+    assert "SIGTERM: saved step" in output
+    assert "the same command goes on from there" in output
+    saved = [
+        p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()
+    ]
+    assert len(saved) == 1
+
+
+def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
+    process = start(folder, tmp_path / "run", {"model__name": "resnet19"})
+    output = finish(process, status=2)
+    assert "error: model.name: unknown model 'resnet19'" in output
+    assert "Traceback" not in output
+
+
+def test_two_processes_are_one_run(folder, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    changes = {"train__devices": 4, "optim__epochs": 2.0}
+    processes = [
+        start(
+            folder,
+            tmp_path / "two",
+            changes,
+            distributed=True,
+            coordinator=f"localhost:{port}",
+            process_count=2,
+            process_id=number,
+        )
+        for number in range(2)
+    ]
+    for process in processes:
+        finish(process)
+    finish(start(folder, tmp_path / "one", {"optim__epochs": 2.0}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(classifier.step_lib.models.MODELS, "tiny", toy.TinyNet)
+        two, one = (classifier.from_run(tmp_path / n) for n in ("two", "one"))
+    assert two.step == one.step == 12
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+        two.variables,
+        one.variables,
+    )
+    records = [
+        {
+            (r.split, r.metric): r.n
+            for r in records_lib.read(tmp_path / n / "results.jsonl")
+        }
+        for n in ("two", "one")
+    ]
+    assert records[0] == records[1]
+    assert set(records[0].values()) == {50}
+    assert workdir_lib.RunDir(tmp_path / "two").report.exists()
