@@ -20,8 +20,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 12)
 
 # The same programs are compiled in many tests; the second time they come from here.
+# A folder named in the environment serves the next run of the tests, too.
 _CACHE = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+_FOLDER = os.environ.get("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+jax.config.update("jax_compilation_cache_dir", _FOLDER)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -410,7 +410,7 @@ def write_records(
     path: pathlib.Path,
     rows: Sequence[Row],
     *,
-    job: str = "experiments.benchmarks.augment",
+    job: str = "experiments.bench_augment",
 ) -> None:
     """Appends two records for each row: its speed, and the first one's ratio to it."""
     import jax

@@ -428,7 +428,7 @@ def main() -> None:
         print(table(rows), flush=True)
         if arguments.out:
             augment_lib.write_records(
-                arguments.out, rows, job="experiments.benchmarks.methods"
+                arguments.out, rows, job="experiments.bench_rivals"
             )
 
 

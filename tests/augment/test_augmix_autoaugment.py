@@ -1,5 +1,7 @@
 """AugMix and AutoAugment against Pillow and NumPy from the same draws."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,11 +9,13 @@ import pytest
 import scipy.spatial
 
 from apr_jax import augment
-from apr_jax.augment import augmix as chains_module
-from apr_jax.augment import autoaugment as autoaugment_lib
 from apr_jax.augment import ops
 from apr_jax.augment.ops import POLICY_OPS
 from tests import oracle
+
+# Functions of the package hide these modules of their names.
+chains_module = importlib.import_module("apr_jax.augment.augmix")
+autoaugment_lib = importlib.import_module("apr_jax.augment.autoaugment")
 
 COUNT = 24
 augmix = jax.jit(

@@ -1,5 +1,7 @@
 """PRIME's primitives and their mixture against SciPy and NumPy."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import scipy.ndimage
 
 from apr_jax import augment
-from apr_jax.augment import prime as prime_lib
 from apr_jax.augment import prime_primitives
+
+# Functions of the package hide these modules of their names.
+prime_lib = importlib.import_module("apr_jax.augment.prime")
 
 KNOBS = {"deform_cut": 20, "colour_cut": 12, "colour_scale": 0.1}
 draw_field = jax.jit(

@@ -1,6 +1,7 @@
 """SimCLR's augmentations against Pillow and colorsys from the same draws."""
 
 import colorsys
+import importlib
 import itertools
 import math
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from apr_jax import augment
-from apr_jax.augment import simclr as simclr_lib
+
+# Functions of the package hide these modules of their names.
+simclr_lib = importlib.import_module("apr_jax.augment.simclr")
 
 SHAPES = [(12, 12), (9, 14), (7, 5)]
 resized_crop = jax.jit(simclr_lib.resized_crop)
