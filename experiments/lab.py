@@ -236,9 +236,9 @@ def main(
         default="cifar10",
         help='a TFDS name, "bundled", or arrays:FOLDER, folder:FOLDER for your own',
     )
-    parser.add_argument("--data-dir", default="", help="folder of TFDS data")
-    parser.add_argument("--cache-dir", default="", help="of decoded images")
-    parser.add_argument("--image-size", type=int, default=32, help="of your own set")
+    parser.add_argument("--data_dir", default="", help="folder of TFDS data")
+    parser.add_argument("--cache_dir", default="", help="of decoded images")
+    parser.add_argument("--image_size", type=int, default=32, help="of your own set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--knob",
@@ -252,7 +252,7 @@ def main(
     parser.add_argument(
         "--work", type=pathlib.Path, default=pathlib.Path("runs/experiments") / name
     )
-    parser.add_argument("--plot-only", action="store_true", help="compute nothing")
+    parser.add_argument("--plot_only", action="store_true", help="compute nothing")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_options(parser)
     options = parser.parse_args(arguments)
@@ -275,7 +275,7 @@ def main(
                 records_lib.append(path, [record])
         if not path.exists():
             raise ConfigError(
-                f"{path} is not there; run this without --plot-only first"
+                f"{path} is not there; run this without --plot_only first"
             )
         found = records_lib.latest(records_lib.read(path))
         rich.console.Console().print(numbers.table({name: found}))

@@ -1,7 +1,7 @@
 """Speed of a Fourier heatmap: JAX and a PyTorch loop on the same network, in one run.
 
     python -m experiments.benchmarks.fourier
-    python3.13 -m experiments.benchmarks.fourier --torch-python python3.11 --out FILE
+    python3.13 -m experiments.benchmarks.fourier --torch_python python3.11 --out FILE
 
 A heatmap of 31 x 31 frequencies over 1,000 images of 32 x 32 pixels. The two take
 turns, so that what else the machine does hits both; each is a process of its own that
@@ -253,7 +253,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         args.folder = pathlib.Path(folder)
-        code = "import pathlib, sys; from experiments import bench_fourier as b; "
+        code = "import pathlib, sys; from experiments.benchmarks import fourier as b; "
         code += "b.prepare(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
         command = [args.torch_python, "-c", code, folder, args.model, str(args.images)]
         subprocess.run(command, cwd=ROOT, check=True)
@@ -307,7 +307,7 @@ def main() -> None:
     parser.add_argument(
         "--patience", type=float, default=300, help="seconds a turn may take"
     )
-    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--torch_python", default=sys.executable)
     parser.add_argument("--out", type=pathlib.Path, help="append records here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)

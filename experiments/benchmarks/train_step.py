@@ -1,7 +1,7 @@
 """Speed of a training step: JAX on one device, on all, and PyTorch, in one run.
 
     python -m experiments.benchmarks.train_step
-    python3.13 -m experiments.benchmarks.train_step --torch-python python3.11
+    python3.13 -m experiments.benchmarks.train_step --torch_python python3.11
 
 WRN-40-2, a batch of 128 clean and 128 recombined images, SGD with Nesterov momentum
 and weight decay. Every contestant is a process of its own that compiles first; then
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="in each turn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument("--huge-pages", action="store_true", help="for all of them")
+    parser.add_argument("--huge_pages", action="store_true", help="for all of them")
     parser.add_argument("--accelerator", action="store_true")
     parser.add_argument(
         "--plain", action="store_true", help="also with XLA's own gradients"
@@ -288,7 +288,7 @@ def main() -> None:
         default=600,
         help="seconds a step or compiling may take",
     )
-    parser.add_argument("--torch-python", default=sys.executable)
+    parser.add_argument("--torch_python", default=sys.executable)
     parser.add_argument("--out", type=pathlib.Path, help="append records here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -1,6 +1,6 @@
 """CDES, feature discrimination: what networks can tell from high frequencies alone.
 
-    python -m experiments.cdes.discrimination --data-dir TFDS
+    python -m experiments.cdes.discrimination --data_dir TFDS
 
 Trains a network on plain, on SCR and on WCR images (see ``cdes_make_dataset``) and
 measures each on the frequencies beyond a radius of 10 to 18, of test images of its own

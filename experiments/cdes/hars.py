@@ -1,6 +1,6 @@
 """CDES, class consistency: what is learnt when low and high part tell two classes.
 
-    python -m experiments.cdes.hars --data-dir TFDS
+    python -m experiments.cdes.hars --data_dir TFDS
 
 HARS images have the low part (within a radius of 12) of an image of another class and
 their own high part, which gives the label. Compares a network trained on them with one

@@ -1,6 +1,6 @@
 """CDES, data sets: SCR and WCR images, written as arrays that the loader reads.
 
-    python -m experiments.cdes.make_dataset --data-dir TFDS
+    python -m experiments.cdes.make_dataset --data_dir TFDS
 
 Each new image keeps the low frequencies of an image of the set and takes the high ones
 of what the trained kernels of its class (SCR), or of all classes (WCR), make of it. The

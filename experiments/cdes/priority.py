@@ -1,6 +1,6 @@
 """CDES, learning priority: which frequencies a network heeds, epoch by epoch.
 
-    python -m experiments.cdes.priority --data-dir TFDS
+    python -m experiments.cdes.priority --data_dir TFDS
 
 Trains a network on plain, on SCR and on WCR images (see ``cdes_make_dataset``) with
 ``train.watch=("input_spectrum",)`` and shows the spectrum of the loss's gradient to the

@@ -1,6 +1,6 @@
 """CDES, kernels: two stacked convolutions for each class, trained in one program.
 
-    python -m experiments.cdes.train_kernels --data-dir TFDS
+    python -m experiments.cdes.train_kernels --data_dir TFDS
 
 Trains the kernels of every class (SCR) and those for all classes (WCR) towards the
 density with two peaks. Shows the density of the images before and after beside the

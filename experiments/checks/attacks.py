@@ -1,7 +1,7 @@
 """Our attacks beside those of ``torchattacks``, on the same weights and images.
 
-    python -m experiments.checks.attacks train --data-dir TFDS --weights robust.npz
-    python -m experiments.checks.attacks compare --data-dir TFDS --weights robust.npz
+    python -m experiments.checks.attacks train --data_dir TFDS --weights robust.npz
+    python -m experiments.checks.attacks compare --data_dir TFDS --weights robust.npz
 
 ``train`` makes a small network adversarially robust: one signed gradient step from a
 random start for each batch (Wong et al. 2020). ``compare`` attacks it with both
@@ -353,8 +353,8 @@ def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("job", choices=("train", "compare"))
-    parser.add_argument("--data-dir", required=True, help="of TFDS, with cifar10")
-    parser.add_argument("--cache-dir", default="")
+    parser.add_argument("--data_dir", required=True, help="of TFDS, with cifar10")
+    parser.add_argument("--cache_dir", default="")
     parser.add_argument("--weights", type=pathlib.Path, required=True)
     parser.add_argument("--model", default="wrn_10_1", help="wrn_D_K")
     parser.add_argument("--epochs", type=float, default=1.5)

@@ -6,7 +6,7 @@ Each method of ``apr_jax.augment.AUGMENTS``, the attacks that training takes, a 
 before catastrophic overfitting, images of an extra folder and MaxBlurPool's ResNet-50
 go through the project's own loop. It answers whether a method runs and learns, not
 which is best: the tables compare them, and these runs are far too short for that. With
-``--set cifar10 --data-dir TFDS`` they see CIFAR-10.
+``--set cifar10 --data_dir TFDS`` they see CIFAR-10.
 """
 
 import argparse

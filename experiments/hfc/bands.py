@@ -1,6 +1,6 @@
 """Accuracy on low- and high-pass images over the radius, while a network learns.
 
-    python -m experiments.hfc.bands --data-dir TFDS
+    python -m experiments.hfc.bands --data_dir TFDS
     python -m experiments.hfc.bands --run standard=runs/a --run apr_sp=runs/b
 
 The high part of an image looks like noise to a person; a network still tells something

@@ -1,7 +1,7 @@
 """Images that a network knows by their high frequencies and not by their low ones.
 
     python -m experiments.hfc.examples --run runs/cifar10_small_standard
-    python -m experiments.hfc.examples --data-dir TFDS
+    python -m experiments.hfc.examples --data_dir TFDS
 
 The original is recognised, its high part, which shows a person next to nothing, is
 recognised too, and its low part, which looks like the original, is not (Figure 2 of

@@ -1,6 +1,6 @@
 """What BatchNorm, dropout, mixup and adversarial training do to the frequencies used.
 
-    python -m experiments.hfc.heuristics --data-dir TFDS
+    python -m experiments.hfc.heuristics --data_dir TFDS
 
 The same network, trained five ways: accuracy on the low and on the high part of test
 images over the epochs, and how far the two are apart in the end (Wang et al., CVPR

@@ -1,6 +1,6 @@
 """Kernels of the first layer: are robust ones smoother, and does smoothing help?
 
-    python -m experiments.hfc.kernels --data-dir TFDS
+    python -m experiments.hfc.kernels --data_dir TFDS
 
 Draws the first convolution's kernels of a network trained as usual and of one trained
 against an adversary, and measures how rough they are. Then the kernels of both are

@@ -1,6 +1,6 @@
 """Natural against shuffled labels: when low and high frequencies are learnt.
 
-    python -m experiments.hfc.labels --data-dir TFDS
+    python -m experiments.hfc.labels --data_dir TFDS
 
 A network can learn labels that were drawn at random, but not from what people see: it
 needs the high frequencies sooner. Two networks learn the same images, with their own

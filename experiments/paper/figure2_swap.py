@@ -1,6 +1,6 @@
 """Figures 2 and 3: amplitude swapped between two images, and what a network says.
 
-    python -m experiments.paper.figure2_swap --data-dir TFDS --standard RUN --apr-sp RUN
+    python -m experiments.paper.figure2_swap --data_dir TFDS --standard RUN --apr_sp RUN
 
 Each image is paired with another one of another class; the two swap amplitudes. Counted
 over all pairs is what becomes of the two answers: both go with the amplitude (as in
@@ -268,7 +268,7 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The experiment's own options."""
     networks_lib.add_options(parser)
-    parser.add_argument("--out-set", help="unknown images, name=source:where; SVHN")
+    parser.add_argument("--out_set", help="unknown images, name=source:where; SVHN")
 
 
 if __name__ == "__main__":

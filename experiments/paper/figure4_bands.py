@@ -1,6 +1,6 @@
 """Figure 4: what is learnt from low, intermediate and high amplitude and phase.
 
-    python -m experiments.paper.figure4_bands --data-dir TFDS
+    python -m experiments.paper.figure4_bands --data_dir TFDS
 
 Each of sixteen networks learns from images, and is tested on images, whose amplitude
 is kept in one band of frequencies and whose phase in another (all, low, intermediate,

@@ -1,6 +1,6 @@
 """Figure 5: t-SNE of the high-frequency amplitude, and how far it separates sets.
 
-    python -m experiments.paper.figure5_tsne --data-dir TFDS
+    python -m experiments.paper.figure5_tsne --data_dir TFDS
 
 Clean images against the same ones under Gaussian noise, and against images of another
 set. So that nobody has to trust the picture: the AUROC of a linear classifier and of
@@ -164,7 +164,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The experiment's own options."""
-    parser.add_argument("--out-set", help="another set, name=source:where; CIFAR-100")
+    parser.add_argument("--out_set", help="another set, name=source:where; CIFAR-100")
 
 
 if __name__ == "__main__":

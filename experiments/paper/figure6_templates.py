@@ -1,6 +1,6 @@
 """Figure 6: the four contrast templates of a coefficient, and equation (4) checked.
 
-    python -m experiments.paper.figure6_templates --data-dir TFDS
+    python -m experiments.paper.figure6_templates --data_dir TFDS
 
 Every coefficient of some images: the phase by the four contrasts against the phase of
 NumPy's FFT, with arctan2, and with the quotient alone as the paper writes it.

@@ -1,6 +1,6 @@
 """Figure 7: what APR-P and APR-S make of some images.
 
-    python -m experiments.paper.figure7_examples --data-dir TFDS
+    python -m experiments.paper.figure7_examples --data_dir TFDS
 
 With the pictures the mean absolute change of a pixel by each, over more images.
 """

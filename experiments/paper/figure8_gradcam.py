@@ -1,6 +1,6 @@
 """Figure 8: Grad-CAM under fog, a standard network against one trained by APR-SP.
 
-    python -m experiments.paper.figure8_gradcam --data-dir TFDS --standard A --apr-sp B
+    python -m experiments.paper.figure8_gradcam --data_dir TFDS --standard A --apr_sp B
 
 A and B are runs. Beside the maps a number: how well the map of the foggy image
 correlates with that of the clean one, and how much of its mass lies on the clean map's

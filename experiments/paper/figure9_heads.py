@@ -1,6 +1,6 @@
 """Figure 9 and section 5.3: labels of the phase and of the amplitude, mixed by lambda.
 
-    python -m experiments.paper.figure9_heads --data-dir TFDS
+    python -m experiments.paper.figure9_heads --data_dir TFDS
 
 A network with two linear layers learns from images that join one image's phase with
 another's amplitude: one layer tells the label of the phase, the other that of the
@@ -238,14 +238,14 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The experiment's own options."""
     parser.add_argument(
-        "--out-set",
+        "--out_set",
         action="append",
         help="unknown images, name=source:where; SVHN and CIFAR-100 if none is given",
     )
     parser.add_argument(
         "--only", type=float, nargs="+", help="these lambdas; the others later"
     )
-    parser.add_argument("--frost-dir", default="", help="photographs of frost")
+    parser.add_argument("--frost_dir", default="", help="photographs of frost")
 
 
 if __name__ == "__main__":

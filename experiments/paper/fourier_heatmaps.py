@@ -1,6 +1,6 @@
 """The authors' Fourier heatmaps, standard against APR-SP.
 
-    python -m experiments.paper.fourier_heatmaps --data-dir TFDS --standard A --apr-sp B
+    python -m experiments.paper.fourier_heatmaps --data_dir TFDS --standard A --apr_sp B
 
 The error under a wave of each frequency (``apr_jax.evaluate.fourier``). Where a run has
 measured its heatmap already, that is in its ``results.jsonl``, and is taken from there.

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Options that name the two networks."""
     for method in METHODS:
         parser.add_argument(
-            f"--{method.replace('_', '-')}",
+            f"--{method}",
             type=pathlib.Path,
             help=f"directory of a run trained by {method}; without it one is trained",
         )

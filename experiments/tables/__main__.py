@@ -1,6 +1,6 @@
 """Fills a table of the paper: trains what is missing, measures, and shows it all.
 
-    python -m experiments.tables 1 --data-dir TFDS
+    python -m experiments.tables 1 --data_dir TFDS
     python -m experiments.tables 1 --budget paper --columns "cifar10 wrn_40_2" \\
         --rows standard apr_p apr_s apr_sp --seeds 3
     python -m experiments.tables 3 --budget small --show
@@ -48,14 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", nargs="+", help=CHOICES)
     parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--data-dir", default="", help="folder of TFDS data")
-    parser.add_argument("--cache-dir", default="", help="of decoded images")
-    parser.add_argument("--frost-dir", default="", help="photographs of frost")
+    parser.add_argument("--data_dir", default="", help="folder of TFDS data")
+    parser.add_argument("--cache_dir", default="", help="of decoded images")
+    parser.add_argument("--frost_dir", default="", help="photographs of frost")
     parser.add_argument(
-        "--out-set", action="append", default=[], help="table 2: name=source:where"
+        "--out_set", action="append", default=[], help="table 2: name=source:where"
     )
     parser.add_argument(
-        "--set-field",
+        "--set_field",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
@@ -265,7 +265,7 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
             fields[field] = json.loads(value)
         except json.JSONDecodeError as error:
             raise ConfigError(
-                f"--set-field is {text!r}; it must be FIELD=VALUE with a JSON value"
+                f"--set_field is {text!r}; it must be FIELD=VALUE with a JSON value"
             ) from error
     return fields
 

@@ -164,7 +164,7 @@ def runs_of(
         if not has_images(row, changes):
             raise ValueError(
                 f"row {row!r} mixes in extra images; say where their folders are: "
-                f"--set-field '{row}:data.extra_dirs=[\"FOLDER\"]'"
+                f"--set_field '{row}:data.extra_dirs=[\"FOLDER\"]'"
             )
     _check(rows, columns, seeds, changes)
     found = []
@@ -207,11 +207,11 @@ def _check(
         target, colon, field = name.rpartition(":")
         if field in _OWN:
             raise ValueError(
-                f"--set-field has {name!r}, which tells runs apart; use {_OWN[field]}"
+                f"--set_field has {name!r}, which tells runs apart; use {_OWN[field]}"
             )
         if colon and _target(name) not in rows:
             raise ValueError(
-                f"--set-field has {name!r}, but {target!r} isn't among the rows: "
+                f"--set_field has {name!r}, but {target!r} isn't among the rows: "
                 f"{', '.join(rows)}"
             )
 

@@ -48,7 +48,7 @@ def run(folder, monkeypatch):
                 f"--set=arrays:{folder / 'set'}",
                 f"--out={out}",
                 f"--work={folder / 'work'}",
-                f"--cache-dir={folder / 'cache'}",
+                f"--cache_dir={folder / 'cache'}",
                 "--quiet",
             ]
         )

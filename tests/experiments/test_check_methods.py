@@ -27,10 +27,10 @@ def run(tmp_path, monkeypatch):
             add_options=methods.add_options,
             arguments=[
                 f"--set=arrays:{tmp_path}",
-                "--image-size=8",
+                "--image_size=8",
                 f"--out={tmp_path / 'out'}",
                 f"--work={tmp_path / 'work'}",
-                f"--cache-dir={tmp_path / 'cache'}",
+                f"--cache_dir={tmp_path / 'cache'}",
                 "--knob=network=tiny",
                 "--knob=epochs=1",
                 "--knob=extra=20",

@@ -36,10 +36,10 @@ def run(module, folder, *arguments, **knobs):
         add_options=module.add_options,
         arguments=[
             f"--set=arrays:{folder}",
-            "--image-size=8",
+            "--image_size=8",
             f"--out={out}",
             f"--work={folder / 'work'}",
-            f"--cache-dir={folder / 'cache'}",
+            f"--cache_dir={folder / 'cache'}",
             "--quiet",
             *arguments,
         ],

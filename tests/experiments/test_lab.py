@@ -24,10 +24,10 @@ def experiment(tmp_path, compute, *, extra=(), plot=None):
     arguments = [
         "--set",
         f"arrays:{tmp_path / 'set'}",
-        "--image-size=8",
+        "--image_size=8",
         f"--out={tmp_path / 'out'}",
         f"--work={tmp_path / 'work'}",
-        f"--cache-dir={tmp_path / 'cache'}",
+        f"--cache_dir={tmp_path / 'cache'}",
         "--quiet",
         *extra,
     ]
@@ -66,12 +66,12 @@ def test_records_are_kept_and_not_computed_again(tmp_path):
     assert calls == ["a", "b", "a", "b"]
     lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["job"] == "experiments.thing"
-    assert len(experiment(tmp_path, None, extra=["--plot-only"])) == 2
+    assert len(experiment(tmp_path, None, extra=["--plot_only"])) == 2
 
 
 def test_plot_only_needs_records(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        experiment(tmp_path, None, extra=["--plot-only"])
+        experiment(tmp_path, None, extra=["--plot_only"])
     assert "records.jsonl is not there" in capsys.readouterr().err
 
 

@@ -39,10 +39,10 @@ def run(tmp_path, monkeypatch):
         arguments = [
             "--set",
             f"arrays:{tmp_path / 'set'}",
-            "--image-size=8",
+            "--image_size=8",
             f"--out={tmp_path / module.NAME}",
             f"--work={tmp_path / 'work'}",
-            f"--cache-dir={tmp_path / 'cache'}",
+            f"--cache_dir={tmp_path / 'cache'}",
             "--quiet",
             *extra,
         ]

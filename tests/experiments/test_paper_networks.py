@@ -22,10 +22,10 @@ def run(module, tmp_path, *arguments, **knobs):
         add_options=module.add_options,
         arguments=[
             f"--set=arrays:{tmp_path}",
-            "--image-size=8",
+            "--image_size=8",
             f"--out={out}",
             f"--work={tmp_path / 'work'}",
-            f"--cache-dir={tmp_path / 'cache'}",
+            f"--cache_dir={tmp_path / 'cache'}",
             "--quiet",
             *arguments,
         ],
@@ -57,7 +57,7 @@ def test_figure_9(tmp_path, monkeypatch):
     out, records = run(
         figure9_heads,
         tmp_path,
-        f"--out-set=noise=arrays:{tmp_path}",
+        f"--out_set=noise=arrays:{tmp_path}",
         "--only=0.5",
         images=32,
         corrupted=10,

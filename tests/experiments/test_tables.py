@@ -176,7 +176,7 @@ def test_what_cant_be_filled_is_refused_first(asked, message, tmp_path, capsys):
         asked.get("share", "1/1"),
     ]
     for field, value in asked.get("changes", {}).items():
-        words += ["--set-field", f"{field}={json.dumps(value)}"]
+        words += ["--set_field", f"{field}={json.dumps(value)}"]
     with pytest.raises(SystemExit) as stopped:
         tables.main([*words, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
@@ -259,12 +259,12 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     arguments = [
         "1",
         "--columns=cifar10 tiny",
-        f"--data-dir={tmp_path}",
-        f"--cache-dir={tmp_path / 'cache'}",
+        f"--data_dir={tmp_path}",
+        f"--cache_dir={tmp_path / 'cache'}",
         f"--work={tmp_path / 'work'}",
         f"--out={tmp_path / 'out'}",
         "--quiet",
-        *(f"--set-field={k}={json.dumps(v)}" for k, v in fields.items()),
+        *(f"--set_field={k}={json.dumps(v)}" for k, v in fields.items()),
     ]
     tables.main([*arguments, "--rows", "standard"])
     said = capsys.readouterr().err
@@ -291,7 +291,7 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     again = kept.read_text().splitlines()
     assert len([line for line in again if '"mean' in line]) == len(means) > 0
     # Other numbers of measuring are measured; the network stays.
-    fewer = '--set-field=eval.corruptions=["brightness"]'
+    fewer = '--set_field=eval.corruptions=["brightness"]'
     tables.main([*arguments, "--rows", "standard", fewer])
     assert "1 runs are missing" in capsys.readouterr().err
     tables.main([*arguments, "--rows", "standard", fewer])
@@ -299,15 +299,15 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     # Table 2 measures the network of Table 1.
     folder = kept.parent / "checkpoints"
     saved = sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
-    second = ["2", *arguments[1:], f"--out-set=other=arrays:{tmp_path}"]
+    second = ["2", *arguments[1:], f"--out_set=other=arrays:{tmp_path}"]
     tables.main([*second, f"--out={tmp_path / 'out2'}", "--rows", "standard"])
     assert saved == sorted((p, p.stat().st_mtime_ns) for p in folder.rglob("*"))
     text = (tmp_path / "out2" / "table.md").read_text()
     assert text.splitlines()[2].startswith("|  | accuracy | ")
     assert "other" in text.splitlines()[2]
     with pytest.raises(SystemExit):
-        tables.main([*arguments, "--set-field=optim.epochs"])
-    assert "--set-field is 'optim.epochs'" in capsys.readouterr().err
+        tables.main([*arguments, "--set_field=optim.epochs"])
+    assert "--set_field is 'optim.epochs'" in capsys.readouterr().err
     for share in ("0/4", "5/4"):
         with pytest.raises(SystemExit):
             tables.main([*arguments, f"--share={share}"])
@@ -330,12 +330,12 @@ def clean_only(tmp_path):
         "1",
         "--columns=cifar10 tiny",
         "--rows=standard",
-        f"--data-dir={tmp_path}",
-        f"--cache-dir={tmp_path / 'cache'}",
+        f"--data_dir={tmp_path}",
+        f"--cache_dir={tmp_path / 'cache'}",
         f"--work={tmp_path / 'work'}",
         f"--out={tmp_path / 'out'}",
         "--quiet",
-        *(f"--set-field={k}={json.dumps(v)}" for k, v in fields.items()),
+        *(f"--set_field={k}={json.dumps(v)}" for k, v in fields.items()),
     ]
 
 
@@ -471,13 +471,13 @@ def test_images_to_mix_are_looked_for_before_anything_is_trained(tmp_path, capsy
         (tmp_path / split / "n01440764").mkdir(parents=True)
         picture = Image.new("RGB", (8, 8))
         picture.save(tmp_path / split / "n01440764" / "0.png")
-    arguments = ["4", f"--data-dir={tmp_path}", f"--work={tmp_path}", "--quiet"]
+    arguments = ["4", f"--data_dir={tmp_path}", f"--work={tmp_path}", "--quiet"]
     with pytest.raises(SystemExit):
         tables.main(arguments)
     assert "which Table 4 has not" in capsys.readouterr().err
     arguments.append("--budget=paper")
-    arguments += ['--set-field=data.source="folder"', f"--out={tmp_path / 'out'}"]
-    where = f"--set-field=data.extra_dirs={json.dumps([str(tmp_path / 'EDSR')])}"
+    arguments += ['--set_field=data.source="folder"', f"--out={tmp_path / 'out'}"]
+    where = f"--set_field=data.extra_dirs={json.dumps([str(tmp_path / 'EDSR')])}"
 
     def said(*more):
         with pytest.raises(SystemExit) as stopped:
