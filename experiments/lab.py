@@ -35,6 +35,7 @@ from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import numbers
+from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
@@ -137,10 +138,9 @@ class Lab:
                     f"{target} holds other images than this experiment makes now; "
                     "give another --work, or remove it with what was trained on it"
                 )
-            partial = folder / f".{split}.npz"
-            with partial.open("wb") as file:
-                np.savez(file, images=images, labels=np.asarray(labels, np.int32))
-            partial.replace(target)
+            files.write_arrays(
+                target, {"images": images, "labels": np.asarray(labels, np.int32)}
+            )
             mark.write_text(digest.hexdigest())
         (folder / "class_names.txt").write_text("".join(f"{c}\n" for c in class_names))
         return self.settings(

@@ -23,6 +23,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
 from apr_jax.errors import DataError
+from apr_jax.runs import files as files_lib
 
 
 def fingerprint(data: Data, split: str) -> dict[str, Any]:
@@ -103,22 +104,16 @@ def _find_classes(root: pathlib.Path, train_split: str) -> tuple[pathlib.Path, .
 
 def _load(root: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     files = _find(root, split)
-    try:
-        if len(files) == 2:
+    if len(files) == 2:
+        with files_lib.reading(files[0]):
             images, labels = (np.load(f, mmap_mode="r") for f in files)
-            return images, labels
-        prefix = f"{split}_" if root.is_file() else ""
-        with np.load(files[0]) as packed:
-            for key in (f"{prefix}images", f"{prefix}labels"):
-                if key not in packed:
-                    raise DataError(
-                        f"no {key!r} in {files[0]}; it has {', '.join(packed.files)}"
-                    )
-            return packed[f"{prefix}images"], packed[f"{prefix}labels"]
-    except (OSError, EOFError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"can't read {files[0]}: {error}") from error
+        return images, labels
+    prefix = f"{split}_" if root.is_file() else ""
+    with files_lib.archive(files[0]) as packed:
+        for key in (f"{prefix}images", f"{prefix}labels"):
+            if key not in packed:
+                raise DataError(f"no {key!r} in {files[0]}; it has {', '.join(packed)}")
+        return packed[f"{prefix}images"], packed[f"{prefix}labels"]
 
 
 def _class_names(
@@ -129,7 +124,7 @@ def _class_names(
     if files and files[0].suffix == ".txt":
         return tuple(files[0].read_text().split("\n")[:-1])
     if files and files[0].suffix == ".npz":
-        with np.load(files[0]) as packed:
+        with files_lib.archive(files[0]) as packed:
             if "class_names" in packed:
                 return tuple(str(name) for name in packed["class_names"])
     if files:

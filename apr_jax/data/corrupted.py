@@ -21,6 +21,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data import tfds
 from apr_jax.data.batches import ArraySplit, Batch, pad
 from apr_jax.errors import DataError
+from apr_jax.runs import files as files_lib
 
 SEVERITIES = 5
 # Set of TFDS -> how it calls corruptions that have another name there.
@@ -113,10 +114,9 @@ def _npy(root: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _open_npy(root: pathlib.Path, name: str) -> np.ndarray:
-    try:
-        return np.load(_npy(root, name), mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"can't read {_npy(root, name)}: {error}") from error
+    path = _npy(root, name)
+    with files_lib.reading(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _npy_labels(root: pathlib.Path, count: int) -> np.ndarray:

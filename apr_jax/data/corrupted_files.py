@@ -25,6 +25,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.folder import Listing
 from apr_jax.errors import DataError
+from apr_jax.runs import files as files_lib
 
 # Of the JPEG files, as ImageNet-C has.
 _QUALITY = 85
@@ -91,11 +92,9 @@ def write_npy(
     claim(out, recipe)
     images, labels = split
     count, size = len(labels), images.shape[1]
-    partial = out / ".labels.npy.part"
     kind = np.uint8 if labels.max() < 256 else np.int32
-    with partial.open("wb") as file:
+    with files_lib.replacing(out / "labels.npy") as file:
         np.save(file, np.tile(labels.astype(kind), len(SEVERITIES)))
-    partial.replace(out / "labels.npy")
     missing = [name for name in names if not (out / f"{name}.npy").exists()]
     key = jax.random.key(recipe.seed)
     chunk = corruptions_lib.default_chunk(size)
@@ -224,9 +223,7 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
             f"{out} holds files, but no {_SETTINGS} that says how they were made; "
             "choose another folder"
         )
-    partial = out / f".{_SETTINGS}.part"
-    partial.write_text(json.dumps(wanted, indent=1) + "\n")
-    partial.replace(settings)
+    files_lib.write_text(settings, json.dumps(wanted, indent=1) + "\n")
 
 
 def _reader(root: pathlib.Path, size: int, resize: int) -> Callable[[str], np.ndarray]:
@@ -244,8 +241,6 @@ def _target(out: pathlib.Path, name: str, severity: int, file: str) -> pathlib.P
 
 
 def _save(target: pathlib.Path, image: np.ndarray) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.part")
     picture = Image.fromarray(image)
-    picture.save(partial, "JPEG", quality=_QUALITY, optimize=True)
-    partial.replace(target)
+    with files_lib.replacing(target) as file:
+        picture.save(file, "JPEG", quality=_QUALITY, optimize=True)

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import pathlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from apr_jax.attacks import rounds
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs import files
 
 _SHOWN = 6  # images of the sheet
 
@@ -97,14 +97,12 @@ def restore(
     if path is None or not path.exists() or jax.process_count() > 1:
         return None, []
     try:
-        with path.open("rb") as file, np.load(file) as stored:
+        with files.archive(path) as stored:
             found, names = stored["images"], [str(name) for name in stored["names"]]
-            standing, seconds = (
-                stored["standing"],
-                [float(s) for s in stored["seconds"]],
-            )
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        console.say(f"{path} can't be read ({error}); its attacks are run again")
+            standing = stored["standing"]
+            seconds = [float(s) for s in stored["seconds"]]
+    except DataError as error:
+        console.say(f"{error}; its attacks are run again")
         return None, []
     if found.shape != images.shape or standing.shape[1:] != labels.shape:
         return None, []
@@ -120,18 +118,14 @@ def save(
     """Writes images and what is left standing, whole or not at all."""
     if path is None or not parallel.is_primary():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            images=result.images,
-            labels=labels,
-            names=np.array(list(result.survived)),
-            standing=np.stack(list(result.survived.values())),
-            seconds=np.array(seconds),
-        )
-    partial.replace(path)
+    arrays = {
+        "images": result.images,
+        "labels": labels,
+        "names": np.array(list(result.survived)),
+        "standing": np.stack(list(result.survived.values())),
+        "seconds": np.array(seconds),
+    }
+    files.write_arrays(path, arrays)
 
 
 def sheet(

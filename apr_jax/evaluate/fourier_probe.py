@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.pixels import to_pixels
+from apr_jax.runs import files
 
 # What an answer may follow on an image of two.
 FOLLOWS = ("phase", "amplitude", "neither")
@@ -338,19 +338,16 @@ def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
     """Counts so far, -1 where there is none."""
     if path is not None and path.exists():
         try:
-            stored = np.load(path)
+            with files.reading(path):
+                stored = np.load(path)
             if stored.shape == (size,):
                 return np.asarray(stored, np.int64)
-        except (OSError, ValueError, EOFError) as error:
-            console.say(f"{path} can't be read and is made again: {error}")
+        except DataError as error:
+            console.say(f"{error}; it is made again")
     return np.full(size, -1, np.int64)
 
 
 def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        np.save(file, counts)
-    partial.replace(path)
+    if path is not None:
+        with files.replacing(path) as file:
+            np.save(file, counts)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from apr_jax import metrics, parallel
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.metrics import detection
+from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -195,9 +195,9 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
         ConfigError: it can't be read, or isn't what it should be.
     """
     try:
-        with np.load(pathlib.Path(path).expanduser()) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        with files.archive(pathlib.Path(path).expanduser()) as stored:
+            arrays = dict(stored)
+    except DataError as error:
         raise ConfigError(f"scores_file {path}: {error}") from error
     prefixes = {n.removesuffix("id") for n in arrays if n == "id" or n.endswith("/id")}
     if not prefixes:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 from collections.abc import (
     Callable,
@@ -30,11 +29,13 @@ from apr_jax import (
 )
 from apr_jax import config as config_lib
 from apr_jax.data import imagenet, samples
+from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_sets
 from apr_jax.evaluate.classifier import weights_digest
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
+from apr_jax.runs import files
 
 # Examples that the scores are computed for at a time.
 _CHUNK = 500
@@ -180,7 +181,7 @@ class Collector:
         found = _read(path)
         if found is None:
             found = _parted(collect())
-            _write(path, found)
+            files.write_arrays(path, dataclasses.asdict(found))
         return found
 
 
@@ -314,20 +315,11 @@ def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _read(path: pathlib.Path) -> Collected | None:
+    if not path.exists():
+        return None
     try:
-        with np.load(path) as stored:
+        with files.archive(path) as stored:
             return Collected(**stored)
-    except FileNotFoundError:
+    except DataError as error:
+        console.say(f"{error}; it is made again")
         return None
-    except (OSError, ValueError, TypeError, EOFError, KeyError) as error:
-        console.say(f"{path} can't be read and is made again: {error}")
-        return None
-
-
-def _write(path: pathlib.Path, collected: Collected) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    fields: Any = dataclasses.asdict(collected)
-    with partial.open("wb") as file:
-        np.savez(file, **fields)
-    partial.replace(path)

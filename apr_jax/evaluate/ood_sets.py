@@ -24,6 +24,7 @@ from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.runs import files
 
 SOURCES = ("tfds", "folder", "arrays")
 FITS = ("resize", "pad", "refuse")
@@ -231,13 +232,11 @@ def _array_file(path: pathlib.Path) -> pathlib.Path:
 
 
 def _load_images(path: pathlib.Path) -> np.ndarray:
-    try:
-        if path.suffix != ".npz":
+    if path.suffix != ".npz":
+        with files.reading(path):
             return np.asarray(np.load(path, mmap_mode="r"))
-        with np.load(path) as packed:
-            shapes = {name: packed[name] for name in packed.files}
-    except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"can't read {path}: {error}") from error
+    with files.archive(path) as packed:
+        shapes = dict(packed)
     for name in ("images", "test_images"):
         if name in shapes:
             return shapes[name]

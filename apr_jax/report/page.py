@@ -20,6 +20,7 @@ from apr_jax.report import figures, html, numbers, sections, tables
 from apr_jax.report.examples import sheet
 from apr_jax.report.run_view import RunView, view
 from apr_jax.report.tables import Published
+from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -83,15 +84,8 @@ def write_report(
             _footer(),
         )
     )
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.new")
-    try:
-        temporary.write_text(html.document(title, body), encoding="utf-8")
-        os.replace(temporary, target)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return target
+    files.write_text(path, html.document(title, body))
+    return pathlib.Path(path)
 
 
 def terminal_summary(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.runs import files
+
 Array = npt.NDArray
 
 
@@ -51,16 +53,13 @@ class Examples:
 def write_examples(path: pathlib.Path, shown: Examples) -> None:
     """Keeps examples for this page and for those that show the run beside others."""
     fields = {f.name: getattr(shown, f.name) for f in dataclasses.fields(shown)}
-    arrays: Any = {k: np.asarray(v) for k, v in fields.items() if v is not None}
-    partial = path.with_name(f".{path.name}")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
+    arrays = {k: np.asarray(v) for k, v in fields.items() if v is not None}
+    files.write_arrays(path, arrays, compress=True)
 
 
 def read_examples(path: pathlib.Path) -> Examples:
     """Reads what ``write_examples`` kept."""
-    with np.load(path) as stored:
+    with files.archive(path) as stored:
         fields: dict[str, Any] = dict(stored)
     fields["labels"] = [str(label) for label in fields["labels"]]
     return Examples(**fields)

@@ -1,14 +1,94 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and NumPy files read with clear errors."""
 
+import contextlib
 import os
 import pathlib
+import uuid
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+import numpy as np
+
+from apr_jax.errors import DataError
+
+# The errors of NumPy and of its users at files that are cut off or hold other arrays.
+_BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-def write_atomic(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """Opens a new file for ``path``, which takes its place at the block's end.
+
+    It lies beside ``path`` until it is whole and on the disk; an exception removes it
+    and leaves the old file. Missing folders are made.
+    """
+    target = pathlib.Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
-        partial.write_text(text)
-        partial.replace(path)
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], contents: bytes) -> None:
+    """Writes a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(contents)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a file of UTF-8 whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_arrays(
+    path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compress: bool = False
+) -> None:
+    """Writes an ``.npz`` archive whole or not at all."""
+    with replacing(path) as file:
+        (np.savez_compressed if compress else np.savez)(file, **arrays)
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Names the file in the errors of a block that reads NumPy arrays.
+
+    Raises:
+        DataError: the file isn't there, is damaged, or lacks what was looked for.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except _BROKEN as error:
+        raise DataError(f"can't read {os.fspath(path)}: {error}") from error
+
+
+@contextlib.contextmanager
+def archive(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
+    """Opens an ``.npz`` archive; each array is read when it is asked for.
+
+    Raises:
+        DataError: as ``reading``, of what happens in the block, too.
+    """
+    with reading(path), open(path, "rb") as file:
+        stored = np.load(file, allow_pickle=False)
+        if not isinstance(stored, np.lib.npyio.NpzFile):
+            raise DataError(f"can't read {os.fspath(path)}: it is no .npz archive")
+        with stored:
+            yield stored

@@ -2,11 +2,11 @@
 
 import json
 import os
-import pathlib
-import tempfile
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from apr_jax.runs import files
 
 
 def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -42,18 +42,7 @@ def replace(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> 
     Raises:
         ValueError, OSError: as ``append``; the old file then stays.
     """
-    data, target = encode(rows), pathlib.Path(path)
-    file, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(file, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    files.write_bytes(path, encode(rows))
 
 
 def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
-from apr_jax.runs.files import write_atomic
+from apr_jax.runs import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> Ru
     saved = read_config(run)
     if saved is None:
         if write:
-            write_atomic(
+            files.write_text(
                 run.config, json.dumps(config_lib.to_dict(config), indent=2) + "\n"
             )
         return run
@@ -154,7 +154,7 @@ def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
 
 def write_class_names(run: RunDir, names: Iterable[str]) -> None:
     """Notes what the labels of a run mean."""
-    write_atomic(run.classes, json.dumps(list(names)) + "\n")
+    files.write_text(run.classes, json.dumps(list(names)) + "\n")
 
 
 def read_class_names(run: RunDir) -> tuple[str, ...]:

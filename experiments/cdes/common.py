@@ -17,6 +17,7 @@ import numpy as np
 from apr_jax import cdes, data, parallel
 from apr_jax.console import say
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.runs import files
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -88,7 +89,7 @@ def kernels(lab: Lab, train: data.ArraySplit) -> dict[str, dict[str, np.ndarray]
     mark.update(json.dumps([str(recipe(lab)), lab.seed]).encode())
     path = lab.work / "kernels.npz"
     if path.exists():
-        with np.load(path) as stored:
+        with files.archive(path) as stored:
             if str(stored["mark"]) == mark.hexdigest():
                 return {k: _unflat(stored, k) for k in ("scr", "wcr")}
     made = {}
@@ -108,9 +109,8 @@ def kernels(lab: Lab, train: data.ArraySplit) -> dict[str, dict[str, np.ndarray]
             "second": np.asarray(found["second"]),
             "history": history,
         }
-    lab.work.mkdir(parents=True, exist_ok=True)
-    flat: Any = {f"{k}_{n}": a for k, own in made.items() for n, a in own.items()}
-    np.savez(path, mark=mark.hexdigest(), **flat)
+    flat = {f"{k}_{n}": a for k, own in made.items() for n, a in own.items()}
+    files.write_arrays(path, {"mark": mark.hexdigest(), **flat})
     return made
 
 

@@ -33,6 +33,7 @@ from apr_jax.attacks import norms, rounds
 from apr_jax.attacks.core import Points
 from apr_jax.attacks.pgd import PGD
 from apr_jax.pixels import normalise, to_pixels
+from apr_jax.runs import files
 from apr_jax.train import losses, optim, views
 from apr_jax.train.state import init_state
 from configs import cifar
@@ -128,12 +129,14 @@ def train(args: argparse.Namespace) -> None:
 def save(path: pathlib.Path, variables: Any) -> None:
     """Writes variables as an ``.npz`` file."""
     leaves = jax.tree_util.tree_leaves_with_path(variables)
-    np.savez(path, **{jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves})
+    files.write_arrays(
+        path, {jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves}
+    )
 
 
 def read(path: pathlib.Path, like: Any) -> Any:
     """Reads the variables of a network whose variables are shaped like ``like``."""
-    with np.load(path) as stored:
+    with files.archive(path) as stored:
         return jax.tree_util.tree_map_with_path(
             lambda p, _: jnp.asarray(stored[jax.tree_util.keystr(p)]), like
         )

@@ -242,7 +242,7 @@ def train(
             page.keep(out, run, root / run.name)
             if stopped is None and parallel.is_primary():
                 mark = missing_lib.mark(options.table, root / run.name)
-                files.write_atomic(mark, missing_lib.asked(configs[run.name]))
+                files.write_text(mark, missing_lib.asked(configs[run.name]))
         # The next run has programs of its own, and memory is not for both.
         jax.clear_caches()
         gc.collect()

@@ -99,7 +99,7 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     ]
     if wanted and parallel.is_primary():
         text = "".join(json.dumps(row) + "\n" for row in wanted)
-        files_lib.write_atomic(out / f"{run.name}.jsonl", text)
+        files_lib.write_text(out / f"{run.name}.jsonl", text)
 
 
 def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -312,7 +312,7 @@ def write(
     join = lambda cells: "| " + " | ".join(cells) + " |"
     text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
     text += [join(line) for line in lines] + ["", note, ""]
-    files_lib.write_atomic(out / "table.md", "\n".join(text))
+    files_lib.write_text(out / "table.md", "\n".join(text))
     head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
     body = "".join(
         "<tr>"
@@ -328,6 +328,6 @@ def write(
         f'<p class="soft">{html.escape(note)}</p>'
         f"{html.card(html.scroll(whole))}</main></body></html>"
     )
-    files_lib.write_atomic(out / "table.html", page)
+    files_lib.write_text(out / "table.html", page)
     for name in ("table.md", "table.html"):
         say(f"wrote {out / name}")

@@ -141,7 +141,7 @@ def test_a_broken_state_is_no_obstacle(network, tmp_path, capfd):
     (path,) = tmp_path.rglob("*.npz")
     path.write_bytes(path.read_bytes()[:200])
     again = measured(network, **given, scratch=tmp_path)
-    assert "can't be read" in capfd.readouterr().err
+    assert "can't read" in capfd.readouterr().err
     assert [r.value for r in again] == [r.value for r in before]
 
 
