@@ -1,29 +1,19 @@
-"""What is measured: a run, a file of PyTorch weights, or a function of pixels."""
+"""The classifiers that are measured: runs, files of weights, functions of pixels."""
 
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import (
-    Callable,
-    Iterable,
-)
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import (
-    augment,
-    console,
-    data,
-    network,
-    parallel,
-)
+from apr_jax import augment, console, data, network, parallel
 from apr_jax import config as config_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
@@ -47,10 +37,10 @@ class Classifier:
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
-    """What a classifier says of a whole split, in the split's order."""
+    """The outputs of a classifier for a whole split, in the split's order."""
 
     logits: np.ndarray  # float32 [N, K]
-    features: np.ndarray  # float32 [N, F]
+    features: np.ndarray  # float32 [N, F]; F is 0 where they were not asked for
     labels: np.ndarray  # int32 [N]
 
 
@@ -188,48 +178,78 @@ def collect(
     layout: parallel.Layout,
     *,
     max_broken: int = 0,
-    what: str = "evaluating",
+    what: str = "the split",
     quiet: bool = False,
 ) -> Outputs:
     """Runs a classifier over a split on all devices; every example counts once.
 
     Args:
-        classifier: what to run.
+        classifier: the classifier.
         batches: this process's batches, equally many on each, padded and masked.
         expected: examples of the split, over all processes.
         layout: the devices.
         max_broken: so many examples may be missing, as their files can't be read.
-        what: says what the progress bar is about.
+        what: the name of the split, for messages and the progress bar.
         quiet: no progress bar.
 
     Raises:
         RuntimeError: the batches held more examples than ``expected``, or fewer.
     """
+    run = make_collect(classifier, layout)
+    return run(batches, expected, max_broken=max_broken, what=what, quiet=quiet)
+
+
+def make_collect(
+    classifier: Classifier, layout: parallel.Layout, *, features: bool = True
+) -> Callable[..., Outputs]:
+    """Returns ``collect`` of a classifier, one program for any number of splits.
+
+    Args:
+        classifier: the classifier.
+        layout: the devices.
+        features: whether the outputs have the penultimate features.
+
+    Returns:
+        A function that takes ``batches``, ``expected`` and the options of ``collect``.
+    """
 
     def run(variables: Any, batch: data.Batch) -> Any:
-        logits, features = classifier.predict(variables, jnp.asarray(batch.image))
-        return logits, features, batch.label, batch.mask
+        logits, penultimate = classifier.predict(variables, jnp.asarray(batch.image))
+        # First, so that the loop below needn't know how many arrays there are.
+        return batch.mask, logits, batch.label, *([penultimate] if features else [])
 
     gather = parallel.make_gather(run, layout)
     variables = parallel.replicate(classifier.variables, layout)
-    parts: list[tuple[np.ndarray, ...]] = []
-    quiet = quiet or not parallel.is_primary()
-    with console.make_bar(disable=quiet) as bar:
-        task = bar.add_task(what, total=expected)
-        for batch in batches:
-            shared = parallel.split_batch(data.Batch(*map(np.asarray, batch)), layout)
-            logits, features, labels, mask = gather(variables, shared)
-            parts.append((logits[mask], features[mask], labels[mask]))
-            bar.update(task, advance=int(mask.sum()))
-    logits, features, labels = map(np.concatenate, zip(*parts, strict=True))
-    missing = expected - len(labels)
-    if not 0 <= missing <= max_broken:
-        raise RuntimeError(
-            f"the split has {expected} examples, but {len(labels)} were evaluated"
-        )
-    if missing:
-        console.say(f"{missing} of {expected:,} images of {what} can't be read")
-    return Outputs(logits=logits, features=features, labels=labels)
+
+    def collect(
+        batches: Iterable[data.Batch],
+        expected: int,
+        *,
+        max_broken: int = 0,
+        what: str = "the split",
+        quiet: bool = False,
+    ) -> Outputs:
+        parts: list[tuple[np.ndarray, ...]] = []
+        quiet = quiet or not parallel.is_primary()
+        with console.make_bar(disable=quiet) as bar:
+            task = bar.add_task(what, total=expected)
+            for batch in batches:
+                arrays = data.Batch(*map(np.asarray, batch))
+                mask, *found = gather(variables, parallel.split_batch(arrays, layout))
+                parts.append(tuple(array[mask] for array in found))
+                bar.update(task, advance=int(mask.sum()))
+        logits, labels, *rest = map(np.concatenate, zip(*parts, strict=True))
+        missing = expected - len(labels)
+        if not 0 <= missing <= max_broken:
+            raise RuntimeError(
+                f"{what} has {expected} examples, but {len(labels)} were evaluated"
+            )
+        if missing:
+            console.say(f"{missing} of {expected:,} images of {what} can't be read")
+        none = np.zeros((len(labels), 0), np.float32)
+        return Outputs(logits, rest[0] if features else none, labels)
+
+    return collect
 
 
 def collect_split(
@@ -243,7 +263,7 @@ def collect_split(
     """Runs a classifier over one split of its data; see ``collect``.
 
     Args:
-        classifier: what to run.
+        classifier: the classifier.
         split: of the data that its configuration names.
         layout: the devices.
         resident: the images, where they are in memory; None streams them.
@@ -255,19 +275,10 @@ def collect_split(
         images = resident.splits[split]
         size = len(images.labels)
         rows = parallel.local_rows(batch_size, layout)
-        batches: Iterable[data.Batch] = (
-            data.Batch(*(part[rows] for part in batch))
-            for batch in data.eval_batches(images, batch_size)
-        )
+        batches = share(data.eval_batches(images, batch_size), rows)
     else:
         size = imagenet.num_examples(config.data, split)
-        batches = imagenet.eval_stream(
-            config.data,
-            split,
-            batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+        batches = stream_share(config.data, split, batch_size)
     return collect(
         classifier,
         batches,
@@ -279,7 +290,25 @@ def collect_split(
     )
 
 
-def weights_digest(classifier: classifier_lib.Classifier) -> str:
+def share(batches: Iterable[data.Batch], rows: slice) -> Iterator[data.Batch]:
+    """This process's rows of each batch."""
+    return (data.Batch(*(part[rows] for part in batch)) for batch in batches)
+
+
+def stream_share(
+    settings: config_lib.Data, split: str, batch_size: int
+) -> Iterator[data.Batch]:
+    """This process's part of a streamed split."""
+    return imagenet.eval_stream(
+        settings,
+        split,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def weights_digest(classifier: Classifier) -> str:
     """Twelve hexadecimal digits that change with the weights, or with the name.
 
     A plain function has no weights: what it says of one picture stands for them.

@@ -11,11 +11,10 @@ and on the shifted splits. It prints a table, appends one record for each number
 import pathlib
 from collections.abc import Iterable
 
-from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
-from apr_jax.runs import records as records_lib
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.clean"
@@ -33,7 +32,7 @@ def measure(
     """Measures a classifier on its test split and the shifted ones.
 
     Args:
-        classifier: what to measure; its configuration names the data.
+        classifier: the classifier; its configuration names the data.
         layout: the devices.
         resident: the images, where they are in memory already.
         done, scratch: not used; the measurement is short and always made anew.
@@ -54,23 +53,16 @@ def measure(
     if resident is None and not config.data.streaming:
         splits = (config.data.test_split, *config.data.shifted_splits)
         resident = data.load(config.data, splits=splits)
-    records: list[Record] = []
+    job, records = Measurement(JOB, classifier, layout), []
     for split in (config.data.test_split, *config.data.shifted_splits):
         outputs = classifier_lib.collect_split(
             classifier, split, layout, resident=resident, quiet=quiet
         )
         diagram = metrics.reliability_of(outputs.logits, outputs.labels)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
-        records += records_lib.records_of(
+        records += job.records(
             metrics.summary(outputs.logits, outputs.labels, seed=config.seed),
-            job=JOB,
-            data=config.data.name,
-            split=split,
-            step=classifier.step,
-            config_hash=config_lib.config_hash(config),
-            seed=config.seed,
-            device=layout.describe(),
-            extra={"classifier": classifier.name},
+            split,
             extra_of={
                 "accuracy": {"confusion": confusion},
                 "ece": {"reliability": diagram.to_json()},

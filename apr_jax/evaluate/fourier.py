@@ -1,4 +1,4 @@
-"""Which frequencies a classifier listens to, and whether to phase or to amplitude.
+"""The frequencies that a classifier listens to, and whether to phase or to amplitude.
 
     python -m apr_jax.evaluate.fourier RUN
     python -m apr_jax.evaluate.fourier RUN --parts heatmap --examples 500
@@ -9,7 +9,6 @@ CVPR 2020); and ``phase``, whose label the answer is on images that join the pha
 one image with the amplitude of another (Figures 2 and 3 of the APR paper as numbers).
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, fourier_probe
-from apr_jax.runs import records as records_lib
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.fourier"
@@ -49,7 +47,7 @@ def measure(
     """Measures a classifier by frequency, on images of its test split.
 
     Args:
-        classifier: what to measure.
+        classifier: the classifier.
         layout: the devices.
         parts: which of ``PARTS``.
         examples: images, drawn by the seed; 0 is all.
@@ -94,11 +92,17 @@ def measure(
         "bands": {**common, "part": "bands", "radii": list(radii)},
         "phase": {**common, "part": "phase", "axes": list(config.augment.axes)},
     }
-    job = _Job(classifier, layout, tuple(done))
-    known = {part: job.known(plans[part]) for part in PARTS if part in parts}
-    for records in known.values():
-        yield from records_lib.hidden(job.done, records)
-    missing = [part for part, records in known.items() if not records]
+    done = tuple(done)
+    missing = []
+    for part in PARTS:
+        if part not in parts:
+            continue
+        job = Measurement(JOB, classifier, layout, done, plans[part])
+        found = job.found().values()
+        if any(record.extra.get("last") for record in found):
+            yield from job.hidden(found)
+        else:
+            missing.append(job)
     if not missing:
         return
     chosen = samples.load(
@@ -109,102 +113,57 @@ def measure(
         resident=resident,
     )
     probe = fourier_probe.Probe(wide, layout, chosen, quiet=quiet, scratch=scratch)
-    for part in missing:
-        yield from _MAKERS[part](job, probe, plans[part])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """What records are made with, and those there are already."""
-
-    classifier: classifier_lib.Classifier
-    layout: parallel.Layout
-    done: tuple[Record, ...]
-
-    def known(self, settings: Mapping[str, Any]) -> list[Record]:
-        """What an earlier call measured of a part, if it measured all of it."""
-        found = records_lib.finished(
-            self.done,
-            job=JOB,
-            config_hash=config_lib.config_hash(self.classifier.config),
-            step=self.classifier.step,
-            settings=settings,
-        )
-        whole = any(record.extra.get("last") for record in found.values())
-        return list(found.values()) if whole else []
-
-    def records(
-        self,
-        numbers: Mapping[str, metrics.Measured],
-        settings: Mapping[str, Any],
-        *,
-        extra_of: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> list[Record]:
-        """Records of a part; its last one is marked, so that a part counts as done."""
-        config = self.classifier.config
+    for job in missing:
+        assert job.settings is not None
+        part = job.settings["part"]
+        numbers, extra_of = _MAKERS[part](probe, job.settings)
+        clean = metrics.wilson(probe.clean_wrong(), probe.size)
+        # The last one is marked, so that a part counts as done.
         last = list(numbers)[-1]
-        extra_of = {**(extra_of or {})}
-        extra_of[last] = {**extra_of.get(last, {}), "last": True}
-        return records_lib.records_of(
-            numbers,
-            job=JOB,
-            data=config.data.name,
-            split=config.data.test_split,
-            step=self.classifier.step,
-            config_hash=config_lib.config_hash(config),
-            seed=config.seed,
-            device=self.layout.describe(),
-            extra={"classifier": self.classifier.name, "settings": dict(settings)},
+        extra_of = {**extra_of, last: {**extra_of.get(last, {}), "last": True}}
+        yield from job.records(
+            {f"{part}.clean_error": clean, **numbers},
+            config.data.test_split,
             extra_of=extra_of,
         )
 
 
-def _heatmap(
-    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
-) -> Iterator[Record]:
-    wrong = probe.heatmap(settings["norm"], settings["extent"])
-    errors = wrong / probe.size
-    yield from job.records(
-        {
-            "heatmap.clean_error": metrics.wilson(probe.clean_wrong(), probe.size),
-            "heatmap_error": metrics.Measured(
-                float(errors.mean()), None, None, "fraction", probe.size
-            ),
-        },
-        settings,
-        extra_of={"heatmap_error": {"heatmap": errors.round(4)}},
+# Numbers by metric, and more for the records of some.
+_Found = tuple[dict[str, metrics.Measured], dict[str, dict[str, Any]]]
+
+
+def _heatmap(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
+    errors = probe.heatmap(settings["norm"], settings["extent"]) / probe.size
+    mean = float(errors.mean())
+    return (
+        {"heatmap_error": metrics.Measured(mean, None, None, "fraction", probe.size)},
+        {"heatmap_error": {"heatmap": errors.round(4)}},
     )
 
 
-def _bands(
-    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
-) -> Iterator[Record]:
-    clean = metrics.wilson(probe.clean_wrong(), probe.size)
-    numbers = {"bands.clean_error": clean}
-    extra_of = {}
+def _bands(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
+    numbers, extra_of = {}, {}
     counts = probe.bands(settings["radii"])
     for radius, (low, high) in zip(settings["radii"], counts, strict=True):
         for band, wrong in (("low", low), ("high", high)):
             name = f"{band}_pass_error.r{radius:g}"
             numbers[name] = metrics.wilson(wrong, probe.size)
             extra_of[name] = {"band": band, "radius": radius}
-    yield from job.records(numbers, settings, extra_of=extra_of)
+    return numbers, extra_of
 
 
-def _phase(
-    job: _Job, probe: fourier_probe.Probe, settings: Mapping[str, Any]
-) -> Iterator[Record]:
+def _phase(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
     follows, both_right = probe.phase_or_amplitude(settings["axes"])
-    numbers = {"phase.clean_error": metrics.wilson(probe.clean_wrong(), probe.size)}
+    numbers = {}
     for suffix, rows in (("", np.ones_like(both_right)), (".recognised", both_right)):
         if count := int(rows.sum()):
             for k, name in enumerate(fourier_probe.FOLLOWS):
                 hits = int(np.sum(follows[rows] == k))
                 numbers[f"follows_{name}{suffix}"] = metrics.wilson(hits, count)
-    yield from job.records(numbers, settings)
+    return numbers, {}
 
 
-_MAKERS: dict[str, Callable[..., Iterator[Record]]] = {
+_MAKERS: dict[str, Callable[..., _Found]] = {
     "heatmap": _heatmap,
     "bands": _bands,
     "phase": _phase,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import data, parallel
+from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ConfigError, DataError
@@ -18,7 +18,6 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import adversarial as section
 from apr_jax.runs.records import Record
-from apr_jax.train import step as step_lib
 from tests import toy
 
 FEW = {"steps": 6, "queries": 8, "quiet": True}
@@ -244,7 +243,7 @@ def test_weights_are_an_argument_and_part_of_the_state(network):
 
 
 def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, monkeypatch, key):
-    monkeypatch.setitem(step_lib.models.MODELS, "tiny", toy.TinyNet)
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     made = {}
     for dtype in ("float32", "bfloat16"):
@@ -285,7 +284,7 @@ def test_records_in_another_arithmetic_are_not_taken_up(
     tmp_path, monkeypatch, key, dtype
 ):
     """Those of older runs don't say; a network in float32 has had no other."""
-    monkeypatch.setitem(step_lib.models.MODELS, "tiny", toy.TinyNet)
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     config = toy.config(tmp_path, model__dtype=dtype)
     model = network_lib.make_model(config, num_classes=4)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import data, parallel
+from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -16,7 +16,6 @@ from apr_jax.evaluate import fourier, fourier_probe
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import fourier as section
 from apr_jax.runs import records as records_lib
-from apr_jax.train import step as step_lib
 from tests import toy
 
 
@@ -316,7 +315,7 @@ def test_the_section(records, tmp_path):
 
 
 def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
-    monkeypatch.setitem(step_lib.models.MODELS, "tiny", toy.TinyNet)
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     key, seen, plain = jax.random.key(0), {}, {}
     pixels = jax.random.uniform(key, (3, 8, 8, 3))
 
