@@ -1,12 +1,12 @@
 """Scores that tell in-distribution from out-of-distribution examples.
 
 `SCORES[name](logits, features, fitted) -> [N]`, higher = more in-distribution, for all
-but `OF_IMAGES`: `odin(logits_fn, images)` and `csi(shift_logits_fn, images)`. `NEEDS`
+but `OF_IMAGES`: `odin(logits_fn, images)` and `csi(shift_logits_fn, images)`. `TABLE`
 says what each one uses, `fit` makes `fitted` from the outputs of training images.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from apr_jax.ood.csi import csi
 from apr_jax.ood.fitting import Fitted, fit
@@ -29,10 +29,13 @@ from apr_jax.ood.scores import (
 
 __all__ = [
     "ASH_VARIANTS",
+    "LABELS",
     "NEEDS",
     "OF_IMAGES",
     "SCORES",
+    "TABLE",
     "Fitted",
+    "Score",
     "csi",
     "fit",
     "get_score",
@@ -40,48 +43,53 @@ __all__ = [
     "perturb",
 ]
 
-SCORES: dict[str, Callable[..., Any]] = {
-    "msp": msp,
-    "max_logit": max_logit,
-    "energy": energy,
-    "entropy": entropy,
-    "gen": gen,
-    "odin": odin,
-    "react": react,
-    "dice": dice,
-    "ash": ash,
-    "mahalanobis": mahalanobis,
-    "relative_mahalanobis": relative_mahalanobis,
-    "knn": knn,
-    "vim": vim,
+
+class Score(NamedTuple):
+    """A score as it is chosen by its name.
+
+    Attributes:
+        function: of logits, features and `fitted`, or of a function and images.
+        label: its name for readers.
+        needs: "logits", "features", "weights" of the last layer, "train", the outputs
+            of training images, "images" and a function from them to logits, or the
+            logits of each of an image's "turns", which only networks trained by CSI
+            have.
+    """
+
+    function: Callable[..., Any]
+    label: str
+    needs: tuple[str, ...]
+
+
+_AUTHORS = "Maximum logit, as the authors of APR count"
+_CSI = "CSI, logits averaged over four turns"
+_HEAD = ("features", "weights")
+TABLE = {
+    "msp": Score(msp, "Maximum softmax probability", ("logits",)),
+    "max_logit": Score(max_logit, "Maximum logit", ("logits",)),
+    "energy": Score(energy, "Energy", ("logits",)),
+    "entropy": Score(entropy, "Entropy", ("logits",)),
+    "gen": Score(gen, "GEN", ("logits",)),
+    "odin": Score(odin, "ODIN", ("images",)),
+    "react": Score(react, "ReAct", (*_HEAD, "train")),
+    "dice": Score(dice, "DICE", (*_HEAD, "train")),
+    "ash": Score(ash, "ASH", _HEAD),
+    "mahalanobis": Score(mahalanobis, "Mahalanobis", ("features", "train")),
+    "relative_mahalanobis": Score(
+        relative_mahalanobis, "Relative Mahalanobis", ("features", "train")
+    ),
+    "knn": Score(knn, "Nearest neighbours", ("features", "train")),
+    "vim": Score(vim, "ViM", ("logits", *_HEAD, "train")),
     # The authors' code scores by maximum logit, and counts ties in a way of its own:
     # `metrics.ood_detection(..., convention="authors")`.
-    "authors": max_logit,
-    "csi": csi,
+    "authors": Score(max_logit, _AUTHORS, ("logits",)),
+    "csi": Score(csi, _CSI, ("images", "turns")),
 }
+SCORES = {name: score.function for name, score in TABLE.items()}
+LABELS = {name: score.label for name, score in TABLE.items()}
+NEEDS = {name: score.needs for name, score in TABLE.items()}
 # Those that are functions of images rather than of what is known of them.
-OF_IMAGES = ("odin", "csi")
-
-# What a score uses: "logits", "features", "weights" of the last layer, "train", the
-# outputs of training images, "images" and a function from them to logits, or the logits
-# of each of an image's "turns", which only networks trained by CSI have.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "msp": ("logits",),
-    "max_logit": ("logits",),
-    "energy": ("logits",),
-    "entropy": ("logits",),
-    "gen": ("logits",),
-    "odin": ("images",),
-    "react": ("features", "weights", "train"),
-    "dice": ("features", "weights", "train"),
-    "ash": ("features", "weights"),
-    "mahalanobis": ("features", "train"),
-    "relative_mahalanobis": ("features", "train"),
-    "knn": ("features", "train"),
-    "vim": ("logits", "features", "weights", "train"),
-    "authors": ("logits",),
-    "csi": ("images", "turns"),
-}
+OF_IMAGES = tuple(name for name, needs in NEEDS.items() if "images" in needs)
 
 
 def get_score(name: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ def msp(
 ) -> jax.Array:
     """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
     del features, fitted
-    return -jnp.log1p(jnp.sum(_odds_of_others(_real(logits)), axis=-1))
+    return -jnp.log1p(jnp.sum(_odds_of_others(real(logits)), axis=-1))
 
 
 def max_logit(
@@ -29,7 +29,7 @@ def max_logit(
 ) -> jax.Array:
     """The largest logit (Hendrycks et al. 2022); what the authors of APR score by."""
     del features, fitted
-    return jnp.max(_real(logits), axis=-1)
+    return jnp.max(real(logits), axis=-1)
 
 
 def energy(
@@ -41,14 +41,14 @@ def energy(
 ) -> jax.Array:
     """Negative free energy, T log sum exp(logits / T) (Liu et al. 2020)."""
     del features, fitted
-    return temperature * jax.nn.logsumexp(_real(logits) / temperature, axis=-1)
+    return temperature * jax.nn.logsumexp(real(logits) / temperature, axis=-1)
 
 
 def entropy(
     logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
 ) -> jax.Array:
     """Negative entropy of the softmax, in nats: from -log K to 0."""
-    scores = _real(logits)
+    scores = real(logits)
     shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
     log_p = shifted + msp(scores, features, fitted)[..., None]
     return jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
@@ -68,7 +68,7 @@ def gen(
     there are fewer classes.
     """
     del features, fitted
-    scores = _real(logits)
+    scores = real(logits)
     count = min(top, scores.shape[-1])
     ordered = jax.lax.top_k(scores, count)[0]
     log_p = ordered - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
@@ -84,8 +84,8 @@ def react(
 ) -> jax.Array:
     """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
     del logits
-    limit, weight, bias = _parts("react", fitted, "react_limit", "weight", "bias")
-    return energy(_linear(jnp.minimum(_real(features), limit), weight, bias))
+    limit, weight, bias = parts("react", fitted, "react_limit", "weight", "bias")
+    return energy(_linear(jnp.minimum(real(features), limit), weight, bias))
 
 
 def dice(
@@ -93,8 +93,8 @@ def dice(
 ) -> jax.Array:
     """Energy through the weights that contribute most (Sun and Li 2022)."""
     del logits
-    weight, bias = _parts("dice", fitted, "dice_weight", "bias")
-    return energy(_linear(_real(features), weight, bias))
+    weight, bias = parts("dice", fitted, "dice_weight", "bias")
+    return energy(_linear(real(features), weight, bias))
 
 
 def ash(
@@ -123,8 +123,8 @@ def ash(
         raise ValueError(f"unknown variant {variant!r}; choose from {ASH_VARIANTS}")
     if not 0 <= prune < 1:
         raise ValueError(f"prune is {prune!r}; it must be from 0 to below 1")
-    weight, bias = _parts("ash", fitted, "weight", "bias")
-    values = _real(features)
+    weight, bias = parts("ash", fitted, "weight", "bias")
+    values = real(features)
     size = values.shape[-1]
     keep = max(1, size - round(size * prune))
     # By place rather than by value, so that equal activations do not all stay.
@@ -153,8 +153,8 @@ def mahalanobis(
     penultimate layer alone, the input as it is.
     """
     del logits
-    means, whiten = _parts("mahalanobis", fitted, "class_means", "class_whiten")
-    return -_nearest(_real(features), means, whiten)
+    means, whiten = parts("mahalanobis", fitted, "class_means", "class_whiten")
+    return -_nearest(real(features), means, whiten)
 
 
 def relative_mahalanobis(
@@ -162,8 +162,8 @@ def relative_mahalanobis(
 ) -> jax.Array:
     """As `mahalanobis`, less the distance to all of training (Ren et al. 2021)."""
     name = "relative_mahalanobis"
-    mean, whiten = _parts(name, fitted, "all_mean", "all_whiten")
-    background = _nearest(_real(features), mean[None], whiten)
+    mean, whiten = parts(name, fitted, "all_mean", "all_whiten")
+    background = _nearest(real(features), mean[None], whiten)
     return mahalanobis(logits, features, fitted) + background
 
 
@@ -179,8 +179,8 @@ def knn(
     Features are scaled to unit length. Fewer than k training examples: the farthest.
     """
     del logits
-    (bank,) = _parts("knn", fitted, "bank")
-    values = _real(features)
+    (bank,) = parts("knn", fitted, "bank")
+    values = real(features)
     length = jnp.sqrt(jnp.sum(values * values, axis=-1, keepdims=True))
     unit = values / jnp.maximum(length, 1e-12)
     likeness = jnp.matmul(unit, bank.T, precision=jax.lax.Precision.HIGHEST)
@@ -190,17 +190,22 @@ def knn(
 
 def vim(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.Array:
     """Energy less the virtual logit of the residual (Wang et al. 2022)."""
-    origin, residual, alpha = _parts(
+    origin, residual, alpha = parts(
         "vim", fitted, "vim_origin", "vim_residual", "vim_alpha"
     )
-    outside = _linear(_real(features) - origin[None], residual, None)
+    outside = _linear(real(features) - origin[None], residual, None)
     return energy(logits) - alpha * jnp.sqrt(jnp.sum(outside**2, axis=-1))
 
 
 # --- Inner workings ------------------------------------------------------------------
 
 
-def _real(values: jax.Array) -> jax.Array:
+def real(values: jax.Array) -> jax.Array:
+    """Logits or features [N, C] as float32, whatever they were.
+
+    Raises:
+        ValueError: another shape.
+    """
     values = jnp.asarray(values)
     if values.ndim != 2 or math.prod(values.shape[1:]) == 0:
         raise ValueError(f"logits and features must be [N, C], not {values.shape}")
@@ -233,8 +238,12 @@ def _nearest(values: jax.Array, means: jax.Array, whiten: jax.Array) -> jax.Arra
     return jnp.min(jax.lax.map(distance, centres), axis=0)
 
 
-def _parts(name: str, fitted: Fitted | None, *fields: str) -> list[jax.Array]:
-    """The fields of `fitted` that a score needs."""
+def parts(name: str, fitted: Fitted | None, *fields: str) -> list[jax.Array]:
+    """The fields of `fitted` that the score `name` needs.
+
+    Raises:
+        ValueError: some were not fitted; the message names them.
+    """
     missing = [f for f in fields if getattr(fitted, f, None) is None]
     if missing:
         raise ValueError(

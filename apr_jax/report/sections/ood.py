@@ -9,6 +9,7 @@ import rich.table
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from apr_jax import ood
 from apr_jax.report import figures, numbers
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import OOD_AUROC, OOD_SETS
@@ -18,23 +19,6 @@ from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
 _GROUPS = {"near": "Mean, near", "far": "Mean, far", "all": "Mean"}
-_NAMES = {
-    "msp": "Maximum softmax probability",
-    "max_logit": "Maximum logit",
-    "energy": "Energy",
-    "entropy": "Entropy",
-    "gen": "GEN",
-    "odin": "ODIN",
-    "react": "ReAct",
-    "dice": "DICE",
-    "ash": "ASH",
-    "mahalanobis": "Mahalanobis",
-    "relative_mahalanobis": "Relative Mahalanobis",
-    "knn": "Nearest neighbours",
-    "vim": "ViM",
-    "authors": "Maximum logit, as the authors of APR count",
-    "csi": "CSI, logits averaged over four turns",
-}
 _METRICS = {
     "auroc": "AUROC ↑",
     "aupr_in": "Area under precision-recall, known positive ↑",
@@ -55,7 +39,7 @@ def html(runs: Sequence[RunView]) -> str:
     if not any(cells):
         return ""
     columns, score = _columns(cells), _headline(cells)
-    named = html_lib.escape(_NAMES.get(score, score))
+    named = html_lib.escape(ood.LABELS.get(score, score))
     intro = (
         '<p class="soft">How well a score tells images of the test set (known) from '
         "images of other sets (unknown). AUROC, in percent: the chance that a known "
@@ -177,7 +161,7 @@ def _has(what: str, own: _Cells, split: str, score: str) -> bool:
 
 
 def _scores(cells: _Cells) -> list[str]:
-    order = list(_NAMES)
+    order = list(ood.LABELS)
     found = dict.fromkeys(score for _, score in cells)
     known = [score for score in order if score in found]
     return known + [score for score in found if score not in order]
@@ -235,7 +219,7 @@ def _auroc_table(
             row = "".join(
                 _cell(own.get((c, score), {}).get("auroc"), best[c]) for c in columns
             )
-            name = html_lib.escape(_NAMES.get(score, score))
+            name = html_lib.escape(ood.LABELS.get(score, score))
             lines.append(f"<tr><td>{name}</td>{row}</tr>")
         lines.append("</tbody>")
     lines.append(_published(cells, columns))
@@ -316,7 +300,7 @@ def _all_metrics(
                 name = f"{html_lib.dot(i)}{html_lib.breakable(run.name)}"
                 lines.append(f"<tr><td>{name}</td>{row}</tr>")
         lines.append("</tbody>")
-    named = html_lib.escape(_NAMES.get(score, score))
+    named = html_lib.escape(ood.LABELS.get(score, score))
     return (
         f"<details><summary>All metrics of: {named}, in percent</summary>"
         f"{html_lib.scroll(f'<table>{chr(10).join(lines)}</table>')}</details>"
