@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from apr_jax.ood.csi import csi
+from apr_jax.ood.fdbd import fdbd
 from apr_jax.ood.fitting import Fitted, fit
 from apr_jax.ood.odin import odin, perturb
 from apr_jax.ood.scores import (
@@ -80,6 +81,7 @@ TABLE = {
     ),
     "knn": Score(knn, "Nearest neighbours", ("features", "train")),
     "vim": Score(vim, "ViM", ("logits", *_HEAD, "train")),
+    "fdbd": Score(fdbd, "fDBD", ("logits", *_HEAD, "train")),
     # The authors' code scores by maximum logit, and counts ties in a way of its own:
     # `metrics.ood_detection(..., convention="authors")`.
     "authors": Score(max_logit, _AUTHORS, ("logits",)),
