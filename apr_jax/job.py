@@ -175,7 +175,7 @@ def _train_seeds(
 def describe(plan: plan_lib.Plan) -> None:
     """Says what a run resolved to: values, devices, sizes and places."""
     config = plan.config
-    for name, value in config_lib.flatten(config):
+    for name, value in config_lib.flatten(config).items():
         say(f"  {name} = {value!r}")
     say(f"{config.name}, configuration {config_lib.config_hash(config)}")
     say(f"  devices     {plan.layout.describe()}, JAX {jax.__version__}")

@@ -1,10 +1,5 @@
 """ResNet-18 on CIFAR-10 with APR-SP: the network of the paper's OOD table."""
 
-import ml_collections
+from apr_jax import presets
 
-from configs import cifar
-
-
-def get_config() -> ml_collections.ConfigDict:
-    """Returns the configuration."""
-    return cifar.get_config("resnet18,apr_sp,cifar10")
+get_config = lambda: presets.cifar("resnet18,apr_sp")

@@ -1,10 +1,5 @@
 """WRN-40-2 on CIFAR-10 with APR-S: the paper's 10.6 % on CIFAR-10-C."""
 
-import ml_collections
+from apr_jax import presets
 
-from configs import cifar
-
-
-def get_config() -> ml_collections.ConfigDict:
-    """Returns the configuration."""
-    return cifar.get_config("wrn_40_2,apr_s,cifar10")
+get_config = lambda: presets.cifar("wrn_40_2,apr_s")

@@ -1,10 +1,5 @@
 """WRN-40-2 on CIFAR-10 with crop and flip only: the paper's 26.9 % on CIFAR-10-C."""
 
-import ml_collections
+from apr_jax import presets
 
-from configs import cifar
-
-
-def get_config() -> ml_collections.ConfigDict:
-    """Returns the configuration."""
-    return cifar.get_config("wrn_40_2,standard,cifar10")
+get_config = lambda: presets.cifar("wrn_40_2,standard")

@@ -30,7 +30,7 @@ import numpy as np
 import rich.console
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, process
+from apr_jax import data, metrics, parallel, presets, process
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -40,7 +40,6 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
-from configs import cifar, quickstart
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RECORDS = "records.jsonl"
@@ -317,18 +316,18 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
     """The configuration that the command line's data options describe."""
     kind, _, where = options.set.partition(":")
     if kind == "bundled":
-        base = quickstart.get_config("standard")
+        base = presets.quickstart("standard")
     elif kind in ("arrays", "folder"):
         if not where:
             raise ConfigError(f"--set {kind}: needs a folder, {kind}:FOLDER")
-        base = cifar.get_config("wrn_10_1,standard,cifar10")
+        base = presets.cifar("wrn_10_1,standard,cifar10")
         name = pathlib.Path(where).name
         base.data.update(
             source=kind, name=name, data_dir=where, image_size=options.image_size
         )
     else:
         try:
-            base = cifar.get_config(f"wrn_10_1,standard,{kind}")
+            base = presets.cifar(f"wrn_10_1,standard,{kind}")
         except ValueError as error:
             raise ConfigError(f"--set: {error}") from error
         base.data.data_dir = options.data_dir

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "apr_jax"
 
 # The rooms from the ground up: a module imports from its own room and those below it.
 FLOORS = (
-    {"config", "errors", "fast_random", "pixels", "spectral"},
+    {"config", "errors", "fast_random", "pixels", "presets", "settings", "spectral"},
     {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
     {"data", "network", "runs"},
     {"train"},

@@ -130,8 +130,9 @@ COMMANDS = {
     "apr_jax.evaluate.ood": f"{MEASURES} out",
     "apr_jax.evaluate.adversarial": f"{MEASURES} linf l2",
     "apr_jax.evaluate.fourier": MEASURES,
-    "apr_jax.evaluate.card": "parts page devices quiet out linf l2 attack_examples "
-    "fourier_examples frost_dir corruption_source corruption_dir",
+    "apr_jax.evaluate.card": "parts page devices quiet ood.out adversarial.linf "
+    "adversarial.l2 adversarial.examples fourier.examples corruption.frost_dir "
+    "corruption.source corruption.dir",
 }
 
 # Defaults whose own text is long, or differs between versions of JAX.
@@ -229,7 +230,7 @@ def test_a_command_keeps_its_options(command):
         text=True,
         check=False,
     )
-    options = re.findall(r"^ +--(?:\[no\])?(\w+)", helped.stdout, re.MULTILINE)
+    options = re.findall(r"^ +--(?:\[no\])?([\w.]+)", helped.stdout, re.MULTILINE)
     assert set(COMMANDS[command].split()) <= set(options), helped.stderr
 
 

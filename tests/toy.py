@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
+from apr_jax import presets
 from apr_jax.models.layers import BatchNorm
-from configs import base
 from experiments import lab as lab_lib
 
 CLASSES = 4
@@ -48,7 +48,7 @@ def write_arrays(folder: pathlib.Path, size: int = 8) -> None:
 
 def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDict:
     """Returns a configuration for ``folder``; ``changes`` are optim__epochs=3."""
-    config = base.get_config()
+    config = presets.base()
     config.name = "toy"
     config.data.update(
         source="arrays",

@@ -1,11 +1,12 @@
 """The robustness card: every measurement that the data at hand allow, on one page.
 
     python -m apr_jax.evaluate.card RUN [RUN ...]
-    python -m apr_jax.evaluate.card RUN --parts clean,fourier --fourier_examples 500
+    python -m apr_jax.evaluate.card RUN --parts clean,fourier --fourier.examples 500
 
-measures each run in turn and draws one page with the runs side by side. What a run
-has been measured on already is not measured again, so a stopped card goes on. What
-can't be measured, as its data aren't there, is said and left out.
+measures each run in turn, by all parts if none are named, and draws one page with the
+runs side by side. Flags stand instead of the runs' own ``eval``. What a run has been
+measured on already is not measured again, so a stopped card goes on. What can't be
+measured, as its data aren't there, is said and left out.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import pathlib
 import shlex
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
@@ -24,11 +25,20 @@ from apr_jax import console, corruptions, data, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
+from apr_jax.evaluate import (
+    adversarial,
+    clean,
+    command,
+    corruption,
+    fourier,
+    ood,
+    ood_scores,
+)
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
+from apr_jax.settings import build, define_flags
 
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
 # near, as OpenOOD counts.
@@ -87,18 +97,20 @@ def check(config: config_lib.Config) -> None:
 
     That its data are there is seen when they are read.
     """
-    chosen = config.eval
-    if "corruption" in chosen.parts:
+    parts, chosen = config.eval.parts, config.eval
+    if "corruption" in parts:
         corruption.check_settings(
-            chosen.corruptions or corruptions.CORRUPTIONS,
-            source=chosen.corruption_source,
-            corruption_dir=chosen.corruption_dir,
+            chosen.corruption.corruptions or corruptions.CORRUPTIONS,
+            chosen.corruption.severities,
+            chosen.corruption.source,
+            corruption_dir=chosen.corruption.dir,
         )
-    if "ood" in chosen.parts:
-        ood.check_settings(chosen.out_sets, chosen.near_sets)
-    if "adversarial" in chosen.parts:
-        radii = {"linf": chosen.linf, "l2": chosen.l2}
-        adversarial.check_settings(radii, chosen.attack)
+    if "ood" in parts:
+        ood.check_settings(chosen.ood.out, chosen.ood.near, chosen.ood.scores)
+    if "adversarial" in parts:
+        own = chosen.adversarial
+        radii = {"linf": own.linf, "l2": own.l2, "l1": own.l1}
+        adversarial.check_settings(radii, own.attack)
 
 
 def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
@@ -107,31 +119,23 @@ def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
     Raises:
         DataError: there are no data for it.
     """
-    chosen = config.eval
+    if part == "clean":
+        return {}
+    fields = dataclasses.asdict(getattr(config.eval, part))
     if part == "corruption":
-        return {
-            "corruptions": _corruptions(chosen),
-            "source": chosen.corruption_source,
-            "corruption_dir": chosen.corruption_dir,
-            "examples": chosen.corruption_examples,
-            "frost_dir": chosen.frost_dir,
-        }
+        fields["corruption_dir"] = fields.pop("dir")
+        fields["corruptions"] = _corruptions(config.eval.corruption)
     if part == "ood":
-        return {**_out_sets(config), "examples": chosen.ood_examples}
-    if part == "adversarial":
-        return {
-            "attack": chosen.attack,
-            "linf": chosen.linf,
-            "l2": chosen.l2,
-            "examples": chosen.attack_examples,
-        }
-    return {"examples": chosen.fourier_examples} if part == "fourier" else {}
+        names = [field.name for field in dataclasses.fields(ood_scores.Knobs)]
+        knobs = ood_scores.Knobs(**{name: fields.pop(name) for name in names})
+        fields |= {"knobs": knobs, **_out_sets(config)}
+    return fields
 
 
-def _corruptions(chosen: config_lib.Eval) -> tuple[str, ...]:
+def _corruptions(chosen: config_lib.Corruption) -> tuple[str, ...]:
     """The corruptions to measure: frost only where its photographs are."""
     names = chosen.corruptions or corruptions.CORRUPTIONS
-    if "frost" in names and chosen.corruption_source == "generated":
+    if "frost" in names and chosen.source == "generated":
         try:
             frost_files.load(chosen.frost_dir)
         except FileNotFoundError as why:
@@ -142,9 +146,9 @@ def _corruptions(chosen: config_lib.Eval) -> tuple[str, ...]:
 
 def _out_sets(config: config_lib.Config) -> dict[str, Any]:
     """The out sets to use: those listed, or the usual ones that are prepared."""
-    chosen = config.eval
-    if chosen.out_sets:
-        return {"out": chosen.out_sets, "near": chosen.near_sets}
+    chosen = config.eval.ood
+    if chosen.out:
+        return {"out": chosen.out, "near": chosen.near}
     settings, found = config.data, []
     if settings.source == "tfds" and not settings.streaming:
         found = [
@@ -155,7 +159,7 @@ def _out_sets(config: config_lib.Config) -> dict[str, Any]:
         ]
     if not found:
         raise DataError(
-            "eval.out_sets is empty, and of the usual sets "
+            "eval.ood.out is empty, and of the usual sets "
             f"({', '.join(_USUAL_OUT_SETS)}) none is prepared in data.data_dir"
         )
     return {
@@ -169,14 +173,12 @@ def _out_sets(config: config_lib.Config) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the card as a program."""
-    defaults = ", ".join(config_lib.PARTS)
-    parts = flags.DEFINE_list("parts", list(config_lib.PARTS), f"Of {defaults}.")
     target = flags.DEFINE_string(
         "page", None, "Where the page goes; report.html of the first run if unset."
     )
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
-    changes = _define_changes()
+    changes = define_flags(config_lib.Eval, defaults=False)
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) < 2:
@@ -184,7 +186,7 @@ def main() -> None:
         process.finish(
             lambda: run(
                 [pathlib.Path(root) for root in argv[1:]],
-                {"parts": tuple(parts.value), **changes()},
+                {"parts": config_lib.PARTS, **changes()},
                 target=pathlib.Path(target.value) if target.value else None,
                 devices=devices.value,
                 quiet=quiet.value,
@@ -196,7 +198,7 @@ def main() -> None:
 
 def run(
     roots: Sequence[pathlib.Path],
-    changes: dict[str, Any],
+    changes: Mapping[str, Any],
     *,
     target: pathlib.Path | None = None,
     devices: int = 0,
@@ -206,7 +208,7 @@ def run(
 
     Args:
         roots: work directories; records go to each one's own ``results.jsonl``.
-        changes: fields of ``config.Eval`` -> values instead of the runs' own.
+        changes: nested mappings of ``config.Eval``, instead of the runs' own values.
         target: file of the page; the first run's report if None.
         devices: how many to use; 0 as in training.
         quiet: no progress bar.
@@ -216,7 +218,6 @@ def run(
     """
     opened = [workdir.open_run(root) for root in roots]
     for _, config in opened:
-        config_lib.check(_changed(config, changes))
         check(_changed(config, changes))
     parallel.declare_cpu_devices(devices)
     process.use_compile_cache(opened[0][1].data)
@@ -240,40 +241,10 @@ def run(
             )
 
 
-def _changed(config: config_lib.Config, changes: dict[str, Any]) -> config_lib.Config:
-    return dataclasses.replace(config, eval=dataclasses.replace(config.eval, **changes))
-
-
-def _define_changes() -> Callable[[], dict[str, Any]]:
-    """Defines a flag for each field of ``config.Eval``; returns what was given."""
-    about = "Instead of the run's own eval."
-    integers = (
-        "corruption_examples",
-        "ood_examples",
-        "attack_examples",
-        "fourier_examples",
-        "batch_size",
-    )
-    holders: dict[str, Any] = {
-        name: flags.DEFINE_integer(name, None, f"{about}{name}.") for name in integers
-    }
-    for name in ("corruption_source", "corruption_dir", "frost_dir", "attack"):
-        holders[name] = flags.DEFINE_string(name, None, f"{about}{name}.")
-    holders["out_sets"] = flags.DEFINE_multi_string(
-        "out", None, "name=source:where; several allowed. " + about + "out_sets."
-    )
-    holders["near_sets"] = flags.DEFINE_list("near", None, about + "near_sets.")
-    for name in ("corruptions", "linf", "l2"):
-        holders[name] = flags.DEFINE_list(name, None, f"{about}{name}.")
-
-    def values() -> dict[str, Any]:
-        given = {k: f.value for k, f in holders.items() if f.value is not None}
-        for name in ("linf", "l2"):
-            if name in given:
-                given[name] = adversarial.parse_radii(given[name])
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-
-    return values
+def _changed(
+    config: config_lib.Config, changes: Mapping[str, Any]
+) -> config_lib.Config:
+    return dataclasses.replace(config, eval=build(config.eval, changes, "eval."))
 
 
 if __name__ == "__main__":

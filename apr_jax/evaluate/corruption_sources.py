@@ -16,8 +16,9 @@ from apr_jax.corruptions import frost_files
 from apr_jax.data import corrupted, imagenet, records, tfds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier
+from apr_jax.settings import choices
 
-SOURCES = config_lib.CORRUPTION_SOURCES
+SOURCES = choices(config_lib.Corruption, "source")
 CLEAN = "clean"
 
 

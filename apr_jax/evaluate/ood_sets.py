@@ -25,9 +25,10 @@ from apr_jax.data import images as images_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.runs import files
+from apr_jax.settings import choices
 
 SOURCES = ("tfds", "folder", "arrays")
-FITS = ("resize", "pad", "refuse")
+FITS = choices(config_lib.Ood, "fit")
 
 
 @dataclasses.dataclass(frozen=True)

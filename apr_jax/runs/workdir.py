@@ -131,7 +131,7 @@ def read_config(run: RunDir) -> config_lib.Config | None:
     if not run.config.exists():
         return None
     try:
-        return config_lib.parse_saved(json.loads(run.config.read_text()))
+        return config_lib.parse(json.loads(run.config.read_text()))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{run.config} is no JSON: {error}") from error
 

@@ -320,10 +320,10 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
     import jax.numpy as jnp
 
     from apr_jax import config as config_lib
+    from apr_jax import presets
     from apr_jax.train import optim, step, views
-    from configs import cifar
 
-    values = cifar.get_config("wrn_40_2,apr_sp,cifar10")
+    values = presets.cifar("wrn_40_2,apr_sp,cifar10")
     values.model.dtype = dtype
     config = config_lib.parse(values.to_dict())
     # The same number of images through the network, none of them recombined.

@@ -116,16 +116,15 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     """Returns a counter that works as ``apr_jax.evaluate.fourier`` does."""
     sys.path.insert(0, str(ROOT))
     from apr_jax import config as config_lib
-    from apr_jax import data, parallel
+    from apr_jax import data, parallel, presets
     from apr_jax.evaluate import classifier, fourier_probe
     from apr_jax.models import torch_weights
-    from configs import base
 
     rename = flax_names(args.model)
     variables = torch_weights.from_torch(
         args.model, {rename(name): array for name, array in stored.items()}
     )
-    settings = base.get_config()
+    settings = presets.base()
     settings.model.name = args.model
     settings.eval.batch_size = args.batch
     settings.data.update(mean=MEAN, std=STD)

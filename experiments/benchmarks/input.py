@@ -29,10 +29,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from apr_jax import config as config_lib
-from apr_jax import data
+from apr_jax import data, presets
 from apr_jax.data import folder, jpeg
 from apr_jax.data import images as images_lib
-from configs import base
 
 BATCH_SIZE = 50
 WARM_UP = 200  # images
@@ -171,7 +170,7 @@ def main() -> None:
         root = args.folder or pathlib.Path(temporary)
         if args.folder is None:
             write_photographs(root, 100)
-        config = base.get_config()
+        config = presets.base()
         config.data.update(
             source="folder",
             name="bench",

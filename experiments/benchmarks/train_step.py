@@ -50,15 +50,14 @@ def jax_step(
     import jax
 
     from apr_jax import config as config_lib
-    from apr_jax import parallel
+    from apr_jax import parallel, presets
     from apr_jax.models import convolution
     from apr_jax.train import optim, step
-    from configs import base
 
     if plain:
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
     parallel.declare_cpu_devices(devices)
-    settings = base.get_config()
+    settings = presets.base()
     settings.model.update(name=args.model, dtype=args.dtype)
     settings.augment.update(method=args.method, pair_prob=1.0)
     config = config_lib.parse(settings.to_dict())

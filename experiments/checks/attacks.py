@@ -26,7 +26,7 @@ import optax
 import rich.console
 import rich.table
 
-from apr_jax import attacks, data
+from apr_jax import attacks, data, presets
 from apr_jax import config as config_lib
 from apr_jax import network as network_lib
 from apr_jax.attacks import norms, rounds
@@ -36,7 +36,6 @@ from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs import files
 from apr_jax.train import losses, optim, views
 from apr_jax.train.state import init_state
-from configs import cifar
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "check_attacks.jsonl"
 # Radii to attack with; the first is trained against. Small networks resist no more.
@@ -45,7 +44,7 @@ EPS = {"linf": 4 / 255, "l2": 0.25, "l1": 5.0}
 
 def configuration(args: argparse.Namespace) -> config_lib.Config:
     """Returns the configuration that training and comparison share."""
-    settings = cifar.get_config(f"{args.model},standard,cifar10")
+    settings = presets.cifar(f"{args.model},standard,cifar10")
     settings.name = "check_attacks"
     settings.data.update(data_dir=args.data_dir, cache_dir=args.cache_dir)
     settings.optim.update(

@@ -28,9 +28,8 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
     import numpy as np
 
     from apr_jax import config as config_lib
-    from apr_jax import parallel
+    from apr_jax import parallel, presets
     from apr_jax.train import loop
-    from configs import base
 
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -39,7 +38,7 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
             images=rng.integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8),
             labels=rng.integers(0, 10, 1000),
         )
-    settings = base.get_config()
+    settings = presets.base()
     settings.data.update(
         source="arrays", data_dir=str(workdir), cache_dir=str(workdir / "cache")
     )

@@ -256,8 +256,8 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "data.data_dir": options.data_dir,
         "data.cache_dir": options.cache_dir,
-        "eval.frost_dir": options.frost_dir,
-        "eval.out_sets": tuple(options.out_set),
+        "eval.corruption.frost_dir": options.frost_dir,
+        "eval.ood.out": tuple(options.out_set),
     }
     for text in options.set_field:
         field, _, value = text.partition("=")

@@ -18,7 +18,8 @@ def mark(number: str, root: pathlib.Path) -> pathlib.Path:
 
 def asked(config: config_lib.Config) -> str:
     """How a run is to be measured, as text."""
-    fields = {k: v for k, v in config_lib.flatten(config) if k.startswith("eval.")}
+    values = config_lib.flatten(config)
+    fields = {k: v for k, v in values.items() if k.startswith("eval.")}
     return json.dumps(fields, indent=2) + "\n"
 
 

@@ -48,17 +48,19 @@ def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
     asked: dict[str, Any] = {}
     if record.job == "evaluate.corruption":
         asked = {
-            "source": wanted.corruption_source,
-            "examples": wanted.corruption_examples,
+            "source": wanted.corruption.source,
+            "examples": wanted.corruption.examples,
         }
-        averaged = record.extra.get("corruptions", wanted.corruptions)
-        if wanted.corruptions and sorted(averaged) != sorted(wanted.corruptions):
+        chosen = wanted.corruption.corruptions
+        averaged = record.extra.get("corruptions", chosen)
+        if chosen and sorted(averaged) != sorted(chosen):
             return False
     elif record.job == "evaluate.ood":
-        asked = {"examples": wanted.ood_examples}
+        asked = {"examples": wanted.ood.examples}
     elif record.job == "evaluate.adversarial":
-        asked = {"attack": wanted.attack, "examples": wanted.attack_examples}
-        radii = {"linf": wanted.linf, "l2": wanted.l2}.get(record.extra.get("norm", ""))
+        own = wanted.adversarial
+        asked = {"attack": own.attack, "examples": own.examples}
+        radii = getattr(own, record.extra.get("norm", ""), ())
         if radii and not any(
             math.isclose(record.extra["eps"], radius, rel_tol=1e-6) for radius in radii
         ):

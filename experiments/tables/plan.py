@@ -7,13 +7,12 @@ from typing import Any
 
 import ml_collections
 
-from apr_jax import augment, models
+from apr_jax import augment, models, presets
 from apr_jax import config as config_lib
 from apr_jax.models import flops
 from apr_jax.report import published
 from apr_jax.runs import curves, workdir
 from apr_jax.runs.records import Record
-from configs import cifar, cifar10_fgsm, imagenet_resnet50_aprsp
 from experiments import lab as lab_lib
 from experiments.tables import cells as cells_lib
 from experiments.tables.rows import ROWS, canonical, row_of
@@ -263,7 +262,7 @@ def has_network(row: str, columns: Sequence[str]) -> bool:
 
 def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
     """The recipe of Tables 1 and 2, or a short one."""
-    settings = cifar.get_config(f"{network},{row_of(row).method},{name}")
+    settings = presets.cifar(f"{network},{row_of(row).method},{name}")
     settings.train.tensorboard = False
     if small:
         settings = lab_lib.short(
@@ -277,7 +276,7 @@ def _table_1(
 ) -> ml_collections.ConfigDict:
     settings = _cifar(name, network, row, small)
     settings.eval.parts = ("clean", "corruption")
-    settings.eval.corruption_examples = 1000 if small else 0
+    settings.eval.corruption.examples = 1000 if small else 0
     return settings
 
 
@@ -286,35 +285,35 @@ def _table_2(
 ) -> ml_collections.ConfigDict:
     settings = _cifar(name, network, row, small)
     settings.eval.parts = ("clean", "ood")
-    settings.eval.ood_examples = 2000 if small else 0
+    settings.eval.ood.examples = 2000 if small else 0
     return settings
 
 
 def _table_3(
     name: str, network: str, row: str, small: bool
 ) -> ml_collections.ConfigDict:
-    if row in cifar10_fgsm.PRESETS:
-        settings = cifar10_fgsm.get_config(row)
+    if row in presets.FGSM:
+        settings = presets.cifar10_fgsm(row)
     else:
         method = row_of(row).method
-        settings = cifar10_fgsm.get_config("standard")
+        settings = presets.cifar10_fgsm("standard")
         settings.augment.method = method
         # As in the presets of APR-P and APR-S.
-        _, _, pair, _ = cifar10_fgsm.PRESETS["apr_p"]
-        _, _, _, single = cifar10_fgsm.PRESETS["apr_s"]
+        _, _, pair, _ = presets.FGSM["apr_p"]
+        _, _, _, single = presets.FGSM["apr_s"]
         settings.augment.update(pair_prob=pair, single_prob=single)
     if name != "cifar10":  # the presets' own
-        settings.data.update(cifar.get_config(f"{network},standard,{name}").data)
-    cifar.suit_method(settings, settings.augment.method, name)
+        settings.data.update(presets.cifar(f"{network},standard,{name}").data)
+    presets.suit_method(settings, settings.augment.method, name)
     settings.model.name = network
     settings.train.tensorboard = False
     settings.eval.parts = ("clean", "adversarial")
-    settings.eval.attack_examples = 0
+    settings.eval.adversarial.examples = 0
     if small:
         # So small a network resists no more.
         settings.adversary.update(eps=4 / 255, step_size=5 / 255)
         settings.optim.epochs = 4.0
-        settings.eval.update(linf=(4 / 255,), attack_examples=256)
+        settings.eval.adversarial.update(linf=(4 / 255,), examples=256)
     return settings
 
 
@@ -325,7 +324,7 @@ def _table_4(
         raise ValueError(
             f"the set of a column of Table 4 is {name!r}; it is 'imagenet'"
         )
-    settings = imagenet_resnet50_aprsp.get_config(row_of(row).method)
+    settings = presets.imagenet_resnet50(row_of(row).method)
     settings.model.name = network
     settings.eval.parts = ("clean", "corruption")
     return settings
@@ -367,7 +366,7 @@ TABLES: dict[str, Table] = {
     ),
     "3": Table(
         title="Table 3: accuracy of FGSM-trained networks under AutoAttack",
-        rows=tuple(cifar10_fgsm.PRESETS),
+        rows=tuple(presets.FGSM),
         columns=("cifar10 preact_resnet18",),
         cells=cells_lib.robust_cells,
         published=published.table_3,

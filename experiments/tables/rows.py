@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from apr_jax import augment
-from configs import imagenet_resnet50_aprsp
+from apr_jax import augment, presets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Row:
 
 
 def _mixed(*names: str) -> dict[str, Any]:
-    """How a configuration with images of ``imagenet_resnet50_aprsp.EXTRA`` differs."""
-    return {"data.extra_ratio": imagenet_resnet50_aprsp.extra_ratio(*names)}
+    """How a configuration with images of ``presets.EXTRA`` differs."""
+    return {"data.extra_ratio": presets.extra_ratio(*names)}
 
 
 # One program trains them all; the keys are those of ``--rows``, which takes any other
@@ -80,7 +79,7 @@ ROWS: dict[str, Row] = {
 
 
 # What may be joined by "+": methods, and images that are mixed in.
-_PARTS = (*augment.AUGMENTS, *imagenet_resnet50_aprsp.EXTRA)
+_PARTS = (*augment.AUGMENTS, *presets.EXTRA)
 
 # What ``row_of`` takes, for people to read.
 CHOICES = (
@@ -100,7 +99,7 @@ def row_of(name: str) -> Row:
     parts = name.split("+")
     if not set(parts) <= set(_PARTS):
         raise ValueError(f"unknown row {name!r}; choose from {CHOICES}")
-    mixed = [part for part in parts if part in imagenet_resnet50_aprsp.EXTRA]
+    mixed = [part for part in parts if part in presets.EXTRA]
     methods = [part for part in parts if part not in mixed]
     method = "+".join(methods) or "standard"
     augment.get_method(method)  # raises where they don't
@@ -134,5 +133,5 @@ _LABELS = {
     key if row.mixes else row.method: row.label
     for key, row in ROWS.items()
     if (row.method in augment.AUGMENTS and not row.changes and not row.run)
-    or key in imagenet_resnet50_aprsp.EXTRA
+    or key in presets.EXTRA
 }

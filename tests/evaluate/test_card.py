@@ -34,7 +34,7 @@ def finished(folder, tmp_path_factory):
         optim__epochs=1.0,
         augment__method="standard",
         eval__parts=("clean", "fourier"),
-        eval__fourier_examples=8,
+        eval__fourier__examples=8,
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
@@ -61,9 +61,11 @@ def test_a_card_measures_only_what_is_missing(finished, folder, tmp_path, capsys
         [finished],
         {
             "parts": ("fourier", "ood", "corruption"),
-            "out_sets": (f"noise=arrays:{noise}",),
-            "corruptions": ("gaussian_noise", "frost"),
-            "frost_dir": str(tmp_path),
+            "ood": {"out": (f"noise=arrays:{noise}",)},
+            "corruption": {
+                "corruptions": ("gaussian_noise", "frost"),
+                "frost_dir": str(tmp_path),
+            },
         },
         target=tmp_path / "card.html",
         quiet=True,
@@ -85,12 +87,8 @@ def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
     split = data.load(config.data, splits=("test",)).splits["test"]
     recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
     corrupted_files.write_npy(split, tmp_path, ("contrast",), recipe=recipe, quiet=True)
-    changes = {
-        "parts": ("corruption",),
-        "corruptions": ("contrast",),
-        "corruption_source": "folder",
-        "corruption_dir": str(tmp_path),
-    }
+    own = {"corruptions": ("contrast",), "source": "folder", "dir": str(tmp_path)}
+    changes = {"parts": ("corruption",), "corruption": own}
     card.run([finished], changes, quiet=True)
     found = [
         r
@@ -99,31 +97,34 @@ def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
     ]
     assert {r.extra["settings"]["source"] for r in found} == {"folder"}
     assert "mean of 1" in {r.split for r in found}
+    own["dir"] = ""
     with pytest.raises(ConfigError, match="source 'folder' needs it"):
-        card.run([finished], {**changes, "corruption_dir": ""}, quiet=True)
+        card.run([finished], changes, quiet=True)
 
 
 def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):
     before = jobs(finished)
-    wanted = r"eval.parts has 'corruptions'; choose from clean, corruption, ood"
+    wanted = r"eval.parts has 'corruptions'; choose from 'clean', 'corruption', 'ood'"
     with pytest.raises(ConfigError, match=wanted):
         card.run([finished], {"parts": ("clean", "corruptions")}, quiet=True)
     assert jobs(finished) == before
 
 
 @pytest.mark.parametrize(
-    ("changes", "wanted"),
+    ("part", "field", "value", "wanted"),
     [
-        ({"parts": ("corruption",), "corruptions": ("snow", "hail")}, "has 'hail'"),
-        ({"parts": ("ood",), "out_sets": ("svhn",)}, "write name=source:where"),
-        ({"parts": ("adversarial",), "linf": (8.0,)}, "give 8/255, not 8"),
-        ({"parts": ("adversarial",), "attack": "magic"}, "attack is 'magic'"),
-        ({"parts": ("clean",), "fourier_examples": -1}, "eval.fourier_examples is -1"),
+        ("corruption", "corruptions", ("snow", "hail"), "has 'hail'"),
+        ("ood", "out", ("svhn",), "write name=source:where"),
+        ("adversarial", "linf", (8.0,), "give 8/255, not 8"),
+        ("adversarial", "attack", "magic", "attack is 'magic'"),
+        ("fourier", "examples", -1, "eval.fourier.examples is -1"),
     ],
 )
-def test_settings_are_refused_before_training(folder, tmp_path, changes, wanted):
+def test_settings_are_refused_before_training(
+    folder, tmp_path, part, field, value, wanted
+):
     values = toy.settings(folder)
-    values.eval.update(changes)
+    values.eval.update({"parts": (part,), part: {field: value}})
     with pytest.raises(ConfigError, match=wanted):
         job.run(config_lib.parse(values.to_dict()), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
@@ -132,10 +133,10 @@ def test_settings_are_refused_before_training(folder, tmp_path, changes, wanted)
 def test_out_sets_that_are_not_there_are_named(finished, capsys):
     card.run([finished], {"parts": ("ood",)}, quiet=True)
     said = capsys.readouterr().err
-    assert "ood is left out: eval.out_sets is empty" in said
+    assert "ood is left out: eval.ood.out is empty" in said
     assert "svhn_cropped" in said
 
 
 def test_other_settings_of_the_measurements_leave_the_run_the_same(folder):
-    one, other = toy.config(folder), toy.config(folder, eval__attack_examples=7)
+    one, other = toy.config(folder), toy.config(folder, eval__adversarial__examples=7)
     assert config_lib.config_hash(one) == config_lib.config_hash(other)

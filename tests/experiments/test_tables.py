@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import job, models
+from apr_jax import job, models, presets
 from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError, Diverged
 from apr_jax.report import published
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
-from configs import cifar
 from experiments import lab as lab_lib
 from experiments.tables import __main__ as tables
 from experiments.tables import cells as cells_lib
@@ -253,8 +252,8 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
         "optim.epochs": 1.0,
         "train.batch_size": 16,
         "eval.batch_size": 25,
-        "eval.corruptions": ["brightness", "contrast"],
-        "eval.corruption_examples": 20,
+        "eval.corruption.corruptions": ["brightness", "contrast"],
+        "eval.corruption.examples": 20,
     }
     arguments = [
         "1",
@@ -291,7 +290,7 @@ def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     again = kept.read_text().splitlines()
     assert len([line for line in again if '"mean' in line]) == len(means) > 0
     # Other numbers of measuring are measured; the network stays.
-    fewer = '--set_field=eval.corruptions=["brightness"]'
+    fewer = '--set_field=eval.corruption.corruptions=["brightness"]'
     tables.main([*arguments, "--rows", "standard", fewer])
     assert "1 runs are missing" in capsys.readouterr().err
     tables.main([*arguments, "--rows", "standard", fewer])
@@ -561,20 +560,20 @@ def test_rows_without_an_fgsm_preset_are_augmented():
         changes={},
     )[0]
     assert run.settings.augment.pair_prob == 0.16
-    assert run.settings.eval.attack_examples == 0
+    assert run.settings.eval.adversarial.examples == 0
     # As everywhere, and on another set that set's own.
     (cutmix,) = asked_for("3", rows=["cutmix"])
     assert cutmix.settings.augment.mix_prob == 0.5
     (other,) = asked_for("3", rows=["cutout"], columns=["cifar100 preact_resnet18"])
     assert other.settings.augment.cutout_size == 8
     assert other.settings.data.name == "cifar100"
-    assert other.settings.data.mean == cifar.STATISTICS["cifar100"][0]
+    assert other.settings.data.mean == presets.STATISTICS["cifar100"][0]
 
 
 def test_only_what_was_measured_as_asked_is_kept(tmp_path):
     (run,) = asked_for(rows=["apr_p"])
     config = config_lib.parse(run.settings.to_dict())
-    settings = {"source": "generated", "examples": config.eval.corruption_examples}
+    settings = {"source": "generated", "examples": config.eval.corruption.examples}
     found = some_records("evaluate.corruption", [("mean", "error", 0.3)])
     found += some_records("evaluate.corruption", [("mean", "error", 0.1)])
     found += some_records("evaluate.corruption", [("mean", "error", 0.2)])

@@ -10,12 +10,11 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax.train import optim as optim_lib
-from configs import base
 
 
 @pytest.fixture
 def optim():
-    return config_lib.parse(base.get_config().to_dict()).optim
+    return config_lib.default().optim
 
 
 def test_multistep(optim):

@@ -1,0 +1,200 @@
+"""The published set-ups, each as what differs from ``apr_jax.config.default()``.
+
+A preset is an ``ml_collections.ConfigDict``, which a command line may change further
+and ``apr_jax.config.parse`` checks. The files of ``configs/`` are the doors to them.
+"""
+
+from typing import Any
+
+import ml_collections
+
+from apr_jax.config import Data, default, to_dict
+
+# Set -> mean and standard deviation of each channel over the training images.
+STATISTICS = {
+    "cifar10": (Data.mean, Data.std),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+}
+# Method of FGSM training -> highest rate, epochs, chance of APR-P, chance of APR-S.
+FGSM = {
+    "standard": (0.2, 30.0, 0.0, 0.0),
+    "cutout": (0.2, 30.0, 0.0, 0.0),
+    "apr_p": (0.22, 55.0, 0.16, 0.0),
+    "apr_s": (0.23, 65.0, 0.0, 1.0),
+    "apr_sp": (0.20, 90.0, 0.16, 0.90),
+}
+# Images made of ImageNet's -> how many of each: in one other style, and by the two
+# networks of DeepAugment.
+EXTRA = {"stylized": 1, "deepaugment": 2}
+# Corruptions of the quick start: all but frost, which needs photographs from elsewhere.
+_WITHOUT_FROST = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
+
+
+def base(**changes: Any) -> ml_collections.ConfigDict:
+    """The defaults, changed: ``base(seed=1, optim={"epochs": 3.0})``."""
+    config = ml_collections.ConfigDict(to_dict(default()))
+    config.update(changes)
+    return config
+
+
+def suit_method(config: ml_collections.ConfigDict, method: str, dataset: str) -> None:
+    """Sets what the authors of other methods chose for small images."""
+    if dataset == "cifar100":
+        config.augment.update(cutout_size=8, strengths="cifar100")
+    if "cutmix" in method.split("+"):
+        config.augment.mix_prob = 0.5
+
+
+def cifar(choice: str = "wrn_40_2,apr_sp,cifar10") -> ml_collections.ConfigDict:
+    """The recipe of the paper for one network, method and data set.
+
+    Args:
+        choice: "MODEL,METHOD,SET"; what is left out is wrn_40_2, apr_sp, cifar10.
+    """
+    given = [part.strip() for part in choice.split(",")]
+    if len(given) > 3:
+        raise ValueError(f"give MODEL,METHOD,SET after the colon, got {choice!r}")
+    usual = ["wrn_40_2", "apr_sp", "cifar10"]
+    model, method, dataset = given + usual[len(given) :]
+    if dataset not in STATISTICS:
+        listed = ", ".join(STATISTICS)
+        raise ValueError(f"unknown data set {dataset!r}; choose from {listed}")
+    mean, std = STATISTICS[dataset]
+    config = base(
+        name=f"{dataset}_{model}_{method}",
+        model={"name": model},
+        # A mirrored digit is another sign.
+        augment={"method": method, "flip": dataset != "svhn_cropped"},
+        data={"name": dataset, "mean": mean, "std": std},
+    )
+    suit_method(config, method, dataset)
+    return config
+
+
+def cifar10_fgsm(method: str = "apr_sp") -> ml_collections.ConfigDict:
+    """FGSM adversarial training on CIFAR-10: the networks of the paper's Table 3.
+
+    The recipe is that of Wong et al. ("Fast is better than free", ICLR 2020): one
+    signed step of 10/255 from a random start in a ball of 8/255, a rate that rises to
+    its highest and falls to 0 again, padding with black. Highest rate, epochs and the
+    chances of APR are those of the paper's code; both halves of a batch are attacked.
+
+    Args:
+        method: a name of ``FGSM``.
+    """
+    if method not in FGSM:
+        raise ValueError(f"unknown preset {method!r}; choose from {', '.join(FGSM)}")
+    rate, epochs, pair, single = FGSM[method]
+    config = cifar(f"preact_resnet18,{method},cifar10")
+    config.name = f"cifar10_fgsm_{method}"
+    config.data.std = (0.2471, 0.2435, 0.2616)
+    config.augment.update(crop_fill=0, pair_prob=pair, single_prob=single)
+    config.adversary.attack = "fgsm"
+    config.optim.update(
+        learning_rate=rate, epochs=epochs, schedule="cyclic", nesterov=False
+    )
+    config.eval.parts = ("clean", "adversarial")
+    return config
+
+
+def cifar10_small(method: str = "apr_sp") -> ml_collections.ConfigDict:
+    """A small network and twelve epochs of CIFAR-10, for two processor cores."""
+    config = cifar(f"wrn_10_1,{method}")
+    config.name = f"cifar10_small_{method}"
+    config.optim.update(epochs=12.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
+    config.checkpoint.every_steps = 500
+    return config
+
+
+def extra_ratio(*names: str) -> float:
+    """Returns the share of sets of ``EXTRA`` in their union with ImageNet."""
+    extra = sum(EXTRA[name] for name in names)
+    return extra / (1 + extra)
+
+
+def imagenet_resnet50(method: str = "apr_sp") -> ml_collections.ConfigDict:
+    """ResNet-50 on ImageNet.
+
+    Args:
+        method: of ``apr_jax.augment.AUGMENTS``, of ``EXTRA``, or several joined by "+".
+            What is mixed in of ``EXTRA`` alone is trained on without augmentation.
+    """
+    parts = method.split("+")
+    config = base(
+        name=f"imagenet_resnet50_{method}",
+        data={
+            "name": "imagenet2012",
+            "test_split": "validation",
+            "image_size": 224,
+            "eval_resize": 256,
+            "streaming": True,
+            "extra_ratio": extra_ratio(*(part for part in parts if part in EXTRA)),
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+        },
+        augment={
+            "method": "+".join(p for p in parts if p not in EXTRA) or "standard",
+            "crop_pad": 0,  # the input pipeline crops and resizes
+            "pair_prob": 0.5,
+            "strengths": "imagenet",
+        },
+        model={"name": "resnet50", "dtype": "bfloat16"},
+        optim={
+            "nesterov": False,
+            "weight_decay": 1e-4,
+            "epochs": 100.0,
+            "milestones": (30.0, 60.0, 90.0),
+            "gamma": 0.1,
+        },
+        train={"batch_size": 256},
+        checkpoint={"every_steps": 5000},
+        eval={"batch_size": 512},
+    )
+    if any(part.startswith("hybrid_augment") for part in parts):
+        config.augment.pair_prob = 0.6
+    if "mixup" in parts:
+        config.augment.mix_alpha = 0.2
+    return config
+
+
+def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
+    """Handwritten digits over photographs, offline, in minutes on two cores.
+
+    In training the background tells the class most of the time; in the split
+    "test_shifted" it doesn't. Corruptions are measured, too.
+    """
+    return base(
+        name=f"quickstart_{method}",
+        data={
+            "source": "bundled",
+            "name": "bundled",
+            "shifted_splits": ("test_shifted",),
+            "mean": (0.5, 0.5, 0.5),
+            "std": (0.25, 0.25, 0.25),
+        },
+        augment={"method": method, "flip": False},  # a mirrored digit is another sign
+        model={"name": "wrn_10_1"},
+        optim={"epochs": 4.0, "schedule": "cyclic", "peak": 0.3},
+        train={"log_every": 20},
+        checkpoint={"every_steps": 100},
+        eval={
+            "parts": ("clean", "corruption"),
+            "corruption": {"corruptions": _WITHOUT_FROST, "examples": 200},
+        },
+    )
