@@ -18,9 +18,11 @@ from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
 from tests.data.test_data import settings
-from tests.data.test_tf import (
+from tests.data.test_tf import (  # noqa: F401
     CLASSES,
     close,
+    folder,
+    prepared,
     run,
     same,
     stream_settings,

@@ -383,9 +383,9 @@ def test_mce_of_a_thousand_classes():
     values = {("clean", "error"): metrics.ALEXNET_CLEAN_ERROR}
     for (c, error), s in itertools.product(ALEXNET_ERROR.items(), range(1, 6)):
         values |= {(f"{c}/{s}", m): error for m in corruption.METRICS}
-    number = corruption.metrics.Measured
+    number = metrics.Measured
     found = {
-        key: corruption.results.records_of(
+        key: records_lib.records_of(
             {key[1]: number(value, None, None, "fraction", 10)}, split=key[0], **where
         )[0]
         for key, value in values.items()

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from apr_jax import models
 from apr_jax.evaluate import classifier
 from apr_jax.runs import curves
 from apr_jax.runs import records as records_lib
@@ -164,7 +165,7 @@ def test_two_processes_are_one_run(folder, tmp_path):
         finish(process)
     finish(start(folder, tmp_path / "one", {"optim__epochs": 2.0}))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(classifier.step_lib.models.MODELS, "tiny", toy.TinyNet)
+        patch.setitem(models.MODELS, "tiny", toy.TinyNet)
         two, one = (classifier.from_run(tmp_path / n) for n in ("two", "one"))
     assert two.step == one.step == 12
     jax.tree.map(
