@@ -1,10 +1,5 @@
 """fDBD against its formula in NumPy, against geometry, and against pytorch-ood."""
 
-import importlib
-import importlib.util
-import sys
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,17 +69,9 @@ def test_what_was_not_fitted_is_said(sample):
 
 
 @pytest.mark.parity
-def test_values_of_pytorch_ood(sample):
-    torch = pytest.importorskip("torch")
-    found = importlib.util.find_spec("pytorch_ood")
-    if found is None:
-        pytest.skip("needs pytorch-ood, which is not installed")
-    if "pytorch_ood" not in sys.modules:
-        # Without its data sets and models, which need torchvision.
-        package = types.ModuleType("pytorch_ood")
-        package.__path__ = list(found.submodule_search_locations)
-        sys.modules["pytorch_ood"] = package
-    detector = importlib.import_module("pytorch_ood.detector")
+def test_values_of_pytorch_ood(sample, detector):
+    import torch
+
     train, test, weight, bias, fitted = sample
     head = torch.nn.Linear(FEATURES, CLASSES)
     with torch.no_grad():

@@ -1,10 +1,5 @@
 """Detection scores against formulas written anew, and against pytorch-ood."""
 
-import importlib
-import importlib.util
-import sys
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,8 +47,31 @@ def score(sample, name, **knobs):
     return np.asarray(run(jnp.asarray(logits), jnp.asarray(features), sample["fitted"]))
 
 
-def test_every_score_is_named_and_says_what_it_needs():
-    assert list(ood.SCORES) == list(ood.NEEDS)
+@pytest.mark.parametrize("name", [n for n in ood.TABLE if n not in ood.OF_IMAGES])
+def test_every_score_of_outputs_uses_what_it_says(sample, name):
+    """Nothing else is given; a score in the table is tested by being there."""
+    needs = ood.TABLE[name].needs
+    assert set(needs) <= {"logits", "features", "weights", "train"}
+    features, logits, _ = sample["test"]
+    weights = {key: sample[key] for key in ("weight", "bias")}
+    fitted = None
+    if "train" in needs:
+        fitted = ood.fit(*sample["train"], **(weights if "weights" in needs else {}))
+    elif "weights" in needs:
+        fitted = ood.Fitted(**weights)
+    values = jax.jit(ood.SCORES[name])(
+        jnp.asarray(logits) if "logits" in needs else None,
+        jnp.asarray(features) if "features" in needs else None,
+        fitted,
+    )
+    assert values.shape == (len(logits),)
+    assert values.dtype == jnp.float32
+    assert np.isfinite(values).all()
+
+
+def test_every_score_has_a_name_and_a_label():
+    assert list(ood.SCORES) == list(ood.NEEDS) == list(ood.LABELS)
+    assert len(set(ood.LABELS.values())) == len(ood.LABELS)
     assert ood.get_score("vim") is ood.SCORES["vim"]
     with pytest.raises(ValueError, match="unknown score 'mps'; choose from msp, max_"):
         ood.get_score("mps")
@@ -295,23 +313,6 @@ def test_odin_without_step_and_temperature_is_msp(rng):
 
 
 # --- pytorch-ood ---------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def detector():
-    """pytorch-ood's detectors, without its data sets and models.
-
-    Those need torchvision, which the package as a whole imports; detectors do not.
-    """
-    pytest.importorskip("torch")
-    found = importlib.util.find_spec("pytorch_ood")
-    if found is None:
-        pytest.skip("needs pytorch-ood, which is not installed")
-    if "pytorch_ood" not in sys.modules:
-        package = types.ModuleType("pytorch_ood")
-        package.__path__ = list(found.submodule_search_locations)
-        sys.modules["pytorch_ood"] = package
-    return importlib.import_module("pytorch_ood.detector")
 
 
 @pytest.fixture(scope="module")
