@@ -20,17 +20,8 @@ medians over the rounds; a ratio is the median of the rounds' ratios. Images are
 of scikit-learn's two photographs.
 """
 
-import argparse
-import concurrent.futures
 import dataclasses
 import functools
-import itertools
-import math
-import multiprocessing
-import os
-import pathlib
-import statistics
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,92 +29,18 @@ from PIL import Image, ImageOps
 
 from apr_jax import network
 from apr_jax.train.state import init_state
+from experiments.benchmarks import common
+from experiments.benchmarks.common import BATCHES, Row, Turns, photographs
 
 PARTS = ("pair", "single", "backends", "step")
-BATCHES = {32: 256, 224: 32}  # image size -> images
 STEP_BATCH, STEPS = 128, 8
 CPU_STEP_BATCH, CPU_STEPS = 16, 1
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """Images per second of one contestant, and how often that is the first one's."""
-
-    part: str
-    size: int
-    name: str
-    speed: float
-    ratio: float  # the first contestant's speed over this one's
-    low: float  # the lowest and the highest ratio of a round
-    high: float
-    images: int
-
-
-def photographs(count: int, size: int) -> np.ndarray:
-    """Random crops of two photographs: uint8 [count, size, size, 3]."""
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(0)
-    crops = []
-    for photo in load_sample_images().images * math.ceil(count / 2):
-        if size <= 64:
-            photo = np.asarray(Image.fromarray(photo).reduce(4))
-        top, left = (rng.integers(side - size + 1) for side in photo.shape[:2])
-        crops.append(photo[top : top + size, left : left + size])
-    return np.stack(crops[:count])
-
-
-def take_turns(
-    part: str,
-    size: int,
-    contestants: dict[str, Callable[[], object]],
-    *,
-    images: int,
-    rounds: int,
-    seconds: float,
-) -> list[Row]:
-    """Times the contestants in turns, each turn about `seconds` long.
-
-    Each is called once beforehand; a call must return only when its work is done.
-    """
-    speeds: dict[str, list[float]] = {name: [] for name in contestants}
-    calls = {}
-    for name, work in contestants.items():
-        work()
-        start = time.perf_counter()
-        work()
-        once = time.perf_counter() - start
-        calls[name] = max(1, round(seconds / once))
-    for _ in range(rounds):
-        for name, work in contestants.items():
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                work()
-            elapsed = time.perf_counter() - start
-            speeds[name].append(calls[name] * images / elapsed)
-    first = next(iter(speeds.values()))
-    rows = []
-    for name, own in speeds.items():
-        ratios = [a / b for a, b in zip(first, own, strict=True)]
-        rows.append(
-            Row(
-                part=part,
-                size=size,
-                name=name,
-                speed=statistics.median(own),
-                ratio=statistics.median(ratios),
-                low=min(ratios),
-                high=max(ratios),
-                images=images,
-            )
-        )
-    return rows
 
 
 # -- APR-P -----------------------------------------------------------------------------
 
 
-def bench_pair(size: int, *, cores: int, rounds: int, seconds: float) -> list[Row]:
+def bench_pair(size: int, turns: Turns) -> list[Row]:
     """APR-P with the coin always up, against the plain formula in PyTorch."""
     import jax
 
@@ -136,7 +53,7 @@ def bench_pair(size: int, *, cores: int, rounds: int, seconds: float) -> list[Ro
             "the pair part compares with PyTorch: pip install torch, or leave it out "
             "with --parts"
         ) from error
-    torch.set_num_threads(cores)
+    torch.set_num_threads(common.cores())
     count = BATCHES[size]
     pixels = photographs(count, size).astype(np.float32) / 255
     order = np.random.default_rng(1).permutation(count)
@@ -174,9 +91,7 @@ def bench_pair(size: int, *, cores: int, rounds: int, seconds: float) -> list[Ro
         "PyTorch, plain formula": plain,
         "PyTorch, as released": released,
     }
-    return take_turns(
-        "pair", size, contestants, images=count, rounds=rounds, seconds=seconds
-    )
+    return turns.take("pair", size, contestants, images=count)
 
 
 # -- APR-S -----------------------------------------------------------------------------
@@ -235,23 +150,14 @@ def pillow_single(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 
-_held: np.ndarray  # the images, in a worker process
-
-
-def hold(images: np.ndarray) -> None:
-    """Gives a worker process its images."""
-    global _held
-    _held = images
-
-
 def pillow_part(part: tuple[int, int, np.ndarray]) -> np.ndarray:
     """APR-S of the held images from start to stop."""
     start, stop, draws = part
-    pairs = zip(_held[start:stop], draws.tolist(), strict=True)
+    pairs = zip(common.held[start:stop], draws.tolist(), strict=True)
     return np.stack([pillow_single(image, draw) for image, draw in pairs])
 
 
-def bench_single(size: int, *, cores: int, rounds: int, seconds: float) -> list[Row]:
+def bench_single(size: int, turns: Turns) -> list[Row]:
     """APR-S against Pillow and NumPy in a worker process for each core."""
     import jax
 
@@ -269,14 +175,8 @@ def bench_single(size: int, *, cores: int, rounds: int, seconds: float) -> list[
     def here() -> jax.Array:
         return run(key, device_images).block_until_ready()
 
-    bounds = np.linspace(0, count, cores + 1).astype(int)
-    parts = [(int(a), int(b), draws[a:b]) for a, b in itertools.pairwise(bounds)]
-    # Workers that share a core slow each other down.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        cores, context, initializer=hold, initargs=(images,)
-    ) as pool:
+    parts = [(a, b, draws[a:b]) for a, b in common.shares(count)]
+    with common.workers(images) as pool:
 
         def pillow() -> np.ndarray:
             return np.concatenate(list(pool.map(pillow_part, parts)))
@@ -285,17 +185,15 @@ def bench_single(size: int, *, cores: int, rounds: int, seconds: float) -> list[
         share = (away <= 1).mean()
         if share < 0.99:
             raise AssertionError(f"only {share:.2%} within one grey level of Pillow")
-        name = f"Pillow and NumPy, {cores} processes"
+        name = f"Pillow and NumPy, {common.cores()} processes"
         contestants = {"APR-S, this project": here, name: pillow}
-        return take_turns(
-            "single", size, contestants, images=count, rounds=rounds, seconds=seconds
-        )
+        return turns.take("single", size, contestants, images=count)
 
 
 # -- backends, step --------------------------------------------------------------------
 
 
-def bench_backends(size: int, *, rounds: int, seconds: float) -> list[Row]:
+def bench_backends(size: int, turns: Turns) -> list[Row]:
     """The backends of `recombine`, and what "auto" makes of them."""
     import jax
 
@@ -309,12 +207,10 @@ def bench_backends(size: int, *, rounds: int, seconds: float) -> list[Row]:
         return lambda: run(pixels[::-1], pixels).block_until_ready()
 
     contestants = {f"recombine, {b}": contestant(b) for b in spectral.BACKENDS}
-    return take_turns(
-        "backends", size, contestants, images=count, rounds=rounds, seconds=seconds
-    )
+    return turns.take("backends", size, contestants, images=count)
 
 
-def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
+def bench_step(turns: Turns, dtype: str) -> list[Row]:
     """A WRN-40-2 training step with APR-SP, without, and APR-SP by itself."""
     import jax
     import jax.numpy as jnp
@@ -372,114 +268,30 @@ def bench_step(*, rounds: int, seconds: float, dtype: str) -> list[Row]:
         "step without APR, same images": trainer(without),
         "APR-SP alone": alone,
     }
-    return take_turns(
-        f"step, {dtype}",
-        32,
-        contestants,
-        images=steps * batch,
-        rounds=rounds,
-        seconds=seconds,
-    )
-
-
-# -- output ----------------------------------------------------------------------------
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The measurements as text."""
-    lines = [f"{'':36}{'px':>4}{'images/s':>12}{'times slower':>14}  (rounds)"]
-    part = None
-    for row in rows:
-        if (row.part, row.size) != part:
-            part = (row.part, row.size)
-            lines.append(f"-- {row.part}")
-        spread = "" if row.low == row.high else f"  ({row.low:.2f} to {row.high:.2f})"
-        lines.append(
-            f"{row.name:36}{row.size:4}{row.speed:12,.0f}{row.ratio:14.2f}{spread}"
-        )
-        if row.name.startswith("step without"):
-            # Seconds are the inverse of speeds.
-            share = 1 - 1 / row.ratio
-            lines.append(f"{'':36}APR-SP takes {share:.1%} of the step by difference")
-        if row.name == "APR-SP alone":
-            lines.append(f"{'':36}and {row.ratio:.2%} by itself")
-    return "\n".join(lines)
-
-
-def write_records(
-    path: pathlib.Path,
-    rows: Sequence[Row],
-    *,
-    job: str = "experiments.bench_augment",
-) -> None:
-    """Appends two records for each row: its speed, and the first one's ratio to it."""
-    import jax
-
-    from apr_jax.metrics import Measured
-    from apr_jax.runs import records as records_lib
-
-    device = f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores"
-    for row in rows:
-        speed = Measured(row.speed, None, None, "images/s", row.images)
-        ratio = Measured(row.ratio, None, None, "1", row.images)
-        measured = {"images_per_second": speed, "speed_of_first_over_this": ratio}
-        records = records_lib.records_of(
-            measured,
-            job=job,
-            data=row.name,
-            split=f"{row.part}, {row.size} px",
-            step=0,
-            config_hash="",
-            seed=0,
-            device=device,
-            extra={"ratio_lowest": row.low, "ratio_highest": row.high},
-        )
-        records_lib.append(path, records)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument(
-        "--sizes", nargs="+", type=int, choices=tuple(BATCHES), default=list(BATCHES)
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--seconds", type=float, default=0.5, help="length of a turn")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.2 seconds")
-    parser.add_argument("--out", type=pathlib.Path, help="append records to this file")
-    parser.add_argument(
-        "--dtype", default="float32", help="of the step's arithmetic, or bfloat16"
-    )
-    return parser.parse_args()
+    return turns.take(f"step, {dtype}", 32, contestants, images=steps * batch)
 
 
 def main() -> None:
     """Measures, prints the table and writes the records."""
-    arguments = parse_arguments()
-    rounds, seconds = arguments.rounds, arguments.seconds
-    if arguments.quick:
-        rounds, seconds = 3, 0.2
-    cores = len(os.sched_getaffinity(0))
-    import jax
-
-    print(f"{cores} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
-    often = {"rounds": rounds, "seconds": seconds}
+    parser = common.turns_parser(__doc__, rounds=9, seconds=0.5, quick=0.2)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--dtype", default="float32", help="of the step's arithmetic, or bfloat16"
+    )
+    arguments = parser.parse_args()
+    turns = common.turns_of(arguments)
+    print(common.machine())
+    by_size = {"pair": bench_pair, "single": bench_single, "backends": bench_backends}
     rows: list[Row] = []
     for size in arguments.sizes:
-        if "pair" in arguments.parts:
-            rows += bench_pair(size, cores=cores, **often)
-        if "single" in arguments.parts:
-            rows += bench_single(size, cores=cores, **often)
-        if "backends" in arguments.parts:
-            rows += bench_backends(size, **often)
+        for part, bench in by_size.items():
+            if part in arguments.parts:
+                rows += bench(size, turns)
     if "step" in arguments.parts:
-        rows += bench_step(dtype=arguments.dtype, **often)
-    print(table(rows))
+        rows += bench_step(turns, arguments.dtype)
+    print(common.table(rows))
     if arguments.out:
-        write_records(arguments.out, rows)
+        common.write_rows(arguments.out, rows, job="experiments.bench_augment")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ project's own requirements.
 """
 
 import argparse
-import datetime
-import json
 import os
 import pathlib
 import tempfile
@@ -26,6 +24,7 @@ from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted_files
 from apr_jax.data.batches import ArraySplit
 from apr_jax.runs import records
+from experiments.benchmarks import common
 from tests import oracle_corruptions
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "bench_corruptions.jsonl"
@@ -128,23 +127,21 @@ def main() -> None:
         f"The benchmark's own generator takes about {_GENERATOR_SECONDS:,.0f} s on one "
         f"core: {_GENERATOR_SECONDS / seconds:.1f} times"
     )
-    record = {
-        "bench": "corruptions",
-        "images": whole * len(CORRUPTIONS),
-        "seconds": round(seconds, 1),
-        "seconds_compiling": round(total["compiling"], 1),
-        "one_by_one_seconds": round(one_by_one, 1),
-        "ratio": round(one_by_one / seconds, 2),
-        "ratio_core_for_core": round(total["theirs"] / total["busy"], 2),
-        "ratio_each": ratios,
-        "cores": os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "code_version": records.code_version(),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-    with arguments.out.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    record = common.stamped(
+        bench="corruptions",
+        images=whole * len(CORRUPTIONS),
+        seconds=round(seconds, 1),
+        seconds_compiling=round(total["compiling"], 1),
+        one_by_one_seconds=round(one_by_one, 1),
+        ratio=round(one_by_one / seconds, 2),
+        ratio_core_for_core=round(total["theirs"] / total["busy"], 2),
+        ratio_each=ratios,
+        cores=os.cpu_count(),
+        device=jax.devices()[0].device_kind,
+        jax=jax.__version__,
+        code_version=records.code_version(),
+    )
+    common.append(arguments.out, [record])
 
 
 if __name__ == "__main__":

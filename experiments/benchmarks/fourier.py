@@ -12,23 +12,18 @@ errors that they count under the same waves and signs are compared.
 """
 
 import argparse
-import datetime
-import json
 import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.table
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from experiments.benchmarks import common, torch_network
+
 NORM = 4.0
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -48,9 +43,7 @@ def prepare(folder: pathlib.Path, model: str, count: int) -> None:
     """
     import torch
 
-    from experiments.benchmarks.train_step import torch_network
-
-    network = torch_network(model)
+    network = torch_network.build(model)
     rng = np.random.default_rng(1)
     state = {}
     for name, tensor in network.state_dict().items():
@@ -83,47 +76,18 @@ def torch_constant(values: tuple[float, ...]) -> Any:
     return torch.tensor(values)[:, None, None]
 
 
-def flax_names(model: str) -> Callable[[str], str]:
-    """Returns a map from the names of ``torch_network`` to those of the usual code."""
-    blocks = (int(model.split("_")[1]) - 4) // 6
-    parts = {
-        "before.0": "bn1",
-        "body.0": "conv1",
-        "body.1": "bn2",
-        "body.3": "conv2",
-        "shortcut": "conv_shortcut",
-    }
-
-    def rename(name: str) -> str:
-        number, _, rest = name.partition(".")
-        place = int(number)
-        if place == 0:
-            return f"conv1.{rest}"
-        if place <= 3 * blocks:
-            stage, block = divmod(place - 1, blocks)
-            part, _, leaf = rest.rpartition(".")
-            return f"block{stage + 1}.layer.{block}.{parts[part]}.{leaf}"
-        return f"{'bn1' if place == 3 * blocks + 1 else 'fc'}.{rest}"
-
-    return rename
-
-
 # Takes the numbers of waves, returns how many images are not recognised under each.
 Count = Callable[[list[int]], list[int]]
 
 
 def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     """Returns a counter that works as ``apr_jax.evaluate.fourier`` does."""
-    sys.path.insert(0, str(ROOT))
     from apr_jax import config as config_lib
     from apr_jax import data, parallel, presets
     from apr_jax.evaluate import classifier, fourier_probe
     from apr_jax.models import torch_weights
 
-    rename = flax_names(args.model)
-    variables = torch_weights.from_torch(
-        args.model, {rename(name): array for name, array in stored.items()}
-    )
+    variables = torch_weights.from_torch(args.model, stored)
     settings = presets.base()
     settings.model.name = args.model
     settings.eval.batch_size = args.batch
@@ -143,11 +107,9 @@ def torch_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Coun
     """Returns a counter that is a loop over frequencies in PyTorch."""
     import torch
 
-    from experiments.benchmarks.train_step import torch_network
-
     torch.set_num_threads(args.cores)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = torch_network(args.model)
+    network = torch_network.build(args.model)
     state = {name: torch.from_numpy(array) for name, array in stored.items()}
     network.load_state_dict(state, strict=False)
     network = network.eval().to(device, memory_format=torch.channels_last)
@@ -194,102 +156,55 @@ def child(args: argparse.Namespace) -> None:
         import torch
 
         count, version = torch_count(args, stored), f"PyTorch {torch.__version__}"
-    started = time.perf_counter()
-    count([0])
-    first = time.perf_counter() - started
-    print(json.dumps({"version": version, "first": first}), flush=True)
-    for line in sys.stdin:
-        numbers = json.loads(line)
-        started = time.perf_counter()
-        counts = count(numbers)
-        seconds = (time.perf_counter() - started) / len(numbers)
-        print(json.dumps({"seconds": seconds, "counts": counts}), flush=True)
+    first = common.seconds_of(lambda: count([0]))
 
+    def turn(numbers: list[int]) -> dict[str, Any]:
+        counts: list[int] = []
+        seconds = common.seconds_of(lambda: counts.extend(count(numbers)))
+        return {"seconds": seconds / len(numbers), "counts": counts}
 
-class Contestant:
-    """A child process, and what it has answered; killed after ``patience`` s."""
-
-    def __init__(self, kind: str, python: str, args: argparse.Namespace) -> None:
-        self.kind, self.patience = kind, args.patience
-        command = [python, "-m", "experiments.benchmarks.fourier", "--child", kind]
-        command += ["--folder", str(args.folder)]
-        self.process = subprocess.Popen(
-            command + sys.argv[1:],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.seconds: list[float] = []
-        self.counts: list[int] = []
-        self.about = self._read()
-
-    def _read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        watchdog = threading.Timer(self.patience, self.process.kill)
-        watchdog.start()
-        line = self.process.stdout.readline()
-        watchdog.cancel()
-        if not line:
-            sys.exit(f"{self.kind} ended with status {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def turn(self, numbers: list[int]) -> None:
-        """Has the child try some waves."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(numbers) + "\n")
-        self.process.stdin.flush()
-        answer = self._read()
-        self.seconds.append(answer["seconds"])
-        self.counts += answer["counts"]
+    common.answer({"version": version, "first": first}, turn)
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Lets the two take turns; returns a record for each."""
-    sys.path.insert(0, str(ROOT))
     from apr_jax.evaluate import fourier_probe
 
     with tempfile.TemporaryDirectory() as folder:
         args.folder = pathlib.Path(folder)
-        code = "import pathlib, sys; from experiments.benchmarks import fourier as b; "
-        code += "b.prepare(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
-        command = [args.torch_python, "-c", code, folder, args.model, str(args.images)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        module = ("-m", "experiments.benchmarks.fourier", "--folder", folder, "--child")
+        command = [args.torch_python, *module, "prepare", *sys.argv[1:]]
+        subprocess.run(command, cwd=common.ROOT, check=True)
         places, _ = fourier_probe.unique_waves(32, 32, 31)
         np.save(args.folder / "places.npy", places)
         contestants = [
-            Contestant("jax", sys.executable, args),
-            Contestant("torch", args.torch_python, args),
+            common.Contestant(
+                kind, [python, *module, kind, *sys.argv[1:]], patience=args.patience
+            )
+            for kind, python in (("jax", sys.executable), ("torch", args.torch_python))
         ]
         chosen = np.linspace(1, len(places) - 1, args.rounds * args.waves).astype(int)
         for numbers in chosen.reshape(args.rounds, args.waves).tolist():
             for contestant in contestants:
                 contestant.turn(numbers)
         for contestant in contestants:
-            assert contestant.process.stdin is not None
-            contestant.process.stdin.close()
-            contestant.process.wait()
-    theirs = contestants[-1]
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            contestant.stop()
+    counts = {c.name: [n for a in c.answers for n in a["counts"]] for c in contestants}
     return [
-        {
-            "experiment": "bench_fourier",
-            "contestant": c.kind,
-            "version": c.about["version"],
-            "model": args.model,
-            "images": args.images,
-            "batch": args.batch,
-            "waves_timed": len(c.counts),
-            "seconds_per_frequency": statistics.median(c.seconds),
-            "seconds_to_first": c.about["first"],
-            "seconds_of_map_extrapolated": len(places) * statistics.median(c.seconds),
-            "ratio_to_pytorch": statistics.median(
-                t / s for s, t in zip(c.seconds, theirs.seconds, strict=True)
-            ),
-            "mean_error": float(np.mean(c.counts)) / args.images,
-            "time": now,
-        }
+        common.stamped(
+            experiment="bench_fourier",
+            contestant=c.name,
+            version=c.first["version"],
+            model=args.model,
+            images=args.images,
+            batch=args.batch,
+            waves_timed=len(counts[c.name]),
+            seconds_per_frequency=statistics.median(c.seconds),
+            seconds_to_first=c.first["first"],
+            seconds_of_map_extrapolated=len(places) * statistics.median(c.seconds),
+            ratio_to_pytorch=c.ratio(contestants[-1]),
+            mean_error=float(np.mean(counts[c.name])) / args.images,
+        )
         for c in contestants
     ]
 
@@ -311,27 +226,28 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.child == "prepare":
+        prepare(args.folder, args.model, args.images)
+        return
     if args.child:
         child(args)
         return
     records = compare(args)
-    table = rich.table.Table(
-        title=f"31 x 31 heatmap, {args.model}, {args.images} images"
+    common.show(
+        f"31 x 31 heatmap, {args.model}, {args.images} images",
+        ("", "s/frequency", "whole map, s", "of PyTorch", "mean error"),
+        (
+            (
+                record["version"],
+                f"{record['seconds_per_frequency']:.3f}",
+                f"{record['seconds_of_map_extrapolated']:.0f}",
+                f"{record['ratio_to_pytorch']:.2f}",
+                f"{record['mean_error']:.4f}",
+            )
+            for record in records
+        ),
     )
-    for heading in ("", "s/frequency", "whole map, s", "of PyTorch", "mean error"):
-        table.add_column(heading)
-    for record in records:
-        table.add_row(
-            record["version"],
-            f"{record['seconds_per_frequency']:.3f}",
-            f"{record['seconds_of_map_extrapolated']:.0f}",
-            f"{record['ratio_to_pytorch']:.2f}",
-            f"{record['mean_error']:.4f}",
-        )
-    rich.console.Console().print(table)
-    if args.out:
-        with args.out.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+    common.append(args.out, records)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,14 @@ Each method here, for a batch on the device, and one image at a time by Pillow, 
 and SciPy in as many worker processes as cores, which hold the images already and draw
 their own numbers. Both start from uint8 images (what mixes pixels converts them) and
 the workers send uint8 images back. On the same cores, the two taking turns, in one run.
-That the results agree is for ``tests/test_augment_rivals_*.py`` to check.
+That the results agree is for ``tests/augment`` to check.
 
 The table shows images per second, medians over the rounds; a ratio is the median of the
 rounds' ratios. Coins that leave a whole batch as it is are always up. At 32 pixels the
 settings are those for CIFAR, at 224 those for ImageNet.
 """
 
-import argparse
-import concurrent.futures
 import functools
-import itertools
-import multiprocessing
-import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +22,8 @@ import scipy.ndimage
 from PIL import Image, ImageEnhance, ImageOps
 
 from experiments.benchmarks import augment as augment_lib
-from experiments.benchmarks.augment import BATCHES, Row, photographs, table, take_turns
+from experiments.benchmarks import common
+from experiments.benchmarks.common import BATCHES, Row, Turns, photographs
 
 
 def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
@@ -127,7 +122,7 @@ def operation(image: Floats, name: str, level: float, sign: int) -> Floats:
         return np.asarray(enhancer.enhance(level * 0.18 + 0.1))
     if name == "invert":
         return np.asarray(ImageOps.invert(Image.fromarray(image)))
-    # bench_augment's takes draws: operation, strength, direction.
+    # That function takes draws: operation, strength, direction.
     place = (augment_lib.NAMES.index(name) + 0.5) / len(augment_lib.NAMES)
     return augment_lib.pillow_operation(
         image, (place, (level - 0.1) / 2.9, 0.25 if sign < 0 else 0.75)
@@ -140,12 +135,17 @@ def random_operation(rng: Rng, image: Floats) -> Floats:
 
 
 def augmix(rng: Rng, image: Floats, other: Floats) -> Floats:
-    """Three chains of one to three operations."""
+    """Three chains of AugMix's operations."""
+    return chains(rng, image, random_operation)
+
+
+def chains(rng: Rng, image: Floats, step: Callable[[Rng, Floats], Floats]) -> Floats:
+    """Three chains of one to three steps, mixed and blended with the image."""
     mix = np.zeros(image.shape)
     for weight in rng.dirichlet((1, 1, 1)):
         view = image
         for _ in range(rng.integers(1, 4)):
-            view = random_operation(rng, view)
+            view = step(rng, view)
         mix += weight * view
     blend = rng.beta(1, 1)
     return (1 - blend) * image + blend * mix
@@ -305,16 +305,8 @@ def primitive(rng: Rng, image: Floats) -> Floats:
 
 
 def prime(rng: Rng, image: Floats, other: Floats) -> Floats:
-    """Three chains of one to three primitives."""
-    pixels = image / 255
-    mix = np.zeros(pixels.shape)
-    for weight in rng.dirichlet((1, 1, 1)):
-        view = pixels
-        for _ in range(rng.integers(1, 4)):
-            view = primitive(rng, view)
-        mix += weight * view
-    blend = rng.beta(1, 1)
-    return 255 * ((1 - blend) * pixels + blend * mix)
+    """Three chains of PRIME's primitives."""
+    return 255 * chains(rng, image / 255, primitive)
 
 
 PER_IMAGE: dict[str, Callable[[Rng, Floats, Floats], Floats]] = {
@@ -338,54 +330,35 @@ PER_IMAGE: dict[str, Callable[[Rng, Floats, Floats], Floats]] = {
     )
 }
 
-_held: np.ndarray  # the images, in a worker process
-
-
-def hold(images: np.ndarray) -> None:
-    """Gives a worker process its images."""
-    global _held
-    _held = images
-
 
 def part(task: tuple[str, int, int, int]) -> np.ndarray:
     """A method on the held images from start to stop, as uint8."""
     name, start, stop, seed = task
     rng, method = np.random.default_rng(seed), PER_IMAGE[name]
     done = []
-    for image in _held[start:stop]:
-        changed = method(rng, image, _held[rng.integers(len(_held))])
+    for image in common.held[start:stop]:
+        changed = method(rng, image, common.held[rng.integers(len(common.held))])
         if changed.dtype != np.uint8:
             changed = np.clip(np.round(changed), 0, 255).astype(np.uint8)
         done.append(changed)
     return np.stack(done)
 
 
-# --------------------------------------------------------------------------------------
-
-
-def bench(
-    size: int, methods: list[str], *, cores: int, rounds: int, seconds: float
-) -> list[Row]:
+def bench(size: int, methods: list[str], turns: Turns) -> list[Row]:
     """All methods at one size."""
     import jax
 
     count = BATCHES[size]
     images = photographs(count, size)
     device_images, key = jax.device_put(images), jax.random.key(0)
-    bounds = np.linspace(0, count, cores + 1).astype(int)
-    # Workers that share a core slow each other down.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    context = multiprocessing.get_context("spawn")
     rows: list[Row] = []
     here = contestants_here(size)
-    with concurrent.futures.ProcessPoolExecutor(
-        cores, context, initializer=hold, initargs=(images,)
-    ) as pool:
+    with common.workers(images) as pool:
         for name in methods:
             run = jax.jit(here[name])
             tasks = [
-                (name, int(a), int(b), number)
-                for number, (a, b) in enumerate(itertools.pairwise(bounds))
+                (name, *share, number)
+                for number, share in enumerate(common.shares(count))
             ]
             contestants = {
                 f"{name}, this project": lambda run=run: jax.block_until_ready(
@@ -393,43 +366,22 @@ def bench(
                 ),
                 f"{name}, per image": lambda tasks=tasks: list(pool.map(part, tasks)),
             }
-            rows += take_turns(
-                name, size, contestants, images=count, rounds=rounds, seconds=seconds
-            )
+            rows += turns.take(name, size, contestants, images=count)
     return rows
 
 
 def main() -> None:
     """Measures, prints the table and writes the records."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common.turns_parser(__doc__, rounds=5, seconds=0.4, quick=0.1)
     choices = tuple(PER_IMAGE)
     parser.add_argument("--methods", nargs="+", choices=choices, default=list(choices))
-    parser.add_argument(
-        "--sizes", nargs="+", type=int, choices=tuple(BATCHES), default=list(BATCHES)
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.4, help="length of a turn")
-    parser.add_argument("--quick", action="store_true", help="3 rounds of 0.1 seconds")
-    parser.add_argument("--out", type=pathlib.Path, help="append records to this file")
     arguments = parser.parse_args()
-    rounds, seconds = arguments.rounds, arguments.seconds
-    if arguments.quick:
-        rounds, seconds = 3, 0.1
-    cores = len(os.sched_getaffinity(0))
-    import jax
-
-    print(f"{cores} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}")
+    print(common.machine())
     for size in arguments.sizes:
-        rows = bench(
-            size, arguments.methods, cores=cores, rounds=rounds, seconds=seconds
-        )
-        print(table(rows), flush=True)
+        rows = bench(size, arguments.methods, common.turns_of(arguments))
+        print(common.table(rows), flush=True)
         if arguments.out:
-            augment_lib.write_records(
-                arguments.out, rows, job="experiments.bench_rivals"
-            )
+            common.write_rows(arguments.out, rows, job="experiments.bench_rivals")
 
 
 if __name__ == "__main__":

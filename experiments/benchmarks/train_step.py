@@ -10,26 +10,15 @@ second count the clean ones. PyTorch may live in another Python than JAX.
 """
 
 import argparse
-import datetime
-import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.table
 
-from apr_jax import network as network_lib
-from apr_jax.train.state import init_state
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from experiments.benchmarks import common, torch_network
 
 
 def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,13 +35,14 @@ def jax_step(
 
     ``plain`` takes XLA's own convolution gradients instead of the project's.
     """
-    sys.path.insert(0, str(ROOT))
     import jax
 
     from apr_jax import config as config_lib
+    from apr_jax import network as network_lib
     from apr_jax import parallel, presets
     from apr_jax.models import convolution
     from apr_jax.train import optim, step
+    from apr_jax.train.state import init_state
 
     if plain:
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
@@ -86,50 +76,14 @@ def jax_step(
     return once
 
 
-def torch_network(model: str) -> Any:
-    """Returns a wide residual network of torch.nn, ``wrn_D_K``."""
-    from torch import nn
-
-    _, depth, width = model.split("_")
-
-    class Block(nn.Module):
-        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-            super().__init__()
-            self.before = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU())
-            self.body = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(),
-                nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            )
-            self.shortcut = None
-            if inputs != outputs:
-                self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-
-        def forward(self, x: Any) -> Any:
-            y = self.before(x)
-            shortcut = x if self.shortcut is None else self.shortcut(y)
-            return shortcut + self.body(y)
-
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False)]
-    inputs = 16
-    for stage in range(3):
-        outputs = 16 * int(width) * 2**stage
-        for block in range((int(depth) - 4) // 6):
-            stride = 2 if stage and not block else 1
-            layers.append(Block(inputs, outputs, stride))
-            inputs = outputs
-    layers += [nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs, 10))
-
-
 def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
     """Returns a function that does the same step in PyTorch."""
     import torch
 
     torch.set_num_threads(args.cores)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = torch_network(args.model).to(device, memory_format=torch.channels_last)
+    network = torch_network.build(args.model)
+    network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -172,56 +126,12 @@ def child(args: argparse.Namespace) -> None:
         once, version = torch_step(args), f"PyTorch {torch.__version__}"
     once()
     once()
-    print(json.dumps({"version": version}), flush=True)
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        for _ in range(args.steps):
-            once()
-        seconds = (time.perf_counter() - started) / args.steps
-        print(json.dumps({"seconds": seconds}), flush=True)
 
+    def turn(_: None) -> dict[str, float]:
+        seconds = common.seconds_of(once, args.steps) / args.steps
+        return {"seconds": seconds}
 
-class Contestant:
-    """A child process, and what it has answered; killed after ``patience`` s."""
-
-    def __init__(
-        self, name: str, python: str, kind: str, args: argparse.Namespace
-    ) -> None:
-        self.name = name
-        self.patience = args.patience
-        # The C library reads this when a process starts. It spares the kernel most
-        # of the work of handing out fresh memory in each step.
-        tunables = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-        command = [python, "-m", "experiments.benchmarks.train_step", "--child", kind]
-        self.process = subprocess.Popen(
-            command + sys.argv[1:],
-            cwd=ROOT,
-            env={**os.environ, **(tunables if args.huge_pages else {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.seconds: list[float] = []
-
-    def read(self) -> dict[str, Any]:
-        """Returns the next answer."""
-        assert self.process.stdout is not None
-        # Devices that wait for each other in a collective may do so for ever.
-        watchdog = threading.Timer(self.patience, self.process.kill)
-        watchdog.start()
-        line = self.process.stdout.readline()
-        watchdog.cancel()
-        if not line:
-            sys.exit(f"{self.name} ended with status {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def turn(self) -> None:
-        """Has the child do its steps."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        self.seconds.append(self.read()["seconds"])
+    common.answer({"version": version}, turn)
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -232,37 +142,39 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         if args.plain:
             kinds.append(("one device, plain", sys.executable, "plain:1"))
     kinds.append(("PyTorch", args.torch_python, "torch"))
-    contestants, versions = [], []
-    for kind in kinds:  # one after the other: compiling takes memory and cores
-        contestants.append(Contestant(*kind, args))
-        versions.append(contestants[-1].read()["version"])
+    # The C library reads this when a process starts. It spares the kernel most of the
+    # work of handing out fresh memory in each step.
+    tunables = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    module = ("-m", "experiments.benchmarks.train_step", "--child")
+    contestants = [  # one after the other: compiling takes memory and cores
+        common.Contestant(
+            name,
+            [python, *module, kind, *sys.argv[1:]],
+            patience=args.patience,
+            environment=tunables if args.huge_pages else None,
+        )
+        for name, python, kind in kinds
+    ]
     for _ in range(args.rounds):
         for contestant in contestants:
             contestant.turn()
     for contestant in contestants:
-        assert contestant.process.stdin is not None
-        contestant.process.stdin.close()
-        contestant.process.wait()
-    theirs = contestants[-1].seconds
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        contestant.stop()
     return [
-        {
-            "experiment": "bench_train_step",
-            "contestant": c.name,
-            "version": version,
-            "model": args.model,
-            "method": args.method,
-            "dtype": args.dtype,
-            "batch": args.batch,
-            "huge_pages": args.huge_pages,
-            "rounds": args.rounds,
-            "images_per_second": args.batch / statistics.median(c.seconds),
-            "ratio_to_pytorch": statistics.median(
-                t / s for s, t in zip(c.seconds, theirs, strict=True)
-            ),
-            "time": now,
-        }
-        for c, version in zip(contestants, versions, strict=True)
+        common.stamped(
+            experiment="bench_train_step",
+            contestant=c.name,
+            version=c.first["version"],
+            model=args.model,
+            method=args.method,
+            dtype=args.dtype,
+            batch=args.batch,
+            huge_pages=args.huge_pages,
+            rounds=args.rounds,
+            images_per_second=args.batch / statistics.median(c.seconds),
+            ratio_to_pytorch=c.ratio(contestants[-1]),
+        )
+        for c in contestants
     ]
 
 
@@ -295,20 +207,20 @@ def main() -> None:
         child(args)
         return
     records = compare(args)
-    table = rich.table.Table(title=f"{args.model}, {args.batch} clean images a step")
-    for heading in ("", "version", "images/s", "of PyTorch"):
-        table.add_column(heading)
-    for record in records:
-        table.add_row(
-            record["contestant"],
-            record["version"],
-            f"{record['images_per_second']:.1f}",
-            f"{record['ratio_to_pytorch']:.2f}",
-        )
-    rich.console.Console().print(table)
-    if args.out:
-        with args.out.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+    common.show(
+        f"{args.model}, {args.batch} clean images a step",
+        ("", "version", "images/s", "of PyTorch"),
+        (
+            (
+                record["contestant"],
+                record["version"],
+                f"{record['images_per_second']:.1f}",
+                f"{record['ratio_to_pytorch']:.2f}",
+            )
+            for record in records
+        ),
+    )
+    common.append(args.out, records)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
 """Our attacks beside those of ``torchattacks``, on the same weights and images.
 
-    python -m experiments.checks.attacks train --data_dir TFDS --weights robust.npz
-    python -m experiments.checks.attacks compare --data_dir TFDS --weights robust.npz
+    python -m experiments.checks.attacks train --data_dir TFDS --run runs/robust
+    python -m experiments.checks.attacks compare --data_dir TFDS --run runs/robust
 
 ``train`` makes a small network adversarially robust: one signed gradient step from a
-random start for each batch (Wong et al. 2020). ``compare`` attacks it with both
-implementations, one after the other in one process, and appends a record for each
-attack: robust accuracy of both, and how long each took. It needs PyTorch and
-torchattacks. Compiling is not part of our time; it is given apart.
+random start for each batch (Wong et al. 2020). ``compare`` attacks it, or the network
+of any other run, with both implementations, one after the other in one process, and
+appends a record for each attack: robust accuracy of both, and how long each took. It
+needs PyTorch and torchattacks. Compiling is not part of our time; it is given apart.
 """
 
 import argparse
-import datetime
 import functools
 import json
 import pathlib
@@ -20,22 +19,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import rich.console
-import rich.table
 
 from apr_jax import attacks, data, presets
 from apr_jax import config as config_lib
-from apr_jax import network as network_lib
 from apr_jax.attacks import norms, rounds
-from apr_jax.attacks.core import Points
-from apr_jax.attacks.pgd import PGD
-from apr_jax.pixels import normalise, to_pixels
-from apr_jax.runs import files
-from apr_jax.train import losses, optim, views
-from apr_jax.train.state import init_state
+from apr_jax.evaluate import classifier
+from apr_jax.train import loop, plan
+from experiments.benchmarks import common, torch_network
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "check_attacks.jsonl"
 # Radii to attack with; the first is trained against. Small networks resist no more.
@@ -43,148 +34,37 @@ EPS = {"linf": 4 / 255, "l2": 0.25, "l1": 5.0}
 
 
 def configuration(args: argparse.Namespace) -> config_lib.Config:
-    """Returns the configuration that training and comparison share."""
+    """The configuration that training and comparison share."""
     settings = presets.cifar(f"{args.model},standard,cifar10")
     settings.name = "check_attacks"
     settings.data.update(data_dir=args.data_dir, cache_dir=args.cache_dir)
     settings.optim.update(
         learning_rate=args.rate, epochs=args.epochs, schedule="cyclic", nesterov=False
     )
+    settings.adversary.update(
+        attack="fgsm", eps=EPS["linf"], step_size=1.25 * EPS["linf"]
+    )
     return config_lib.parse(settings.to_dict())
 
 
-def make_step(model: Any, optimizer: Any, config: config_lib.Config) -> Callable:
-    """Returns a training step on images after one gradient step, from noise."""
-    attack = PGD("linf", "ce", 1, 1.25)
-
-    def train_step(
-        state: Any, images: jax.Array, labels: jax.Array, key: jax.Array
-    ) -> tuple[Any, jax.Array]:
-        key = jax.random.fold_in(key, state.step)
-        rows = jnp.arange(len(labels))
-        clean = to_pixels(views.augment_images(key, images, rows, config.augment))
-
-        def apply(params: Any, pixels: jax.Array) -> tuple[jax.Array, Any]:
-            return model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                normalise(pixels, config.data),
-                train=True,
-                mutable=["batch_stats"],
-            )
-
-        ones = jnp.ones(len(labels))
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        points = Points(keys, clean, labels, labels, ones * EPS["linf"], ones)
-        logits_fn = lambda pixels: apply(state.params, pixels)[0]
-        moved = attack.step(logits_fn, attack.init(logits_fn, points)).images
-
-        def loss_fn(params: Any) -> tuple[jax.Array, Any]:
-            logits, updates = apply(params, moved)
-            accuracy = (logits.argmax(1) == labels).mean()
-            loss = losses.cross_entropy(logits, labels)
-            return loss, (updates["batch_stats"], loss, accuracy)
-
-        grads, (stats, loss, accuracy) = jax.grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        state = state.replace(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=stats,
-            opt_state=opt_state,
-        )
-        return state, jnp.stack([loss, accuracy])
-
-    return train_step
-
-
 def train(args: argparse.Namespace) -> None:
-    """Trains the network and writes its weights, leaves named by their paths."""
-    config = configuration(args)
-    images, labels = data.load(config.data, splits=("train",)).splits["train"]
-    size, batch = len(labels), config.train.batch_size
-    model = network_lib.make_model(config, num_classes=10)
-    optimizer = optim.sgd(config.optim, optim.schedule(config.optim, size / batch))
-    key = jax.random.key(config.seed)
-    state = init_state(key, model, optimizer, (32, 32, 3))
-    run = jax.jit(make_step(model, optimizer, config), donate_argnums=0)
-    steps = int(args.epochs * size / batch)
-    started, recent = time.monotonic(), []
-    for i in range(steps):
-        index = data.global_indices(config.seed, i, 1, batch, size)[0]
-        state, metrics = run(state, images[index], labels[index], key)
-        recent.append(metrics)
-        if (i + 1) % 50 == 0:
-            loss, accuracy = np.mean(jax.device_get(recent), axis=0)
-            seconds, recent = time.monotonic() - started, []
-            print(
-                f"step {i + 1} of {steps}: loss {loss:.3f}, accuracy under attack "
-                f"{accuracy:.3f}, {seconds:.0f} s",
-                flush=True,
-            )
-            save(args.weights, state.variables)
-    save(args.weights, state.variables)
+    """Trains the network, or goes on with a training that was stopped."""
+    loop.train(plan.plan(configuration(args), args.run))
 
 
-def save(path: pathlib.Path, variables: Any) -> None:
-    """Writes variables as an ``.npz`` file."""
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    files.write_arrays(
-        path, {jax.tree_util.keystr(p): np.asarray(x) for p, x in leaves}
-    )
-
-
-def read(path: pathlib.Path, like: Any) -> Any:
-    """Reads the variables of a network whose variables are shaped like ``like``."""
-    with files.archive(path) as stored:
-        return jax.tree_util.tree_map_with_path(
-            lambda p, _: jnp.asarray(stored[jax.tree_util.keystr(p)]), like
-        )
-
-
-def torch_model(variables: Any, model: str, settings: config_lib.Data) -> Any:
-    """Returns the same network in PyTorch, normalisation included."""
+def torch_model(network: classifier.Classifier) -> Any:
+    """The same network in PyTorch, normalisation included."""
     import torch
     from torch import nn
 
-    from experiments.benchmarks.train_step import torch_network
-
-    network = torch_network(model)
-    tensor = lambda leaf: torch.tensor(np.asarray(leaf))
-
-    def fill(layer: Any, *names: str) -> None:
-        params: Any = variables["params"]
-        stats: Any = variables["batch_stats"]
-        for name in names:
-            params, stats = params[name], stats.get(name, {})
-        if "kernel" in params:
-            kernel = np.asarray(params["kernel"])
-            axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-            layer.weight.data = tensor(kernel.transpose(axes))
-        else:
-            layer.weight.data = tensor(params["scale"])
-            layer.running_mean.data = tensor(stats["mean"])
-            layer.running_var.data = tensor(stats["var"])
-        if "bias" in params:
-            layer.bias.data = tensor(params["bias"])
-
-    each = (int(model.split("_")[1]) - 4) // 6
-    fill(network[0], "conv1")
-    for i in range(3 * each):
-        block = network[1 + i]
-        where = (f"block{i // each + 1}", f"layer_{i % each}")
-        fill(block.before[0], *where, "bn1")
-        fill(block.body[0], *where, "conv1")
-        fill(block.body[1], *where, "bn2")
-        fill(block.body[3], *where, "conv2")
-        if block.shortcut is not None:
-            fill(block.shortcut, *where, "conv_shortcut")
-    fill(network[1 + 3 * each], "bn1")
-    fill(network[-1], "fc")
+    settings = network.config.data
+    same = torch_network.build(network.config.model.name)
+    torch_network.load(same, network.variables)
 
     class Normalised(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network
+            self.network = same
             shape = (1, 3, 1, 1)
             self.mean = nn.Parameter(torch.tensor(settings.mean).reshape(shape))
             self.std = nn.Parameter(torch.tensor(settings.std).reshape(shape))
@@ -196,7 +76,7 @@ def torch_model(variables: Any, model: str, settings: config_lib.Data) -> Any:
 
 
 def contestants(args: argparse.Namespace, torch_net: Any) -> dict[str, tuple]:
-    """Returns name -> (norm, our attack, theirs), both ready to be called."""
+    """Name -> (norm, our attack, theirs), both ready to be called."""
     import torchattacks
 
     steps, queries = args.steps, args.queries
@@ -248,59 +128,55 @@ def compare(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(args.cores)
-    config = configuration(args)
-    split = data.load(config.data, splits=("test",)).splits["test"]
+    found = classifier.from_run(args.run)
+    split = data.load(found.config.data, splits=("test",)).splits["test"]
     images = split.images[: args.images].astype(np.float32) / 255
     labels = np.asarray(split.labels[: args.images])
-    model = network_lib.make_model(config, num_classes=10)
-    like = jax.eval_shape(
-        lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False),
-        jax.random.key(0),
-    )
-    variables = read(args.weights, like)
-    predict = network_lib.make_predict(model, config)
+    predict, variables = found.predict, found.variables
     logits_fn = functools.partial(lambda v, pixels: predict(v, pixels)[0], variables)
-    network = torch_model(variables, args.model, config.data)
+    network = torch_model(found)
     pixels = torch.tensor(images.transpose(0, 3, 1, 2).copy())
     target = torch.tensor(labels, dtype=torch.int64)
     with torch.no_grad():
         difference = np.abs(np.asarray(logits_fn(images)) - network(pixels).numpy())
     print(f"logits of both networks differ by {difference.max():.1e} at most")
 
-    table = rich.table.Table(title=f"Robust accuracy, {args.images} images")
-    for heading in ("", "ours", "torchattacks", "s", "plus compiling", "theirs, s"):
-        table.add_column(heading, justify="right")
+    rows = []
     for name, (norm, ours, theirs) in contestants(args, network).items():
-        record = duel(
-            norm, ours, theirs, logits_fn, network, images, labels, pixels, target
+        record = common.stamped(
+            experiment="check_attacks",
+            attack=name,
+            eps=EPS[norm],
+            steps=args.steps,
+            queries=args.queries,
+            images=args.images,
+            model=found.config.model.name,
+            jax=jax.__version__,
+            torch=torch.__version__,
+            device=jax.devices()[0].device_kind,
+            cores=args.cores,
+            **duel(
+                norm, ours, theirs, logits_fn, network, images, labels, pixels, target
+            ),
         )
-        record = {
-            "experiment": "check_attacks",
-            "attack": name,
-            "eps": EPS[norm],
-            "steps": args.steps,
-            "queries": args.queries,
-            "images": args.images,
-            "model": args.model,
-            "jax": jax.__version__,
-            "torch": torch.__version__,
-            "device": jax.devices()[0].device_kind,
-            "cores": args.cores,
-            **record,
-            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        }
-        with args.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        common.append(args.out, [record])
         print(json.dumps(record), flush=True)
-        table.add_row(
-            name,
-            f"{100 * record['ours']:.1f} %",
-            f"{100 * record['torchattacks']:.1f} %",
-            f"{record['ours_seconds']:.1f}",
-            f"{record['compile_seconds']:.1f}",
-            f"{record['torchattacks_seconds']:.1f}",
+        rows.append(
+            (
+                name,
+                f"{100 * record['ours']:.1f} %",
+                f"{100 * record['torchattacks']:.1f} %",
+                f"{record['ours_seconds']:.1f}",
+                f"{record['compile_seconds']:.1f}",
+                f"{record['torchattacks_seconds']:.1f}",
+            )
         )
-    rich.console.Console().print(table)
+    common.show(
+        f"Robust accuracy, {args.images} images",
+        ("", "ours", "torchattacks", "s", "plus compiling", "theirs, s"),
+        rows,
+        justify="right",
+    )
 
 
 def duel(
@@ -357,7 +233,9 @@ def main() -> None:
     parser.add_argument("job", choices=("train", "compare"))
     parser.add_argument("--data_dir", required=True, help="of TFDS, with cifar10")
     parser.add_argument("--cache_dir", default="")
-    parser.add_argument("--weights", type=pathlib.Path, required=True)
+    parser.add_argument(
+        "--run", type=pathlib.Path, required=True, help="work directory"
+    )
     parser.add_argument("--model", default="wrn_10_1", help="wrn_D_K")
     parser.add_argument("--epochs", type=float, default=1.5)
     parser.add_argument("--rate", type=float, default=0.2, help="highest of the cycle")
@@ -367,20 +245,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--norms", nargs="+", default=["linf", "l2"])
-    parser.add_argument(
-        "--attacks",
-        nargs="+",
-        default=[
-            "fgsm",
-            "pgd",
-            "apgd-ce",
-            "apgd-dlr",
-            "apgd-t",
-            "fab",
-            "fab-t",
-            "square",
-        ],
-    )
+    names = ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
+    parser.add_argument("--attacks", nargs="+", default=names)
     parser.add_argument("--out", type=pathlib.Path, default=OUT)
     args = parser.parse_args()
     for norm in args.norms:

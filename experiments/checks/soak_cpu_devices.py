@@ -9,7 +9,6 @@ hung is reported. Prints one JSON record and ends with status 1 after a hang.
 """
 
 import argparse
-import datetime
 import json
 import math
 import pathlib
@@ -19,8 +18,7 @@ import tempfile
 import time
 
 from apr_jax.train import plan
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from experiments.benchmarks import common
 
 
 def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
@@ -67,7 +65,7 @@ def watch(args: argparse.Namespace) -> dict[str, object]:
         command = [sys.executable, *module, "--child", folder, *sys.argv[1:]]
         started = grown = time.monotonic()
         size, hung = -1, False
-        with subprocess.Popen(command, cwd=ROOT) as process:
+        with subprocess.Popen(command, cwd=common.ROOT) as process:
             while process.poll() is None:
                 time.sleep(0.5)
                 now = curve.stat().st_size if curve.exists() else -1
@@ -81,19 +79,18 @@ def watch(args: argparse.Namespace) -> dict[str, object]:
         speeds = sorted(json.loads(row)["images_per_second"] for row in rows)
     import jax
 
-    return {
-        "experiment": "soak_cpu_devices",
-        "jax": jax.__version__,
-        "devices": args.devices,
-        "batch": args.batch,
-        "steps_asked": args.steps,
-        "steps_done": step,
-        "hung": hung,
-        "exit_status": process.returncode,
-        "seconds": round(time.monotonic() - started, 1),
-        "median_images_per_second": speeds[len(speeds) // 2] if speeds else None,
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    return common.stamped(
+        experiment="soak_cpu_devices",
+        jax=jax.__version__,
+        devices=args.devices,
+        batch=args.batch,
+        steps_asked=args.steps,
+        steps_done=step,
+        hung=hung,
+        exit_status=process.returncode,
+        seconds=round(time.monotonic() - started, 1),
+        median_images_per_second=speeds[len(speeds) // 2] if speeds else None,
+    )
 
 
 def main() -> None:
@@ -111,9 +108,7 @@ def main() -> None:
         return
     record = watch(args)
     print(json.dumps(record))
-    if args.out is not None:
-        with args.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    common.append(args.out, [record])
     if record["hung"] or record["steps_done"] != args.steps:
         sys.exit(1)
 

@@ -1,0 +1,332 @@
+"""What the benchmarks share: turns, worker processes, child processes, tables, records.
+
+JAX is imported where it is needed: a child process may be of a Python without it.
+"""
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import rich.console
+import rich.table
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BATCHES = {32: 256, 224: 32}  # image size -> images
+
+
+def photographs(count: int, size: int) -> np.ndarray:
+    """Random crops of scikit-learn's two photographs: uint8 [count, size, size, 3]."""
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(0)
+    crops = []
+    for photo in load_sample_images().images * math.ceil(count / 2):
+        if size <= 64:
+            photo = np.asarray(Image.fromarray(photo).reduce(4))
+        top, left = (rng.integers(side - size + 1) for side in photo.shape[:2])
+        crops.append(photo[top : top + size, left : left + size])
+    return np.stack(crops[:count])
+
+
+# -- turns within one process ----------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Images per second of one contestant, and how often that is the first one's."""
+
+    part: str
+    size: int
+    name: str
+    speed: float
+    ratio: float  # the first contestant's speed over this one's
+    low: float  # the lowest and the highest ratio of a round
+    high: float
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """Rounds of turns, each turn about ``seconds`` long."""
+
+    rounds: int
+    seconds: float
+
+    def take(
+        self,
+        part: str,
+        size: int,
+        contestants: Mapping[str, Callable[[], object]],
+        *,
+        images: int,
+    ) -> list[Row]:
+        """Times the contestants in turns.
+
+        Each is called once beforehand; a call must return only when its work is done.
+        """
+        speeds: dict[str, list[float]] = {name: [] for name in contestants}
+        calls = {}
+        for name, work in contestants.items():
+            work()
+            calls[name] = max(1, round(self.seconds / seconds_of(work)))
+        for _ in range(self.rounds):
+            for name, work in contestants.items():
+                elapsed = seconds_of(work, calls[name])
+                speeds[name].append(calls[name] * images / elapsed)
+        first = next(iter(speeds.values()))
+        rows = []
+        for name, own in speeds.items():
+            ratios = [a / b for a, b in zip(first, own, strict=True)]
+            speed, ratio = statistics.median(own), statistics.median(ratios)
+            ends = min(ratios), max(ratios)
+            rows.append(Row(part, size, name, speed, ratio, *ends, images))
+        return rows
+
+
+def seconds_of(work: Callable[[], object], calls: int = 1) -> float:
+    """Seconds that some calls take."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        work()
+    return time.perf_counter() - start
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The measurements as text."""
+    lines = [f"{'':36}{'px':>4}{'images/s':>12}{'times slower':>14}  (rounds)"]
+    part = None
+    for row in rows:
+        if (row.part, row.size) != part:
+            part = (row.part, row.size)
+            lines.append(f"-- {row.part}")
+        spread = "" if row.low == row.high else f"  ({row.low:.2f} to {row.high:.2f})"
+        lines.append(
+            f"{row.name:36}{row.size:4}{row.speed:12,.0f}{row.ratio:14.2f}{spread}"
+        )
+        if row.name.startswith("step without"):
+            # Seconds are the inverse of speeds.
+            share = 1 - 1 / row.ratio
+            lines.append(f"{'':36}APR-SP takes {share:.1%} of the step by difference")
+        if row.name == "APR-SP alone":
+            lines.append(f"{'':36}and {row.ratio:.2%} by itself")
+    return "\n".join(lines)
+
+
+def write_rows(path: pathlib.Path, rows: Sequence[Row], *, job: str) -> None:
+    """Appends two records for each row: its speed, and the first one's ratio to it."""
+    import jax
+
+    from apr_jax.metrics import Measured
+    from apr_jax.runs import records as records_lib
+
+    device = f"{jax.devices()[0].device_kind}, {cores()} cores"
+    for row in rows:
+        speed = Measured(row.speed, None, None, "images/s", row.images)
+        ratio = Measured(row.ratio, None, None, "1", row.images)
+        records = records_lib.records_of(
+            {"images_per_second": speed, "speed_of_first_over_this": ratio},
+            job=job,
+            data=row.name,
+            split=f"{row.part}, {row.size} px",
+            step=0,
+            config_hash="",
+            seed=0,
+            device=device,
+            extra={"ratio_lowest": row.low, "ratio_highest": row.high},
+        )
+        records_lib.append(path, records)
+
+
+def turns_parser(
+    doc: str | None, *, rounds: int, seconds: float, quick: float
+) -> argparse.ArgumentParser:
+    """The command line of a benchmark by turns; ``quick`` is the length of a turn."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=int, choices=tuple(BATCHES), default=list(BATCHES)
+    )
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=float, default=seconds, help="of a turn")
+    parser.add_argument(
+        "--quick",
+        action="store_const",
+        const=Turns(3, quick),
+        help=f"3 rounds of {quick} seconds",
+    )
+    parser.add_argument("--out", type=pathlib.Path, help="append records to this file")
+    return parser
+
+
+def turns_of(arguments: argparse.Namespace) -> Turns:
+    """The turns that a command line of ``turns_parser`` asks for."""
+    return arguments.quick or Turns(arguments.rounds, arguments.seconds)
+
+
+# -- worker processes ------------------------------------------------------------------
+
+held: np.ndarray  # the images, in a worker process
+
+
+def _hold(images: np.ndarray) -> None:
+    global held
+    held = images
+
+
+@contextlib.contextmanager
+def workers(images: np.ndarray) -> Iterator[concurrent.futures.Executor]:
+    """A pool of a process for each core, in which ``common.held`` are the images."""
+    # Workers that share a core slow each other down.
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        cores(), context, initializer=_hold, initargs=(images,)
+    ) as pool:
+        yield pool
+
+
+def shares(count: int) -> list[tuple[int, int]]:
+    """Start and stop of each core's share of ``count`` images."""
+    bounds = np.linspace(0, count, cores() + 1).astype(int).tolist()
+    return list(itertools.pairwise(bounds))
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine() -> str:
+    """What the benchmark runs on, in words."""
+    import jax
+
+    return f"{cores()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+
+
+# -- child processes -------------------------------------------------------------------
+
+
+class Contestant:
+    """A child process that times itself, killed where it is silent for too long.
+
+    Attributes:
+        name: of the contestant.
+        first: its answer when it had compiled.
+        answers: those of its turns.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        patience: float,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts the process and waits until it has compiled.
+
+        Args:
+            name: of the contestant.
+            command: which runs ``answer``.
+            patience: seconds that compiling, or a turn, may take.
+            environment: variables beside those of this process.
+        """
+        self.name, self._patience = name, patience
+        self._process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.first = self._read()
+        self.answers: list[dict[str, Any]] = []
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        # Devices that wait for each other in a collective may do so for ever.
+        watchdog = threading.Timer(self._patience, self._process.kill)
+        watchdog.start()
+        line = self._process.stdout.readline()
+        watchdog.cancel()
+        if not line:
+            sys.exit(f"{self.name} ended with status {self._process.wait()}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def turn(self, task: Any = None) -> None:
+        """Has the child do a task."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(task) + "\n")
+        self._process.stdin.flush()
+        self.answers.append(self._read())
+
+    def stop(self) -> None:
+        """Lets the child end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+    @property
+    def seconds(self) -> list[float]:
+        """Those of its turns."""
+        return [answer["seconds"] for answer in self.answers]
+
+    def ratio(self, other: "Contestant") -> float:
+        """How many times as fast it is as another one, the median over the turns."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(theirs / own for own, theirs in pairs)
+
+
+def answer(about: Mapping[str, Any], turn: Callable[[Any], Mapping[str, Any]]) -> None:
+    """The child's side: says that it is ready, then answers every task."""
+    print(json.dumps(about), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(turn(json.loads(line))), flush=True)
+
+
+# -- tables and records ----------------------------------------------------------------
+
+
+def stamped(**fields: Any) -> dict[str, Any]:
+    """A record with the time behind its fields."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {**fields, "time": now}
+
+
+def append(path: pathlib.Path | None, records: Iterable[Mapping[str, Any]]) -> None:
+    """Appends records to a file of JSON lines, if there is to be one."""
+    if path is not None:
+        with path.open("a") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def show(
+    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], **column: Any
+) -> None:
+    """Prints a table; ``column`` is for all of its columns."""
+    printed = rich.table.Table(title=title)
+    for heading in headings:
+        printed.add_column(heading, **column)
+    for row in rows:
+        printed.add_row(*row)
+    rich.console.Console().print(printed)
