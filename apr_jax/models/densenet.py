@@ -1,6 +1,6 @@
 """Densely connected networks (Huang et al. 2017) with growth rate 12."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -9,87 +9,55 @@ import jax.numpy as jnp
 from apr_jax.models import layers
 
 
-class _Layer(nn.Module):
+class _Layer(layers.Part):
     """BatchNorm, ReLU and convolution, whose output joins the input's channels."""
 
     growth: int
     bottleneck: bool
-    dtype: Any
-    sync_axis: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        def norm(name: str, x: jax.Array) -> jax.Array:
-            layer = layers.BatchNorm(
-                dtype=self.dtype, axis_name=self.sync_axis, name=name
-            )
-            return nn.relu(layer(x, train=train))
-
-        y = norm("bn1", x)
+        y = nn.relu(self.batch_norm("bn1", x, train))
         name = "conv1"
         if self.bottleneck:
-            y = layers.conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")(y)
-            y = norm("bn2", y)
+            y = self.convolve("conv1", y, 4 * self.growth, 1)
+            y = nn.relu(self.batch_norm("bn2", y, train))
             name = "conv2"
-        y = layers.conv(self.growth, dtype=self.dtype, name=name)(y)
-        return jnp.concatenate([x, y], -1)
+        return jnp.concatenate([x, self.convolve(name, y, self.growth)], -1)
 
 
-class _Transition(nn.Module):
+class _Transition(layers.Part):
     features: int
-    dtype: Any
-    sync_axis: str | None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
-        x = nn.relu(norm(x, train=train))
-        x = layers.conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
-        return layers.avg_pool_2x2(x)
+        x = nn.relu(self.batch_norm("bn1", x, train))
+        return layers.avg_pool_2x2(self.convolve("conv1", x, self.features, 1))
 
 
-class DenseNet(nn.Module):
+class DenseNet(layers.Network):
     """DenseNet of three blocks; with `bottleneck` the BC form (halving transitions).
 
     He-normal (fan out) kernels; linear layer as PyTorch's default with zero bias.
     """
 
-    num_classes: int
     depth: int
     bottleneck: bool
     growth: int = 12
-    dtype: Any = jnp.float32
-    sync_axis: str | None = None
+    called: ClassVar[str] = "densenet"
     minimum_size: ClassVar[int] = 4
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, *, train: bool, capture: bool = False
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        layers.check_images(images, self.minimum_size, "densenet")
+    @nn.nowrap
+    def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The maps of the last block, normalised."""
         per_block = (self.depth - 4) // (6 if self.bottleneck else 3)
-        x = images.astype(self.dtype)
-        x = layers.conv(2 * self.growth, dtype=self.dtype, name="conv1")(x)
+        layer = self.part(_Layer, growth=self.growth, bottleneck=self.bottleneck)
+        x = self.convolve("conv1", x, 2 * self.growth)
         for block in range(3):
             for i in range(per_block):
-                x = _Layer(
-                    self.growth,
-                    self.bottleneck,
-                    self.dtype,
-                    self.sync_axis,
-                    name=f"dense{block + 1}_{i}",
-                )(x, train=train)
+                x = layer(name=f"dense{block + 1}_{i}")(x, train=train)
             if block < 2:
-                x = _Transition(
-                    x.shape[-1] // (2 if self.bottleneck else 1),
-                    self.dtype,
-                    self.sync_axis,
-                    name=f"trans{block + 1}",
-                )(x, train=train)
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
-        return layers.classify(
-            nn.relu(norm(x, train=train)),
-            num_classes=self.num_classes,
-            capture=capture,
-            name="fc",
-        )
+                features = x.shape[-1] // (2 if self.bottleneck else 1)
+                transition = self.part(_Transition, features=features)
+                x = transition(name=f"trans{block + 1}")(x, train=train)
+        return nn.relu(self.batch_norm("bn1", x, train))

@@ -4,9 +4,10 @@ Images and feature maps are `[N, H, W, C]`. Parameters and batch statistics are
 float32 whatever the compute type.
 """
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -221,3 +222,90 @@ def classify(
         features
     )
     return (logits, features) if capture else logits
+
+
+class Part(nn.Module, kw_only=True):
+    """A module made of convolutions and BatchNorm layers, all of one compute type.
+
+    Attributes:
+        dtype: the compute type.
+        sync_axis: the mapped axis that BatchNorm averages over; None for none.
+    """
+
+    dtype: Any = jnp.float32
+    sync_axis: str | None = None
+
+    @nn.nowrap
+    def convolve(
+        self, name: str, x: jax.Array, features: int, kernel: int = 3, **knobs: Any
+    ) -> jax.Array:
+        """`x` through a convolution of its own; `knobs` as `conv`'s."""
+        return conv(features, kernel, dtype=self.dtype, name=name, **knobs)(x)
+
+    @nn.nowrap
+    def batch_norm(self, name: str, x: jax.Array, train: bool) -> jax.Array:
+        """`x` through a BatchNorm of its own."""
+        layer = BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name=name)
+        return layer(x, train=train)
+
+    @nn.nowrap
+    def part(self, kind: Callable[..., nn.Module], **fields: Any) -> Any:
+        """A constructor of parts of this type and axis, which takes further fields."""
+        return functools.partial(
+            kind, dtype=self.dtype, sync_axis=self.sync_axis, **fields
+        )
+
+
+def stages(
+    block: Callable[..., nn.Module], sizes: Sequence[int], *, prefix: str = "layer"
+) -> Iterator[Any]:
+    """The blocks of some stages, in order, made as they are asked for.
+
+    Stages have 64, 128, ... features, and all but the first halve the size. `block`
+    takes `features`, `stride` and `name`, which is PREFIX, stage, "_", place.
+    """
+    for stage, size in enumerate(sizes):
+        for i in range(size):
+            yield block(
+                features=64 * 2**stage,
+                stride=2 if stage > 0 and i == 0 else 1,
+                name=f"{prefix}{stage + 1}_{i}",
+            )
+
+
+class Network(Part, kw_only=True):
+    """A classifier of images: last maps, their global mean and a linear layer.
+
+    A subclass says what the maps are, in `maps`.
+
+    Attributes:
+        num_classes: outputs of the linear layer.
+        called: the network in messages.
+        minimum_size: smallest height and width of images.
+        linear: the linear layer, as `classify` takes it.
+    """
+
+    num_classes: int
+    called: ClassVar[str]
+    minimum_size: ClassVar[int]
+    linear: ClassVar[Mapping[str, Any]] = {"name": "fc"}
+
+    @nn.nowrap
+    def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The last maps [N, h, w, C] of normalised images in the compute type."""
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, train: bool, capture: bool = False
+    ) -> jax.Array | tuple[jax.Array, jax.Array]:
+        """Logits `[N, num_classes]`, with `capture` features `[N, C]` beside them.
+
+        Raises:
+            ValueError: another shape than `[N, H, W, C]`, or images too small.
+        """
+        check_images(images, self.minimum_size, self.called)
+        maps = self.maps(images.astype(self.dtype), train=train)
+        return classify(
+            maps, num_classes=self.num_classes, capture=capture, **self.linear
+        )

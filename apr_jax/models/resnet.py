@@ -6,16 +6,16 @@ the ImageNet stem and carries its strides in the 3x3 convolutions ("v1.5"). With
 (MaxBlurPool; Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019).
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from apr_jax.models import layers
 
 
-class _Block(nn.Module):
+class _Block(layers.Part):
     """Two 3x3 convolutions, or 1x1, 3x3 and 1x1 with four times the channels."""
 
     features: int
@@ -23,8 +23,6 @@ class _Block(nn.Module):
     bottleneck: bool
     shortcut: str
     kernel_init: nn.initializers.Initializer
-    dtype: Any
-    sync_axis: str | None
     blur: bool = False
 
     @nn.compact
@@ -36,17 +34,10 @@ class _Block(nn.Module):
             kernel: int,
             stride: int = 1,
         ) -> jax.Array:
-            x = layers.conv(
-                features,
-                kernel,
-                stride=stride,
-                init=self.kernel_init,
-                dtype=self.dtype,
-                name=names[0],
-            )(x)
-            return layers.BatchNorm(
-                dtype=self.dtype, axis_name=self.sync_axis, name=names[1]
-            )(x, train=train)
+            x = self.convolve(
+                names[0], x, features, kernel, stride=stride, init=self.kernel_init
+            )
+            return self.batch_norm(names[1], x, train)
 
         width, blur = self.features, self.blur and self.stride == 2
         stride = 1 if blur else self.stride
@@ -68,55 +59,28 @@ class _Block(nn.Module):
         return nn.relu(x + y)
 
 
-def _stages(
-    x: jax.Array, sizes: tuple[int, ...], *, train: bool, **block: Any
-) -> jax.Array:
-    """Stages of 64, 128, 256 and 512 features; all but the first halve the size."""
-    for stage, size in enumerate(sizes):
-        for i in range(size):
-            stride = 2 if stage > 0 and i == 0 else 1
-            name = f"layer{stage + 1}_{i}"
-            x = _Block(64 * 2**stage, stride, name=name, **block)(x, train=train)
-    return x
-
-
-class ResNet18(nn.Module):
+class ResNet18(layers.Network):
     """ResNet-18 with the CIFAR stem. All kernels start as PyTorch's default."""
 
-    num_classes: int
-    dtype: Any = jnp.float32
-    sync_axis: str | None = None
+    called: ClassVar[str] = "resnet18"
     minimum_size: ClassVar[int] = 8
+    linear: ClassVar[Mapping[str, Any]] = {"name": "linear", "zero_bias": False}
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, *, train: bool, capture: bool = False
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        layers.check_images(images, self.minimum_size, "resnet18")
+    @nn.nowrap
+    def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The maps of the last block."""
         init = layers.torch_default
-        x = images.astype(self.dtype)
-        x = layers.conv(64, init=init, dtype=self.dtype, name="conv1")(x)
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
-        x = _stages(
-            nn.relu(norm(x, train=train)),
-            (2, 2, 2, 2),
-            train=train,
-            bottleneck=False,
-            shortcut="shortcut",
-            kernel_init=init,
-            dtype=self.dtype,
-            sync_axis=self.sync_axis,
+        x = self.convolve("conv1", x, 64, init=init)
+        x = nn.relu(self.batch_norm("bn1", x, train))
+        block = self.part(
+            _Block, bottleneck=False, shortcut="shortcut", kernel_init=init
         )
-        return layers.classify(
-            x,
-            num_classes=self.num_classes,
-            capture=capture,
-            name="linear",
-            zero_bias=False,
-        )
+        for each in layers.stages(block, (2, 2, 2, 2)):
+            x = each(x, train=train)
+        return x
 
 
-class ResNet50(nn.Module):
+class ResNet50(layers.Network):
     """ResNet-50 with the ImageNet stem and torchvision's layout.
 
     He-normal (fan out) kernels; linear layer as PyTorch's default. With ``blur`` the
@@ -124,40 +88,27 @@ class ResNet50(nn.Module):
     second is kept; so are the maps before every other stride but the stem's.
     """
 
-    num_classes: int
-    dtype: Any = jnp.float32
-    sync_axis: str | None = None
     blur: bool = False
+    called: ClassVar[str] = "resnet50"
     minimum_size: ClassVar[int] = 32
+    linear: ClassVar[Mapping[str, Any]] = {"name": "fc", "zero_bias": False}
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, *, train: bool, capture: bool = False
-    ) -> jax.Array | tuple[jax.Array, jax.Array]:
-        layers.check_images(images, self.minimum_size, "resnet50")
-        x = images.astype(self.dtype)
-        x = layers.conv(64, 7, stride=2, dtype=self.dtype, name="conv1")(x)
-        norm = layers.BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name="bn1")
-        x = nn.relu(norm(x, train=train))
+    @nn.nowrap
+    def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """The maps of the last block."""
+        x = self.convolve("conv1", x, 64, 7, stride=2)
+        x = nn.relu(self.batch_norm("bn1", x, train))
         if self.blur:
             x = layers.blur_pool(nn.max_pool(x, (2, 2), (1, 1), "VALID"))
         else:
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        x = _stages(
-            x,
-            (3, 4, 6, 3),
-            train=train,
+        block = self.part(
+            _Block,
             bottleneck=True,
             shortcut="downsample",
             kernel_init=layers.he_fan_out,
-            dtype=self.dtype,
-            sync_axis=self.sync_axis,
             blur=self.blur,
         )
-        return layers.classify(
-            x,
-            num_classes=self.num_classes,
-            capture=capture,
-            name="fc",
-            zero_bias=False,
-        )
+        for each in layers.stages(block, (3, 4, 6, 3)):
+            x = each(x, train=train)
+        return x
