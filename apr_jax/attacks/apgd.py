@@ -21,7 +21,7 @@ from apr_jax.attacks.core import (
     Points,
     answers_wrong,
     fold_all,
-    logits_of,
+    look,
 )
 from apr_jax.attacks.rounds import Result, Stage, run_alone
 
@@ -212,22 +212,13 @@ class APGD:
         """Loss [B], its gradient and the logits at some images."""
         loss_fn = losses.get_loss(self.loss)
         key = jax.random.fold_in(points.keys[0], number)
-
-        def loss_of(
-            images: jax.Array, key: jax.Array
-        ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            logits = logits_of(logits_fn, images, key)
-            loss = loss_fn(logits, points.labels, points.targets)
-            return loss.sum(), (loss, logits)
-
-        look = jax.grad(loss_of, has_aux=True)
         if self.eot == 1:
-            grad, (loss, logits) = look(images, key)
-            return loss, grad, logits
+            return look(logits_fn, loss_fn, points, images, key)
 
         def add(total: jax.Array, draw: jax.Array) -> tuple[jax.Array, tuple]:
-            grad, seen = look(images, jax.random.fold_in(key, draw))
-            return total + grad, seen
+            own_key = jax.random.fold_in(key, draw)
+            loss, grad, logits = look(logits_fn, loss_fn, points, images, own_key)
+            return total + grad, (loss, logits)
 
         # So many copies of a network in one program would take minutes to compile.
         total, (loss, logits) = jax.lax.scan(

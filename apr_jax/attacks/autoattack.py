@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from apr_jax.attacks.checks import AttackWarning
-from apr_jax.attacks.core import Engine, LogitsFn
-from apr_jax.attacks.rounds import Result, check_images
-from apr_jax.attacks.sequence import attack_in_turn, concerns, examine, make_stages
+from apr_jax.attacks.core import LogitsFn
+from apr_jax.attacks.rounds import Result, attack_in_turn, prepare
+from apr_jax.attacks.sequence import concerns, examine, make_stages
 
 
 def autoattack(
@@ -65,10 +65,7 @@ def autoattack(
             before it had left.
     """
     stages = make_stages(version, norm, steps=steps, queries=queries)
-    clean, answers = np.asarray(images), np.asarray(labels, np.int32)
-    check_images(clean, answers)
-    clean = clean.astype(np.float32)
-    engine = Engine(logits_fn, min(chunk, len(clean)))
+    engine, clean, answers = prepare(logits_fn, images, labels, chunk)
     _warn(examine(engine, stages, clean, answers, rand=version == "rand"))
     *_, result = attack_in_turn(engine, stages, key, clean, answers, norm=norm, eps=eps)
     _warn(concerns(result.survived))

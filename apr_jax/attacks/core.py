@@ -132,18 +132,32 @@ def answers_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return logits.argmax(1) != labels
 
 
+def look(
+    logits_fn: LogitsFn,
+    loss_fn: losses.Loss,
+    points: Points,
+    images: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns losses [B] at some images, their gradient, and the logits [B, K]."""
+
+    def loss_of(images: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        logits = logits_of(logits_fn, images, key)
+        loss = loss_fn(logits, points.labels, points.targets)
+        return loss.sum(), (loss, logits)
+
+    grad, (loss, logits) = jax.grad(loss_of, has_aux=True)(images)
+    return loss, grad, logits
+
+
 def gradient_size(logits_fn: LogitsFn, points: Points) -> jax.Array:
     """Returns the l1 norm [B] of the DLR loss's gradient at the images.
 
     Infinite where an image is misclassified: the loss may well be flat there.
     """
 
-    def loss_of(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = logits_of(logits_fn, images, points.keys[0])
-        loss = losses.dlr(logits, points.labels, points.targets).sum()
-        return loss, answers_wrong(logits, points.labels)
-
-    grad, wrong = jax.grad(loss_of, has_aux=True)(points.images)
+    _, grad, logits = look(logits_fn, losses.dlr, points, points.images, points.keys[0])
+    wrong = answers_wrong(logits, points.labels)
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
 

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import norms
+from apr_jax.attacks import losses, norms
 from apr_jax.attacks.core import (
     LogitsFn,
     Points,
     answers_wrong,
     fold_all,
     logits_of,
+    look,
 )
 from apr_jax.attacks.hyperplanes import to_hyperplane
 from apr_jax.attacks.rounds import Result, Stage, run_alone
@@ -40,7 +41,7 @@ class FABState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FAB:
-    """``iterations`` steps towards the boundary, and back once it is crossed.
+    """``steps`` towards the boundary, and back once it is crossed.
 
     ``alpha_max`` bounds the pull back to the image, ``eta`` is how far a step goes
     beyond the boundary, ``beta`` how much of the way is kept after crossing it.
@@ -48,16 +49,11 @@ class FAB:
 
     norm: str
     targeted: bool
-    iterations: int
+    steps: int
     alpha_max: float = 0.1
     eta: float = 1.05
     beta: float = 0.9
     nearest: bool = False  # search on for the nearest after one within eps is found
-
-    @property
-    def steps(self) -> int:
-        """As many as iterations."""
-        return self.iterations
 
     def init(self, logits_fn: LogitsFn, points: Points) -> FABState:
         """Starts at the image, or within eps / 2 of it where ``noise`` is 1."""
@@ -128,15 +124,8 @@ class FAB:
         self, logits_fn: LogitsFn, state: FABState, key: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         """Lead [B] of the target over the label, and its gradient."""
-        points = state.points
-
-        def lead_of(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits = logits_of(logits_fn, images, key)
-            lead = _of(logits, points.targets) - _of(logits, points.labels)
-            return lead.sum(), lead
-
-        normal, lead = jax.grad(lead_of, has_aux=True)(state.images)
-        return lead, normal
+        found = look(logits_fn, losses.target_lead, state.points, state.images, key)
+        return found[:2]
 
     def _to_nearest(
         self, logits_fn: LogitsFn, state: FABState, key: jax.Array
@@ -156,7 +145,7 @@ class FAB:
             distance, lead, normal = best
             one = jnp.zeros_like(logits).at[:, number].set(1.0)
             (grad,) = pull(one - own)
-            ahead = logits[:, number] - _of(logits, labels)
+            ahead = logits[:, number] - losses.logit_of(logits, labels)
             far = jnp.abs(ahead) / (norms.size(grad, dual) + _TINY)
             nearer = (far < distance) & (labels != number)
             return (
@@ -171,10 +160,6 @@ class FAB:
             consider, (*start, jnp.zeros_like(state.images)), jnp.arange(classes)
         )
         return lead, normal
-
-
-def _of(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
 
 
 def fab(

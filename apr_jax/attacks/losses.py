@@ -13,7 +13,8 @@ _TINY = 1e-12
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-def _of(logits: jax.Array, classes: jax.Array) -> jax.Array:
+def logit_of(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Returns each example's logit [B] of its class."""
     return jnp.take_along_axis(logits, classes[:, None], axis=1)[:, 0]
 
 
@@ -26,14 +27,14 @@ def cross_entropy(
 ) -> jax.Array:
     """Cross-entropy of the labels, in nats."""
     del targets
-    return jax.nn.logsumexp(logits, axis=1) - _of(logits, labels)
+    return jax.nn.logsumexp(logits, axis=1) - logit_of(logits, labels)
 
 
 def margin(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     """Largest other logit less the label's; above 0 where the answer is wrong."""
     del targets
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
-    return jnp.where(own, -jnp.inf, logits).max(1) - _of(logits, labels)
+    return jnp.where(own, -jnp.inf, logits).max(1) - logit_of(logits, labels)
 
 
 def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
@@ -45,10 +46,15 @@ def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     del targets
     values, order = _ranked(logits, 3)
     other = jnp.where(order[:, 0] == labels, values[:, 1], values[:, 0])
-    lead = other - _of(logits, labels)
+    lead = other - logit_of(logits, labels)
     if logits.shape[1] < 3:
         return lead
     return lead / (values[:, 0] - values[:, 2] + _TINY)
+
+
+def target_lead(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
+    """The target's logit less the label's."""
+    return logit_of(logits, targets) - logit_of(logits, labels)
 
 
 def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
@@ -56,7 +62,7 @@ def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> ja
 
     Needs four classes; with fewer it is the difference of the two logits.
     """
-    lead = _of(logits, targets) - _of(logits, labels)
+    lead = target_lead(logits, labels, targets)
     if logits.shape[1] < 4:
         return lead
     values, _ = _ranked(logits, 4)

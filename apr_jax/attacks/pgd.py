@@ -1,20 +1,14 @@
 """Projected gradient descent (Madry et al. 2018), and its single step, FGSM."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.attacks import losses, norms
-from apr_jax.attacks.core import (
-    LogitsFn,
-    Points,
-    answers_wrong,
-    fold_all,
-    logits_of,
-)
+from apr_jax.attacks.core import LogitsFn, Points, answers_wrong, fold_all, look
 from apr_jax.attacks.rounds import Result, Stage, run_alone
 
 _START = 0x57A7  # keeps the start's draws apart from those of the steps
@@ -32,7 +26,7 @@ class PGDState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PGD:
-    """``iterations`` steps along the gradient, each ``step_share`` of eps long.
+    """``steps`` along the gradient, each ``step_share`` of eps long.
 
     The iterate moves along the gradient's sign for "linf", along the gradient for
     "l2"; after each step it is put back into the ball and the box. The last
@@ -41,13 +35,8 @@ class PGD:
 
     norm: str
     loss: str
-    iterations: int
+    steps: int
     step_share: float
-
-    @property
-    def steps(self) -> int:
-        """As many as iterations."""
-        return self.iterations
 
     def init(self, logits_fn: LogitsFn, points: Points) -> PGDState:
         """Starts at the image, or at random in the ball where ``noise`` is 1."""
@@ -67,14 +56,9 @@ class PGD:
     def step(self, logits_fn: LogitsFn, state: PGDState) -> PGDState:
         """Judges the iterate, and moves it."""
         points = state.points
-        loss_fn = losses.get_loss(self.loss)
         key = jax.random.fold_in(points.keys[0], state.iteration)
-
-        def loss_of(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            logits = logits_of(logits_fn, images, key)
-            return loss_fn(logits, points.labels, points.targets).sum(), logits
-
-        grad, logits = jax.grad(loss_of, has_aux=True)(state.images)
+        loss_fn = losses.get_loss(self.loss)
+        _, grad, logits = look(logits_fn, loss_fn, points, state.images, key)
         wrong = answers_wrong(logits, points.labels)
         length = norms.column(points.eps * self.step_share, grad)
         way = jnp.sign(grad) if self.norm == "linf" else norms.unit(grad, self.norm)
@@ -139,10 +123,8 @@ def pgd(
         raise ValueError("unknown norm 'l1' for pgd; choose from linf, l2")
     losses.get_loss(loss)
     share = 2.5 / steps if step_size is None else step_size / eps
-    attack: Any = PGD(norm, loss, steps, share)
-    stage = Stage(
-        "pgd", attack, restarts=restarts, noise="always" if random_start else "never"
-    )
+    noise = "always" if random_start else "never"
+    stage = Stage("pgd", PGD(norm, loss, steps, share), restarts=restarts, noise=noise)
     return run_alone(
         stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
     )

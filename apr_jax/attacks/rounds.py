@@ -7,8 +7,10 @@ its number, the attack and the round, not on its chunk.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -106,16 +108,30 @@ def distances(images: np.ndarray, clean: np.ndarray, norm: str) -> np.ndarray:
     return np.linalg.norm(delta.reshape(len(delta), -1), order, axis=1)
 
 
+class Task(NamedTuple):
+    """What attacks are run on.
+
+    Attributes:
+        key: of the whole evaluation.
+        images: clean, float32 [N, H, W, C].
+        labels: int32 [N].
+        norm: the norm that measures perturbations.
+        eps: radius.
+        logits: of the clean images, [N, K]; they rank the targets.
+    """
+
+    key: jax.Array
+    images: np.ndarray
+    labels: np.ndarray
+    norm: str
+    eps: float
+    logits: np.ndarray
+
+
 def run_stage(
     engine: Engine,
     stage: Stage,
-    key: jax.Array,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    norm: str,
-    eps: float,
-    logits: np.ndarray,
+    task: Task,
     standing: np.ndarray,
     adversarial: np.ndarray,
     tick: Callable[[float], None] = lambda share: None,
@@ -125,12 +141,7 @@ def run_stage(
     Args:
         engine: runs a chunk.
         stage: what to run.
-        key: of the whole evaluation.
-        images: clean, float32 [N, H, W, C].
-        labels: int32 [N].
-        norm: that measures perturbations.
-        eps: radius.
-        logits: of the clean images, [N, K]; they rank the targets.
+        task: what to run it on.
         standing: bool [N].
         adversarial: float32 [N, H, W, C], the images so far.
         tick: is called with the share of the stage that is done, in [0, 1].
@@ -141,39 +152,85 @@ def run_stage(
     Raises:
         ValueError: an unknown norm.
     """
-    norms.check_norm(norm)
+    norms.check_norm(task.norm)
+    images, labels = task.images, task.labels
     standing, adversarial = standing.copy(), adversarial.copy()
     # By its name, so that an attack draws the same in every sequence.
-    stage_key = jax.random.fold_in(key, zlib.crc32(stage.name.encode()))
-    order = np.argsort(-logits, axis=1, kind="stable").astype(np.int32)
-    rounds = list(stage.rounds(logits.shape[1]))
+    stage_key = jax.random.fold_in(task.key, zlib.crc32(stage.name.encode()))
+    order = np.argsort(-task.logits, axis=1, kind="stable").astype(np.int32)
+    rounds = list(stage.rounds(order.shape[1]))
     for number, (rank, noise) in enumerate(rounds):
         round_key = jax.random.fold_in(stage_key, number)
         left = np.flatnonzero(standing)
         for start in range(0, len(left), engine.chunk):
             real = left[start : start + engine.chunk]
             rows = fill(real, engine)
-            filled = len(rows)
-            found = engine.run(
-                stage.attack,
-                Points(
-                    keys=_keys_of(round_key, rows),
-                    images=images[rows],
-                    labels=labels[rows],
-                    targets=order[rows, rank],
-                    eps=np.full(filled, eps, np.float32),
-                    noise=np.full(filled, noise, np.float32),
-                ),
+            points = Points(
+                keys=_keys_of(round_key, rows),
+                images=images[rows],
+                labels=labels[rows],
+                targets=order[rows, rank],
+                eps=np.full(len(rows), task.eps, np.float32),
+                noise=np.full(len(rows), noise, np.float32),
             )
+            found = engine.run(stage.attack, points)
             # Judged from outside: what counts is the answer to the image itself.
             broken = engine.logits(found, 1).argmax(1) != labels[rows]
-            broken &= distances(found, images[rows], norm) <= eps + TOLERANCE
+            far = distances(found, images[rows], task.norm)
+            broken &= far <= task.eps + TOLERANCE
             hit = broken[: len(real)]
             adversarial[real[hit]] = found[: len(real)][hit]
             standing[real[hit]] = False
             tick((number + (start + len(real)) / max(len(left), 1)) / len(rounds))
     tick(1.0)
     return standing, adversarial
+
+
+def attack_in_turn(
+    engine: Engine,
+    stages: tuple[Stage, ...],
+    key: jax.Array,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    norm: str,
+    eps: float,
+    before: Result | None = None,
+    tick: Callable[[str, float], None] = lambda name, share: None,
+) -> Iterator[Result]:
+    """Yields the result after each attack; each works on the points still standing.
+
+    Args:
+        engine: runs chunks.
+        stages: from ``sequence.make_stages``.
+        key: one key.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
+        norm: a name of ``norms.NORMS``.
+        eps: radius of the ball.
+        before: an earlier result to go on from; what it has isn't run again.
+        tick: is called with an attack's name and the share of it that is done.
+    """
+    task = Task(key, images, labels, norm, eps, predict(engine, images))
+    survived = {"clean": task.logits.argmax(1) == labels}
+    adversarial = images
+    if before is not None:
+        survived, adversarial = dict(before.survived), before.images
+    else:
+        yield Result(adversarial, dict(survived))
+    for stage in stages:
+        if stage.name in survived:
+            continue
+        standing = list(survived.values())[-1]
+        survived[stage.name], adversarial = run_stage(
+            engine,
+            stage,
+            task,
+            standing,
+            adversarial,
+            functools.partial(tick, stage.name),
+        )
+        yield Result(adversarial, dict(survived))
 
 
 @jax.jit
@@ -185,6 +242,19 @@ def fill(rows: np.ndarray, engine: Engine) -> np.ndarray:
     """Repeats the last of some row numbers until they fill a chunk."""
     missing = engine.rows(len(rows)) - len(rows)
     return np.pad(rows, (0, missing), mode="edge").astype(np.int32)
+
+
+def prepare(
+    logits_fn: LogitsFn,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
+    chunk: int,
+) -> tuple[Engine, np.ndarray, np.ndarray]:
+    """Returns an engine, and images and labels as it takes them, checked."""
+    clean, answers = np.asarray(images), np.asarray(labels, np.int32)
+    check_images(clean, answers)
+    engine = Engine(logits_fn, min(chunk, len(clean)))
+    return engine, clean.astype(np.float32), answers
 
 
 def run_alone(
@@ -205,22 +275,8 @@ def run_alone(
         ValueError: images or labels of another shape or range, or an unknown norm.
     """
     norms.check_norm(norm)
-    clean, answers = np.asarray(images), np.asarray(labels, np.int32)
-    check_images(clean, answers)
-    clean = clean.astype(np.float32)
-    engine = Engine(logits_fn, min(chunk, len(clean)))
-    logits = predict(engine, clean)
-    correct = logits.argmax(1) == answers
-    standing, adversarial = run_stage(
-        engine,
-        stage,
-        key,
-        clean,
-        answers,
-        norm=norm,
-        eps=eps,
-        logits=logits,
-        standing=correct,
-        adversarial=clean,
+    engine, clean, answers = prepare(logits_fn, images, labels, chunk)
+    *_, result = attack_in_turn(
+        engine, (stage,), key, clean, answers, norm=norm, eps=eps
     )
-    return Result(adversarial, {"clean": correct, stage.name: standing})
+    return result

@@ -1,12 +1,11 @@
-"""Which attacks AutoAttack is made of, and how they are run one after the other.
+"""The attacks that AutoAttack is made of, and the signs that it can't be trusted.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of
 diverse parameter-free attacks", ICML 2020; for l1 as in Croce and Hein 2021.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from apr_jax.attacks import checks, norms
@@ -14,7 +13,7 @@ from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.pgd import PGD
-from apr_jax.attacks.rounds import Result, Stage, fill, predict, run_stage
+from apr_jax.attacks.rounds import Stage, fill
 from apr_jax.attacks.square import Square
 
 _TARGETS = 9
@@ -74,58 +73,6 @@ def make_stages(
         "square": Stage("square", Square(norm, queries)),
     }
     return tuple(stages[name] for name in VERSIONS.get(version, (version,)))
-
-
-def attack_in_turn(
-    engine: Engine,
-    stages: tuple[Stage, ...],
-    key: jax.Array,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    norm: str,
-    eps: float,
-    before: Result | None = None,
-    tick: Callable[[str, float], None] = lambda name, share: None,
-) -> Iterator[Result]:
-    """Yields the result after each attack; each works on the points still standing.
-
-    Args:
-        engine: runs chunks.
-        stages: from ``make_stages``.
-        key: one key.
-        images: float32 [N, H, W, C] in [0, 1].
-        labels: int32 [N].
-        norm: a name of ``norms.NORMS``.
-        eps: radius of the ball.
-        before: an earlier result to go on from; what it has isn't run again.
-        tick: is called with an attack's name and the share of it that is done.
-    """
-    logits = predict(engine, images)
-    survived = {"clean": logits.argmax(1) == labels}
-    adversarial = images
-    if before is not None:
-        survived, adversarial = dict(before.survived), before.images
-    else:
-        yield Result(adversarial, dict(survived))
-    for stage in stages:
-        if stage.name in survived:
-            continue
-        standing, adversarial = run_stage(
-            engine,
-            stage,
-            key,
-            images,
-            labels,
-            norm=norm,
-            eps=eps,
-            logits=logits,
-            standing=list(survived.values())[-1],
-            adversarial=adversarial,
-            tick=lambda share, name=stage.name: tick(name, share),  # type: ignore[misc]
-        )
-        survived[stage.name] = standing
-        yield Result(adversarial, dict(survived))
 
 
 def concerns(survived: Mapping[str, np.ndarray]) -> list[str]:

@@ -84,17 +84,12 @@ def _bump(height: int, width: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """``queries`` proposals, each a square of the image changed at once."""
+    """``steps`` proposals, each a square of the image changed at once."""
 
     norm: str
-    queries: int
+    steps: int  # queries after that of the first image
     p_init: float = 0.8  # share of the pixels in the first squares
     rescale: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Queries after the first image."""
-        return self.queries
 
     def init(self, logits_fn: LogitsFn, points: Points) -> SquareState:
         """Starts with stripes for "linf", with a grid of bumps otherwise."""
@@ -117,7 +112,7 @@ class Square:
         """Proposes a square; it stays where the margin falls."""
         points = state.points
         size = min(points.images.shape[1:3])
-        plan = make_plan(self.norm, self.queries, self.p_init, self.rescale, size)
+        plan = make_plan(self.norm, self.steps, self.p_init, self.rescale, size)
         side = jnp.asarray(plan.side)[state.iteration]
         keys = fold_all(points.keys, state.iteration)
         if self.norm == "linf":

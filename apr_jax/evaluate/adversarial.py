@@ -187,7 +187,7 @@ class _Job:
                 bar.update(task, completed=place + share, description=f"{split} {name}")
 
             key = jax.random.key(self._settings["seed"])
-            in_turn = sequence.attack_in_turn(
+            in_turn = rounds.attack_in_turn(
                 engine,
                 stages,
                 key,

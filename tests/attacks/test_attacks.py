@@ -160,7 +160,7 @@ def test_a_sequence_goes_on_from_an_earlier_result(key):
     stages = sequence.make_stages("standard", "l2", steps=6, queries=20)
     given = {"norm": "l2", "eps": EPS["l2"]}
     run = functools.partial(
-        sequence.attack_in_turn, engine, stages, key, images, labels, **given
+        rounds.attack_in_turn, engine, stages, key, images, labels, **given
     )
     after = list(run())
     check_result(after[-1], logits_fn, images, labels, "l2", EPS["l2"])
@@ -407,7 +407,7 @@ def test_masked_gradients_are_noticed_and_square_gets_through(key):
     assert f"at {COUNT - 2} of {COUNT - 2} images the gradient is zero" in said
     blind = sequence.make_stages("fgsm", "linf")
     stages = blind + sequence.make_stages("square", "linf", queries=300)
-    *_, result = sequence.attack_in_turn(
+    *_, result = rounds.attack_in_turn(
         core.Engine(stepped, COUNT), stages, key, images, labels, norm="linf", eps=0.05
     )
     check_result(result, stepped, images, labels, "linf", 0.05)

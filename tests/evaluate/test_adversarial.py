@@ -11,7 +11,7 @@ import pytest
 
 from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
-from apr_jax.attacks import rounds, sequence
+from apr_jax.attacks import rounds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial
 from apr_jax.evaluate import classifier as classifier_lib
@@ -112,13 +112,13 @@ def test_a_stopped_run_goes_on(network, tmp_path, monkeypatch):
     started.close()
 
     ran = []
-    run_stage = sequence.run_stage
+    run_stage = rounds.run_stage
 
     def spy(engine, stage, *rest, **options):
         ran.append(stage.name)
         return run_stage(engine, stage, *rest, **options)
 
-    monkeypatch.setattr(sequence, "run_stage", spy)
+    monkeypatch.setattr(rounds, "run_stage", spy)
     done = [Record(**json.loads(json.dumps(vars(r)))) for r in done]
     rest = measured(network, **given, done=done)
     assert ran == ["fab-t", "square"]
