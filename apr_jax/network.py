@@ -28,16 +28,15 @@ def make_model(
     """
     method = augment.get_method(config.augment.method)
     outputs = num_classes * method.heads
-    contrastive = method.loss == "contrastive"
     network = models.build(
         config.model.name,
-        num_classes=1 if contrastive else outputs,
+        num_classes=1 if method.loss.projects else outputs,
         dtype=jnp.dtype(config.model.dtype),
         sync_axis=sync_axis,
         dropout=config.model.dropout,
         norm=config.model.norm,
     )
-    if contrastive:
+    if method.loss.projects:
         return projected.Projected(network, outputs, config.contrast.width)
     return network
 
@@ -81,7 +80,7 @@ def class_logits(logits: jax.Array, settings: config_lib.Augment) -> jax.Array:
     Two heads are joined; of a contrastive method's the first is that of the classes.
     """
     method = augment.get_method(settings.method)
-    if method.loss == "heads":
+    if method.loss.heads > 1:
         return join_heads(logits, settings.heads_weight)
     return logits[..., : logits.shape[-1] // method.heads]
 

@@ -22,7 +22,15 @@ from apr_jax.augment.hybrid_augment import (
     hybrid_augment_pp,
     hybrid_augment_single,
 )
-from apr_jax.augment.methods import AUGMENTS, Method, get_method
+from apr_jax.augment.methods import (
+    APR_P,
+    APR_S,
+    AUGMENTS,
+    Loss,
+    Method,
+    Stage,
+    get_method,
+)
 from apr_jax.augment.mixup_cutmix import Mixed, cutmix, mixup
 from apr_jax.augment.ops import OPS, apply_op
 from apr_jax.augment.prime import prime
@@ -36,10 +44,14 @@ from apr_jax.augment.simclr import (
 from apr_jax.augment.vipaug import vital_mask, vital_phase, vital_phase_single
 
 __all__ = [
+    "APR_P",
+    "APR_S",
     "AUGMENTS",
     "OPS",
+    "Loss",
     "Method",
     "Mixed",
+    "Stage",
     "amplitude_mix",
     "apply_op",
     "apr",

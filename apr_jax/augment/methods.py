@@ -2,9 +2,88 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-# Where the label of a second view of the batch comes from.
-LOSSES = ("cross_entropy", "jensen_shannon", "heads", "contrastive")
+import jax
+
+from apr_jax.augment.afa import fourier_basis_noise
+from apr_jax.augment.apr_pair import apr_pair
+from apr_jax.augment.apr_single import apr_single
+from apr_jax.augment.augmix import augmix
+from apr_jax.augment.autoaugment import autoaugment, random_autoaugment
+from apr_jax.augment.cutout_patch import cutout, patch_gaussian, patch_uniform
+from apr_jax.augment.fact_fda import amplitude_mix, low_amplitude_swap
+from apr_jax.augment.hybrid_augment import (
+    hybrid_augment,
+    hybrid_augment_pp,
+    hybrid_augment_single,
+)
+from apr_jax.augment.mixup_cutmix import cutmix, mixup
+from apr_jax.augment.prime import prime
+from apr_jax.augment.simclr import simclr
+from apr_jax.augment.vipaug import vital_phase_single
+
+# Up to this size AutoAugment's policy is CIFAR's.
+_LARGEST_SMALL = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stage:
+    """A function of this package as a training method takes it.
+
+    Attributes:
+        function: (keys, images [B, H, W, C], **knobs) -> images, or ``Mixed``.
+        knobs: knob -> field of the run's configuration, such as "augment.axes".
+        strengths: name of ``augment.strengths`` -> knobs -> the values that the
+            authors chose for that data set; where there is none, the function's own
+            defaults, for CIFAR-10.
+        pixels: ``Method.after`` only: images come as pixels in [0, 1]; otherwise as
+            they are, uint8 unless a stage before made pixels of them.
+        per: ``Method.pair`` only: "image" for one key each, "batch" for one of all, ""
+            for what ``augment.pair_per`` says.
+        takes: ``Method.pair`` and ``mix`` only: the fields of
+            ``apr_jax.train.image_pairs.Donors`` that are further arguments.
+        whole: ``Method.pair`` only: with the probability ``augment.pair_prob`` the
+            whole amplitude is the donor's, and so is its label then.
+    """
+
+    function: Callable[..., Any]
+    knobs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    strengths: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    pixels: bool = False
+    per: str = ""
+    takes: tuple[str, ...] = ("donors", "donor_index")
+    whole: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+    """What a method minimises; the formula is in ``apr_jax.train.losses``.
+
+    Attributes:
+        views: of each image through ``Method.after``.
+        alike: whether it asks for like answers on them and on the image before
+            ``Method.after``, which is then the first view.
+        heads: linear layers of the network for each class.
+        projects: whether it compares projections of the features, which the network
+            then has, and a linear layer learns from features that it does not change
+            (``apr_jax.train.contrastive``).
+    """
+
+    views: int = 1
+    alike: bool = False
+    heads: int = 1
+    projects: bool = False
+
+
+CROSS_ENTROPY = Loss()
+# Phase labels and amplitude labels apart, by two linear layers (equation 7).
+HEADS = Loss(heads=2)
+# Like answers on three views of an image.
+JENSEN_SHANNON = Loss(views=2, alike=True)
+# Like features of images of one class.
+CONTRASTIVE = Loss(views=2, projects=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,30 +91,24 @@ class Method:
     """What a training method does beside crop and flip.
 
     Attributes:
-        single: what happens to each image before the crop, "" for nothing; a name of
-            ``apr_jax.train.single_image.SINGLES``.
-        after: what happens to each image after crop and flip, in this order; names of
-            ``apr_jax.train.single_image.IMAGE_STAGES``.
-        mix: how images and labels of the batch are blended, "" for not at all; a name
-            of ``apr_jax.train.image_pairs.MIXES``.
-        pair: a second view of the batch, with a loss of its own, "" for none; a name
-            of ``apr_jax.train.image_pairs.PAIRS``. Its labels are the images' own.
-        loss: one of ``LOSSES``. "heads" tells phase labels and amplitude labels apart
-            by two linear layers (equation 7); "jensen_shannon" asks for like answers
-            on three views of an image, the last two through ``after``; "contrastive"
-            makes like features of images of one class (``apr_jax.train.contrastive``).
-        shifts: "contrastive" only: quarter turns of each image, from none on, each of
-            which counts as another class.
+        single: what happens to each image before the crop, on grey levels.
+        after: what happens to each image after crop and flip, in this order.
+        mix: how images and labels of the batch are blended.
+        pair: a second view of the batch, with a loss of its own. Its labels are the
+            images' own.
+        loss: what is minimised.
+        shifts: of a loss that projects: quarter turns of each image, from none on,
+            each of which counts as another class.
         mean: whether the losses of views are averaged; they are added otherwise.
         auxiliary: the pair goes through BatchNorm layers of its own, which are for
             training only.
     """
 
-    single: str = ""
-    after: tuple[str, ...] = ()
-    mix: str = ""
-    pair: str = ""
-    loss: str = "cross_entropy"
+    single: Stage | None = None
+    after: tuple[Stage, ...] = ()
+    mix: Stage | None = None
+    pair: Stage | None = None
+    loss: Loss = CROSS_ENTROPY
     shifts: int = 1
     mean: bool = False
     auxiliary: bool = False
@@ -43,44 +116,89 @@ class Method:
     @property
     def heads(self) -> int:
         """Linear layers of the network, each with an output for each class."""
-        if self.loss == "heads":
-            return 2
-        # One for the classes, and one for the classes in each turn.
-        return 1 + self.shifts if self.shifts > 1 else 1
+        # With turns one for the classes, and one for the classes in each turn.
+        return 1 + self.shifts if self.shifts > 1 else self.loss.heads
 
+
+def _autoaugment(keys: jax.Array, images: jax.Array) -> jax.Array:
+    small = max(images.shape[1:3]) <= _LARGEST_SMALL
+    return autoaugment(keys, images, policy="cifar10" if small else "imagenet")
+
+
+_AXES = {"axes": "augment.axes"}
+_OPS = {
+    "prob": "augment.single_prob",
+    "level": "augment.single_level",
+    "ops": "augment.single_ops",
+}
+_CLIP = {"clip": "augment.pair_clip"}
+_COIN = _CLIP | {"prob": "augment.pair_prob", "per": "augment.pair_per"}
+_MIX = {"alpha": "augment.mix_alpha"}
+# The original fills with zeros after normalisation, which is the mean.
+_HOLE = {"size": "augment.cutout_size", "fill": "data.mean"}
+
+_SOFT = {"imagenet": {"sigma": 1.0}}
+_VITAL = {
+    "cifar100": {"vital": 0.005, "nonvital": 0.012},
+    "imagenet": {"vital": 0.001, "nonvital": 0.005},
+}
+_FINE = {"deform_cut": 500, "colour_cut": 500, "colour_scale": 0.05, "colour_band": 20}
+
+# Stages of several methods.
+APR_S = Stage(apr_single, _OPS | _AXES | {"overflow": "augment.single_overflow"})
+APR_P = Stage(apr_pair, _COIN | _AXES, whole=True)
+_AUGMIX = Stage(augmix, strengths={"imagenet": {"severity": 1.0}})
+_PRIME = Stage(prime, strengths={"imagenet": _FINE}, pixels=True)
+_SIMCLR = Stage(simclr, {"area": "contrast.crop_area"}, pixels=True)
+_WAVES = Stage(
+    fourier_basis_noise,
+    strengths={"imagenet": {"mean_strength": 10.0}},
+    per="image",
+    takes=(),
+)
+
+_HYBRID_PP = Stage(
+    hybrid_augment_pp,
+    _COIN | _AXES | {"pair_prob": "augment.pair_prob"},
+    _SOFT,
+    takes=("donors", "donor_index", "amplitude_index"),
+)
+_hybrid_pp_single = functools.partial(hybrid_augment_single, plus=True)
+# Clipped, as FACT stores the mixed image as grey levels.
+_amplitude_mix = functools.partial(amplitude_mix, clip=True)
 
 AUGMENTS = {
     "standard": Method(),
     # The paper's, its section 5.3 last.
-    "apr_p": Method(pair="apr_p"),
-    "apr_s": Method(single="apr_s"),
-    "apr_sp": Method(single="apr_s", pair="apr_p"),
-    "apr_p_heads": Method(pair="apr_p", loss="heads"),
-    "apr_sp_heads": Method(single="apr_s", pair="apr_p", loss="heads"),
+    "apr_p": Method(pair=APR_P),
+    "apr_s": Method(single=APR_S),
+    "apr_sp": Method(single=APR_S, pair=APR_P),
+    "apr_p_heads": Method(pair=APR_P, loss=HEADS),
+    "apr_sp_heads": Method(single=APR_S, pair=APR_P, loss=HEADS),
     # Those of its tables.
-    "cutout": Method(after=("cutout",)),
-    "mixup": Method(mix="mixup"),
-    "cutmix": Method(mix="cutmix"),
-    "autoaugment": Method(after=("autoaugment",)),
-    "random_autoaugment": Method(after=("random_autoaugment",)),
-    "augmix": Method(after=("augmix",), loss="jensen_shannon"),
-    "augmix_no_jsd": Method(after=("augmix",)),
-    "patch_gaussian": Method(after=("patch_gaussian",)),
-    "patch_uniform": Method(after=("patch_uniform",)),
-    "supclr": Method(after=("simclr",), loss="contrastive"),
-    "csi": Method(after=("simclr",), loss="contrastive", shifts=4),
+    "cutout": Method(after=(Stage(cutout, _HOLE, pixels=True),)),
+    "mixup": Method(mix=Stage(mixup, _MIX)),
+    "cutmix": Method(mix=Stage(cutmix, _MIX)),
+    "autoaugment": Method(after=(Stage(_autoaugment),)),
+    "random_autoaugment": Method(after=(Stage(random_autoaugment),)),
+    "augmix": Method(after=(_AUGMIX,), loss=JENSEN_SHANNON),
+    "augmix_no_jsd": Method(after=(_AUGMIX,)),
+    "patch_gaussian": Method(after=(Stage(patch_gaussian, pixels=True),)),
+    "patch_uniform": Method(after=(Stage(patch_uniform, pixels=True),)),
+    "supclr": Method(after=(_SIMCLR,), loss=CONTRASTIVE),
+    "csi": Method(after=(_SIMCLR,), loss=CONTRASTIVE, shifts=4),
     # Later ones.
-    "hybrid_augment": Method(pair="hybrid_augment"),
-    "hybrid_augment_pp": Method(pair="hybrid_augment_pp"),
-    "hybrid_augment_s": Method(single="hybrid_augment_s"),
-    "hybrid_augment_pp_s": Method(single="hybrid_augment_pp_s"),
-    "amplitude_mix": Method(pair="amplitude_mix", mean=True),
-    "low_amplitude_swap": Method(pair="low_amplitude_swap"),
-    "fourier_basis_noise": Method(pair="fourier_basis_noise", mean=True),
-    "afa": Method(pair="fourier_basis_noise", mean=True, auxiliary=True),
-    "vital_phase": Method(single="vital_phase", pair="apr_p"),
-    "prime": Method(after=("prime",)),
-    "prime_jsd": Method(after=("prime",), loss="jensen_shannon"),
+    "hybrid_augment": Method(pair=Stage(hybrid_augment, _COIN, _SOFT)),
+    "hybrid_augment_pp": Method(pair=_HYBRID_PP),
+    "hybrid_augment_s": Method(single=Stage(hybrid_augment_single, _OPS, _SOFT)),
+    "hybrid_augment_pp_s": Method(single=Stage(_hybrid_pp_single, _OPS, _SOFT)),
+    "amplitude_mix": Method(pair=Stage(_amplitude_mix, per="image"), mean=True),
+    "low_amplitude_swap": Method(pair=Stage(low_amplitude_swap, _CLIP, per="batch")),
+    "fourier_basis_noise": Method(pair=_WAVES, mean=True),
+    "afa": Method(pair=_WAVES, mean=True, auxiliary=True),
+    "vital_phase": Method(single=Stage(vital_phase_single, _OPS, _VITAL), pair=APR_P),
+    "prime": Method(after=(_PRIME,)),
+    "prime_jsd": Method(after=(_PRIME,), loss=JENSEN_SHANNON),
 }
 
 
@@ -97,47 +215,48 @@ def get_method(name: str) -> Method:
                 f"unknown method {part!r}, choose from {tuple(AUGMENTS)}, or join "
                 'several by "+"'
             )
-    return functools.reduce(
-        functools.partial(_join, name), [AUGMENTS[part] for part in parts]
-    )
-
-
-def _join(name: str, one: Method, other: Method) -> Method:
-    """Both at once; what each has only once must be the same in both or in one."""
-    default = Method()
-
-    def either(field: str) -> str:
-        found = {getattr(m, field) for m in (one, other)} - {getattr(default, field)}
-        if len(found) > 1:
-            listed = " and ".join(sorted(found))
-            raise ValueError(
-                f"method {name!r} joins {listed}, which exclude each other"
-            )
-        return str(found.pop()) if found else str(getattr(default, field))
-
-    if twice := set(one.after) & set(other.after):
-        raise ValueError(f"method {name!r} has {', '.join(sorted(twice))} twice")
-    joined = Method(
-        single=either("single"),
-        after=one.after + other.after,
-        mix=either("mix"),
-        pair=either("pair"),
-        loss=either("loss"),
-        shifts=max(one.shifts, other.shifts),
-        mean=one.mean or other.mean,
-        auxiliary=one.auxiliary or other.auxiliary,
-    )
-    if joined.loss == "heads" and (joined.mix or joined.pair != "apr_p"):
+    if len(parts) == 1:
+        return AUGMENTS[name]
+    joined = _joined(name, [(part, AUGMENTS[part]) for part in parts])
+    mix, pair, loss = joined.mix, joined.pair, joined.loss
+    if loss.heads > 1 and (mix or not (pair and pair.whole)):
         raise ValueError(
             f"method {name!r} has two heads, which need APR-P and labels of their own"
         )
-    if joined.loss == "jensen_shannon" and joined.mix:
+    if loss.alike and mix:
         raise ValueError(
             f"method {name!r} blends labels, but asks for like answers on one image"
         )
-    if joined.loss == "contrastive" and (joined.mix or joined.pair):
+    if loss.projects and (mix or pair):
         raise ValueError(
             f"method {name!r} compares single images of one class, which leaves no "
             "place for blended labels or for a second view of the batch"
         )
     return joined
+
+
+def _joined(name: str, parts: Sequence[tuple[str, Method]]) -> Method:
+    """All at once; what each has only once must be the same in all that have it."""
+
+    def either(field: str) -> Any:
+        usual = getattr(Method(), field)
+        found = {getattr(method, field): part for part, method in parts}
+        found.pop(usual, None)
+        if len(found) > 1:
+            listed = " and ".join(sorted(found.values()))
+            raise ValueError(
+                f"method {name!r} joins {listed}, which exclude each other"
+            )
+        return next(iter(found), usual)
+
+    after = [stage for _, method in parts for stage in method.after]
+    if len(set(after)) < len(after):
+        twice = {p for p, m in parts if any(after.count(s) > 1 for s in m.after)}
+        raise ValueError(f"method {name!r} has {', '.join(sorted(twice))} twice")
+    return Method(
+        **{field: either(field) for field in ("single", "mix", "pair", "loss")},
+        after=tuple(after),
+        shifts=max(method.shifts for _, method in parts),
+        mean=any(method.mean for _, method in parts),
+        auxiliary=any(method.auxiliary for _, method in parts),
+    )

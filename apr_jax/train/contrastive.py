@@ -17,6 +17,7 @@ normalised as for every other method (they are not).
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -29,8 +30,6 @@ from apr_jax import config as config_lib
 from apr_jax.models import projected
 from apr_jax.pixels import normalise
 from apr_jax.train import losses, optim, views
-from apr_jax.train import step as step_lib
-from apr_jax.train.state import TrainState
 
 # Of the second stage: where the rate is multiplied, and by what.
 _MILESTONES = (0.6, 0.75, 0.9)
@@ -39,7 +38,7 @@ _GAMMA = 0.1
 
 def applies(config: config_lib.Config) -> bool:
     """Whether a configuration's method is contrastive."""
-    return augment.get_method(config.augment.method).loss == "contrastive"
+    return augment.get_method(config.augment.method).loss.projects
 
 
 def check(config: config_lib.Config) -> None:
@@ -95,93 +94,61 @@ def schedule(
     return rate
 
 
-def make_train_step(
+def make_objective(
     model: nn.Module,
-    optimizer: optax.GradientTransformation,
     config: config_lib.Config,
     *,
     linear: bool,
-    axis_name: str | None = None,
-    fuse: bool = False,
-) -> step_lib.TrainStep:
-    """Returns one stage's step; as ``step.make_train_step``, but for the losses.
+    axis_name: str | None,
+) -> Callable[..., tuple[jax.Array, tuple[jax.Array, Any]]]:
+    """Returns the loss of a stage, as ``step.make_train_step`` takes it.
 
     Args:
         model: of ``network.make_model``.
-        optimizer: from ``apr_jax.train.optim``.
         config: its ``augment``, ``contrast`` and ``data`` parts are used.
         linear: whether it is the second stage's.
         axis_name: of the mapped axis; None on a single unmapped device.
-        fuse: see ``step.mean_over``.
     """
     shifts = augment.get_method(config.augment.method).shifts
 
-    def train_step(
-        state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        positions: jax.Array,
-        key: jax.Array,
-    ) -> tuple[TrainState, step_lib.Metrics]:
-        image_key, batch_key, dropout_key = jax.random.split(
-            jax.random.fold_in(key, state.step), 3
-        )
-        if axis_name is not None:
-            dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-        seen = views.make_views(
-            image_key, batch_key, images, labels, positions, config, axis_name=axis_name
-        )
+    def objective(
+        params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any
+    ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        labels = seen.labels[0]
         upright_and_turned = shifts * len(labels)
-        pixels = seen.pixels[:upright_and_turned] if linear else seen.pixels
-        inputs = normalise(pixels, config.data)
-
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            (logits, projections), updates = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                inputs,
-                train=not linear,
-                project=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            logits = logits[:upright_and_turned]
-            loss = losses.linear_loss(logits, labels, shifts)
-            if linear:
-                return loss, (logits, state.batch_stats)
-            turn = jnp.arange(len(seen.labels)) % shifts
-            loss += losses.supervised_contrastive(
-                projections,
-                (seen.labels * shifts + turn[:, None]).reshape(-1),
-                temperature=config.contrast.temperature,
-                axis_name=axis_name,
-            )
-            return loss, (logits, updates.get("batch_stats", {}))
-
-        (loss, (logits, batch_stats)), grads = jax.value_and_grad(
-            loss_fn, has_aux=True
-        )(state.params)
-        metrics = {
-            "loss": loss,
-            "accuracy": losses.training_accuracy(logits, seen, config.augment),
-        }
-        grads, batch_stats, metrics = step_lib.mean_over(
-            (grads, batch_stats, metrics), axis_name, fuse=fuse
+        (logits, projections), updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            normalise(pixels[:upright_and_turned] if linear else pixels, config.data),
+            train=not linear,
+            project=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        logits = logits[:upright_and_turned]
+        loss = losses.linear_loss(logits, labels, shifts)
         if linear:
-            # Without a gradient there would still be momentum and weight decay.
-            updates = {
-                name: change
-                if name == projected.HEADS
-                else jax.tree.map(jnp.zeros_like, change)
-                for name, change in updates.items()
-            }
-        new_state = TrainState(
-            step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
-            batch_stats=batch_stats,
-            opt_state=opt_state,
+            return loss, (logits, batch_stats)
+        turn = jnp.arange(len(seen.labels)) % shifts
+        loss += losses.supervised_contrastive(
+            projections,
+            (seen.labels * shifts + turn[:, None]).reshape(-1),
+            temperature=config.contrast.temperature,
+            axis_name=axis_name,
         )
-        return new_state, metrics
+        return loss, (logits, updates.get("batch_stats", {}))
 
-    return train_step
+    return objective
+
+
+def linear_alone(
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Returns an optimiser that moves the linear layers and nothing else."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = optimizer.update(grads, state, params)
+        # Without a gradient there would still be momentum and weight decay.
+        still = {name: jax.tree.map(jnp.zeros_like, u) for name, u in updates.items()}
+        return still | {projected.HEADS: updates[projected.HEADS]}, state
+
+    return optax.GradientTransformation(optimizer.init, update)

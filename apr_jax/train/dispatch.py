@@ -1,6 +1,5 @@
 """One call of the devices after the other: images in memory, or read on the fly."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,14 +21,11 @@ def make_step(plan: Plan, rate: optim.Schedule, first: int) -> step_lib.TrainSte
 
     It is that of the stage of training that goes on from step ``first``.
     """
-    make: Callable[..., step_lib.TrainStep] = step_lib.make_train_step
-    if contrastive.applies(plan.config):
-        linear = first >= contrastive.linear_start(plan.config, plan.total_steps)
-        make = functools.partial(contrastive.make_train_step, linear=linear)
-    return make(
+    return step_lib.make_train_step(
         plan.model,
         optim.sgd(plan.config.optim, rate),
         plan.config,
+        linear=first >= contrastive.linear_start(plan.config, plan.total_steps),
         axis_name=parallel.AXIS,
         fuse=not plan.layout.accelerated,
     )

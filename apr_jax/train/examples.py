@@ -14,6 +14,7 @@ from apr_jax.pixels import to_pixels
 from apr_jax.runs.examples import Examples
 from apr_jax.train import dispatch, views
 from apr_jax.train.plan import Plan
+from apr_jax.train.single_image import run_stage
 
 # Each example takes two rows of pictures on the page.
 EXAMPLES = 6
@@ -37,74 +38,59 @@ def examples(
         labels: [N].
         class_names: what the labels mean.
     """
-    settings = config.augment
-    method = augment.get_method(settings.method)
-    originals = jnp.asarray(images)
+    method = augment.get_method(config.augment.method)
+    certain = _changed(config, single_prob=1.0, pair_prob=1.0, pair_per="batch")
     single_key, pair_key = jax.random.split(jax.random.key(config.seed))
-    single = originals
-    if method.single == "apr_s":
-        single = augment.apr_single(
-            single_key,
-            originals,
-            prob=1.0,
-            level=settings.single_level,
-            ops=settings.single_ops,
-            axes=settings.axes,
-            overflow=settings.single_overflow,
-        )
-    donor = np.roll(np.arange(len(images)), 1)
-    mixed: Any = None
-    if method.pair == "apr_p" and method.single in ("", "apr_s"):
-        mixed = augment.apr_pair(
-            pair_key,
-            to_pixels(single),
-            prob=1.0,
-            axes=settings.axes,
-            clip=settings.pair_clip,
-            donor_index=jnp.asarray(donor),
-        )
+    single, mixed, donor = jnp.asarray(images), None, None
+    if method.single is augment.APR_S:
+        single = run_stage(method.single, single_key, single, certain)
+    if method.pair is augment.APR_P and method.single in (None, augment.APR_S):
+        donor = np.roll(np.arange(len(images)), 1)
+        given = {"donor_index": jnp.asarray(donor)}
+        mixed = run_stage(method.pair, pair_key, to_pixels(single), certain, **given)
     return Examples(
         original=np.asarray(images),
-        single=np.asarray(single) if method.single == "apr_s" else None,
+        single=np.asarray(single) if method.single is augment.APR_S else None,
         mixed=None if mixed is None else np.asarray(mixed),
-        donor=None if mixed is None else donor,
-        seen=_seen(config, originals, labels) if _further(method) else None,
+        donor=donor,
+        seen=_seen(config, images, labels) if _further(method) else None,
         labels=[class_names[label] for label in labels],
+    )
+
+
+def _changed(config: config_lib.Config, **fields: Any) -> config_lib.Config:
+    return dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, **fields)
     )
 
 
 def _further(method: augment.Method) -> bool:
     """Whether a method does more to images than APR."""
-    contrastive = method.loss == "contrastive"
     return (
-        bool(method.after or method.mix or contrastive)
-        or method.single not in ("", "apr_s")
-        or method.pair not in ("", "apr_p")
+        bool(method.after or method.mix or method.loss.projects)
+        or method.single not in (None, augment.APR_S)
+        or method.pair not in (None, augment.APR_P)
     )
 
 
 def _seen(
-    config: config_lib.Config, images: jax.Array, labels: np.ndarray
+    config: config_lib.Config, images: np.ndarray, labels: np.ndarray
 ) -> np.ndarray:
     """The views of a batch of these images alone, [V, N, H, W, C], four at most."""
-    changed = dataclasses.replace(
-        config.augment, crop_pad=0, flip=False, pair_prob=1.0, pair_donors="device"
+    config = _changed(
+        config, crop_pad=0, flip=False, pair_prob=1.0, pair_donors="device"
     )
-    key = jax.random.key(config.seed)
-    views_of = jax.jit(
-        lambda key, images, labels: (
-            views.make_views(
-                key,
-                jax.random.fold_in(key, 1),
-                images,
-                labels,
-                jnp.arange(len(labels)),
-                dataclasses.replace(config, augment=changed),
-            ).pixels
-        )
-    )
-    pixels = np.asarray(views_of(key, images, jnp.asarray(labels, jnp.int32)))
-    return pixels.reshape(-1, *images.shape)[:_VIEWS]
+    key, positions = jax.random.key(config.seed), jnp.arange(len(labels))
+
+    @jax.jit
+    def see(key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
+        batch_key = jax.random.fold_in(key, 1)
+        return views.make_views(
+            key, batch_key, images, labels, positions, config
+        ).pixels
+
+    pixels = see(key, jnp.asarray(images), jnp.asarray(labels, jnp.int32))
+    return np.asarray(pixels).reshape(-1, *images.shape)[:_VIEWS]
 
 
 # Views of an image on the page, at most.

@@ -5,7 +5,6 @@ image has for itself from that key and its place in the global batch. Where the 
 are from says ``augment.pair_donors``.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,34 +13,27 @@ import jax.numpy as jnp
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
-from apr_jax.train.single_image import strengths_of
-
-# name -> (key, pixels [B, H, W, C], alpha) -> images, partners and weights.
-MIXES: dict[str, Callable[..., augment.Mixed]] = {
-    "mixup": augment.mixup,
-    "cutmix": augment.cutmix,
-}
+from apr_jax.train.single_image import image_keys, run_stage
 
 
 class Donors(NamedTuple):
-    """What images of a batch take something from.
+    """Images that those of a batch take something from.
 
     Attributes:
-        pool: pixels [M, H, W, C] of all devices, or None for the images themselves.
+        donors: pixels [M, H, W, C] of all devices, or None for the images themselves.
         labels: int [M], or [B].
-        giver: int32 [B], which of them gives to which image.
-        third: int32 [B], another for each: the donor of the image before.
+        donor_index: int32 [B], which of them gives to which image.
+        amplitude_index: int32 [B], another for each: the donor of the image before.
     """
 
-    pool: jax.Array | None
+    donors: jax.Array | None
     labels: jax.Array
-    giver: jax.Array
-    third: jax.Array
+    donor_index: jax.Array
+    amplitude_index: jax.Array
 
-    @property
-    def knobs(self) -> dict[str, Any]:
-        """As the functions of ``apr_jax.augment`` take them."""
-        return {"donors": self.pool, "donor_index": self.giver}
+    def given(self, stage: augment.Stage) -> dict[str, Any]:
+        """The fields that are arguments of a stage's function."""
+        return {field: getattr(self, field) for field in stage.takes}
 
 
 def choose_donors(
@@ -65,102 +57,10 @@ def choose_donors(
     elif axis_name is not None:
         key = _apart(key, axis_name)
     order = jax.random.permutation(key, len(pool_labels))
-    giver, third = (
+    first, second = (
         each[positions] if shared else each for each in (order, jnp.roll(order, 1))
     )
-    return Donors(pool, pool_labels, giver, third)
-
-
-class PairKeys(NamedTuple):
-    """What a second view is drawn from: one key for the batch, one for each image."""
-
-    batch: jax.Array
-    images: jax.Array
-
-    def coin(self, settings: config_lib.Augment) -> jax.Array:
-        """What coins are thrown with: ``pair_per`` says whether for each image."""
-        return self.images if settings.pair_per == "image" else self.batch
-
-
-def _apr_p(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    return augment.apr_pair(
-        keys.coin(settings),
-        pixels,
-        prob=settings.pair_prob,
-        per=settings.pair_per,
-        axes=settings.axes,
-        clip=settings.pair_clip,
-        **donors.knobs,
-    )
-
-
-def _hybrid(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    return augment.hybrid_augment(
-        keys.coin(settings),
-        pixels,
-        prob=settings.pair_prob,
-        per=settings.pair_per,
-        clip=settings.pair_clip,
-        **strengths_of(settings, "hybrid"),
-        **donors.knobs,
-    )
-
-
-def _hybrid_pp(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    return augment.hybrid_augment_pp(
-        keys.coin(settings),
-        pixels,
-        prob=settings.pair_prob,
-        pair_prob=settings.pair_prob,
-        per=settings.pair_per,
-        axes=settings.axes,
-        clip=settings.pair_clip,
-        amplitude_index=donors.third,
-        **strengths_of(settings, "hybrid"),
-        **donors.knobs,
-    )
-
-
-def _amplitude_mix(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    # Clipped, as FACT stores the mixed image as grey levels.
-    del settings
-    return augment.amplitude_mix(keys.images, pixels, clip=True, **donors.knobs)
-
-
-def _low_amplitude_swap(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    return augment.low_amplitude_swap(
-        keys.batch, pixels, clip=settings.pair_clip, **donors.knobs
-    )
-
-
-def _waves(
-    keys: PairKeys, pixels: jax.Array, settings: config_lib.Augment, donors: Donors
-) -> jax.Array:
-    del donors
-    return augment.fourier_basis_noise(
-        keys.images, pixels, **strengths_of(settings, "waves")
-    )
-
-
-# name -> (keys, pixels [B, H, W, C], settings, donors) -> pixels.
-PAIRS: dict[str, Callable[..., jax.Array]] = {
-    "apr_p": _apr_p,
-    "hybrid_augment": _hybrid,
-    "hybrid_augment_pp": _hybrid_pp,
-    "amplitude_mix": _amplitude_mix,
-    "low_amplitude_swap": _low_amplitude_swap,
-    "fourier_basis_noise": _waves,
-}
+    return Donors(pool, pool_labels, first, second)
 
 
 def blend_images(
@@ -168,11 +68,11 @@ def blend_images(
     pixels: jax.Array,
     labels: jax.Array,
     positions: jax.Array,
-    method: augment.Method,
-    settings: config_lib.Augment,
+    mix: augment.Stage,
+    config: config_lib.Config,
     axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mixup, or another of ``MIXES``, of a batch or of none of its images.
+    """Mixup, or another way of blending, of a batch or of none of its images.
 
     Each device draws a weight of its own where ``pair_donors`` is "device".
 
@@ -180,12 +80,13 @@ def blend_images(
         Pixels [B, H, W, C], the labels [B] of what was blended in, and the weights
         float32 [B] of the images' own.
     """
+    settings = config.augment
     # 0 and 1 are those of `mix_images`.
     mix_key, donor_key, coin_key = (jax.random.fold_in(key, i) for i in (2, 3, 4))
     donors = choose_donors(donor_key, pixels, labels, positions, settings, axis_name)
     if settings.pair_donors == "device":
         mix_key = _apart(mix_key, axis_name)
-    mixed = MIXES[method.mix](mix_key, pixels, alpha=settings.mix_alpha, **donors.knobs)
+    mixed = run_stage(mix, mix_key, pixels, config, **donors.given(mix))
     # A coin of the batch's, the same on every device.
     coin = jax.random.bernoulli(coin_key, settings.mix_prob)
     return (
@@ -198,39 +99,32 @@ def blend_images(
 def mix_images(
     key: jax.Array,
     images: jax.Array,
-    positions: jax.Array,
-    settings: config_lib.Augment,
-    axis_name: str | None,
-    *,
     labels: jax.Array,
+    positions: jax.Array,
+    pair: augment.Stage,
+    config: config_lib.Config,
+    axis_name: str | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """APR-P, or another of ``PAIRS``: images that take something from other images.
+    """APR-P, or another second view: images that take something from other images.
 
     Returns:
-        Pixels [B, H, W, C]; and for APR-P the labels [B] of what their amplitudes are
-        from, for the others those of the images themselves.
+        Pixels [B, H, W, C]; and the labels [B] of what their amplitudes are from, if
+        these are whole, otherwise those of the images themselves.
     """
+    settings = config.augment
     # What the batch has in common, as its coin, is the same on every device; what an
     # image has for itself follows its position; the donors are drawn apart.
     coin_key, donor_key = jax.random.split(key)
-    keys = PairKeys(coin_key, image_keys(coin_key, positions))
+    keys = {"batch": coin_key, "image": image_keys(coin_key, positions)}
+    drawn = keys[pair.per or settings.pair_per]
     donors = choose_donors(donor_key, images, labels, positions, settings, axis_name)
-    pair = augment.get_method(settings.method).pair
-    mixed = PAIRS[pair](keys, to_pixels(images), settings, donors)
-    if pair != "apr_p":
+    mixed = run_stage(pair, drawn, to_pixels(images), config, **donors.given(pair))
+    if not pair.whole:
         return mixed, labels
     coin = augment.pair_coin(
-        keys.coin(settings),
-        len(labels),
-        prob=settings.pair_prob,
-        per=settings.pair_per,
+        drawn, len(labels), prob=settings.pair_prob, per=settings.pair_per
     )
-    return mixed, jnp.where(coin, donors.labels[donors.giver], labels)
-
-
-def image_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
-    """A key for each place in the global batch, [B]."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return mixed, jnp.where(coin, donors.labels[donors.donor_index], labels)
 
 
 def _apart(key: jax.Array, axis_name: str | None) -> jax.Array:

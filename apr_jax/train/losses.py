@@ -84,14 +84,14 @@ def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
 def training_loss(
     logits: jax.Array, views: Views, settings: config_lib.Augment
 ) -> jax.Array:
-    """Returns what the method of a configuration minimises.
+    """Returns what the method of a configuration minimises, unless it projects.
 
-    "cross_entropy": the sum over the views of the mean cross-entropy, as the paper's
-    code has it, or their mean, as FACT and AFA have it (``Method.mean``), with both
-    labels where images are blended. "heads": in its place for each view weight *
-    CE(phase head, label) + (1 - weight) * CE(amplitude head, label of the amplitude),
-    equation 7. "jensen_shannon": only the first of the three views has a
-    cross-entropy; the divergence of the three is added, times ``jsd_weight``.
+    The sum over the views of the mean cross-entropy, as the paper's code has it, or
+    their mean, as FACT and AFA have it (``Method.mean``), with both labels where images
+    are blended. With two heads it is for each view weight * CE(phase head, label) +
+    (1 - weight) * CE(amplitude head, label of the amplitude), equation 7. Where like
+    answers are asked for, only the first of the three views has a cross-entropy; the
+    divergence of the three is added, times ``jsd_weight``.
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
@@ -99,25 +99,23 @@ def training_loss(
         settings: names the method, and its weights.
     """
     method = augment.get_method(settings.method)
-    count = views.labels.shape[0]
-    logits = logits.reshape(count, -1, logits.shape[-1])
-    if method.loss == "heads":
-        phase, amplitude = split_heads(logits)
+    logits = logits.reshape(len(views.labels), -1, logits.shape[-1])
+    own, other = logits, logits
+    weight: jax.Array | float = views.weight
+    if method.loss.heads > 1:
+        own, other = split_heads(logits)
         weight = settings.heads_weight
-        each = weight * _cross_entropies(phase, views.labels)
-        each += (1 - weight) * _cross_entropies(amplitude, views.others)
-        return each.mean(1).sum()
-    each = _cross_entropies(logits, views.labels)
-    if method.mix:
-        each = views.weight * each
-        each += (1 - views.weight) * _cross_entropies(logits, views.others)
+    each = _cross_entropies(own, views.labels)
+    if method.mix or method.loss.heads > 1:
+        each = weight * each
+        each += (1 - weight) * _cross_entropies(other, views.others)
     losses = each.mean(1)
-    if method.loss == "jensen_shannon":
-        divergence = augment.jensen_shannon(*logits[:3])
-        crossed = jnp.concatenate([losses[:1], losses[3:]])
-        total = crossed.mean() if method.mean else crossed.sum()
-        return total + settings.jsd_weight * divergence
-    return losses.mean() if method.mean else losses.sum()
+    if method.loss.alike:
+        losses = jnp.concatenate([losses[:1], losses[3:]])
+    total = losses.mean() if method.mean else losses.sum()
+    if method.loss.alike:
+        total += settings.jsd_weight * augment.jensen_shannon(*logits[:3])
+    return total
 
 
 def training_accuracy(

@@ -1,145 +1,86 @@
 """What happens to each image by itself while training, before the crop and after it.
 
-Every function takes one key per image and what the configuration says of its
-augmentation. The numbers that an augmentation's authors chose for a data set are here,
-chosen by ``augment.strengths``.
+Every function takes one key per image.
 """
 
-import functools
-from collections.abc import Callable
+import operator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
 
-Stage = Callable[[jax.Array, jax.Array, config_lib.Config], jax.Array]
+
+def image_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """A key for each place in the global batch, [B]."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
 
 
-def _cutout(keys: jax.Array, images: jax.Array, config: config_lib.Config) -> jax.Array:
-    # The original fills with zeros after normalisation, which is the mean.
-    return augment.cutout(
-        keys, to_pixels(images), size=config.augment.cutout_size, fill=config.data.mean
-    )
-
-
-def _autoaugment(
-    keys: jax.Array, images: jax.Array, config: config_lib.Config
-) -> jax.Array:
-    policy = "cifar10" if config.data.image_size <= _LARGEST_SMALL else "imagenet"
-    return augment.autoaugment(keys, images, policy=policy)
-
-
-def _simclr(keys: jax.Array, images: jax.Array, config: config_lib.Config) -> jax.Array:
-    return augment.simclr(keys, to_pixels(images), area=config.contrast.crop_area)
-
-
-def _on_levels(name: str, function: Callable[..., jax.Array]) -> Stage:
-    return lambda keys, images, config: function(
-        keys, images, **strengths_of(config.augment, name)
-    )
-
-
-def _on_pixels(name: str, function: Callable[..., jax.Array]) -> Stage:
-    return lambda keys, images, config: function(
-        keys, to_pixels(images), **strengths_of(config.augment, name)
-    )
-
-
-# Up to this size AutoAugment's policy is CIFAR's.
-_LARGEST_SMALL = 64
-
-# The set of ``augment.strengths`` -> augmentation -> what its authors take there; as
-# the function has it by itself, for CIFAR-10, where nothing stands here.
-STRENGTHS: dict[str, dict[str, dict[str, Any]]] = {
-    "cifar10": {},
-    "cifar100": {"vital_phase": {"vital": 0.005, "nonvital": 0.012}},
-    "imagenet": {
-        "augmix": {"severity": 1.0},
-        "hybrid": {"sigma": 1.0},
-        "prime": {
-            "deform_cut": 500,
-            "colour_cut": 500,
-            "colour_scale": 0.05,
-            "colour_band": 20,
-        },
-        "vital_phase": {"vital": 0.001, "nonvital": 0.005},
-        "waves": {"mean_strength": 10.0},
-    },
-}
-
-
-def strengths_of(settings: config_lib.Augment, name: str) -> dict[str, Any]:
-    """What an augmentation takes for the set that the configuration names."""
-    return STRENGTHS[settings.strengths].get(name, {})
-
-
-# name -> (one key per image [B], images [B, H, W, C] uint8 or pixels, configuration)
-# -> the same shape, uint8 or pixels.
-IMAGE_STAGES: dict[str, Stage] = {
-    "cutout": _cutout,
-    "autoaugment": _autoaugment,
-    "random_autoaugment": _on_levels("random_autoaugment", augment.random_autoaugment),
-    "augmix": _on_levels("augmix", augment.augmix),
-    "patch_gaussian": _on_pixels("patch", augment.patch_gaussian),
-    "patch_uniform": _on_pixels("patch", augment.patch_uniform),
-    "prime": _on_pixels("prime", augment.prime),
-    "simclr": _simclr,
-}
-
-
-def _apr_s(
-    keys: jax.Array, images: jax.Array, settings: config_lib.Augment
-) -> jax.Array:
-    return augment.apr_single(
-        keys,
-        images,
-        prob=settings.single_prob,
-        level=settings.single_level,
-        ops=settings.single_ops,
-        axes=settings.axes,
-        overflow=settings.single_overflow,
-    )
-
-
-def _hybrid_s(
+def run_stage(
+    stage: augment.Stage,
     keys: jax.Array,
     images: jax.Array,
-    settings: config_lib.Augment,
-    *,
-    plus: bool = False,
+    config: config_lib.Config,
+    **more: Any,
+) -> Any:
+    """Result of a stage whose knobs have the configuration's values.
+
+    Args:
+        stage: of a method.
+        keys: one for each image [B], or one for the batch.
+        images: uint8, or pixels in [0, 1], [B, H, W, C].
+        config: its fields that the stage names are used, and ``augment.strengths``.
+        more: further arguments of the stage's function.
+    """
+    knobs = {k: operator.attrgetter(field)(config) for k, field in stage.knobs.items()}
+    knobs |= stage.strengths.get(config.augment.strengths, {})
+    images = to_pixels(images) if stage.pixels else images
+    return stage.function(keys, images, **knobs, **more)
+
+
+def run_stages(
+    stages: tuple[augment.Stage, ...],
+    keys: jax.Array,
+    images: jax.Array,
+    config: config_lib.Config,
 ) -> jax.Array:
-    return augment.hybrid_augment_single(
-        keys,
-        images,
-        prob=settings.single_prob,
-        plus=plus,
-        level=settings.single_level,
-        ops=settings.single_ops,
-        **strengths_of(settings, "hybrid"),
-    )
+    """Images after several stages, each with draws of its own."""
+    for place, stage in enumerate(stages):
+        here = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
+        images = run_stage(stage, here, images, config)
+    return images
 
 
-def _vital_phase(
-    keys: jax.Array, images: jax.Array, settings: config_lib.Augment
+def augment_images(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    config: config_lib.Config,
+    single: augment.Stage | None,
 ) -> jax.Array:
-    return augment.vital_phase_single(
-        keys,
-        images,
-        prob=settings.single_prob,
-        level=settings.single_level,
-        ops=settings.single_ops,
-        **strengths_of(settings, "vital_phase"),
+    """Images after a method's first stage, crop and flip, as in the paper's code.
+
+    Args:
+        key: the step's key; image i draws from it and ``positions[i]`` alone.
+        images: uint8 [B, H, W, C].
+        positions: int32 [B], places in the global batch.
+        config: its ``augment`` part says how to crop and flip.
+        single: APR-S or another stage before the crop.
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    settings = config.augment
+    single_keys, crop_keys, flip_keys = jnp.unstack(
+        jax.vmap(lambda k: jax.random.split(k, 3))(image_keys(key, positions)), axis=1
     )
-
-
-# name -> (one key per image [B], uint8 [B, H, W, C], settings) -> the same, before the
-# crop.
-SINGLES: dict[str, Callable[..., jax.Array]] = {
-    "apr_s": _apr_s,
-    "hybrid_augment_s": _hybrid_s,
-    "hybrid_augment_pp_s": functools.partial(_hybrid_s, plus=True),
-    "vital_phase": _vital_phase,
-}
+    if single:
+        images = run_stage(single, single_keys, images, config)
+    if settings.crop_pad:
+        images = augment.random_crop(
+            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
+        )
+    return augment.random_flip(flip_keys, images) if settings.flip else images

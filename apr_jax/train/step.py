@@ -18,12 +18,12 @@ import optax
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import normalise
-from apr_jax.train import adversarial, auxiliary_norm, losses, views
+from apr_jax.train import adversarial, auxiliary_norm, contrastive, losses, views
 from apr_jax.train.state import TrainState
 
 Metrics = dict[str, jax.Array]
-
-
+# Loss; logits and new running statistics.
+Loss = tuple[jax.Array, tuple[jax.Array, Any]]
 TrainStep = Callable[
     [TrainState, jax.Array, jax.Array, jax.Array, jax.Array],
     tuple[TrainState, Metrics],
@@ -49,6 +49,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     config: config_lib.Config,
     *,
+    linear: bool = False,
     axis_name: str | None = None,
     fuse: bool = False,
 ) -> TrainStep:
@@ -62,12 +63,21 @@ def make_train_step(
     Args:
         model: built with ``sync_axis=axis_name`` if statistics are to be shared.
         optimizer: from ``apr_jax.train.optim``.
-        config: its ``augment``, ``adversary`` and ``data`` parts are used.
+        config: its ``augment``, ``adversary``, ``contrast`` and ``data`` parts are
+            used.
+        linear: whether it is of a contrastive method's second stage, which moves the
+            linear layers alone.
         axis_name: of the mapped axis; None on a single unmapped device.
         fuse: see ``mean_over``.
     """
-    settings = config.augment
-    method = augment.get_method(settings.method)
+    if contrastive.applies(config):
+        objective = contrastive.make_objective(
+            model, config, linear=linear, axis_name=axis_name
+        )
+    else:
+        objective = _make_objective(model, config)
+    if linear:
+        optimizer = contrastive.linear_alone(optimizer)
 
     def train_step(
         state: TrainState,
@@ -84,18 +94,9 @@ def make_train_step(
         seen = views.make_views(
             image_key, batch_key, images, labels, positions, config, axis_name=axis_name
         )
-        forward = auxiliary_norm.make_forward(
-            model, auxiliary=method.auxiliary, views=len(seen.labels)
-        )
 
-        def loss_fn(
-            params: Any, pixels: jax.Array
-        ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            logits, batch_stats = forward(
-                params, state.batch_stats, normalise(pixels, config.data), dropout_key
-            )
-            loss = losses.training_loss(logits, seen, settings)
-            return loss, (logits, batch_stats)
+        def loss_fn(params: Any, pixels: jax.Array) -> Loss:
+            return objective(params, state.batch_stats, seen, pixels, dropout_key)
 
         pixels = seen.pixels
         if config.adversary.attack != "none":
@@ -112,7 +113,7 @@ def make_train_step(
         )(state.params, pixels)
         metrics = {
             "loss": loss,
-            "accuracy": losses.training_accuracy(logits, seen, settings),
+            "accuracy": losses.training_accuracy(logits, seen, config.augment),
         }
         # Running statistics are linear in the batch's, so their mean over devices
         # is that of the whole history, and the state is the same everywhere.
@@ -129,6 +130,24 @@ def make_train_step(
         return new_state, metrics
 
     return train_step
+
+
+def _make_objective(model: nn.Module, config: config_lib.Config) -> Callable[..., Loss]:
+    """Returns the loss of all methods but contrastive ones, with its results."""
+    auxiliary = augment.get_method(config.augment.method).auxiliary
+
+    def objective(
+        params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any
+    ) -> Loss:
+        forward = auxiliary_norm.make_forward(
+            model, auxiliary=auxiliary, views=len(seen.labels)
+        )
+        inputs = normalise(pixels, config.data)
+        logits, batch_stats = forward(params, batch_stats, inputs, key)
+        loss = losses.training_loss(logits, seen, config.augment)
+        return loss, (logits, batch_stats)
+
+    return objective
 
 
 def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]:

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
-from apr_jax.train.image_pairs import blend_images, image_keys, mix_images
-from apr_jax.train.single_image import IMAGE_STAGES, SINGLES
+from apr_jax.train.image_pairs import blend_images, mix_images
+from apr_jax.train.single_image import augment_images, image_keys, run_stages
 
 # Past every place in a batch: what is folded in from here on is no image's key.
 BEYOND = 1 << 30
@@ -62,15 +62,14 @@ def make_views(
         config: its ``augment`` and ``data`` parts are used.
         axis_name: of the mapped axis of devices, if there is one.
     """
-    settings = config.augment
-    method = augment.get_method(settings.method)
+    method = augment.get_method(config.augment.method)
     clean, views = _image_views(image_key, images, positions, method, config)
     first = to_pixels(views[0])
     ones = jnp.ones(len(labels), jnp.float32)
     others, weight = labels, ones
     if method.mix:
         first, others, weight = blend_images(
-            batch_key, first, labels, positions, method, settings, axis_name
+            batch_key, first, labels, positions, method.mix, config, axis_name
         )
     parts = [(first, labels, others, weight)]
     parts += [(to_pixels(view), labels, labels, ones) for view in views[1:]]
@@ -78,7 +77,7 @@ def make_views(
         # An auxiliary view is of the images before the other stages (AFA).
         base = clean if method.auxiliary else views[0]
         second, donor_labels = mix_images(
-            batch_key, base, positions, settings, axis_name, labels=labels
+            batch_key, base, labels, positions, method.pair, config, axis_name
         )
         parts.append((second, labels, donor_labels, ones))
     pixels, *rest = zip(*parts, strict=True)
@@ -105,30 +104,14 @@ def _image_views(
     contrastive method two for each quarter turn: all turns of the first, then all of
     the second.
     """
-    if method.loss == "contrastive":
+    if method.loss.projects:
         return images, _contrastive_views(key, images, positions, method, config)
-    clean = augment_images(key, images, positions, config.augment)
-
-    def staged(number: int) -> jax.Array:
+    clean = augment_images(key, images, positions, config, method.single)
+    views = [clean] if method.loss.alike else []
+    for number in range(method.loss.views):
         keys = image_keys(jax.random.fold_in(key, BEYOND + number), positions)
-        return _staged(keys, clean, method, config)
-
-    if method.loss == "jensen_shannon":
-        return clean, [clean, staged(0), staged(1)]
-    return clean, [staged(0)]
-
-
-def _staged(
-    keys: jax.Array,
-    images: jax.Array,
-    method: augment.Method,
-    config: config_lib.Config,
-) -> jax.Array:
-    """Images after the method's image stages."""
-    for place, name in enumerate(method.after):
-        here = jax.vmap(jax.random.fold_in, (0, None))(keys, place)
-        images = IMAGE_STAGES[name](here, images, config)
-    return images
+        views.append(run_stages(method.after, keys, clean, config))
+    return clean, views
 
 
 def _contrastive_views(
@@ -139,47 +122,20 @@ def _contrastive_views(
     config: config_lib.Config,
 ) -> list[jax.Array]:
     # SimCLR has a crop of its own.
-    settings = dataclasses.replace(config.augment, crop_pad=0)
+    uncropped = dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, crop_pad=0)
+    )
     turned, keys = [], []
     for view_key in jax.random.split(key):
         upright_key, *turn_keys = jax.random.split(view_key, 1 + method.shifts)
-        upright = augment_images(upright_key, images, positions, settings)
+        upright = augment_images(
+            upright_key, images, positions, uncropped, method.single
+        )
         for turn, turn_key in enumerate(turn_keys):
             turned.append(augment.quarter_turns(upright, turn))
             keys.append(image_keys(turn_key, positions))
     # All at once: the stages are much to compile.
-    staged = _staged(jnp.concatenate(keys), jnp.concatenate(turned), method, config)
-    return jnp.split(staged, len(turned))
-
-
-def augment_images(
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    settings: config_lib.Augment,
-) -> jax.Array:
-    """APR-S or another of ``SINGLES``, crop and flip, in the order of the paper's code.
-
-    Args:
-        key: the step's key; image i draws from it and ``positions[i]`` alone.
-        images: uint8 [B, H, W, C].
-        positions: int32 [B], places in the global batch.
-        settings: which method, and its numbers.
-
-    Returns:
-        uint8 [B, H, W, C].
-    """
-    keys = image_keys(key, positions)
-    single_keys, crop_keys, flip_keys = jnp.unstack(
-        jax.vmap(lambda k: jax.random.split(k, 3))(keys), axis=1
+    staged = run_stages(
+        method.after, jnp.concatenate(keys), jnp.concatenate(turned), config
     )
-    single = augment.get_method(settings.method).single
-    if single:
-        images = SINGLES[single](single_keys, images, settings)
-    if settings.crop_pad:
-        images = augment.random_crop(
-            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
-        )
-    if settings.flip:
-        images = augment.random_flip(flip_keys, images)
-    return images
+    return jnp.split(staged, len(turned))

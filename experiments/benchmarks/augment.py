@@ -215,6 +215,7 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
     import jax
     import jax.numpy as jnp
 
+    from apr_jax import augment
     from apr_jax import config as config_lib
     from apr_jax import presets
     from apr_jax.train import optim, step, views
@@ -252,12 +253,17 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
 
         return work
 
+    plain = dataclasses.replace(
+        config, augment=dataclasses.replace(config.augment, crop_pad=0, flip=False)
+    )
+
     @jax.jit
     def augmentation(key: jax.Array, number: jax.Array) -> jax.Array:
         key = jax.random.fold_in(key, number)
-        plain = dataclasses.replace(config.augment, crop_pad=0, flip=False)
-        clean = views.augment_images(key, images, positions, plain)
-        mixed = views.mix_images(key, clean, positions, plain, None, labels=labels)[0]
+        clean = views.augment_images(key, images, positions, plain, augment.APR_S)
+        mixed = views.mix_images(
+            key, clean, labels, positions, augment.APR_P, plain, None
+        )[0]
         return jnp.sum(clean, dtype=jnp.uint32) + jnp.sum(mixed)
 
     def alone() -> object:

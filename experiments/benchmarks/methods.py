@@ -31,10 +31,9 @@ def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
     import jax.numpy as jnp
 
     from apr_jax import augment
-    from apr_jax.train import single_image
 
     small = size == 32
-    strengths = single_image.STRENGTHS["cifar10" if small else "imagenet"]
+    strengths = augment.get_method("prime").after[0].strengths
 
     def pixels(method: Callable[..., Any], **knobs: Any) -> Callable[..., Any]:
         return lambda key, x: method(key, x.astype(jnp.float32) / 255, **knobs)
@@ -58,7 +57,7 @@ def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
         "low_amplitude_swap": pixels(augment.low_amplitude_swap),
         "fourier_basis_noise": pixels(augment.fourier_basis_noise),
         "vital_phase": pixels(augment.vital_phase),
-        "prime": pixels(augment.prime, **strengths.get("prime", {})),
+        "prime": pixels(augment.prime, **strengths.get(policy, {})),
     }
 
 

@@ -69,11 +69,10 @@ class Run:
 def passes(config: ml_collections.ConfigDict | config_lib.Config) -> float:
     """As how many passes forward a training image costs."""
     method = augment.get_method(config.augment.method)
-    if method.loss == "contrastive":
+    if method.loss.projects:
         share = config.contrast.linear_share
         return method.shifts * (2 * _PASSES * (1 - share) + share)
-    views = 3 if method.loss == "jensen_shannon" else 1
-    views += bool(method.pair)
+    views = method.loss.alike + method.loss.views + bool(method.pair)
     attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
     return _PASSES * (1 + attacks[config.adversary.attack]) * views
 

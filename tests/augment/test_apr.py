@@ -323,14 +323,15 @@ def test_apr_is_single_then_pair(key, photos):
 
 def test_methods_have_names():
     got = {n: (m.single, m.pair, m.heads) for n, m in augment.AUGMENTS.items()}
+    single, pair = augment.APR_S, augment.APR_P
     assert (
         got.items()
         >= {
-            "standard": ("", "", 1),
-            "apr_p": ("", "apr_p", 1),
-            "apr_s": ("apr_s", "", 1),
-            "apr_sp": ("apr_s", "apr_p", 1),
-            "apr_p_heads": ("", "apr_p", 2),
+            "standard": (None, None, 1),
+            "apr_p": (None, pair, 1),
+            "apr_s": (single, None, 1),
+            "apr_sp": (single, pair, 1),
+            "apr_p_heads": (None, pair, 2),
         }.items()
     )
     assert augment.get_method("apr_sp") is augment.AUGMENTS["apr_sp"]
@@ -341,18 +342,23 @@ def test_methods_have_names():
 
 def test_methods_join(monkeypatch):
     assert augment.get_method("apr_s+apr_p") == augment.get_method("apr_sp")
+    blend, fold, spot, line = (augment.Stage(len) for _ in range(4))
     for name, method in {
-        "blend": augment.Method(mix="blend"),
-        "fold": augment.Method(mix="fold"),
-        "spot": augment.Method(after=("spot",)),
-        "line": augment.Method(after=("line",)),
+        "blend": augment.Method(mix=blend),
+        "fold": augment.Method(mix=fold),
+        "spot": augment.Method(after=(spot,)),
+        "line": augment.Method(after=(line,)),
     }.items():
         monkeypatch.setitem(augment.AUGMENTS, name, method)
     joined = augment.get_method("line+apr_p+blend+spot")
-    want = augment.Method(after=("line", "spot"), mix="blend", pair="apr_p")
+    want = augment.Method(after=(line, spot), mix=blend, pair=augment.APR_P)
     assert joined == want
     with pytest.raises(ValueError, match="joins blend and fold, which exclude"):
         augment.get_method("blend+fold")
+    with pytest.raises(ValueError, match=r"'line.spot.line' has line twice"):
+        augment.get_method("line+spot+line")
+    with pytest.raises(ValueError, match="joins apr_p_heads and augmix, which exc"):
+        augment.get_method("augmix+apr_p_heads")
     with pytest.raises(ValueError, match="has two heads, which need APR-P"):
         augment.get_method("blend+apr_p_heads")
     with pytest.raises(ValueError, match=r"unknown method ''"):

@@ -1,5 +1,7 @@
 """SupCLR and CSI: the loss, the views, both stages, and CSI's score."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,14 +27,22 @@ def _tiny_model(monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
 
 
-def unchanged(keys, images, config):
+def with_stage(monkeypatch, function):
+    """SupCLR and CSI with another stage than SimCLR's augmentations."""
+    stage = augment.Stage(function)
+    for name in ("supclr", "csi"):
+        method = dataclasses.replace(augment.AUGMENTS[name], after=(stage,))
+        monkeypatch.setitem(augment.AUGMENTS, name, method)
+
+
+def unchanged(keys, images):
     return to_pixels(images)
 
 
 @pytest.fixture
 def _plain(monkeypatch):
     """Without SimCLR's augmentations, which take long to compile."""
-    monkeypatch.setitem(views.IMAGE_STAGES, "simclr", unchanged)
+    with_stage(monkeypatch, unchanged)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +155,7 @@ def test_views_are_turned_before_their_colours_change(folder, key, rng):
 
 
 def test_every_view_and_turn_has_draws_of_its_own(folder, key, rng, monkeypatch):
-    shade = lambda keys, images, config: jax.vmap(
-        lambda k, x: to_pixels(x) + jax.random.uniform(k)
-    )(keys, images)
-    monkeypatch.setitem(views.IMAGE_STAGES, "simclr", shade)
+    with_stage(monkeypatch, jax.vmap(lambda k, x: to_pixels(x) + jax.random.uniform(k)))
     config = toy.config(folder, augment__method="csi", augment__flip=False)
     images = jnp.asarray(rng.integers(0, 256, (6, 8, 8, 3)), jnp.uint8)
     labels = jnp.arange(6)
@@ -179,7 +186,7 @@ def stopped(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("csi")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
-        patch.setitem(views.IMAGE_STAGES, "simclr", unchanged)
+        with_stage(patch, unchanged)
         config = csi_config(folder)
         plan = plan_lib.plan(config, root)
         start = contrastive.linear_start(config, plan.total_steps)
@@ -402,6 +409,5 @@ def test_older_runs_keep_their_hash(folder):
     fields = config_lib.identity(toy.config(folder))
     assert not [k for k in fields if k.startswith("contrast.")]
     assert [k for k in config_lib.identity(csi_config(folder)) if "contrast." in k]
-    assert augment.get_method("apr_s+supclr") == augment.Method(
-        single="apr_s", after=("simclr",), loss="contrastive"
-    )
+    both = dataclasses.replace(augment.AUGMENTS["supclr"], single=augment.APR_S)
+    assert augment.get_method("apr_s+supclr") == both

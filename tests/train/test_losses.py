@@ -78,7 +78,9 @@ def test_views_add_up(settings, rng):
 
 
 def test_blended_labels_count_by_weight(settings, rng, monkeypatch):
-    monkeypatch.setitem(augment.AUGMENTS, "blend", augment.Method(mix="blend"))
+    monkeypatch.setitem(
+        augment.AUGMENTS, "blend", augment.Method(mix=augment.Stage(augment.mixup))
+    )
     logits = rng.normal(size=(6, 3)).astype(np.float32)
     y, other, w = rng.integers(0, 3, (1, 6)), rng.integers(0, 3, (1, 6)), rng.random(6)
     seen = views_of(y, other, w[None].astype(np.float32))
@@ -99,7 +101,7 @@ def test_jensen_shannon(settings, rng, monkeypatch):
     same = jnp.broadcast_to(logits[:1], logits.shape)
     np.testing.assert_allclose(augment.jensen_shannon(*same), 0, atol=1e-6)
     # Only the clean view has a cross-entropy.
-    method = augment.Method(loss="jensen_shannon")
+    method = augment.Method(loss=augment.AUGMENTS["augmix"].loss)
     monkeypatch.setitem(augment.AUGMENTS, "alike", method)
     y = np.tile(rng.integers(0, 5, 4), (3, 1))
     got = losses.training_loss(
@@ -112,7 +114,8 @@ def test_jensen_shannon(settings, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("per", ["batch", "image"])
-def test_the_amplitudes_label_is_the_donors(settings, per, rng):
+def test_the_amplitudes_label_is_the_donors(tmp_path, per, rng):
+    config = toy.config(tmp_path, augment__pair_per=per, augment__pair_prob=0.5)
     images = jnp.asarray(rng.integers(0, 256, (8, 6, 6, 3)), jnp.uint8)
     labels = jnp.arange(8)
     seen = set()
@@ -120,10 +123,11 @@ def test_the_amplitudes_label_is_the_donors(settings, per, rng):
         mixed, donor = views.mix_images(
             jax.random.key(seed),
             images,
+            labels,
             jnp.arange(8),
-            with_method(settings, "apr_p", pair_per=per, pair_prob=0.5),
+            augment.APR_P,
+            config,
             None,
-            labels=labels,
         )
         pixels = np.float32(images) / 255
         # An image whose amplitude label is j is the recombination with image j.
@@ -135,18 +139,11 @@ def test_the_amplitudes_label_is_the_donors(settings, per, rng):
 
 
 def test_image_stages_draw_from_place_and_key_alone(tmp_path, key, rng, monkeypatch):
-    monkeypatch.setitem(
-        views.IMAGE_STAGES,
-        "shade",
-        lambda keys, images, config: jax.vmap(
-            lambda k, x: to_pixels(x) + jax.random.uniform(k)
-        )(keys, images),
+    shade = augment.Stage(
+        jax.vmap(lambda k, x: to_pixels(x) + jax.random.uniform(k)),
     )
-    monkeypatch.setitem(
-        augment.AUGMENTS,
-        "alike",
-        augment.Method(after=("shade",), loss="jensen_shannon"),
-    )
+    method = dataclasses.replace(augment.AUGMENTS["augmix"], after=(shade,))
+    monkeypatch.setitem(augment.AUGMENTS, "alike", method)
     config = toy.config(tmp_path, augment__method="alike", augment__flip=False)
     config = dataclasses.replace(
         config, augment=dataclasses.replace(config.augment, crop_pad=0)
@@ -269,8 +266,8 @@ def test_every_method_makes_views(folder, key, rng, method):
         lambda key: views.make_views(key, key, images, labels, labels, config), key
     )
     chosen = augment.get_method(method)
-    own = {"jensen_shannon": 3, "contrastive": 2 * chosen.shifts}
-    count = own.get(chosen.loss, 1) + bool(chosen.pair)
+    own = {"augmix": 3, "prime_jsd": 3, "supclr": 2, "csi": 8}
+    count = own.get(method, 1) + bool(chosen.pair)
     assert seen.pixels.shape == (count * 6, 8, 8, 3)
     assert seen.pixels.dtype == jnp.float32
     assert seen.labels.shape == seen.others.shape == seen.weight.shape == (count, 6)

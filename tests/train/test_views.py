@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ import pytest
 
 from apr_jax import augment
 from apr_jax import config as config_lib
-from apr_jax.train import image_pairs, single_image, views
+from apr_jax.train import views
+from apr_jax.train.image_pairs import Donors
 from tests import toy
 
 COUNT = 8
@@ -100,19 +102,19 @@ def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
     assert np.abs(first - np.float32(batch[0]) / 255).max() > 0.1
 
 
+def stages():
+    for method in augment.AUGMENTS.values():
+        found = (method.single, *method.after, method.mix, method.pair)
+        yield from (stage for stage in found if stage is not None)
+
+
 def test_strengths_are_arguments():
-    assert tuple(single_image.STRENGTHS) == config_lib.STRENGTHS
-    functions = {
-        "augmix": [augment.augmix],
-        "prime": [augment.prime],
-        "vital_phase": [augment.vital_phase_single],
-        "hybrid": [augment.hybrid_augment_single, augment.hybrid_augment_pp],
-        "waves": [augment.fourier_basis_noise],
-    }
-    for strengths in single_image.STRENGTHS.values():
-        for name, knobs in strengths.items():
-            for function in functions[name]:
-                assert knobs.keys() <= inspect.signature(function).parameters.keys()
+    for stage in stages():
+        assert stage.strengths.keys() <= set(config_lib.STRENGTHS)
+        given = inspect.signature(stage.function).parameters.keys()
+        for knobs in stage.strengths.values():
+            assert knobs.keys() <= given
+            assert not knobs.keys() & stage.knobs.keys()
 
 
 def test_waves_are_stronger_on_imagenet(tmp_path, batch):
@@ -124,7 +126,11 @@ def test_waves_are_stronger_on_imagenet(tmp_path, batch):
     assert change("imagenet") > 1.3 * change("cifar10") > 0
 
 
-@pytest.mark.parametrize("name", single_image.SINGLES)
+# A method for each of the stages.
+SINGLES = {m.single: n for n, m in reversed(augment.AUGMENTS.items()) if m.single}
+
+
+@pytest.mark.parametrize("name", SINGLES.values())
 def test_singles_keep_levels(tmp_path, batch, name):
     config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
     run = jax.jit(lambda batch: seen(config, batch).pixels[:COUNT])
@@ -133,9 +139,17 @@ def test_singles_keep_levels(tmp_path, batch, name):
     assert np.abs(levels - np.float32(batch[0])).max() > 5
 
 
-def test_every_name_is_a_stage():
+def test_knobs_are_arguments_and_fields(tmp_path):
+    config = toy.config(tmp_path)
+    for stage in stages():
+        given = inspect.signature(stage.function).parameters.keys()
+        assert stage.knobs.keys() <= given
+        for field in stage.knobs.values():
+            operator.attrgetter(field)(config)
+        assert set(stage.takes) <= set(Donors._fields)
+        assert stage.per in ("", "batch", "image")
     for method in augment.AUGMENTS.values():
-        assert method.single in ("", *single_image.SINGLES)
-        assert set(method.after) <= set(single_image.IMAGE_STAGES)
-        assert method.mix in ("", *image_pairs.MIXES)
-        assert method.pair in ("", *image_pairs.PAIRS)
+        for stage in (method.mix, method.pair):
+            if stage:
+                given = inspect.signature(stage.function).parameters.keys()
+                assert set(stage.takes) <= given
