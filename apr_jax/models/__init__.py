@@ -11,17 +11,17 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
+from apr_jax.models.layers import Network
 from apr_jax.models.preact_resnet import PreActResNet18
 from apr_jax.models.resnet import ResNet18, ResNet50
 from apr_jax.models.resnext import ResNeXt29
 from apr_jax.models.wide_resnet import WideResNet
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, Callable[..., Network]] = {
     "allconv": AllConv,
     "densenet_bc_100_12": functools.partial(DenseNet, depth=100, bottleneck=True),
     "densenet_40_12": functools.partial(DenseNet, depth=40, bottleneck=False),
@@ -43,7 +43,7 @@ def build(
     sync_axis: str | None = None,
     dropout: float = 0.0,
     norm: str = "batch",
-) -> nn.Module:
+) -> Network:
     """The network called `name`: one of `MODELS`, or `wrn_D_K` with D = 6n + 4.
 
     `dtype` is the compute type (float32 or bfloat16); parameters, statistics and
@@ -75,7 +75,7 @@ def build(
 
 def minimum_size(name: str) -> int:
     """Smallest height and width in pixels that the network `name` can take."""
-    return build(name, num_classes=1).minimum_size  # type: ignore[attr-defined]
+    return build(name, num_classes=1).minimum_size
 
 
 def check_image_size(
@@ -90,7 +90,7 @@ def check_image_size(
         )
 
 
-def _factory(name: str) -> Callable[..., nn.Module]:
+def _factory(name: str) -> Callable[..., Network]:
     if name in MODELS:
         return MODELS[name]
     choices = ", ".join([*MODELS, "wrn_D_K (depth D = 6n + 4, width K)"])

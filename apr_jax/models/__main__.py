@@ -3,7 +3,7 @@
 import rich.console
 import rich.table
 
-from apr_jax.models import MODELS
+from apr_jax.models import MODELS, build
 from apr_jax.models.flops import multiply_adds, parameters
 
 
@@ -14,7 +14,7 @@ def main() -> None:
     for heading in ("Image", "Classes", "Parameters", "Multiply-adds", "FLOPs"):
         table.add_column(heading, justify="right")
     for name in MODELS:
-        size, classes = (224, 1000) if name.startswith("resnet50") else (32, 10)
+        size, classes = build(name, num_classes=1).made_for
         count = parameters(name, num_classes=classes, size=size)
         adds = multiply_adds(name, num_classes=classes, size=size)
         table.add_row(

@@ -282,12 +282,14 @@ class Network(Part, kw_only=True):
         num_classes: outputs of the linear layer.
         called: the network in messages.
         minimum_size: smallest height and width of images.
+        made_for: pixels a side and classes of the data that it was made for.
         linear: the linear layer, as `classify` takes it.
     """
 
     num_classes: int
     called: ClassVar[str]
     minimum_size: ClassVar[int]
+    made_for: ClassVar[tuple[int, int]] = (32, 10)
     linear: ClassVar[Mapping[str, Any]] = {"name": "fc"}
 
     @nn.nowrap

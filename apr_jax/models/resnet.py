@@ -80,17 +80,23 @@ class ResNet18(layers.Network):
         return x
 
 
-class ResNet50(layers.Network):
-    """ResNet-50 with the ImageNet stem and torchvision's layout.
+class ImageNetResNet(layers.Network):
+    """A ResNet with the ImageNet stem and torchvision's layout.
 
     He-normal (fan out) kernels; linear layer as PyTorch's default. With ``blur`` the
     largest value of each 2x2 window is taken at every place, and blurred before every
     second is kept; so are the maps before every other stride but the stem's.
+
+    Attributes:
+        sizes: blocks of each stage.
+        bottleneck: whether a block is 1x1, 3x3 and 1x1, or two 3x3 convolutions.
     """
 
     blur: bool = False
-    called: ClassVar[str] = "resnet50"
+    sizes: ClassVar[tuple[int, ...]]
+    bottleneck: ClassVar[bool]
     minimum_size: ClassVar[int] = 32
+    made_for: ClassVar[tuple[int, int]] = (224, 1000)
     linear: ClassVar[Mapping[str, Any]] = {"name": "fc", "zero_bias": False}
 
     @nn.nowrap
@@ -104,11 +110,19 @@ class ResNet50(layers.Network):
             x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         block = self.part(
             _Block,
-            bottleneck=True,
+            bottleneck=self.bottleneck,
             shortcut="downsample",
             kernel_init=layers.he_fan_out,
             blur=self.blur,
         )
-        for each in layers.stages(block, (3, 4, 6, 3)):
+        for each in layers.stages(block, self.sizes):
             x = each(x, train=train)
         return x
+
+
+class ResNet50(ImageNetResNet):
+    """ResNet-50."""
+
+    called: ClassVar[str] = "resnet50"
+    sizes: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
+    bottleneck: ClassVar[bool] = True

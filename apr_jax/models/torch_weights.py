@@ -1,4 +1,4 @@
-"""PyTorch weights as Flax variables: the authors' networks and torchvision's ResNet-50.
+"""PyTorch weights as Flax variables: the authors' networks and torchvision's ResNets.
 
 The Flax modules carry the PyTorch names; a numbered part joins the one before it by
 "_", so `layer1.0.conv1.weight` is `params/layer1_0/conv1/kernel`.

@@ -63,8 +63,8 @@ def test_logits_and_counts_are_the_references(shared, name):
 
 @pytest.mark.parametrize("name", models.MODELS)
 def test_shapes_types_and_features(name):
-    size = 224 if name.startswith("resnet50") else 32
     model = models.build(name, num_classes=7, dtype=jnp.bfloat16)
+    size = model.made_for[0]
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
 
     def run(key, x):
