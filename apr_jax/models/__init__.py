@@ -18,6 +18,7 @@ from apr_jax.models.densenet import DenseNet
 from apr_jax.models.layers import Network
 from apr_jax.models.preact_resnet import PreActResNet18
 from apr_jax.models.resnet import ResNet18, ResNet50
+from apr_jax.models.resnet_imagenet import ResNet18ImageNet, ResNet34ImageNet
 from apr_jax.models.resnext import ResNeXt29
 from apr_jax.models.wide_resnet import WideResNet
 
@@ -30,6 +31,8 @@ MODELS: dict[str, Callable[..., Network]] = {
     "resnext29_4x32": functools.partial(ResNeXt29, cardinality=4, base_width=32),
     "resnet18": ResNet18,
     "preact_resnet18": PreActResNet18,
+    "resnet18_imagenet": ResNet18ImageNet,
+    "resnet34_imagenet": ResNet34ImageNet,
     "resnet50": ResNet50,
     "resnet50_blur": functools.partial(ResNet50, blur=True),
 }
