@@ -15,52 +15,36 @@ from typing import Any
 
 from apr_jax import settings
 from apr_jax.errors import ConfigError
-from apr_jax.settings import setting
+from apr_jax.settings import choice, incidental, setting, share
 
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
+_PROBES = ("heatmap", "bands", "phase")
+_STEPS = (1, 2, 3, 4, 5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where images come from."""
+    """Where images come from; their pixels are in [0, 1]."""
 
-    source: str = setting(
-        "tfds", "kind of files", choices=("bundled", "tfds", "folder", "arrays")
-    )
+    source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
-    data_dir: str = setting(
-        "", "folder of the source's files; none: the source's own", incidental=True
+    data_dir: str = incidental(
+        "", "folder of the source's files; none: its own default"
     )
-    cache_dir: str = setting(
-        "",
-        "decoded images; none: $XDG_CACHE_HOME/apr_jax, or ~/.cache",
-        incidental=True,
-    )
+    cache_dir: str = incidental("", "decoded images; none: $XDG_CACHE_HOME or ~/.cache")
     train_split: str = setting("train", "split to train on")
     test_split: str = setting("test", "split to measure on")
-    shifted_splits: tuple[str, ...] = setting(
-        (), "further test splits, reported beside the first"
-    )
+    shifted_splits: tuple[str, ...] = setting((), "further test splits")
     image_size: int = setting(32, "pixels, square", low=1)
-    eval_resize: int = setting(
-        0, "pixels of the shorter side before the centre crop; 0: none", low=0
-    )
-    extra_dirs: tuple[str, ...] = setting(
-        (), "further training images; see apr_jax.data.extra"
-    )
-    extra_ratio: float = setting(
-        0.0, "share of a batch that they are; 0: that of all images", low=0, high=1
-    )
+    eval_resize: int = setting(0, "shorter side before the centre crop; 0: none", low=0)
+    extra_dirs: tuple[str, ...] = setting((), "more training images; see data.extra")
+    extra_ratio: float = share(0.0, "of a batch that they are; 0: as of all images")
     streaming: bool = setting(False, "read from disk all the time, not once to memory")
-    max_broken: int = setting(
-        100, "unreadable files skipped before the run stops", low=0, incidental=True
-    )
+    max_broken: int = incidental(100, "unreadable files skipped before it stops", low=0)
     shuffle_buffer: int = setting(16384, "examples; streaming only", low=1)
-    mean: tuple[float, ...] = setting(
-        (0.4914, 0.4822, 0.4465), "per channel, of pixels in [0, 1]"
-    )
-    std: tuple[float, ...] = setting((0.2023, 0.1994, 0.2010), "of the same", above=0)
+    mean: tuple[float, ...] = setting((0.4914, 0.4822, 0.4465), "of each channel")
+    std: tuple[float, ...] = setting((0.2023, 0.1994, 0.2010), "the same", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,61 +55,33 @@ class Augment:
     crop_pad: int = setting(4, "pixels a side before a random crop; 0: no crop", low=0)
     crop_fill: int = setting(128, "grey level of the padding", low=0, high=255)
     flip: bool = setting(True, "mirror half of the images")
-    single_prob: float = setting(
-        0.5, "APR-S: chance of recombining, after the first operation", low=0, high=1
-    )
-    single_level: float = setting(
-        3.0, "APR-S: strength of the operations", low=0.1, high=10
-    )
-    single_ops: str = setting("base", "APR-S: operations", choices=("base", "all"))
-    single_overflow: str = setting(
-        "clip", "APR-S: what leaves the range of pixels", choices=("clip", "wrap")
-    )
-    pair_prob: float = setting(
-        0.6, "APR-P: chance that half of a batch is recombined", low=0, high=1
-    )
-    pair_per: str = setting(
-        "batch", "a coin for each batch or image", choices=("batch", "image")
-    )
+    single_prob: float = share(0.5, "APR-S: chance to recombine after one operation")
+    single_level: float = setting(3.0, "APR-S: operations' strength", low=0.1, high=10)
+    single_ops: str = choice("APR-S: operations", "base", "all")
+    single_overflow: str = choice("APR-S: values outside of [0, 255]", "clip", "wrap")
+    pair_prob: float = share(0.6, "APR-P: chance that half of a batch is recombined")
+    pair_per: str = choice("APR-P: a coin for each", "batch", "image")
     pair_clip: bool = setting(False, "APR-P: clip to [0, 1]")
-    pair_donors: str = setting(
-        "device",
-        "what is mixed in is from this device, or all",
-        choices=("device", "global"),
-    )
-    axes: tuple[int, ...] = setting(
-        (-3, -2, -1), "of the DFT", choices=((-3, -2, -1), (-3, -2))
-    )
-    heads_weight: float = setting(
-        0.5, "two heads: lambda of equation 7, share of the phase", low=0, high=1
-    )
+    pair_donors: str = choice("devices whose images are mixed in", "device", "global")
+    axes: tuple[int, ...] = choice("of the DFT", (-3, -2, -1), (-3, -2))
+    heads_weight: float = share(0.5, "two heads: lambda of equation 7, the phase's")
     jsd_weight: float = setting(12.0, "of the Jensen-Shannon divergence", low=0)
-    mix_alpha: float = setting(
-        1.0, "mixup, CutMix: both parameters of the Beta distribution", low=1e-3
-    )
-    mix_prob: float = setting(1.0, "of blending a batch at all", low=0, high=1)
+    mix_alpha: float = setting(1.0, "mixup, CutMix: both parameters of Beta", low=1e-3)
+    mix_prob: float = share(1.0, "mixup, CutMix: chance of blending a batch at all")
     cutout_size: int = setting(16, "pixels, side of the square", low=1)
-    strengths: str = setting(
-        "cifar10", "set that other methods' numbers are for", choices=STRENGTHS
-    )
+    strengths: str = choice("set that the other methods' numbers are for", *STRENGTHS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Adversary:
     """Adversarial training; see ``apr_jax.train.adversarial``."""
 
-    attack: str = setting("none", "kind", choices=("none", "fgsm", "pgd"))
-    eps: float = setting(
-        8 / 255, "radius, L-infinity, of pixels in [0, 1]", low=0, high=1
-    )
+    attack: str = choice("kind", "none", "fgsm", "pgd")
+    eps: float = share(8 / 255, "radius of the L-infinity ball, of pixels in [0, 1]")
     step_size: float = setting(10 / 255, "of pixels in [0, 1]", low=0)
     steps: int = setting(7, '"pgd" only', low=1)
-    held_out: int = setting(
-        0, "training images kept out and attacked every epoch; 0: none", low=0
-    )
-    stop_drop: float = setting(
-        0.0, "a larger fall of their accuracy ends the run; 0: none", low=0, high=1
-    )
+    held_out: int = setting(0, "images kept out, attacked every epoch; 0: none", low=0)
+    stop_drop: float = share(0.0, "fall of their accuracy that ends the run; 0: none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,15 +102,9 @@ class Model:
     """Which network; see ``apr_jax.models``."""
 
     name: str = setting("wrn_40_2", "name that apr_jax.models knows")
-    dtype: str = setting(
-        "float32",
-        "of the arithmetic; parameters are float32",
-        choices=("float32", "bfloat16"),
-    )
-    dropout: float = setting(
-        0.0, "wrn_D_K: share dropped within a block", low=0, high=0.99
-    )
-    norm: str = setting("batch", "none: for wrn_D_K only", choices=("batch", "none"))
+    dtype: str = choice("of the arithmetic, not of parameters", "float32", "bfloat16")
+    dropout: float = setting(0.0, "wrn_D_K: share within a block", low=0, high=0.99)
+    norm: str = choice("none: for wrn_D_K only", "batch", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,23 +112,17 @@ class Optim:
     """Gradient descent and its learning rate; see ``apr_jax.train.optim``."""
 
     learning_rate: float = setting(0.1, "at its highest", low=0)
-    momentum: float = setting(0.9, "of the gradients", low=0, high=1)
+    momentum: float = share(0.9, "decay of the sum of gradients")
     nesterov: bool = setting(True, "look ahead by the momentum")
     weight_decay: float = setting(5e-4, "on all parameters, BatchNorm's too", low=0)
     epochs: float = setting(200.0, "length of the run", low=0)
-    schedule: str = setting(
-        "multistep",
-        "of the learning rate",
-        choices=("constant", "multistep", "cosine", "cyclic"),
-    )
+    schedule: str = choice("of the rate", "multistep", "constant", "cosine", "cyclic")
     milestones: tuple[float, ...] = setting(
         (60.0, 120.0, 160.0, 190.0), '"multistep": epochs where the rate is multiplied'
     )
     gamma: float = setting(0.2, '"multistep": by this', low=0)
     warmup_epochs: float = setting(0.0, 'linear from 0; not for "cyclic"', low=0)
-    peak: float = setting(
-        0.5, '"cyclic": where the rate is highest, share of the run', low=0, high=1
-    )
+    peak: float = share(0.5, '"cyclic": where the rate is highest, share of the run')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,24 +130,16 @@ class Train:
     """How the work is done."""
 
     batch_size: int = setting(128, "images a step, all devices, none added yet", low=1)
-    sync_batch_norm: bool = setting(False, "statistics over all devices, not each")
-    devices: int = setting(
-        0, "0: accelerators, or one where there is only a CPU", low=0, incidental=True
+    sync_batch_norm: bool = setting(False, "statistics over all devices, not of each")
+    devices: int = incidental(0, "0: all accelerators, or one device of a CPU", low=0)
+    steps_per_call: int = incidental(0, "0: one on a CPU, else several", low=0)
+    log_every: int = incidental(100, "steps between points of the curve", low=1)
+    tensorboard: bool = incidental(
+        True, "events for TensorBoard, where it is installed"
     )
-    steps_per_call: int = setting(
-        0, "0: one on a CPU, several on an accelerator", low=0, incidental=True
-    )
-    log_every: int = setting(
-        100, "steps between points of the curve", low=1, incidental=True
-    )
-    tensorboard: bool = setting(
-        True, "also write TensorBoard events, where it is installed", incidental=True
-    )
-    watch: tuple[str, ...] = setting(
-        (), "names of train.watch.WATCHES, measured every epoch", incidental=True
-    )
-    watch_examples: int = setting(
-        1000, "test images for it; 0: all, unless streaming", low=0, incidental=True
+    watch: tuple[str, ...] = incidental((), "names of train.watch.WATCHES, each epoch")
+    watch_examples: int = incidental(
+        1000, "test images; 0: all, unless streamed", low=0
     )
 
 
@@ -211,30 +147,20 @@ class Train:
 class Checkpoint:
     """When the state is saved. Saving never blocks a step longer than a copy."""
 
-    every_steps: int = setting(2000, "between saved states", low=1, incidental=True)
-    keep: int = setting(3, "the newest so many stay", low=1, incidental=True)
+    every_steps: int = incidental(2000, "between saved states", low=1)
+    keep: int = incidental(3, "the newest so many stay", low=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
     """Corrupted images; see ``apr_jax.evaluate.corruption``."""
 
-    corruptions: tuple[str, ...] = setting((), "names; none: the fifteen")
-    severities: tuple[int, ...] = setting(
-        (1, 2, 3, 4, 5), "how strong", choices=(1, 2, 3, 4, 5)
-    )
-    source: str = setting(
-        "generated",
-        "corrupted images are made on the fly, files, or of TFDS",
-        choices=("generated", "folder", "tfds"),
-    )
-    dir: str = setting(
-        "", '"folder": NAME.npy and labels.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG'
-    )
+    corruptions: tuple[str, ...] = setting((), "names; none: all fifteen")
+    severities: tuple[int, ...] = setting(_STEPS, "how strong", choices=_STEPS)
+    source: str = choice("made on the fly, or read", "generated", "folder", "tfds")
+    dir: str = setting("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
     examples: int = setting(0, "the first so many test images; 0: all", low=0)
-    frost_dir: str = setting(
-        "", "photographs of frost; none: those of the package imagecorruptions"
-    )
+    frost_dir: str = setting("", "photographs of frost; none: of imagecorruptions")
     seed: int = setting(0, "of generated corruptions")
 
 
@@ -244,33 +170,21 @@ class Ood:
 
     out: tuple[str, ...] = setting(
         (),
-        "sets, name=source:where, of tfds, folder or arrays; none: the usual there are",
+        "sets, name=source:where; none: the usual ones that are there",
         repeated=True,
     )
     near: tuple[str, ...] = setting((), "names of those sets that are near")
     scores: tuple[str, ...] = setting((), "names of apr_jax.ood.SCORES; none: all")
     examples: int = setting(0, "images of each set; 0: all", low=0)
-    fit_examples: int = setting(
-        10_000, "training images for scores that need them; 0: all", low=0
-    )
-    fit: str = setting(
-        "resize",
-        "what becomes of images of another size",
-        choices=("resize", "pad", "refuse"),
-    )
+    fit_examples: int = setting(10_000, "training images to fit scores; 0: all", low=0)
+    fit: str = choice("images of another size", "resize", "pad", "refuse")
     tfds_dir: str = setting("", "TFDS sets to detect; none: where the data are")
     scores_file: str = setting("", "an .npz of scores from elsewhere")
     odin_temperature: float = setting(1000.0, "of ODIN's softmax", low=1e-6)
-    odin_epsilon: float = setting(0.0014, "of ODIN's step in pixels", low=0, high=1)
-    react_quantile: float = setting(
-        0.9, "of training features, where ReAct clips", low=0.001, high=1
-    )
-    dice_sparsity: float = setting(
-        0.9, "share of weights that DICE drops", low=0, high=0.999
-    )
-    ash_prune: float = setting(
-        0.9, "share of features that ASH drops", low=0, high=0.999
-    )
+    odin_epsilon: float = share(0.0014, "ODIN's step, of pixels in [0, 1]")
+    react_quantile: float = setting(0.9, "where ReAct clips", low=0.001, high=1)
+    dice_sparsity: float = setting(0.9, "weights that DICE drops", low=0, high=0.999)
+    ash_prune: float = setting(0.9, "features that ASH drops", low=0, high=0.999)
     knn_k: int = setting(50, "neighbours of KNN", low=1)
 
 
@@ -278,9 +192,7 @@ class Ood:
 class Adversarial:
     """Attacked images; see ``apr_jax.evaluate.adversarial``."""
 
-    attack: str = setting(
-        "standard", '"standard", "plus" or "rand" of AutoAttack, or a single attack'
-    )
+    attack: str = setting("standard", "standard, plus, rand, or a single attack")
     linf: tuple[float, ...] = setting((8 / 255,), "radii, of pixels in [0, 1]; 8/255")
     l2: tuple[float, ...] = setting((), "radii, such as 0.25,0.5")
     l1: tuple[float, ...] = setting((), "radii, such as 12")
@@ -295,21 +207,11 @@ class Adversarial:
 class Fourier:
     """Errors by frequency; see ``apr_jax.evaluate.fourier``."""
 
-    parts: tuple[str, ...] = setting(
-        ("heatmap", "bands", "phase"),
-        "what to measure",
-        choices=("heatmap", "bands", "phase"),
-    )
+    parts: tuple[str, ...] = setting(_PROBES, "what to measure", choices=_PROBES)
     examples: int = setting(1000, "test images; 0: all", low=0)
-    norm: float = setting(
-        0.0, "L2 norm of a wave; 0: 4 up to 64 pixels, 15.7 beyond", low=0
-    )
-    extent: int = setting(
-        0, "side of the heatmap; 0: all up to 64 pixels, 63 beyond", low=0
-    )
-    radii: tuple[float, ...] = setting(
-        (), "of the filters; none: eighths of the side", above=0
-    )
+    norm: float = setting(0.0, "L2, of a wave; 0: 4 up to 64 pixels, else 15.7", low=0)
+    extent: int = setting(0, "side of the map; 0: all up to 64 pixels, else 63", low=0)
+    radii: tuple[float, ...] = setting((), "cut-offs; none: eighths of a side", above=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,7 +230,7 @@ class Eval:
 class Config:
     """One run. Two runs with equal ``identity`` compute the same thing."""
 
-    name: str = setting("cifar10_wrn_aprsp", "of the work directory", incidental=True)
+    name: str = incidental("cifar10_wrn_aprsp", "of the run")
     seed: int = setting(0, "of all that is drawn", low=0, high=2**31 - 1)
     data: Data = Data()
     augment: Augment = Augment()
@@ -387,7 +289,7 @@ def check(config: Config) -> None:
 
 def flatten(config: Config) -> dict[str, Any]:
     """Returns every value by dotted field name, in the order of declaration."""
-    return {name: value for name, value, _ in settings.leaves(config)}
+    return {leaf.name: leaf.value for leaf in settings.leaves(config)}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -404,10 +306,10 @@ def identity(config: Config) -> dict[str, Any]:
     """
     return {
         name: _named(name, value)
-        for name, value, field in settings.leaves(config)
-        if not field.metadata["incidental"]
+        for name, value, _, about in settings.leaves(config)
+        if value != about.default
+        and not about.incidental
         and not name.startswith("eval.")
-        and value != field.default
     }
 
 

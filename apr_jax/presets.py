@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 
 from apr_jax.config import Data, default, to_dict
+from apr_jax.corruptions import CORRUPTIONS
 
 # Set -> mean and standard deviation of each channel over the training images.
 STATISTICS = {
@@ -27,23 +28,6 @@ FGSM = {
 # Images made of ImageNet's -> how many of each: in one other style, and by the two
 # networks of DeepAugment.
 EXTRA = {"stylized": 1, "deepaugment": 2}
-# Corruptions of the quick start: all but frost, which needs photographs from elsewhere.
-_WITHOUT_FROST = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
 
 
 def base(**changes: Any) -> ml_collections.ConfigDict:
@@ -179,6 +163,8 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
     In training the background tells the class most of the time; in the split
     "test_shifted" it doesn't. Corruptions are measured, too.
     """
+    # Frost needs photographs from elsewhere.
+    names = tuple(name for name in CORRUPTIONS if name != "frost")
     return base(
         name=f"quickstart_{method}",
         data={
@@ -195,6 +181,6 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
         checkpoint={"every_steps": 100},
         eval={
             "parts": ("clean", "corruption"),
-            "corruption": {"corruptions": _WITHOUT_FROST, "examples": 200},
+            "corruption": {"corruptions": names, "examples": 200},
         },
     )

@@ -2,75 +2,89 @@
 
     @dataclasses.dataclass(frozen=True)
     class Optim:
-        momentum: float = setting(0.9, "of the gradients", low=0, high=1)
+        epochs: float = setting(200.0, "length of the run", low=0)
+        momentum: float = share(0.9, "decay of the sum of gradients")
+        schedule: str = choice("of the learning rate", "multistep", "cosine")
 
 From such a dataclass, which may hold others, come the values that mappings give
 (``build``), their checks (``check``), and flags of a command line (``define_flags``).
 """
 
 import dataclasses
+import functools
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from apr_jax.errors import ConfigError
 
 T = TypeVar("T")
 
 
-def setting(
-    default: Any,
-    meaning: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    choices: tuple[Any, ...] = (),
-    incidental: bool = False,
-    repeated: bool = False,
-) -> Any:
-    """A field of a frozen dataclass of settings.
+@dataclasses.dataclass(frozen=True)
+class About:
+    """All that is said of a setting.
 
-    Args:
+    Attributes:
         default: its value where nothing else is said.
-        meaning: for readers and ``--help``, with the unit.
+        meaning: for readers and ``--help``.
         low, high: the range allowed, ends included; of a tuple, of each item.
         above: what the value, or each item of a tuple, must be above.
         choices: the values allowed; of a tuple, of each item or of the whole.
         incidental: whether it says where and how fast, not what is computed.
         repeated: whether its flag is given once for each item.
     """
-    metadata = {
-        "meaning": meaning,
-        "low": low,
-        "high": high,
-        "above": above,
-        "choices": choices,
-        "incidental": incidental,
-        "repeated": repeated,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+
+    default: Any
+    meaning: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    choices: tuple[Any, ...] = ()
+    incidental: bool = False
+    repeated: bool = False
 
 
-def leaves(
-    settings: Any, prefix: str = ""
-) -> Iterator[tuple[str, Any, "dataclasses.Field[Any]"]]:
-    """Yields (dotted name, value, field) of each setting, in order of declaration."""
+def setting(default: Any, meaning: str, **more: Any) -> Any:
+    """A field of a frozen dataclass of settings; the arguments are those of About."""
+    about = About(default, meaning, **more)
+    return dataclasses.field(default=default, metadata={"about": about})
+
+
+def choice(meaning: str, *choices: Any) -> Any:
+    """A setting that has one of some values, by default the first."""
+    return setting(choices[0], meaning, choices=choices)
+
+
+# A setting between 0 and 1, and one that doesn't change what is computed.
+share = functools.partial(setting, low=0, high=1)
+incidental = functools.partial(setting, incidental=True)
+
+
+class Leaf(NamedTuple):
+    """A setting of some settings: its dotted name, its value, and what it is."""
+
+    name: str
+    value: Any
+    kind: Any  # a scalar type, or tuple[SCALAR, ...]
+    about: About
+
+
+def leaves(settings: Any, prefix: str = "") -> Iterator[Leaf]:
+    """Yields each setting, also of groups, in the order of declaration."""
     for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
+        name, value = prefix + field.name, getattr(settings, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
+            yield from leaves(value, f"{name}.")
         else:
-            yield f"{prefix}{field.name}", value, field
+            yield Leaf(name, value, field.type, field.metadata["about"])
 
 
-def choices(cls: type, name: str) -> tuple[Any, ...]:
-    """The values that a field of a dataclass may have."""
-    (field,) = (f for f in dataclasses.fields(cls) if f.name == name)
-    found: tuple[Any, ...] = field.metadata["choices"]
-    return found
+def choices(cls: Callable[[], Any], name: str) -> tuple[Any, ...]:
+    """The values that a field of a dataclass of settings may have."""
+    return next(leaf.about.choices for leaf in leaves(cls()) if leaf.name == name)
 
 
 def build(base: T, values: Any, prefix: str = "") -> T:
@@ -86,29 +100,25 @@ def build(base: T, values: Any, prefix: str = "") -> T:
         ConfigError: a key is unknown, or a value has the wrong type or isn't allowed.
             The message names the field, the value and the choices.
     """
-    built = _build(base, values, prefix)
-    check(built, prefix)
-    return built
-
-
-def _build(base: T, values: Any, prefix: str) -> T:
     where = prefix.rstrip(".") or "the configuration"
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where} is {values!r}; it must be a group of fields")
-    fields: dict[str, Any] = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
+    settings: Any = base
+    kinds = {field.name: field.type for field in dataclasses.fields(settings)}
     built = {}
     for name, value in values.items():
-        if name not in fields:
+        full = prefix + name
+        if name not in kinds:
             raise ConfigError(
-                f"unknown field {prefix}{name} = {value!r}; "
-                f"{where} has {', '.join(fields)}"
+                f"unknown field {full} = {value!r}; {where} has {', '.join(kinds)}"
             )
-        there = getattr(base, name)
-        if dataclasses.is_dataclass(there):
-            built[name] = _build(there, value, f"{prefix}{name}.")
+        if dataclasses.is_dataclass(group := getattr(settings, name)):
+            built[name] = build(group, value, f"{full}.")
         else:
-            built[name] = _convert(fields[name].type, value, f"{prefix}{name}")
-    return dataclasses.replace(base, **built)  # type: ignore[type-var]
+            built[name] = _convert(kinds[name], value, full)
+    settings = dataclasses.replace(settings, **built)
+    check(settings, prefix)
+    return settings
 
 
 def _convert(hint: Any, value: Any, field: str) -> Any:
@@ -132,33 +142,26 @@ def _convert(hint: Any, value: Any, field: str) -> Any:
 
 def check(settings: Any, prefix: str = "") -> None:
     """Raises ConfigError, naming the field, if a value isn't allowed."""
-    for name, value, field in leaves(settings, prefix):
-        limits = field.metadata
-        whole = not isinstance(value, tuple) or isinstance(
-            next(iter(limits["choices"]), None), tuple
-        )
+    for name, value, _, about in leaves(settings, prefix):
+        whole = not isinstance(value, tuple) or about.default in about.choices
         for item in (value,) if whole else value:
-            said = f"{name} is" if whole else f"{name} has"
-            _check_item(f"{said} {item!r}", item, limits)
-
-
-def _check_item(said: str, item: Any, limits: Mapping[str, Any]) -> None:
-    low, high, above = limits["low"], limits["high"], limits["above"]
-    if limits["choices"] and item not in limits["choices"]:
-        listed = ", ".join(map(repr, limits["choices"]))
-        raise ConfigError(f"{said}; choose from {listed}")
-    if (low is not None and item < low) or (high is not None and item > high):
-        bounds = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ConfigError(f"{said}; it must be {bounds}")
-    if above is not None and item <= above:
-        raise ConfigError(f"{said}; it must be above {above}")
+            said = f"{name} {'is' if whole else 'has'} {item!r}"
+            if about.choices and item not in about.choices:
+                listed = ", ".join(map(repr, about.choices))
+                raise ConfigError(f"{said}; choose from {listed}")
+            low, high = about.low, about.high
+            if (low is not None and item < low) or (high is not None and item > high):
+                bounds = f"at least {low}" if high is None else f"from {low} to {high}"
+                raise ConfigError(f"{said}; it must be {bounds}")
+            if about.above is not None and item <= about.above:
+                raise ConfigError(f"{said}; it must be above {about.above}")
 
 
 # --- Flags ---------------------------------------------------------------------------
 
 
 def define_flags(
-    cls: type,
+    cls: Callable[[], Any],
     prefix: str = "",
     *,
     defaults: bool = True,
@@ -179,46 +182,50 @@ def define_flags(
     """
     from absl import flags
 
-    kinds: dict[str, Any] = {}
-    scalars: dict[Any, Any] = {
-        bool: flags.DEFINE_bool,
-        int: flags.DEFINE_integer,
-        float: flags.DEFINE_float,
-        str: flags.DEFINE_string,
-    }
-    for name, value, field in leaves(cls(), ""):
-        if only and name not in only:
-            continue
-        kinds[name] = field.type
-        shown = ([str(v) for v in value] if isinstance(value, tuple) else value,)
-        define: Any = scalars.get(field.type, flags.DEFINE_list)
-        more = []
-        if field.metadata["repeated"]:
-            define = flags.DEFINE_multi_string
-        elif field.type is str and field.metadata["choices"]:
-            define, more = flags.DEFINE_enum, [field.metadata["choices"]]
-        meaning = field.metadata["meaning"]
-        text = f"{meaning[0].upper()}{meaning[1:]}."
-        if field.metadata["choices"] and not more:
-            text += f" Of {', '.join(map(str, field.metadata['choices']))}."
-        define(prefix + name, *(shown if defaults else (None,)), *more, text)
+    found = [leaf for leaf in leaves(cls()) if not only or leaf.name in only]
+    for name, value, kind, about in found:
+        define: Any = _define(kind, about)
+        text = f"{about.meaning[0].upper()}{about.meaning[1:]}."
+        if isinstance(value, tuple):
+            value = [str(item) for item in value]
+            text += (
+                f" Of {', '.join(map(str, about.choices))}." if about.choices else ""
+            )
+        define(prefix + name, value if defaults else None, help=text)
         # So that --help lists it, though this isn't the module that is started.
         flag = flags.FLAGS[prefix + name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
     def given() -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, kind in kinds.items():
+        values: dict[str, Any] = {}
+        for name, _, kind, _ in found:
             flag = flags.FLAGS[prefix + name]
             if not flag.using_default_value:
                 *groups, last = name.split(".")
-                place = found
+                place = values
                 for group in groups:
                     place = place.setdefault(group, {})
                 place[last] = _parsed(kind, flag.value, prefix + name)
-        return found
+        return values
 
     return given
+
+
+def _define(kind: Any, about: About) -> Callable[..., Any]:
+    """The function of absl that defines a flag for a setting."""
+    from absl import flags
+
+    if about.repeated:
+        return flags.DEFINE_multi_string
+    if kind is str and about.choices:
+        return functools.partial(flags.DEFINE_enum, enum_values=about.choices)
+    scalars: dict[Any, Callable[..., Any]] = {
+        bool: flags.DEFINE_bool,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }
+    return scalars.get(kind, flags.DEFINE_list)
 
 
 def _parsed(kind: Any, value: Any, name: str) -> Any:
@@ -226,16 +233,16 @@ def _parsed(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, list):
         return value
     (item, _) = typing.get_args(kind)
-    return tuple(value) if item is str else tuple(_numbers(item, value, name))
-
-
-def _numbers(kind: Any, texts: Iterable[str], name: str) -> Iterator[Any]:
-    for text in texts:
-        above, slash, below = text.partition("/") if kind is float else (text, "", "")
+    if item is str:
+        return tuple(value)
+    numbers = []
+    for text in value:
+        above, slash, below = text.partition("/") if item is float else (text, "", "")
         try:
-            yield kind(above) / kind(below) if slash else kind(text)
+            numbers.append(item(above) / item(below) if slash else item(text))
         except (ValueError, ZeroDivisionError) as error:
-            like = "such as 0.5 or 8/255" if kind is float else "without a point"
+            like = "such as 0.5 or 8/255" if item is float else "without a point"
             raise ConfigError(
                 f"{name} has {text!r}; it must be a number {like}"
             ) from error
+    return tuple(numbers)

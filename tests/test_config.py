@@ -207,10 +207,14 @@ def test_files_are_read_from_any_folder(tmp_path):
         ("train.batch_size", True, r"train.batch_size is True of type bool"),
         ("train.batch_size", 0, r"train.batch_size is 0; it must be at least 1"),
         ("augment.crop_fill", 300, r"augment.crop_fill is 300; .* from 0 to 255"),
-        ("data.source", "web", r"data.source is 'web'; choose from 'bundled', 'tfds'"),
+        ("data.source", "web", r"data.source is 'web'; choose from 'tfds', 'bundled'"),
         ("augment.axes", (0, 1), r"augment.axes is \(0, 1\); choose from"),
         ("augment.axes", 3, r"augment.axes is 3; it must be a tuple of int"),
-        ("optim.schedule", "step", r"optim.schedule is 'step'; choose from 'constant'"),
+        (
+            "optim.schedule",
+            "step",
+            r"optim.schedule is 'step'; choose from 'multistep'",
+        ),
         ("data.std", (0.0, 1.0, 1.0), r"data.std has 0.0; it must be above 0"),
         ("data.std", (1.0,), r"data.mean has 3 values and data.std has 1"),
         ("optim.milestones", (2.0, 1.0), r"milestones .* must be in increasing order"),
@@ -318,7 +322,7 @@ def parse_flags(monkeypatch):
         monkeypatch.setattr(
             flags,
             f"DEFINE_{name}",
-            lambda *args, define=define: define(*args, flag_values=flags.FLAGS),
+            lambda *a, define=define, **k: define(*a, **k, flag_values=flags.FLAGS),
         )
 
     def parse(given, *, arguments):

@@ -12,9 +12,9 @@ PACKAGE = ROOT / "apr_jax"
 
 # The rooms from the ground up: a module imports from its own room and those below it.
 FLOORS = (
-    {"config", "errors", "fast_random", "pixels", "presets", "settings", "spectral"},
+    {"config", "errors", "fast_random", "pixels", "settings", "spectral"},
     {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
-    {"data", "network", "runs"},
+    {"data", "network", "presets", "runs"},
     {"train"},
     {"report"},
     {"evaluate"},

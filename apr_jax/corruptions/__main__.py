@@ -1,4 +1,8 @@
-"""Writes corrupted test sets: ``python -m apr_jax.corruptions --help``."""
+"""Writes corrupted test sets: ``python -m apr_jax.corruptions --help``.
+
+``--corruptions`` names some of the fifteen, or of those that are held out:
+speckle_noise, gaussian_blur, spatter and saturate.
+"""
 
 from absl import app, flags
 

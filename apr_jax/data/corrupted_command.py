@@ -9,17 +9,19 @@ ones. ``--data`` is a set of TensorFlow Datasets, a folder with SPLIT/CLASS/IMAG
 folder of NumPy files, an ``.npz``, or "bundled".
 """
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from absl import app, flags
 
-from apr_jax import config as config_lib
 from apr_jax import data, process
-from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, check, frost_files
+from apr_jax.config import Corruption, Data
+from apr_jax.corruptions import CORRUPTIONS, check, frost_files
 from apr_jax.data import corrupted_files, folder
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.settings import build, define_flags
 
 # Larger images are written as JPEG files.
 _LARGEST_ARRAY = 64
@@ -28,7 +30,7 @@ FORMATS = ("auto", "npy", "jpeg")
 
 def describe(
     what: str, *, data_dir: str, split: str, image_size: int, resize: int
-) -> config_lib.Data:
+) -> Data:
     """The description of the data that ``--data`` names.
 
     Args:
@@ -46,23 +48,15 @@ def describe(
     else:
         source = "folder" if path.is_dir() else "tfds"
     on_disk = source in ("arrays", "folder")
-    return config_lib.Data(
+    return Data(
         source=source,
         name=path.stem if on_disk else what,
         data_dir=str(path) if on_disk else data_dir,
-        cache_dir="",
         train_split=split,  # whose classes the labels count
         test_split=split,
-        shifted_splits=(),
         image_size=image_size,
         eval_resize=resize,
-        extra_dirs=(),
-        extra_ratio=0.0,
-        streaming=False,
         max_broken=0,
-        shuffle_buffer=1,
-        mean=(0.0,),
-        std=(1.0,),
     )
 
 
@@ -72,7 +66,7 @@ def default_resize(size: int) -> int:
 
 
 def write(
-    described: config_lib.Data,
+    described: Data,
     out: pathlib.Path,
     names: Sequence[str],
     *,
@@ -107,8 +101,8 @@ def write(
             frost_files.load(frost_dir)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
-    size, split = described.image_size, described.test_split
-    source = f"{described.source} {described.name} {split}"
+    size, split, stop = described.image_size, described.test_split, examples or None
+    save: Callable[..., None]
     if form == "jpeg" or (form == "auto" and size > _LARGEST_ARRAY):
         if described.source != "folder":
             raise DataError(
@@ -116,98 +110,66 @@ def write(
                 "a folder SPLIT/CLASS/IMAGE, whose names they keep"
             )
         listing = folder.listing(described, split)
-        if examples:
-            files, labels = listing.files[:examples], listing.labels[:examples]
-            listing = listing._replace(files=files, labels=labels)
-        corrupted_files.write_tree(
-            listing,
-            out,
-            names,
-            recipe=corrupted_files.Recipe(
-                source,
-                len(listing.files),
-                size,
-                seed,
-                corrupted_files.digest_files(listing),
-            ),
-            resize=described.eval_resize or size,
-            frost_dir=frost_dir,
-            quiet=quiet,
-        )
-        return
-    arrays = data.load(described, splits=(split,)).splits[split]
-    stop = examples or len(arrays.labels)
-    arrays = data.ArraySplit(np.asarray(arrays.images[:stop]), arrays.labels[:stop])
-    corrupted_files.write_npy(
-        arrays,
-        out,
-        names,
-        recipe=corrupted_files.Recipe(
-            source,
-            len(arrays.labels),
-            size,
-            seed,
-            corrupted_files.digest_arrays(arrays),
-        ),
-        frost_dir=frost_dir,
-        quiet=quiet,
-    )
+        files, labels = listing.files[:stop], listing.labels[:stop]
+        listing = listing._replace(files=files, labels=labels)
+        digest = corrupted_files.digest_files(listing)
+        resize = described.eval_resize or size
+        save = functools.partial(corrupted_files.write_tree, listing, resize=resize)
+    else:
+        images, labels = data.load(described, splits=(split,)).splits[split]
+        labels = labels[:stop]
+        arrays = data.ArraySplit(np.asarray(images[:stop]), labels)
+        digest = corrupted_files.digest_arrays(arrays)
+        save = functools.partial(corrupted_files.write_npy, arrays)
+    source = f"{described.source} {described.name} {split}"
+    recipe = corrupted_files.Recipe(source, len(labels), size, seed, digest)
+    save(out, names, recipe=recipe, frost_dir=frost_dir, quiet=quiet)
 
 
 def define() -> Callable[[Sequence[str]], None]:
     """Defines the flags and returns the command, for ``app.run``."""
     what = flags.DEFINE_string("data", None, "What to corrupt.", required=True)
     out = flags.DEFINE_string("out", None, "Folder of the files.", required=True)
-    data_dir = flags.DEFINE_string(
-        "data_dir", "", "Where TensorFlow Datasets keeps its sets."
-    )
-    split = flags.DEFINE_string("split", "test", "Which part of the data.")
-    size = flags.DEFINE_integer("image_size", 32, "Pixels, square.")
+    split = flags.DEFINE_string("split", Data.test_split, "Which part of the data.")
     resize = flags.DEFINE_integer(
         "resize",
         0,
         "Pixels of the shorter side before the centre is cut out; if unset 256 for 224 "
         "pixels, in proportion for other large images, and none for small ones.",
     )
-    names = flags.DEFINE_list(
-        "corruptions",
-        list(CORRUPTIONS),
-        f"Names; held out are {', '.join(EXTRA_CORRUPTIONS)}.",
-    )
     form = flags.DEFINE_enum(
-        "format", "auto", FORMATS, "auto: npy up to 64 pixels, else jpeg."
-    )
-    examples = flags.DEFINE_integer("examples", 0, "The first so many; 0 is all.")
-    seed = flags.DEFINE_integer("seed", 0, "Of the corruptions.")
-    frost = flags.DEFINE_string(
-        "frost_dir", "", "Photographs of frost; from imagecorruptions if unset."
+        "format", FORMATS[0], FORMATS, "auto: npy up to 64 pixels, else jpeg."
     )
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    of_data = define_flags(Data, only=("data_dir", "image_size"))
+    fields = ("corruptions", "examples", "seed", "frost_dir")
+    of_corruption = define_flags(Corruption, only=fields)
+
+    def run() -> None:
+        own = build(Data(), of_data())
+        chosen = build(Corruption(), of_corruption())
+        described = describe(
+            what.value,
+            data_dir=own.data_dir,
+            split=split.value,
+            image_size=own.image_size,
+            resize=resize.value or default_resize(own.image_size),
+        )
+        process.use_compile_cache(described)
+        write(
+            described,
+            pathlib.Path(out.value).expanduser(),
+            chosen.corruptions or CORRUPTIONS,
+            form=form.value,
+            examples=chosen.examples,
+            seed=chosen.seed,
+            frost_dir=chosen.frost_dir,
+            quiet=quiet.value,
+        )
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected {argv[1]!r}")
-        described = describe(
-            what.value,
-            data_dir=data_dir.value,
-            split=split.value,
-            image_size=size.value,
-            resize=resize.value or default_resize(size.value),
-        )
-        process.use_compile_cache(described)
-
-        def run() -> None:
-            write(
-                described,
-                pathlib.Path(out.value).expanduser(),
-                names.value,
-                form=form.value,
-                examples=examples.value,
-                seed=seed.value,
-                frost_dir=frost.value,
-                quiet=quiet.value,
-            )
-
         process.finish(run)
 
     return work
