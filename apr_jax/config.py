@@ -192,10 +192,13 @@ class Ood:
 class Adversarial:
     """Attacked images; see ``apr_jax.evaluate.adversarial``."""
 
-    attack: str = setting("standard", "standard, plus, rand, or a single attack")
-    linf: tuple[float, ...] = setting((8 / 255,), "radii, of pixels in [0, 1]; 8/255")
-    l2: tuple[float, ...] = setting((), "radii, such as 0.25,0.5")
-    l1: tuple[float, ...] = setting((), "radii, such as 12")
+    attack: str = setting(
+        "standard",
+        "standard, plus, rand, fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t, square",
+    )
+    linf: tuple[float, ...] = setting((8 / 255,), "radii, such as 8/255", above=0)
+    l2: tuple[float, ...] = setting((), "radii, such as 0.25,0.5", above=0)
+    l1: tuple[float, ...] = setting((), "radii, such as 12", above=0)
     examples: int = setting(1000, "the first so many test images; 0: all", low=0)
     steps: int = setting(100, "of each gradient attack", low=1)
     queries: int = setting(5000, "of Square, an image", low=1)

@@ -12,6 +12,7 @@ From such a dataclass, which may hold others, come the values that mappings give
 
 import dataclasses
 import functools
+import math
 import sys
 import types
 import typing
@@ -149,6 +150,8 @@ def check(settings: Any, prefix: str = "") -> None:
             if about.choices and item not in about.choices:
                 listed = ", ".join(map(repr, about.choices))
                 raise ConfigError(f"{said}; choose from {listed}")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ConfigError(f"{said}; it must be finite")
             low, high = about.low, about.high
             if (low is not None and item < low) or (high is not None and item > high):
                 bounds = f"at least {low}" if high is None else f"from {low} to {high}"

@@ -78,10 +78,7 @@ def load(
         DataError: the data aren't there.
     """
     if settings.streaming:
-        parts = list(stream(settings, split, examples=examples, seed=seed, rows=64))
-        images = np.concatenate([batch.image[batch.mask] for batch in parts])
-        labels = np.concatenate([batch.label[batch.mask] for batch in parts])
-        return data.ArraySplit(images, labels)
+        return joined(stream(settings, split, examples=examples, seed=seed, rows=64))
     if resident is None or split not in resident.splits:
         resident = data.load(settings, splits=[split])
     every = resident.splits[split]
@@ -105,7 +102,7 @@ def stream(
         yield from _of_folder(settings, split, examples, seed, rows)
         return
     whole = imagenet.eval_stream(settings, split, batch_size=rows)
-    yield from _first(whole, examples or imagenet.num_examples(settings, split))
+    yield from first(whole, examples or imagenet.num_examples(settings, split))
 
 
 def _of_folder(
@@ -128,7 +125,14 @@ def _of_folder(
         yield batches_lib.pad(pixels, np.asarray(labels, np.int32), rows)
 
 
-def _first(batches: Iterable[data.Batch], examples: int) -> Iterator[data.Batch]:
+def joined(batches: Iterable[data.Batch]) -> data.ArraySplit:
+    """The examples of batches, without their padding."""
+    parts = [(batch.image[batch.mask], batch.label[batch.mask]) for batch in batches]
+    return data.ArraySplit(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def first(batches: Iterable[data.Batch], examples: int) -> Iterator[data.Batch]:
+    """The first so many examples of batches; what comes later isn't read."""
     for batch in batches:
         mask = batch.mask & (np.cumsum(batch.mask) <= examples)
         examples -= int(mask.sum())

@@ -1,4 +1,4 @@
-"""What an evaluation by attacks reads, and what it keeps while it is under way."""
+"""The images that are attacked, and the state that is kept while that goes on."""
 
 import base64
 import hashlib
@@ -15,8 +15,8 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import console, data, parallel
 from apr_jax.attacks import rounds
-from apr_jax.data import imagenet
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.data import imagenet, samples
+from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs import files
 
@@ -28,8 +28,6 @@ def load(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first pixels, float32 [N, H, W, C], and labels of the test split."""
     config = classifier.config.data
-    if examples < 0:
-        raise ConfigError(f"examples is {examples}; it must be above 0, or 0 for all")
     if config.streaming and resident is None:
         size = imagenet.num_examples(config, config.test_split)
     else:
@@ -46,26 +44,11 @@ def load(
     if resident is not None:
         images, labels = np.asarray(split.images[:count]), split.labels[:count]
     else:
-        images, labels = _stream(config, count)
+        rows = min(count, 100)
+        stream = imagenet.eval_stream(config, config.test_split, batch_size=rows)
+        # All of them on every process.
+        images, labels = samples.joined(samples.first(stream, count))
     return images.astype(np.float32) / 255, np.asarray(labels, np.int32)
-
-
-def _stream(config: config_lib.Data, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first so many images of a streamed set, all of them on every process."""
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
-    for part in imagenet.eval_stream(
-        config,
-        config.test_split,
-        batch_size=min(count, 100),
-        process_index=0,
-        process_count=1,
-    ):
-        keep = np.asarray(part.mask)
-        parts.append((np.asarray(part.image)[keep], np.asarray(part.label)[keep]))
-        if sum(len(labels) for _, labels in parts) >= count:
-            break
-    images, labels = map(np.concatenate, zip(*parts, strict=True))
-    return images[:count], labels[:count]
 
 
 def digest(

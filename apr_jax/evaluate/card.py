@@ -21,19 +21,11 @@ from typing import Any
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, corruptions, data, parallel, process
+from apr_jax import console, data, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import (
-    adversarial,
-    clean,
-    command,
-    corruption,
-    fourier,
-    ood,
-    ood_scores,
-)
+from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir
@@ -65,7 +57,7 @@ def measure(
     """Measures the parts that the classifier's configuration lists.
 
     Args:
-        classifier: what to measure; ``eval`` of its configuration says how.
+        classifier: the classifier; ``eval`` of its configuration says how.
         layout: the devices.
         resident: the data, where they are in memory already.
         done: records of earlier calls; what they hold is not measured again, but
@@ -82,11 +74,11 @@ def measure(
             yield from _PARTS[part].measure(
                 classifier,
                 layout,
+                _settings(part, classifier.config),
                 resident=resident,
                 done=done,
                 scratch=scratch,
                 quiet=quiet,
-                **_settings(part, classifier.config),
             )
         except (ConfigError, DataError) as why:
             console.say(f"{part} is left out: {why}")
@@ -97,75 +89,57 @@ def check(config: config_lib.Config) -> None:
 
     That its data are there is seen when they are read.
     """
-    parts, chosen = config.eval.parts, config.eval
-    if "corruption" in parts:
-        corruption.check_settings(
-            chosen.corruption.corruptions or corruptions.CORRUPTIONS,
-            chosen.corruption.severities,
-            chosen.corruption.source,
-            corruption_dir=chosen.corruption.dir,
-        )
-    if "ood" in parts:
-        ood.check_settings(chosen.ood.out, chosen.ood.near, chosen.ood.scores)
-    if "adversarial" in parts:
-        own = chosen.adversarial
-        radii = {"linf": own.linf, "l2": own.l2, "l1": own.l1}
-        adversarial.check_settings(radii, own.attack)
+    for part in config.eval.parts:
+        if part != "clean":
+            _PARTS[part].check(getattr(config.eval, part), config.data)
 
 
-def _settings(part: str, config: config_lib.Config) -> dict[str, Any]:
-    """What a part's ``measure`` takes of the configuration.
+def _settings(part: str, config: config_lib.Config) -> Any:
+    """The settings of a part, but for what can't be measured; "clean" has none.
 
     Raises:
         DataError: there are no data for it.
     """
-    if part == "clean":
-        return {}
-    fields = dataclasses.asdict(getattr(config.eval, part))
     if part == "corruption":
-        fields["corruption_dir"] = fields.pop("dir")
-        fields["corruptions"] = _corruptions(config.eval.corruption)
-    if part == "ood":
-        names = [field.name for field in dataclasses.fields(ood_scores.Knobs)]
-        knobs = ood_scores.Knobs(**{name: fields.pop(name) for name in names})
-        fields |= {"knobs": knobs, **_out_sets(config)}
-    return fields
+        return _where_frost_is(config.eval.corruption)
+    return _with_out_sets(config) if part == "ood" else getattr(config.eval, part, None)
 
 
-def _corruptions(chosen: config_lib.Corruption) -> tuple[str, ...]:
-    """The corruptions to measure: frost only where its photographs are."""
-    names = chosen.corruptions or corruptions.CORRUPTIONS
-    if "frost" in names and chosen.source == "generated":
+def _where_frost_is(settings: config_lib.Corruption) -> config_lib.Corruption:
+    """The same corruptions, but frost only where its photographs are."""
+    names = corruption.names_of(settings)
+    if "frost" in names and settings.source == "generated":
         try:
-            frost_files.load(chosen.frost_dir)
+            frost_files.load(settings.frost_dir)
         except FileNotFoundError as why:
             console.say(f"frost is left out: {why}")
             names = tuple(name for name in names if name != "frost")
-    return names
+    return dataclasses.replace(settings, corruptions=names)
 
 
-def _out_sets(config: config_lib.Config) -> dict[str, Any]:
-    """The out sets to use: those listed, or the usual ones that are prepared."""
-    chosen = config.eval.ood
-    if chosen.out:
-        return {"out": chosen.out, "near": chosen.near}
-    settings, found = config.data, []
-    if settings.source == "tfds" and not settings.streaming:
+def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:
+    """The out sets that are listed, or the usual ones that are prepared."""
+    settings, described = config.eval.ood, config.data
+    if settings.out or settings.scores_file:
+        return settings
+    found = []
+    if described.source == "tfds" and not described.streaming:
         found = [
             name
             for name in _USUAL_OUT_SETS
-            if name != settings.name.partition(":")[0]
-            and tfds.is_prepared(dataclasses.replace(settings, name=name))
+            if name != described.name.partition(":")[0]
+            and tfds.is_prepared(dataclasses.replace(described, name=name))
         ]
     if not found:
         raise DataError(
             "eval.ood.out is empty, and of the usual sets "
             f"({', '.join(_USUAL_OUT_SETS)}) none is prepared in data.data_dir"
         )
-    return {
-        "out": [f"{name}=tfds:{name}" for name in found],
-        "near": [name for name in found if name.startswith("cifar")],
-    }
+    return dataclasses.replace(
+        settings,
+        out=tuple(f"{name}=tfds:{name}" for name in found),
+        near=tuple(name for name in found if name.startswith("cifar")),
+    )
 
 
 # --- The command ---------------------------------------------------------------------
@@ -216,15 +190,17 @@ def run(
     Raises:
         ConfigError: a directory is no run, or a value isn't allowed.
     """
-    opened = [workdir.open_run(root) for root in roots]
-    for _, config in opened:
-        check(_changed(config, changes))
+    opened = []
+    for root in roots:
+        place, config = workdir.open_run(root)
+        own = build(config.eval, changes, "eval.")
+        opened.append((place, dataclasses.replace(config, eval=own)))
+        check(opened[-1][1])
     parallel.declare_cpu_devices(devices)
     process.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)
     networks = []  # all of them first: one without checkpoint is better found now
     for root, (_, config) in zip(roots, opened, strict=True):
-        config = _changed(config, changes)
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
         network = classifier_lib.from_run(root)
         networks.append(dataclasses.replace(network, config=config))
@@ -239,12 +215,6 @@ def run(
             page_lib.write(
                 target or opened[0][0].report, roots, command=shlex.join(sys.argv)
             )
-
-
-def _changed(
-    config: config_lib.Config, changes: Mapping[str, Any]
-) -> config_lib.Config:
-    return dataclasses.replace(config, eval=build(config.eval, changes, "eval."))
 
 
 if __name__ == "__main__":

@@ -65,8 +65,11 @@ def make(
     )
 
 
-def in_float32(classifier: Classifier) -> Classifier:
+def in_float32(classifier: Classifier) -> tuple[Classifier, dict[str, str]]:
     """The same weights, computed in float32 whatever the network was trained in.
+
+    With it a mark for the settings of records, empty where nothing changed: numbers
+    that were measured in the network's own type aren't taken for these.
 
     For attacks: gradients of bfloat16 are too coarse for their small steps, and an
     attack that fails for it would look like robustness. For frequencies: a network
@@ -74,12 +77,13 @@ def in_float32(classifier: Classifier) -> Classifier:
     """
     config = classifier.config
     if config.model.dtype == "float32" or not classifier.variables:
-        return classifier
+        return classifier, {}
     wide = dataclasses.replace(
         config, model=dataclasses.replace(config.model, dtype="float32")
     )
     model = network.make_model(wide, num_classes=len(classifier.class_names))
-    return dataclasses.replace(classifier, predict=network.make_predict(model, wide))
+    predict = network.make_predict(model, wide)
+    return dataclasses.replace(classifier, predict=predict), {"dtype": "float32"}
 
 
 def from_run(root: pathlib.Path) -> Classifier:

@@ -23,6 +23,7 @@ JOB = "evaluate.clean"
 def measure(
     classifier: classifier_lib.Classifier,
     layout: parallel.Layout,
+    settings: None = None,
     *,
     resident: data.DataSet | None = None,
     done: Iterable[Record] = (),
@@ -34,6 +35,7 @@ def measure(
     Args:
         classifier: the classifier; its configuration names the data.
         layout: the devices.
+        settings: not used; there are none.
         resident: the images, where they are in memory already.
         done, scratch: not used; the measurement is short and always made anew.
         quiet: no progress bar.
@@ -47,7 +49,7 @@ def measure(
     Raises:
         DataError: the data aren't there, or have other classes.
     """
-    del done, scratch
+    del settings, done, scratch
     config = classifier.config
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     if resident is None and not config.data.streaming:

@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from apr_jax import config as config_lib
 from apr_jax import parallel, process
+from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page as page_lib
@@ -19,20 +20,22 @@ from apr_jax.runs import records
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
 
-# (classifier, layout, *, done, scratch, quiet, **settings) -> records as they come.
+# (classifier, layout, settings, *, done, scratch, quiet) -> records as they come.
 # ``done`` holds the records of earlier calls, so that what is finished needn't be
 # measured again; ``scratch`` is a directory for what a stopped call needs to go on.
 Measure = Callable[..., Iterable[Record]]
-# Defines flags when called; what it returns gives their values as ``settings``.
-Settings = Callable[[], Callable[[], dict[str, Any]]]
 
 
-def main(measure: Measure, settings: Settings = lambda: dict) -> None:
+def main(measure: Measure, cls: type | None = None) -> None:
     """Runs an evaluation as a program.
 
     The command line names a run's directory or a file of weights. Each record that
     ``measure`` yields goes to the work directory's ``results.jsonl`` at once, so that a
     stopped evaluation loses none; at the end the report is drawn and a table printed.
+
+    Args:
+        measure: the evaluation.
+        cls: the dataclass of its settings, which become flags; None: it has none.
     """
     config = config_flags.DEFINE_config_file(
         "config", None, "For a file of weights: names the network and the data."
@@ -46,47 +49,31 @@ def main(measure: Measure, settings: Settings = lambda: dict) -> None:
     for name in ("config", "workdir", "beside", "devices", "quiet"):
         # So that --help lists them, though this isn't the module that is started.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    values_of = settings()
+    values = settings_lib.define_flags(cls) if cls else dict
+
+    def run(what: pathlib.Path) -> None:
+        settings = settings_lib.build(cls(), values()) if cls else None
+        parallel.declare_cpu_devices(devices.value)
+        there = pathlib.Path(workdir.value) if workdir.value else None
+        classifier, root = _open(what, config.value, there)
+        process.use_compile_cache(classifier.config.data)
+        layout = parallel.make_layout(devices.value)
+        place = workdir_lib.prepare(
+            root, classifier.config, write=parallel.is_primary()
+        )
+        bound = functools.partial(measure, classifier, layout, settings)
+        keep(place, functools.partial(bound, quiet=quiet.value))
+        if parallel.is_primary():
+            workdir_lib.write_class_names(place, classifier.class_names)
+            shown = [root, *map(pathlib.Path, beside.value)]
+            page_lib.write(place.report, shown, command=shlex.join(sys.argv))
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) != 2:
             raise app.UsageError("give one run directory or one file of weights")
-        process.finish(
-            lambda: _measure(
-                measure,
-                pathlib.Path(argv[1]),
-                config.value,
-                pathlib.Path(workdir.value) if workdir.value else None,
-                beside=[pathlib.Path(b) for b in beside.value],
-                devices=devices.value,
-                quiet=quiet.value,
-                settings=values_of(),
-            )
-        )
+        process.finish(lambda: run(pathlib.Path(argv[1])))
 
     app.run(work)
-
-
-def _measure(
-    measure: Measure,
-    what: pathlib.Path,
-    values: Any,
-    workdir: pathlib.Path | None,
-    *,
-    beside: Sequence[pathlib.Path],
-    devices: int,
-    quiet: bool,
-    settings: dict[str, Any],
-) -> None:
-    parallel.declare_cpu_devices(devices)
-    classifier, root = _open(what, values, workdir)
-    process.use_compile_cache(classifier.config.data)
-    layout = parallel.make_layout(devices)
-    run = workdir_lib.prepare(root, classifier.config, write=parallel.is_primary())
-    keep(run, functools.partial(measure, classifier, layout, quiet=quiet, **settings))
-    if parallel.is_primary():
-        workdir_lib.write_class_names(run, classifier.class_names)
-        page_lib.write(run.report, [root, *beside], command=shlex.join(sys.argv))
 
 
 def keep(run: workdir_lib.RunDir, measure: Measure) -> None:

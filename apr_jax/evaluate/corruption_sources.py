@@ -1,9 +1,9 @@
-"""Where corrupted images come from: generated, files, or TensorFlow Datasets."""
+"""Sources of corrupted images: generated, files, or TensorFlow Datasets."""
 
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -15,10 +15,8 @@ from apr_jax import data, parallel
 from apr_jax.corruptions import frost_files
 from apr_jax.data import corrupted, imagenet, records, tfds
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate.classifier import Classifier
-from apr_jax.settings import choices
+from apr_jax.evaluate.classifier import Classifier, share, stream_share
 
-SOURCES = choices(config_lib.Corruption, "source")
 CLEAN = "clean"
 
 
@@ -37,28 +35,30 @@ class Source(Protocol):
 
 
 def open_source(
-    source: str,
+    settings: config_lib.Corruption,
+    names: Sequence[str],
     classifier: Classifier,
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None,
-    corruptions: Sequence[str],
-    severities: Sequence[int],
-    corruption_dir: str,
-    examples: int,
-    frost_dir: str,
-    seed: int,
 ) -> Source:
     """Opens a source and checks what can be checked before any work.
+
+    Args:
+        settings: the source, and what is wanted of it.
+        names: of the corruptions.
+        classifier: the classifier; its configuration names the data.
+        layout: the devices.
+        resident: the test split, where it is in memory already.
 
     Raises:
         ConfigError: there are no photographs of frost.
         DataError: files are missing, or images or labels don't fit.
     """
     config = classifier.config
-    if examples:
+    if settings.examples:
         # A batch of no more than there are images: the rest would be padding.
-        enough = -(-examples // layout.count) * layout.count
+        enough = -(-settings.examples // layout.count) * layout.count
         enough = min(config.eval.batch_size, enough)
         config = dataclasses.replace(
             config, eval=dataclasses.replace(config.eval, batch_size=enough)
@@ -66,41 +66,37 @@ def open_source(
         classifier = dataclasses.replace(classifier, config=config)
     rows = parallel.local_rows(config.eval.batch_size, layout)
     try:
-        clean = _Clean(classifier, rows, resident, examples)
+        clean = _Clean(classifier, rows, resident, settings.examples)
     except DataError:
         # Published files can be measured without the images that they come from.
-        if source == "generated":
+        if settings.source == "generated":
             raise
         clean = None
-    if source == "generated":
+    if settings.source == "generated":
         assert clean is not None
-        if "frost" in corruptions:
+        if "frost" in names:
             try:
-                frost_files.load(frost_dir)
+                frost_files.load(settings.frost_dir)
             except FileNotFoundError as error:
                 raise ConfigError(str(error)) from error
-        return _Generated(clean, seed, frost_dir)
-    if source == "tfds":
-        return _Tfds(classifier, rows, clean, examples, corruptions, severities)
-    root = pathlib.Path(corruption_dir).expanduser()
-    if not root.is_dir():
-        raise DataError(f"corruption_dir is {str(root)!r}, which is no folder")
-    if corrupted.is_npy(root):
-        return _Npy(classifier, rows, clean, examples, root, corruptions)
-    return _Tree(classifier, rows, clean, examples, root, corruptions, severities)
+        return _Generated(clean, settings)
+    kind: type[_Stored] = _Tfds
+    if settings.source == "folder":
+        root = _root(settings)
+        if not root.is_dir():
+            raise DataError(f"dir is {str(root)!r}, which is no folder")
+        kind = _Npy if corrupted.is_npy(root) else _Tree
+    return kind(settings, names, classifier, rows, clean)
+
+
+def _root(settings: config_lib.Corruption) -> pathlib.Path:
+    return pathlib.Path(settings.dir).expanduser()
 
 
 def fingerprint(
-    source: str,
-    corruptions: Sequence[str],
-    severities: Sequence[int],
-    *,
-    settings: config_lib.Data,
-    corruption_dir: str,
-    frost_dir: str,
-    seed: int,
+    settings: config_lib.Corruption, names: Sequence[str], described: config_lib.Data
 ) -> dict[str, Any]:
-    """What the images of a source depend on, as JSON values.
+    """Marks of what the images of a source depend on, as JSON values.
 
     Of an ``.npy`` folder the files, and so of the sets of TFDS; of a tree the folders
     that hold its images, as its millions of files would take too long: an image that
@@ -108,31 +104,30 @@ def fingerprint(
     frost, where used.
 
     Args:
-        source: one of ``SOURCES``.
-        corruptions, severities: names, and from 1 to 5.
-        settings: the classifier's data, for "tfds".
-        corruption_dir, frost_dir, seed: as for ``open_source``.
+        settings: the source, and what is wanted of it.
+        names: of the corruptions.
+        described: the classifier's data, for "tfds".
     """
-    if source == "generated":
-        found: dict[str, Any] = {"seed": seed}
-        if "frost" in corruptions:
+    if settings.source == "generated":
+        found: dict[str, Any] = {"seed": settings.seed}
+        if "frost" in names:
             digest = hashlib.sha256()
-            for photograph in frost_files.load(frost_dir):
+            for photograph in frost_files.load(settings.frost_dir):
                 digest.update(photograph.tobytes())
             found["frost"] = digest.hexdigest()[:12]
         return found
-    if source == "tfds":
+    if settings.source == "tfds":
         stored = [
-            tfds.stored_files(corrupted.tfds_data(settings, name, severity))
-            for name in corruptions
-            for severity in severities
+            tfds.stored_files(corrupted.tfds_data(described, name, severity))
+            for name in names
+            for severity in settings.severities
         ]
         return {"files": hashlib.sha256(repr(stored).encode()).hexdigest()[:12]}
-    root = pathlib.Path(corruption_dir).expanduser()
+    root = _root(settings)
     files = [*root.glob("*.npy")]
     if not files:
-        tops = [corrupted.tree_root(root, name) for name in corruptions]
-        sets = (top / str(s) for top in tops for s in severities)
+        tops = [corrupted.tree_root(root, name) for name in names]
+        sets = (top / str(s) for top in tops for s in settings.severities)
         files = [folder for place in sets for folder in place.glob("*")]
     stats = [
         (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns)
@@ -168,11 +163,6 @@ class _Clean:
         self.count = min(examples, total) if examples else total
         self.total = total
 
-    @property
-    def image_size(self) -> int:
-        """Pixels."""
-        return self.config.data.image_size
-
     def size(self, split: str) -> int:
         del split
         return self.count
@@ -183,22 +173,16 @@ class _Clean:
         if self.split is not None:
             for start, batch in zip(
                 range(0, self.count, size),
-                array_batches(self.split, size, self.rows),
+                share(data.eval_batches(self.split, size), self.rows),
                 strict=True,
             ):
                 yield batch, start + np.arange(size)[self.rows]
             return
-        process, processes = jax.process_index(), jax.process_count()
-        stream = imagenet.eval_stream(
-            self.config.data,
-            self.config.data.test_split,
-            batch_size=size,
-            process_index=process,
-            process_count=processes,
-        )
-        start = records.share(self.total, process, processes).start
+        processes = jax.process_count()
+        start = records.share(self.total, jax.process_index(), processes).start
         rows = len(range(*self.rows.indices(size)))
-        for batch in stream:
+        described = self.config.data
+        for batch in stream_share(described, described.test_split, size):
             number = start + np.arange(rows)
             start += rows
             wanted = batch.mask & (number < self.count)
@@ -217,8 +201,7 @@ class _Generated:
     """Made of the test split, batch by batch, on the device."""
 
     clean: _Clean
-    seed: int
-    frost_dir: str
+    settings: config_lib.Corruption
     has_clean: bool = True
 
     def size(self, split: str) -> int:
@@ -229,7 +212,7 @@ class _Generated:
             yield from self.clean.batches(split)
             return
         name, severity = split.split("/")
-        key = jax.random.key(self.seed)
+        key = jax.random.key(self.settings.seed)
         for batch, number in self.clean.numbered():
             images = corruptions_lib.corrupt(
                 key,
@@ -237,21 +220,32 @@ class _Generated:
                 name,
                 int(severity),
                 indices=number,
-                frost=self.frost_dir or None,
+                frost=self.settings.frost_dir or None,
             )
             yield data.Batch(np.asarray(images), batch.label, batch.mask)
 
 
 class _Stored:
-    """What the sources of finished images have in common."""
+    """A source of finished images."""
 
     def __init__(
-        self, classifier: Classifier, rows: slice, clean: _Clean | None, examples: int
+        self,
+        settings: config_lib.Corruption,
+        names: Sequence[str],
+        classifier: Classifier,
+        rows: slice,
+        clean: _Clean | None,
     ) -> None:
+        self.examples, self.root = settings.examples, _root(settings)
         self.classifier, self.config = classifier, classifier.config
-        self.rows, self.clean, self.examples = rows, clean, examples
+        self.rows, self.clean = rows, clean
         self.has_clean = clean is not None
         self.sizes: dict[str, int] = {}
+        self.open(names, settings.severities)
+
+    def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
+        """Checks what should show at once rather than after the sets before it."""
+        raise NotImplementedError
 
     def size(self, split: str) -> int:
         if split == CLEAN and self.clean is not None:
@@ -272,31 +266,22 @@ class _Stored:
         """Batches of a set in memory."""
         arrays = first(arrays, self.examples)
         self.sizes[split] = len(arrays.labels)
-        return array_batches(arrays, self.config.eval.batch_size, self.rows)
+        size = self.config.eval.batch_size
+        return share(data.eval_batches(arrays, size), self.rows)
 
 
 class _Npy(_Stored):
     """A folder like CIFAR-10-C."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        rows: slice,
-        clean: _Clean | None,
-        examples: int,
-        root: pathlib.Path,
-        corruptions: Sequence[str],
-    ) -> None:
-        super().__init__(classifier, rows, clean, examples)
-        self.root = root
+    def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
         labels = None
-        if clean is not None and clean.split is not None and not examples:
-            labels = clean.split.labels
+        if self.clean is not None and self.clean.split is not None:
+            labels = None if self.examples else self.clean.split.labels
         self.count = corrupted.check_npy(
-            root,
-            corruptions,
+            self.root,
+            names,
             image_size=self.config.data.image_size,
-            num_classes=len(classifier.class_names),
+            num_classes=len(self.classifier.class_names),
             test_labels=labels,
         )
 
@@ -308,29 +293,17 @@ class _Npy(_Stored):
 class _Tree(_Stored):
     """A folder like ImageNet-C."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        rows: slice,
-        clean: _Clean | None,
-        examples: int,
-        root: pathlib.Path,
-        corruptions: Sequence[str],
-        severities: Sequence[int],
-    ) -> None:
-        super().__init__(classifier, rows, clean, examples)
-        self.root = root
-        missing = [
-            str(top / str(severity))
-            for top in (corrupted.tree_root(root, name) for name in corruptions)
+    def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
+        sets = [
+            corrupted.tree_root(self.root, name) / str(severity)
+            for name in names
             for severity in severities
-            if not (top / str(severity)).is_dir()
         ]
-        if missing:
+        if missing := [str(folder) for folder in sets if not folder.is_dir()]:
             raise DataError(f"missing: {', '.join(missing)}")
-        # Classes that don't fit should show at once, not after the first set.
+        # Classes that don't fit should show, too.
         corrupted.list_tree(
-            root, corruptions[0], severities[0], classifier.class_names, examples=1
+            self.root, names[0], severities[0], self.classifier.class_names, examples=1
         )
 
     def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
@@ -360,22 +333,12 @@ class _Tree(_Stored):
 class _Tfds(_Stored):
     """A corrupted set of TFDS, a configuration for each corruption and severity."""
 
-    def __init__(
-        self,
-        classifier: Classifier,
-        rows: slice,
-        clean: _Clean | None,
-        examples: int,
-        corruptions: Sequence[str],
-        severities: Sequence[int],
-    ) -> None:
-        super().__init__(classifier, rows, clean, examples)
+    def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
         self.data = {
             f"{name}/{severity}": corrupted.tfds_data(self.config.data, name, severity)
-            for name in corruptions
+            for name in names
             for severity in severities
         }
-        # One that is missing should show at once, not after those before it.
         for described in self.data.values():
             tfds.prepared_dir(described)
 
@@ -391,12 +354,8 @@ class _Tfds(_Stored):
                 f"examples is {self.examples}; streamed sets of TFDS are measured whole"
             )
         self.sizes[split] = imagenet.num_examples(described, described.test_split)
-        return imagenet.eval_stream(
-            described,
-            described.test_split,
-            batch_size=self.config.eval.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+        return stream_share(
+            described, described.test_split, self.config.eval.batch_size
         )
 
 
@@ -404,11 +363,3 @@ def first(split: data.ArraySplit, examples: int) -> data.ArraySplit:
     """The first so many examples; all of them for 0."""
     stop = examples or len(split.labels)
     return data.ArraySplit(split.images[:stop], split.labels[:stop])
-
-
-def array_batches(
-    split: data.ArraySplit, batch_size: int, rows: slice
-) -> Iterator[data.Batch]:
-    """This process's rows of each batch of a split."""
-    batches: Iterable[data.Batch] = data.eval_batches(split, batch_size)
-    return (data.Batch(*(part[rows] for part in batch)) for batch in batches)

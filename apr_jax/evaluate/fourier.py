@@ -9,14 +9,16 @@ CVPR 2020); and ``phase``, whose label the answer is on images that join the pha
 one image with the amplitude of another (Figures 2 and 3 of the APR paper as numbers).
 """
 
+import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
+from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
+from apr_jax import settings as settings_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -25,7 +27,7 @@ from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.fourier"
-PARTS = ("heatmap", "bands", "phase")
+PARTS = settings_lib.choices(config_lib.Fourier, "parts")
 # The sizes that a choice of norm and extent has been published for.
 _SMALL, _SMALL_NORM, _LARGE_NORM, _LARGE_EXTENT = 64, 4.0, 15.7, 63
 
@@ -33,12 +35,8 @@ _SMALL, _SMALL_NORM, _LARGE_NORM, _LARGE_EXTENT = 64, 4.0, 15.7, 63
 def measure(
     classifier: classifier_lib.Classifier,
     layout: parallel.Layout,
+    settings: config_lib.Fourier,
     *,
-    parts: Sequence[str] = PARTS,
-    examples: int = 1000,
-    norm: float = 0.0,
-    extent: int = 0,
-    radii: Sequence[float] = (),
     resident: data.DataSet | None = None,
     done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
@@ -49,14 +47,10 @@ def measure(
     Args:
         classifier: the classifier.
         layout: the devices.
-        parts: which of ``PARTS``.
-        examples: images, drawn by the seed; 0 is all.
-        norm: L2 norm of a wave in one channel, of pixels in [0, 1]; 0 is 4 for images
-            of up to 64 pixels and 15.7 for larger ones.
-        extent: side of the heatmap, in frequencies around zero; 0 is all for images
-            of up to 64 pixels and 63 for larger ones. Even only if it is all.
-        radii: of the filters, in cycles an image; empty is 4, 8, ... 28 for 32
-            pixels, and in proportion for other sizes.
+        settings: the parts, and how they are measured. Images are drawn by the seed
+            of the configuration. ``norm`` is of a wave in one channel, of pixels in
+            [0, 1]; ``extent`` the side of the heatmap in frequencies around zero,
+            even only if it is all; ``radii`` are in cycles an image.
         resident: the data, where they are in memory already.
         done: records of earlier calls; what they hold is not measured again.
         scratch: keeps what was measured of a heatmap that is under way.
@@ -73,31 +67,26 @@ def measure(
         DataError: the data aren't there, or hold one class only.
     """
     config = classifier.config
-    size = config.data.image_size
-    norm = norm or (_SMALL_NORM if size <= _SMALL else _LARGE_NORM)
-    extent = extent or (size if size <= _SMALL else min(_LARGE_EXTENT, size))
-    radii = tuple(radii) or tuple(round(size * k / 8, 2) for k in range(1, 8))
-    _check(parts, examples, norm, extent, radii, size)
+    settings = check(settings, config.data)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    wide, dtype = classifier_lib.in_float32(classifier)
     common = {
-        "examples": examples,
+        "examples": settings.examples,
         "weights": classifier_lib.weights_digest(classifier),
+        **dtype,
     }
-    wide = classifier_lib.in_float32(classifier)
-    if wide is not classifier:
-        # What was measured in the network's own type isn't taken for this.
-        common["dtype"] = "float32"
     plans: dict[str, dict[str, Any]] = {
-        "heatmap": {**common, "part": "heatmap", "norm": norm, "extent": extent},
-        "bands": {**common, "part": "bands", "radii": list(radii)},
-        "phase": {**common, "part": "phase", "axes": list(config.augment.axes)},
+        "heatmap": {"norm": settings.norm, "extent": settings.extent},
+        "bands": {"radii": list(settings.radii)},
+        "phase": {"axes": list(config.augment.axes)},
     }
     done = tuple(done)
     missing = []
     for part in PARTS:
-        if part not in parts:
+        if part not in settings.parts:
             continue
-        job = Measurement(JOB, classifier, layout, done, plans[part])
+        plan = {**common, "part": part, **plans[part]}
+        job = Measurement(JOB, classifier, layout, done, plan)
         found = job.found().values()
         if any(record.extra.get("last") for record in found):
             yield from job.hidden(found)
@@ -108,7 +97,7 @@ def measure(
     chosen = samples.load(
         config.data,
         config.data.test_split,
-        examples=examples,
+        examples=settings.examples,
         seed=config.seed,
         resident=resident,
     )
@@ -170,66 +159,31 @@ _MAKERS: dict[str, Callable[..., _Found]] = {
 }
 
 
-# --- Settings ------------------------------------------------------------------------
+def check(settings: config_lib.Fourier, data: config_lib.Data) -> config_lib.Fourier:
+    """Settings of ``measure``, with those that depend on the size of images filled in.
 
-
-def _check(
-    parts: Sequence[str],
-    examples: int,
-    norm: float,
-    extent: int,
-    radii: Sequence[float],
-    size: int,
-) -> None:
-    """Refuses settings that can't be used."""
-    for part in parts:
-        if part not in PARTS:
-            raise ConfigError(f"parts has {part!r}; choose from {', '.join(PARTS)}")
-    if not parts:
+    Raises:
+        ConfigError: for one that isn't allowed.
+    """
+    settings_lib.check(settings)
+    if not settings.parts:
         raise ConfigError(f"parts is empty; choose from {', '.join(PARTS)}")
-    if examples < 0:
-        raise ConfigError(f"examples is {examples}; it must be at least 0")
-    if not 0 < norm < float("inf"):
-        raise ConfigError(f"norm is {norm}; it must be above 0")
-    if not 1 <= extent <= size or (extent % 2 == 0 and extent != size):
+    size = data.image_size
+    small = size <= _SMALL
+    extent = settings.extent or (size if small else min(_LARGE_EXTENT, size))
+    if extent > size or (extent % 2 == 0 and extent != size):
         raise ConfigError(
             f"extent is {extent}; for images of {size} pixels it must be odd and up to "
             f"{size}, or {size}"
         )
-    for radius in radii:
-        if not radius > 0:
-            raise ConfigError(f"radii has {radius}; each must be above 0")
-
-
-def _settings() -> Callable[[], dict[str, Any]]:
-    """Defines the flags of this evaluation."""
-    parts = flags.DEFINE_list("parts", list(PARTS), "Which parts to measure.")
-    examples = flags.DEFINE_integer("examples", 1000, "Images; 0 is all.")
-    norm = flags.DEFINE_float(
-        "norm", 0.0, "L2 norm of a wave; 0: 4 up to 64 pixels, 15.7 beyond."
+    eighths = tuple(round(size * k / 8, 2) for k in range(1, 8))
+    return dataclasses.replace(
+        settings,
+        norm=settings.norm or (_SMALL_NORM if small else _LARGE_NORM),
+        extent=extent,
+        radii=settings.radii or eighths,
     )
-    extent = flags.DEFINE_integer(
-        "extent", 0, "Side of the heatmap; 0: all up to 64 pixels, 63 beyond."
-    )
-    radii = flags.DEFINE_list(
-        "radii", [], "Of the filters; eighths of the side if unset."
-    )
-
-    def values() -> dict[str, Any]:
-        try:
-            numbers = tuple(float(radius) for radius in radii.value)
-        except ValueError as error:
-            raise ConfigError(f"radii: {error}") from error
-        return {
-            "parts": tuple(parts.value),
-            "examples": examples.value,
-            "norm": norm.value,
-            "extent": extent.value,
-            "radii": numbers,
-        }
-
-    return values
 
 
 if __name__ == "__main__":
-    command.main(measure, _settings)
+    command.main(measure, config_lib.Fourier)

@@ -1,4 +1,4 @@
-"""How well a classifier tells what it was trained on from what it never saw.
+"""Detection: how well a classifier tells what it was trained on from what it never saw.
 
     python -m apr_jax.evaluate.ood RUN --out svhn=tfds:svhn_cropped \\
         --out cifar100=tfds:cifar100 --out textures=folder:PATH --near cifar100
@@ -10,17 +10,18 @@ measures scores from elsewhere: arrays ``SCORE/id`` and ``SCORE/SET`` for each o
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import flags
 
+from apr_jax import config as config_lib
 from apr_jax import console, data, ood, parallel
+from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, ood_records, ood_scores, ood_sets
-from apr_jax.runs import records
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
 JOB = ood_records.JOB
@@ -29,16 +30,8 @@ JOB = ood_records.JOB
 def measure(
     classifier: classifier_lib.Classifier,
     layout: parallel.Layout,
+    settings: config_lib.Ood,
     *,
-    out: Sequence[str] = (),
-    near: Sequence[str] = (),
-    scores: Sequence[str] = (),
-    examples: int = 0,
-    fit_examples: int = 10_000,
-    fit: str = "resize",
-    tfds_dir: str = "",
-    scores_file: str = "",
-    knobs: ood_scores.Knobs | None = None,
     resident: data.DataSet | None = None,
     done: Iterable[Record] = (),
     scratch: pathlib.Path | None = None,
@@ -47,18 +40,12 @@ def measure(
     """Measures detection of any number of out sets by every score.
 
     Args:
-        classifier: what to measure; its test split is the in-distribution side.
+        classifier: the classifier; its test split is the in-distribution side.
         layout: the devices.
-        out: sets, each ``name=source:where``; see ``out_sets``.
-        near: names of those that are near; the others are far.
-        scores: names of ``ood.SCORES``; empty is every one that the classifier
-            allows.
-        examples: images of each set, drawn by the seed; 0 is all.
-        fit_examples: training images that scores are fitted on; 0 is all.
-        fit: what becomes of images of another size: a name of ``out_sets.FITS``.
-        tfds_dir: where TFDS out sets are, if not where the classifier's data are.
-        scores_file: scores from elsewhere; the module's documentation has its form.
-        knobs: of the scores.
+        settings: the sets and the scores. Sets that aren't ``near`` are far. No
+            ``scores`` are all that the classifier allows. Images of each set are
+            drawn by the seed of the configuration; for ``out`` and ``fit`` see
+            ``ood_sets``, for ``scores_file`` this module's documentation.
         resident: the classifier's own data, where they are in memory already.
         done: records of earlier calls; what they hold is not measured again.
         scratch: keeps what was collected of the classifier's own data.
@@ -74,44 +61,36 @@ def measure(
         ConfigError: a setting can't be used; the message names it and the choices.
         DataError: a set isn't there, is empty, or isn't what it should be.
     """
-    knobs = knobs or ood_scores.Knobs()
-    sets = check_settings(
-        out, near, scores, examples=examples, fit_examples=fit_examples, knobs=knobs
-    )
-    if not sets and not scores_file:
+    sets = check(settings, classifier.config.data)
+    if not sets and not settings.scores_file:
         raise ConfigError(
             "there is nothing to measure: give --out name=source:where, or "
             "--scores_file"
         )
     parallel.check_batch("eval.batch_size", classifier.config.eval.batch_size, layout)
-    given = ood_records.read_scores(scores_file) if scores_file else None
+    path = pathlib.Path(settings.scores_file)
+    given = (
+        ood_records.read_scores(settings.scores_file) if settings.scores_file else None
+    )
     config = classifier.config
     opened = [
         ood_sets.open_set(
             name,
             *where,
             config.data,
-            examples=examples,
+            examples=settings.examples,
             seed=config.seed,
-            fit=fit,
-            tfds_dir=tfds_dir,
+            fit=settings.fit,
+            tfds_dir=settings.tfds_dir,
         )
         for name, where in sets.items()
     ]
-    job = ood_records.Job(classifier, layout, tuple(done), set(near))
+    job = Measurement(JOB, classifier, layout, tuple(done))
     if opened:
-        inside = _Inside(
-            classifier,
-            tuple(scores),
-            knobs,
-            examples=examples,
-            fit_examples=fit_examples,
-            resident=resident,
-        )
-        inside.make_collector(layout, scratch=scratch, quiet=quiet)
-        yield from _measure_sets(job, inside, opened)
+        inside = _Inside(job, settings, resident=resident, scratch=scratch, quiet=quiet)
+        yield from _measure_sets(job, inside, opened, set(settings.near))
     if given is not None:
-        yield from ood_records.measure_given(job, given, pathlib.Path(scores_file))
+        yield from ood_records.measure_given(job, given, path, set(settings.near))
 
 
 # --- Measuring -----------------------------------------------------------------------
@@ -122,48 +101,41 @@ class _Inside:
 
     def __init__(
         self,
-        classifier: classifier_lib.Classifier,
-        scores: tuple[str, ...],
-        knobs: ood_scores.Knobs,
+        job: Measurement,
+        settings: config_lib.Ood,
         *,
-        examples: int,
-        fit_examples: int,
         resident: data.DataSet | None,
+        scratch: pathlib.Path | None,
+        quiet: bool,
     ) -> None:
-        """Takes the settings of ``measure``."""
-        self.classifier = classifier
-        turns = ood_scores.has_turns(classifier)
-        if "csi" in scores and not turns:
+        """Takes the arguments of ``measure``."""
+        self.classifier = job.classifier
+        self.settings, self.quiet = settings, quiet
+        turns = ood_scores.has_turns(job.classifier)
+        if "csi" in settings.scores and not turns:
             raise ConfigError(
                 "scores has 'csi', which is for networks that were trained by it"
             )
         # Not for others: it would be missing from all their records.
-        self.asked = scores or tuple(n for n in ood.SCORES if turns or n != "csi")
-        self.knobs = knobs
+        every = tuple(n for n in ood.SCORES if turns or n != "csi")
+        self.asked = settings.scores or every
         self.common: dict[str, Any] = {
-            "examples": examples,
-            "fit_examples": fit_examples,
-            "knobs": dataclasses.asdict(knobs),
-            "weights": classifier_lib.weights_digest(classifier),
+            "examples": settings.examples,
+            "fit_examples": settings.fit_examples,
+            "knobs": {name: getattr(settings, name) for name in ood_scores.KNOBS},
+            "weights": classifier_lib.weights_digest(job.classifier),
         }
         self.names: tuple[str, ...] = ()
         self.scores: dict[str, np.ndarray] = {}
         self.correct = np.zeros(0, bool)
-        self._explicit = bool(scores)
         self._resident = resident
         self._fitted: ood.Fitted | None = None
         self._ready = False
-
-    def make_collector(
-        self, layout: parallel.Layout, *, scratch: pathlib.Path | None, quiet: bool
-    ) -> None:
-        """Says on which devices to collect, and whether to say what happens."""
-        self.quiet = quiet
         self._collector = ood_scores.Collector(
-            self.classifier,
-            layout,
-            knobs=self.knobs,
-            asked=self.asked,
+            job.classifier,
+            job.layout,
+            settings,
+            self.asked,
             scratch=scratch,
             quiet=quiet,
         )
@@ -176,14 +148,8 @@ class _Inside:
         """Collects the test split, and training images where a score needs them."""
         if self._ready:
             return
-        config, seed = self.classifier.config, self.classifier.config.seed
-        split = config.data.test_split
-        collected = self._collector.split(
-            split,
-            resident=self._loaded(split),
-            examples=self.common["examples"],
-            seed=seed,
-        )
+        config = self.classifier.config
+        collected = self._split(config.data.test_split, self.settings.examples)
         self.correct = collected.logits.argmax(axis=1) == collected.labels
         layer = ood_scores.last_layer(
             self.classifier.variables, collected, config.augment
@@ -191,20 +157,15 @@ class _Inside:
         self.names = self._possible(collected, layer is not None)
         weight, bias = layer or (None, None)
         if any("train" in ood.NEEDS[name] for name in self.names):
-            train = self._collector.split(
-                config.data.train_split,
-                resident=self._loaded(config.data.train_split),
-                examples=self.common["fit_examples"],
-                seed=seed,
-            )
+            train = self._split(config.data.train_split, self.settings.fit_examples)
             self._fitted = ood.fit(
                 train.features,
                 train.logits,
                 train.labels,
                 weight=weight,
                 bias=bias,
-                react_quantile=self.knobs.react_quantile,
-                dice_sparsity=self.knobs.dice_sparsity,
+                react_quantile=self.settings.react_quantile,
+                dice_sparsity=self.settings.dice_sparsity,
             )
         elif layer is not None:
             self._fitted = ood.Fitted(weight=weight, bias=bias)
@@ -213,15 +174,16 @@ class _Inside:
 
     def _score(self, collected: ood_scores.Collected) -> dict[str, np.ndarray]:
         """Every score of a set."""
-        return ood_scores.scores_of(self.names, collected, self._fitted, self.knobs)
+        return ood_scores.scores_of(self.names, collected, self._fitted, self.settings)
 
-    def _loaded(self, split: str) -> data.DataSet | None:
-        settings = self.classifier.config.data
-        if settings.streaming:
-            return None
-        if self._resident is not None and split in self._resident.splits:
-            return self._resident
-        return data.load(settings, splits=[split])
+    def _split(self, split: str, examples: int) -> ood_scores.Collected:
+        """Outputs for a split of the classifier's own data, or for a part of it."""
+        described, resident = self.classifier.config.data, self._resident
+        if described.streaming:
+            resident = None
+        elif resident is None or split not in resident.splits:
+            resident = data.load(described, splits=[split])
+        return self._collector.split(split, resident=resident, examples=examples)
 
     def _possible(
         self, collected: ood_scores.Collected, has_layer: bool
@@ -236,14 +198,17 @@ class _Inside:
         if left_out:
             what = " or ".join(sorted(lacking))
             text = f"{', '.join(left_out)}: the classifier gives no {what} of its own"
-            if self._explicit:
+            if self.settings.scores:
                 raise ConfigError(f"scores can't be computed: {text}")
             console.say(f"left out: {text}")
         return tuple(name for name in self.asked if name not in left_out)
 
 
 def _measure_sets(
-    job: ood_records.Job, inside: _Inside, opened: Sequence[ood_sets.OutSet]
+    job: Measurement,
+    inside: _Inside,
+    opened: Sequence[ood_sets.OutSet],
+    near: set[str],
 ) -> Iterator[Record]:
     """Each set, then the means over groups of them."""
     table: dict[str, dict[str, Record]] = {}
@@ -251,16 +216,14 @@ def _measure_sets(
     for out_set in opened:
         if out_set.note and not inside.quiet:
             console.say(f"{out_set.name}: {out_set.note}")
-        settings = {
-            **inside.common,
+        marks = {
             "source": out_set.source,
             "fingerprint": out_set.fingerprint,
             "note": out_set.note,
         }
-        identity.append(
-            [out_set.name, out_set.source, out_set.fingerprint, out_set.note]
-        )
-        found = job.found(settings)
+        identity.append([out_set.name, *marks.values()])
+        job = dataclasses.replace(job, settings={**inside.common, **marks})
+        found = job.found()
         rows = {m: r for (split, m), r in found.items() if split == out_set.name}
         if not _complete(rows, inside):
             inside.prepare()
@@ -274,22 +237,22 @@ def _measure_sets(
                     inside.scores[score],
                     outside[score],
                     inside.correct,
-                    settings,
-                    out_set.note,
+                    near=near,
+                    note=out_set.note,
                 )
                 yield from made
                 rows.update({record.metric: record for record in made})
         else:
-            yield from records.hidden(job.done, rows.values())
-        group = job.group(out_set.name)
+            yield from job.hidden(rows.values())
+        group = ood_records.group_of(out_set.name, near)
         for metric, record in rows.items():
             if record.extra["group"] != group:  # the numbers are the same
                 extra = {**record.extra, "group": group}
                 rows[metric] = dataclasses.replace(record, extra=extra)
                 yield rows[metric]
         table[out_set.name] = rows
-    settings = {**inside.common, "sets": identity, "near": sorted(job.near)}
-    yield from ood_records.means(job, table, settings)
+    job = dataclasses.replace(job, settings={**inside.common, "sets": identity})
+    yield from ood_records.means(job, table, near)
 
 
 def _complete(rows: Mapping[str, Any], inside: _Inside) -> bool:
@@ -311,90 +274,34 @@ def _complete(rows: Mapping[str, Any], inside: _Inside) -> bool:
 # --- Settings ------------------------------------------------------------------------
 
 
-def check_settings(
-    out: Sequence[str],
-    near: Sequence[str] = (),
-    scores: Sequence[str] = (),
-    *,
-    examples: int = 0,
-    fit_examples: int = 0,
-    knobs: ood_scores.Knobs | None = None,
+def check(
+    settings: config_lib.Ood, data: config_lib.Data
 ) -> dict[str, tuple[str, str]]:
-    """Takes settings of ``measure``; returns the sets' (source, where) by name.
+    """The out sets' (source, where) by name.
 
     Raises:
-        ConfigError: for one that can't be used.
+        ConfigError: for settings of ``measure`` that can't be used.
     """
-    knobs = knobs or ood_scores.Knobs()
-    sets = ood_sets.parse(out)
+    del data
+    settings_lib.check(settings)
+    sets = ood_sets.parse(settings.out)
     for name in sets:
         if name in ood_records.GROUPS:
             raise ConfigError(
                 f"out has a set called {name!r}, which is the name of a mean"
             )
-    for name in near:
+    for name in settings.near:
         if sets and name not in sets:
             raise ConfigError(
                 f"near names {name!r}, which is no out set; there are {', '.join(sets)}"
             )
-    for name in scores:
+    for name in settings.scores:
         if name not in ood.SCORES:
             raise ConfigError(
                 f"scores has {name!r}; choose from {', '.join(ood.SCORES)}"
             )
-    bounds = {
-        "examples": (examples, 0, None),
-        "fit_examples": (fit_examples, 0, None),
-        "knn_k": (knobs.knn_k, 1, None),
-        "odin_epsilon": (knobs.odin_epsilon, 0, 1),
-        "ash_prune": (knobs.ash_prune, 0, 0.999),
-        "dice_sparsity": (knobs.dice_sparsity, 0, 0.999),
-        "react_quantile": (knobs.react_quantile, 0.001, 1),
-        "odin_temperature": (knobs.odin_temperature, 1e-6, None),
-    }
-    for field, (value, low, high) in bounds.items():
-        if value < low or (high is not None and value > high):
-            span = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise ConfigError(f"{field} is {value!r}; it must be {span}")
     return sets
 
 
-def _settings() -> Callable[[], dict[str, Any]]:
-    """Defines the flags of this evaluation."""
-    plain = {
-        "out": flags.DEFINE_multi_string(
-            "out", [], "name=source:where; tfds, folder or arrays. Several allowed."
-        ),
-        "near": flags.DEFINE_list("near", [], "Names of the near sets."),
-        "scores": flags.DEFINE_list("scores", [], "Of apr_jax.ood; all if unset."),
-        "examples": flags.DEFINE_integer("examples", 0, "Images a set; 0 is all."),
-        "fit_examples": flags.DEFINE_integer(
-            "fit_examples", 10_000, "Training images for scores that need them; 0: all."
-        ),
-        "fit": flags.DEFINE_enum(
-            "fit", "resize", list(ood_sets.FITS), "Images of another size."
-        ),
-        "tfds_dir": flags.DEFINE_string("tfds_dir", "", "Where TFDS out sets are."),
-        "scores_file": flags.DEFINE_string(
-            "scores_file", "", "An .npz of scores from elsewhere."
-        ),
-    }
-    knobs: dict[str, Any] = {}
-    for name, default in dataclasses.asdict(ood_scores.Knobs()).items():
-        define: Any = (
-            flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_float
-        )
-        knobs[name] = define(name, default, "As in apr_jax.ood.")
-
-    def values() -> dict[str, Any]:
-        chosen = {name: flag.value for name, flag in knobs.items()}
-        return {
-            **{name: flag.value for name, flag in plain.items()},
-            "knobs": ood_scores.Knobs(**chosen),
-        }
-
-    return values
-
-
 if __name__ == "__main__":
-    command.main(measure, _settings)
+    command.main(measure, config_lib.Ood)

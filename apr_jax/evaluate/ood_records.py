@@ -2,18 +2,16 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from apr_jax import config as config_lib
-from apr_jax import metrics, parallel
+from apr_jax import metrics
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.metrics import detection
 from apr_jax.runs import files
-from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
@@ -33,71 +31,41 @@ _ROC_POINTS = 40
 _BINS = 30
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What records are made with, and those there are already."""
+def group_of(name: str, near: Collection[str]) -> str:
+    """ "near" or "far"."""
+    return "near" if name in near else "far"
 
-    classifier: classifier_lib.Classifier
-    layout: parallel.Layout
-    done: tuple[Record, ...]
-    near: set[str]
 
-    def group(self, name: str) -> str:
-        """ "near" or "far"."""
-        return "near" if name in self.near else "far"
-
-    def found(self, settings: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-        """(split, metric) -> record of an earlier call."""
-        found = records_lib.finished(
-            self.done,
-            job=JOB,
-            config_hash=config_lib.config_hash(self.classifier.config),
-            step=self.classifier.step,
-            settings=settings,
-        )
-        return {(split, metric): r for (_, split, metric), r in found.items()}
-
-    def records(
-        self,
-        split: str,
-        score: str,
-        numbers: Mapping[str, metrics.Measured],
-        settings: Mapping[str, Any],
-        *,
-        note: str = "",
-        figures: Mapping[str, Any] | None = None,
-        **extra: Any,
-    ) -> list[Record]:
-        """Records of a set or group by one score; ``figures`` go to the AUROC's."""
-        config = self.classifier.config
-        return records_lib.records_of(
-            {f"{score}.{metric}": number for metric, number in numbers.items()},
-            job=JOB,
-            data=config.data.name,
-            split=split,
-            step=self.classifier.step,
-            config_hash=config_lib.config_hash(config),
-            seed=config.seed,
-            device=self.layout.describe(),
-            extra={
-                "classifier": self.classifier.name,
-                "settings": dict(settings),
-                "score": score,
-                **({"note": note} if note else {}),
-                **extra,
-            },
-            extra_of={f"{score}.auroc": figures} if figures else None,
-        )
+def _records(
+    job: Measurement,
+    split: str,
+    score: str,
+    numbers: Mapping[str, metrics.Measured],
+    *,
+    note: str = "",
+    figures: Mapping[str, Any] | None = None,
+    **extra: Any,
+) -> list[Record]:
+    """Records of a set or group by one score; ``figures`` go to the AUROC's."""
+    return job.records(
+        {f"{score}.{metric}": number for metric, number in numbers.items()},
+        split,
+        extra_of={f"{score}.auroc": figures} if figures else None,
+        score=score,
+        **({"note": note} if note else {}),
+        **extra,
+    )
 
 
 def records_of_score(
-    job: Job,
+    job: Measurement,
     split: str,
     score: str,
     inside: np.ndarray,
     outside: np.ndarray,
     correct: np.ndarray | None,
-    settings: Mapping[str, Any],
+    *,
+    near: Collection[str],
     note: str = "",
 ) -> list[Record]:
     """All metrics of one score on one out set."""
@@ -116,21 +84,21 @@ def records_of_score(
     for metric, value in values.items():
         low, high = ends.get(metric, (None, None))
         numbers[metric] = metrics.Measured(value, low, high, "fraction", count)
-    return job.records(
+    return _records(
+        job,
         split,
         score,
         numbers,
-        settings,
         note=note,
         figures=_figures(inside, outside),
-        group=job.group(split),
+        group=group_of(split, near),
         inside=len(inside),
         outside=len(outside),
     )
 
 
 def _figures(inside: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
-    """ROC curve and histograms, rounded: what the page draws."""
+    """ROC curve and histograms, rounded, for the page to draw."""
     fpr, tpr = detection.roc_curve(inside, outside, points=_ROC_POINTS)
     both = np.concatenate([inside, outside])
     finite = both[np.isfinite(both)]
@@ -151,15 +119,18 @@ def _figures(inside: np.ndarray, outside: np.ndarray) -> dict[str, Any]:
 
 
 def means(
-    job: Job,
+    job: Measurement,
     table: Mapping[str, Mapping[str, Record]],
-    settings: Mapping[str, Any],
+    near: Collection[str],
 ) -> Iterator[Record]:
     """Means over the sets of each group; the sets weigh the same."""
-    found = job.found(settings)
+    job = dataclasses.replace(
+        job, settings={**(job.settings or {}), "near": sorted(near)}
+    )
+    found = job.found()
     groups = {
-        "near": [name for name in table if name in job.near],
-        "far": [name for name in table if name not in job.near],
+        "near": [name for name in table if name in near],
+        "far": [name for name in table if name not in near],
         "all": list(table),
     }
     for group, members in groups.items():
@@ -169,7 +140,7 @@ def means(
         shared = set.intersection(*(set(table[name]) for name in members))
         for name in (m for m in table[members[0]] if m in shared):
             if (group, name) in found:
-                yield from records_lib.hidden(job.done, [found[group, name]])
+                yield from job.hidden([found[group, name]])
                 continue
             rows = [table[member][name] for member in members]
             score, _, metric = name.rpartition(".")
@@ -180,8 +151,8 @@ def means(
                 "fraction",
                 sum(r.n for r in rows),
             )
-            yield from job.records(
-                group, score, {metric: mean}, settings, group=group, members=members
+            yield from _records(
+                job, group, score, {metric: mean}, group=group, members=members
             )
 
 
@@ -228,12 +199,16 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
 
 
 def measure_given(
-    job: Job, arrays: Mapping[str, np.ndarray], path: pathlib.Path
+    job: Measurement,
+    arrays: Mapping[str, np.ndarray],
+    path: pathlib.Path,
+    near: Collection[str],
 ) -> Iterator[Record]:
     """Measures scores from a file, as those of the score that they are called."""
     mark = path.expanduser().stat()
     settings = {"scores_file": str(path), "stat": [mark.st_size, mark.st_mtime_ns]}
-    found = job.found(settings)
+    job = dataclasses.replace(job, settings=settings)
+    found = job.found()
     correct = arrays.get("correct")
     table: dict[str, dict[str, Record]] = {}
     for name, outside in arrays.items():
@@ -254,10 +229,10 @@ def measure_given(
                 arrays[f"{prefix}{slash}id"].astype(np.float64),
                 outside.astype(np.float64),
                 correct,
-                settings,
-                f"scores from {path.name}",
+                near=near,
+                note=f"scores from {path.name}",
             )
             yield from made
             rows = {record.metric: record for record in made}
         table.setdefault(out_set, {}).update(rows)
-    yield from means(job, table, {**settings, "near": sorted(job.near)})
+    yield from means(job, table, near)

@@ -5,28 +5,14 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import (
-    Callable,
-    Collection,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import (
-    augment,
-    console,
-    data,
-    network,
-    ood,
-    parallel,
-)
+from apr_jax import augment, console, data, network, ood, parallel
 from apr_jax import config as config_lib
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import DataError
@@ -41,25 +27,20 @@ from apr_jax.runs import files
 _CHUNK = 500
 
 
-@dataclasses.dataclass(frozen=True)
-class Knobs:
-    """What the scores can be told; each as in ``apr_jax.ood``."""
-
-    odin_temperature: float = 1000.0
-    odin_epsilon: float = 0.0014
-    react_quantile: float = 0.9
-    dice_sparsity: float = 0.9
-    ash_prune: float = 0.9
-    knn_k: int = 50
+KNOBS = (
+    "odin_temperature",
+    "odin_epsilon",
+    "react_quantile",
+    "dice_sparsity",
+    "ash_prune",
+    "knn_k",
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Collected:
-    """What a classifier says of a set, and the scores that need its images."""
+class Collected(classifier_lib.Outputs):
+    """The outputs of a classifier for a set, and the scores that need its images."""
 
-    logits: np.ndarray  # float32 [N, K]
-    features: np.ndarray  # float32 [N, F]
-    labels: np.ndarray  # int32 [N]
     odin: np.ndarray  # float32 [N]; zeros where it was not asked for
     csi: np.ndarray  # likewise
 
@@ -75,21 +56,21 @@ class Collector:
         self,
         classifier: classifier_lib.Classifier,
         layout: parallel.Layout,
-        *,
-        knobs: Knobs,
+        settings: config_lib.Ood,
         asked: Collection[str],
+        *,
         scratch: pathlib.Path | None,
         quiet: bool,
     ) -> None:
-        """Takes the classifier, the devices, and the names of the scores wanted."""
+        """Takes the settings of ``ood.measure``, and the names of the scores wanted."""
         self._original = classifier
         self._layout = layout
         self._scratch = scratch
         self._quiet = quiet
-        self._wrapped = _with_scores(classifier, knobs, asked)
+        self._wrapped = _with_scores(classifier, settings, asked)
         of_images: list[Any] = [name for name in ood.OF_IMAGES if name in asked]
         if "odin" in asked:
-            of_images += [knobs.odin_temperature, knobs.odin_epsilon]
+            of_images += [settings.odin_temperature, settings.odin_epsilon]
         config = classifier.config
         self._identity = [
             config_lib.config_hash(config),
@@ -105,9 +86,9 @@ class Collector:
         *,
         resident: data.DataSet | None,
         examples: int,
-        seed: int,
     ) -> Collected:
-        """A split of the classifier's own data, or a part of it that ``seed`` draws."""
+        """A split of the classifier's own data, or a part that its seed draws."""
+        seed = self._original.config.seed
         key = ["split", split, examples, seed]
         if resident is not None:
             key.append(resident.fingerprint)
@@ -125,15 +106,23 @@ class Collector:
             batches = data.eval_batches(part, self._batch_size)
             return self._run(batches, len(part.labels), split)
 
-        return self._cached(key, collect)
+        # Reading a file must not part processes that collect together.
+        if self._scratch is None or jax.process_count() > 1:
+            return _parted(collect())
+        text = json.dumps([*self._identity, *key])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        path = self._scratch / "ood" / f"{split}-{digest}.npz"
+        found = _read(path)
+        if found is None:
+            found = _parted(collect())
+            files.write_arrays(path, vars(found))
+        return found
 
     def out(self, out_set: ood_sets.OutSet) -> Collected:
         """A set that isn't the classifier's own; labels are zeros."""
-        key = ["out", out_set.source, out_set.fingerprint, out_set.size, out_set.note]
-        batches = out_set.batches(self._batch_size)
-        run = lambda: self._run(batches, out_set.size, out_set.name)
         # Not kept: it is read once, and its records are the trace of it.
-        return self._cached(key, run, keep=False)
+        batches = out_set.batches(self._batch_size)
+        return _parted(self._run(batches, out_set.size, out_set.name))
 
     @property
     def _batch_size(self) -> int:
@@ -162,7 +151,7 @@ class Collector:
         rows = parallel.local_rows(self._batch_size, self._layout)
         return classifier_lib.collect(
             self._wrapped,
-            (data.Batch(*(part[rows] for part in batch)) for batch in batches),
+            classifier_lib.share(batches, rows),
             size,
             self._layout,
             max_broken=max_broken,
@@ -170,26 +159,12 @@ class Collector:
             quiet=self._quiet,
         )
 
-    def _cached(self, key: Sequence[Any], collect: Any, *, keep: bool = True) -> Any:
-        text = json.dumps([*self._identity, *key])
-        # Reading a file must not part processes that collect together.
-        keep = keep and self._scratch is not None and jax.process_count() == 1
-        if not keep or self._scratch is None:
-            return _parted(collect())
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = self._scratch / "ood" / f"{key[1]}-{digest}.npz"
-        found = _read(path)
-        if found is None:
-            found = _parted(collect())
-            files.write_arrays(path, dataclasses.asdict(found))
-        return found
-
 
 def scores_of(
     names: Sequence[str],
     collected: Collected,
     fitted: ood.Fitted | None,
-    knobs: Knobs,
+    settings: config_lib.Ood,
 ) -> dict[str, np.ndarray]:
     """Scores of every example: name -> float64 [N], higher = more in-distribution."""
     found = {
@@ -199,8 +174,8 @@ def scores_of(
     }
     rest = [name for name in names if name not in ood.OF_IMAGES]
     special: dict[str, dict[str, Any]] = {
-        "ash": {"prune": knobs.ash_prune},
-        "knn": {"k": knobs.knn_k},
+        "ash": {"prune": settings.ash_prune},
+        "knn": {"k": settings.knn_k},
     }
 
     @jax.jit
@@ -262,7 +237,9 @@ def has_turns(classifier: classifier_lib.Classifier) -> bool:
 
 
 def _with_scores(
-    classifier: classifier_lib.Classifier, knobs: Knobs, asked: Collection[str]
+    classifier: classifier_lib.Classifier,
+    settings: config_lib.Ood,
+    asked: Collection[str],
 ) -> classifier_lib.Classifier:
     """The same classifier, ``ood.OF_IMAGES`` the last columns of its features."""
     predict = classifier.predict
@@ -271,8 +248,8 @@ def _with_scores(
         scores["odin"] = lambda variables, pixels: ood.odin(
             lambda pixels: predict(variables, pixels)[0],
             pixels,
-            temperature=knobs.odin_temperature,
-            epsilon=knobs.odin_epsilon,
+            temperature=settings.odin_temperature,
+            epsilon=settings.odin_epsilon,
         )
     if "csi" in asked:
         config = classifier.config

@@ -25,10 +25,8 @@ from apr_jax.data import images as images_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.runs import files
-from apr_jax.settings import choices
 
 SOURCES = ("tfds", "folder", "arrays")
-FITS = choices(config_lib.Ood, "fit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +100,8 @@ def open_set(
         tfds_dir: where TFDS sets are; the empty string is their default.
 
     Raises:
-        ConfigError: ``fit`` is unknown.
         DataError: the set isn't there, is empty or holds no images; named.
     """
-    if fit not in FITS:
-        raise ConfigError(f"fit is {fit!r}; choose from {', '.join(FITS)}")
     opened = {"tfds": _tfds, "folder": _folder, "arrays": _arrays}[source]
     try:
         if source == "tfds":

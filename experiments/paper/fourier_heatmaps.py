@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from apr_jax import config as config_lib
 from apr_jax import metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier
@@ -70,8 +71,7 @@ def _measure(lab: Lab, network: classifier_lib.Classifier) -> Record:
     measured = fourier.measure(
         network,
         layout,
-        parts=("heatmap",),
-        examples=lab["images"],
+        config_lib.Fourier(parts=("heatmap",), examples=lab["images"]),
         scratch=lab.work,
         quiet=lab.options.quiet,
     )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.attacks import rounds
@@ -20,7 +21,7 @@ from apr_jax.report.sections import adversarial as section
 from apr_jax.runs.records import Record
 from tests import toy
 
-FEW = {"steps": 6, "queries": 8, "quiet": True}
+FEW = {"steps": 6, "queries": 8}
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,16 @@ def found(records):
     return {(r.split, r.metric): r for r in records}
 
 
-def measured(network, devices=1, **given):
+def start(network, devices=1, done=(), scratch=None, **given):
     layout = parallel.make_layout(devices)
-    return list(adversarial.measure(network, layout, **(FEW | given)))
+    settings = config_lib.Adversarial(**(FEW | given))
+    return adversarial.measure(
+        network, layout, settings, done=done, scratch=scratch, quiet=True
+    )
+
+
+def measured(network, **given):
+    return list(start(network, **given))
 
 
 def test_records_of_autoattack(network, tmp_path, capfd):
@@ -103,7 +111,7 @@ def test_the_same_on_one_device_and_on_several(network):
 def test_a_stopped_run_goes_on(network, tmp_path, monkeypatch):
     given = {"linf": (), "l2": (0.3,), "examples": 20, "scratch": tmp_path}
     whole = measured(network, **{**given, "scratch": None})
-    started = adversarial.measure(network, parallel.make_layout(1), **(FEW | given))
+    started = start(network, **given)
     done = []
     for record in started:
         done.append(record)
@@ -128,8 +136,7 @@ def test_a_stopped_run_goes_on(network, tmp_path, monkeypatch):
     assert measured(network, **given, done=done + rest) == []
     # Other settings are another measurement.
     monkeypatch.undo()
-    given = FEW | given | {"examples": 21, "done": done + rest}
-    more = adversarial.measure(network, parallel.make_layout(1), **given)
+    more = start(network, **given | {"examples": 21, "done": done + rest})
     assert next(more).metric == whole[0].metric
     more.close()
 
@@ -148,7 +155,8 @@ def test_a_broken_state_is_no_obstacle(network, tmp_path, capfd):
     ("given", "message"),
     [
         ({"linf": (8.0,)}, "linf is 8.0, but pixels are in .*; give 8/255, not 8"),
-        ({"linf": (0.0,)}, "linf is 0.0; a radius must be above 0"),
+        ({"linf": (0.0,)}, "linf has 0.0; it must be above 0"),
+        ({"l2": (float("inf"),)}, "l2 has inf; it must be finite"),
         ({"linf": ()}, r"the radii \(none\); give at least one"),
         ({"linf": (0.1, 0.1)}, "each once"),
         (
@@ -169,16 +177,6 @@ def test_settings_that_are_refused(network, given, message):
 def test_more_examples_than_there_are(network):
     with pytest.raises(DataError, match=r"examples is 51; .* has 50"):
         measured(network, examples=51)
-
-
-def test_radii_of_the_command_line():
-    assert adversarial.parse_radii(["8/255", " 0.5", "0.5/255"]) == (
-        8 / 255,
-        0.5,
-        0.5 / 255,
-    )
-    with pytest.raises(ConfigError, match="'half' is no radius"):
-        adversarial.parse_radii(["half"])
 
 
 def test_the_page_and_the_table(network):
@@ -259,12 +257,13 @@ def test_networks_in_bfloat16_are_attacked_in_float32(tmp_path, monkeypatch, key
         for dtype, network in made.items()
     }
     assert jnp.abs(logits["float32"] - logits["bfloat16"]).max() > 1e-4
-    wide = classifier_lib.in_float32(made["bfloat16"])
+    wide, mark = classifier_lib.in_float32(made["bfloat16"])
+    assert mark == {"dtype": "float32"}
     np.testing.assert_array_equal(
         wide.predict(wide.variables, pixels)[0], logits["float32"]
     )
     assert wide.config.model.dtype == "bfloat16"  # it is still that run
-    assert classifier_lib.in_float32(made["float32"]) is made["float32"]
+    assert classifier_lib.in_float32(made["float32"]) == (made["float32"], {})
     seen = []
     engine = adversarial.DeviceEngine
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from apr_jax import config as config_lib
 from apr_jax import corruptions, data, job, models, parallel
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -299,8 +300,8 @@ def test_both_frameworks_measure_the_same(folder, tmp_path):
         return float(wrong)
 
     check(split.images, clean.measure(ours, layout, quiet=True))
-    sets = {"corruptions": ("gaussian_noise",), "severities": (5,)}
-    records = list(corruption.measure(ours, layout, quiet=True, **sets))
+    sets = config_lib.Corruption(corruptions=("gaussian_noise",), severities=(5,))
+    records = list(corruption.measure(ours, layout, sets, quiet=True))
     noisy = corruptions.corrupt(
         jax.random.key(0), np.asarray(split.images), "gaussian_noise", 5
     )

@@ -15,19 +15,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apr_jax import config as config_lib
 from apr_jax import corruptions, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import corrupted, corrupted_command, corrupted_files
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.report import run_view
 from apr_jax.report.sections import corruption as section
 from apr_jax.runs import records as records_lib
 from tests import toy
 
 SETS = ("contrast", "brightness")
-QUICK = {"corruptions": SETS, "severities": (1, 4), "quiet": True}
+QUICK = {"corruptions": SETS, "severities": (1, 4)}
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,10 @@ def network(folder, **changes):
     return classifier_lib.from_function(shade, config, names, name="shade")
 
 
-def measure(classifier, devices=1, **settings):
+def measure(classifier, devices=1, done=(), **given):
     layout = parallel.make_layout(devices)
-    return list(corruption.measure(classifier, layout, **{**QUICK, **settings}))
+    settings = config_lib.Corruption(**{**QUICK, **given})
+    return list(corruption.measure(classifier, layout, settings, done=done, quiet=True))
 
 
 def errors(records):
@@ -125,15 +128,13 @@ def npy(test_split, tmp_path_factory):
 
 
 def test_an_npy_folder(folder, npy):
-    stored = measure(network(folder), source="folder", corruption_dir=str(npy))
+    stored = measure(network(folder), source="folder", dir=str(npy))
     assert errors(stored) == errors(measure(network(folder)))
     assert {r.data for r in stored} == {"toy-c"}
-    few = measure(
-        network(folder), source="folder", corruption_dir=str(npy), examples=20
-    )
+    few = measure(network(folder), source="folder", dir=str(npy), examples=20)
     assert sizes(few) == {20}
     # What was measured with other settings isn't taken for this.
-    again = measure(network(folder), source="folder", corruption_dir=str(npy), done=few)
+    again = measure(network(folder), source="folder", dir=str(npy), done=few)
     assert errors(again) == errors(stored)
 
 
@@ -143,7 +144,7 @@ def changed(npy, tmp_path, name, array):
             (tmp_path / file.name).symlink_to(file)
     if array is not None:
         np.save(tmp_path / f"{name}.npy", array)
-    return {"source": "folder", "corruption_dir": str(tmp_path)}
+    return {"source": "folder", "dir": str(tmp_path)}
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_a_tree(folder, tree):
     files = sorted(p.relative_to(tree) for p in tree.rglob("*.JPEG"))
     assert len(files) == 2 * 5 * 12
     assert str(files[0]) == "brightness/1/a/0.JPEG"
-    settings = {"source": "folder", "corruption_dir": str(tree)}
+    settings = {"source": "folder", "dir": str(tree)}
     records = measure(tree_network(folder, eval__batch_size=5), **settings)
     images = [np.asarray(Image.open(p)) for p in sorted(tree.glob("contrast/4/*/*"))]
     wanted = expected_error(np.stack(images), np.repeat(np.arange(4), 3))
@@ -209,9 +210,10 @@ def test_other_images_in_a_tree_are_another_source(tree, tmp_path, group):
     shutil.copytree(tree / "contrast", tmp_path / group / "contrast")
 
     def fingerprint():
-        where = {"corruption_dir": str(tmp_path), "frost_dir": "", "seed": 0}
-        where["settings"] = None
-        return corruption_sources.fingerprint("folder", ["contrast"], [4], **where)
+        settings = config_lib.Corruption(
+            source="folder", severities=(4,), dir=str(tmp_path)
+        )
+        return corruption_sources.fingerprint(settings, ["contrast"], None)
 
     before = fingerprint()
     assert fingerprint() == before
@@ -221,7 +223,7 @@ def test_other_images_in_a_tree_are_another_source(tree, tmp_path, group):
 
 
 def test_trees_that_do_not_fit(folder, tree, tmp_path):
-    settings = {"source": "folder", "corruption_dir": str(tree)}
+    settings = {"source": "folder", "dir": str(tree)}
     with pytest.raises(DataError, match=r"aren't the classifier's.*missing \['0'"):
         measure(network(folder), **settings)
     with pytest.raises(DataError, match="no folder 'fog'; there is brightness"):
@@ -230,7 +232,7 @@ def test_trees_that_do_not_fit(folder, tree, tmp_path):
         measure(tree_network(folder, data__image_size=16), **settings)
     (tmp_path / "contrast").symlink_to(tree / "contrast")
     (tmp_path / "brightness" / "1").mkdir(parents=True)
-    settings["corruption_dir"] = str(tmp_path)
+    settings["dir"] = str(tmp_path)
     with pytest.raises(DataError, match=r"missing: .*brightness/4"):
         measure(tree_network(folder), **settings)
 
@@ -303,13 +305,13 @@ def test_a_stopped_call_goes_on(folder, whole, monkeypatch):
     class Never(Exception):
         pass
 
-    def never(*_):
+    def never(*_, **__):
         raise Never
 
     settings = {"corruptions": CORRUPTIONS, "severities": (2, 5), "examples": 12}
     cut = [r for r in whole if r.split not in ("fog/5", MEAN)]
     with monkeypatch.context() as patch:
-        patch.setattr(corruption, "_predictor", never)
+        patch.setattr(classifier_lib, "make_collect", never)
         assert measure(network(folder), done=whole, **settings) == []
         with pytest.raises(Never):
             measure(network(folder), done=cut, **settings)
@@ -344,7 +346,7 @@ def test_other_photographs_of_frost_are_measured_anew(folder, monkeypatch):
 def test_a_tree_that_changed_is_measured_anew(folder, tree, tmp_path):
     copy = tmp_path / "tree"
     shutil.copytree(tree, copy)
-    settings = {"source": "folder", "corruption_dir": str(copy)}
+    settings = {"source": "folder", "dir": str(copy)}
     first = measure(tree_network(folder), **settings)
     assert measure(tree_network(folder), done=first, **settings) == []
     gone, *_ = (copy / "contrast" / "4" / "a").iterdir()
@@ -364,33 +366,22 @@ def test_other_weights_are_measured_anew(folder):
     assert len(measure(dull, done=first, **noisy)) == len(first)
 
 
-def test_mce_of_a_thousand_classes():
+def test_mce_of_a_thousand_classes(folder):
     """With AlexNet's own errors it is one, and so is the relative one."""
     from apr_jax.metrics import ALEXNET_ERROR
 
-    class Thousand:
-        class_names = tuple(map(str, range(1000)))
-
-    where = {
-        "job": corruption.JOB,
-        "data": "imagenet-c",
-        "step": 0,
-        "config_hash": "",
-        "seed": 0,
-        "device": "",
-        "extra": {"settings": {}},
-    }
+    names = map(str, range(1000))
+    of_a_thousand = dataclasses.replace(network(folder), class_names=tuple(names))
+    job = Measurement(corruption.JOB, of_a_thousand, parallel.make_layout(1))
     values = {("clean", "error"): metrics.ALEXNET_CLEAN_ERROR}
     for (c, error), s in itertools.product(ALEXNET_ERROR.items(), range(1, 6)):
         values |= {(f"{c}/{s}", m): error for m in corruption.METRICS}
     number = metrics.Measured
     found = {
-        key: records_lib.records_of(
-            {key[1]: number(value, None, None, "fraction", 10)}, split=key[0], **where
-        )[0]
+        key: job.records({key[1]: number(value, None, None, "fraction", 10)}, key[0])[0]
         for key, value in values.items()
     }
-    args = (found, CORRUPTIONS, range(1, 6), Thousand, where)
+    args = (job, found, CORRUPTIONS, range(1, 6))
     means = {r.metric: r.value for r in corruption._means(*args) if r.split == "mean"}
     assert means["mce"] == pytest.approx(1)
     assert means["relative_mce"] == pytest.approx(1)
@@ -404,12 +395,13 @@ def test_mce_of_a_thousand_classes():
     ("settings", "message"),
     [
         ({"corruptions": ("rain",)}, "corruptions has 'rain'; choose from gaussian"),
-        ({"corruptions": ()}, "give one or more"),
+        ({"severities": ()}, "give one or more"),
+        ({"corruptions": ("fog", "fog")}, "give each once"),
         ({"severities": (0,)}, "severities has 0"),
         ({"severities": (1, 1)}, "each once"),
         ({"source": "web"}, "source is 'web'; choose from"),
         ({"source": "folder"}, "'folder' needs it"),
-        ({"corruption_dir": "x"}, "no other takes it"),
+        ({"dir": "x"}, "no other takes it"),
         ({"examples": -1}, "examples is -1"),
     ],
 )
@@ -516,7 +508,7 @@ def test_the_kinds_of_data(folder, tree):
 def test_the_commands_explain_themselves():
     for module, flag in (
         ("apr_jax.corruptions", "--frost_dir"),
-        ("apr_jax.evaluate.corruption", "--corruption_dir"),
+        ("apr_jax.evaluate.corruption", "--severities"),
     ):
         helped = subprocess.run(
             [sys.executable, "-m", module, "--help"],

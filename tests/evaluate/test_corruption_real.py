@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apr_jax import config as config_lib
 from apr_jax import corruptions, data, parallel
 from apr_jax.data import images as images_lib
 from apr_jax.data import tfds
@@ -26,7 +27,7 @@ from tests.data.test_tf import ROOT
 
 SETS = ("brightness", "contrast")
 SEVERITIES = (1, 4)
-QUICK = {"corruptions": SETS, "severities": SEVERITIES, "quiet": True}
+QUICK = {"corruptions": SETS, "severities": SEVERITIES}
 COUNT = 40
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer")
 CIFAR10 += ("dog", "frog", "horse", "ship", "truck")  # in TFDS's order
@@ -49,9 +50,10 @@ def network(config, names):
     )
 
 
-def measure(classifier, **settings):
+def measure(classifier, done=(), **given):
     layout = parallel.make_layout(1)
-    return list(corruption.measure(classifier, layout, **{**QUICK, **settings}))
+    settings = config_lib.Corruption(**{**QUICK, **given})
+    return list(corruption.measure(classifier, layout, settings, done=done, quiet=True))
 
 
 def errors(records):
@@ -175,7 +177,8 @@ def test_what_tfds_does_not_have_is_refused_by_name(sets, tmp_path, monkeypatch)
     offline(monkeypatch)
     classifier = cifar(sets, tmp_path)
     measured = []
-    monkeypatch.setattr(corruption, "_predictor", lambda *args: measured.append)
+    never = lambda *args, **options: measured.append
+    monkeypatch.setattr(classifier_lib, "make_collect", never)
     for wrong, name in (
         ({"severities": (1, 2)}, "cifar10_corrupted/brightness_2"),
         ({"corruptions": ("brightness", "fog")}, "cifar10_corrupted/fog_1"),
@@ -250,7 +253,7 @@ def test_a_tree_of_imagenet_s_files_against_generating_them(shared, tmp_path):
     names = data.describe(described.data).class_names
     classifier = network(described, names)
     made = measure(classifier)
-    stored = measure(classifier, source="folder", corruption_dir=str(tmp_path / "out"))
+    stored = measure(classifier, source="folder", dir=str(tmp_path / "out"))
     assert {r.data for r in made} == {"imagenet2012-c generated"}
     assert {r.data for r in stored} == {"imagenet2012-c"}
     ours, theirs = errors(stored), errors(made)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
@@ -58,10 +59,11 @@ def probe(network, images, devices=1, **more):
     return fourier_probe.Probe(network, layout, images, quiet=True, **more)
 
 
-def run(network, devices=1, **settings):
+def run(network, devices=1, done=(), **settings):
     layout = parallel.make_layout(devices)
     wanted = {"extent": 3, "norm": 0.5, "radii": (2.0, 4.0), **settings}
-    return list(fourier.measure(network, layout, quiet=True, **wanted))
+    settings = config_lib.Fourier(**wanted)
+    return list(fourier.measure(network, layout, settings, done=done, quiet=True))
 
 
 def numpy_answers(pixels):
@@ -275,20 +277,23 @@ def test_what_is_done_is_not_done_again(network, records):
 
 
 def test_a_part_of_the_images(network):
-    (clean, error) = run(network, parts=["heatmap"], examples=20)
+    (clean, error) = run(network, parts=("heatmap",), examples=20)
     assert (clean.n, error.n) == (20, 20)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"parts": ["maps"]}, "parts has 'maps'; choose from heatmap, bands, phase"),
-        ({"parts": []}, "parts is empty"),
+        (
+            {"parts": ("maps",)},
+            "parts has 'maps'; choose from 'heatmap', 'bands', 'phase'",
+        ),
+        ({"parts": ()}, "parts is empty"),
         ({"examples": -2}, "examples is -2"),
-        ({"norm": -1.0}, "norm is -1.0; it must be above 0"),
+        ({"norm": -1.0}, "norm is -1.0; it must be at least 0"),
         ({"extent": 4}, "extent is 4; for images of 8 pixels it must be odd and up to"),
         ({"extent": 9}, "extent is 9"),
-        ({"radii": [0.0]}, "radii has 0.0; each must be above 0"),
+        ({"radii": (0.0,)}, "radii has 0.0; it must be above 0"),
     ],
 )
 def test_bad_settings_are_refused(network, change, message):

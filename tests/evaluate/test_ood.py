@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from apr_jax import config as config_lib
 from apr_jax import data, metrics, models, parallel
 from apr_jax import network as network_lib
 from apr_jax import ood as ood_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import ood, ood_records, ood_scores, ood_sets
+from apr_jax.evaluate import ood, ood_records, ood_sets
 from apr_jax.pixels import to_pixels
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import ood as section
@@ -54,16 +55,25 @@ def network(folder):
         return classifier_lib.make(config, variables, "abcd", step=7)
 
 
-def run(network, folder, devices=1, **settings):
+def run(network, folder, devices=1, done=(), scratch=None, quiet=True, **settings):
     wanted = {
-        "out": [f"dark=arrays:{folder}/dark.npz", f"photos=folder:{folder}/photos"],
-        "near": ["photos"],
+        "out": (f"dark=arrays:{folder}/dark.npz", f"photos=folder:{folder}/photos"),
+        "near": ("photos",),
         "fit_examples": 60,
-        "knobs": ood_scores.Knobs(knn_k=3, odin_temperature=10.0),
-        "quiet": True,
+        "knn_k": 3,
+        "odin_temperature": 10.0,
         **settings,
     }
-    return list(ood.measure(network, parallel.make_layout(devices), **wanted))
+    return list(
+        ood.measure(
+            network,
+            parallel.make_layout(devices),
+            config_lib.Ood(**wanted),
+            done=done,
+            scratch=scratch,
+            quiet=quiet,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +187,7 @@ def test_what_is_done_is_not_done_again(
 
     monkeypatch.setattr(classifier_lib, "collect", explode)
     assert run(network, folder, done=records) == []
-    moved = by_name(run(network, folder, done=records, near=["dark"]))
+    moved = by_name(run(network, folder, done=records, near=("dark",)))
     assert {split for split, _ in moved} == {"dark", "photos", "near", "far", "all"}
     assert moved["dark", "msp.auroc"].extra["group"] == "near"
     before = by_name(records)["far", "msp.auroc"].value
@@ -187,15 +197,15 @@ def test_what_is_done_is_not_done_again(
 
 
 def test_a_part_of_each_set(network, folder):
-    found = by_name(run(network, folder, examples=20, scores=["max_logit"], near=[]))
+    found = by_name(run(network, folder, examples=20, scores=("max_logit",), near=()))
     assert found["dark", "max_logit.auroc"].n == 40
     assert found["photos", "max_logit.auroc"].n == 25
     assert not [key for key in found if key[0] in ("near", "far")]
 
 
 def test_grey_images_of_another_size(network, folder, capsys):
-    spec = [f"grey=arrays:{folder}/grey.npy"]
-    settings = {"out": spec, "near": [], "scores": ["energy"]}
+    spec = (f"grey=arrays:{folder}/grey.npy",)
+    settings = {"out": spec, "near": (), "scores": ("energy",)}
     found = run(network, folder, **settings, quiet=False)
     said = "grey, repeated to three channels; 6 x 6, resized to 8 x 8"
     assert said in capsys.readouterr().err
@@ -228,7 +238,7 @@ def test_a_function_has_no_features_of_its_own(network, folder, capsys):
     assert scores == {"msp", "max_logit", "energy", "entropy", "gen", "odin", "authors"}
     assert "the classifier gives no features or weights" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="scores can't be computed: knn"):
-        run(function, folder, scores=["knn"])
+        run(function, folder, scores=("knn",))
 
 
 def test_scores_from_elsewhere(network, rng, tmp_path):
@@ -236,9 +246,9 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
     path = tmp_path / "mine.npz"
     arrays = {"id": inside, "far_set": far, "close_set": close, "correct": inside > 1}
     np.savez(path, **arrays)
-    settings = {"scores_file": str(path), "near": ["close_set"], "quiet": True}
-    layout = parallel.make_layout(1)
-    made = list(ood.measure(network, layout, **settings))
+    settings = {"scores_file": str(path), "near": ("close_set",), "out": ()}
+    given = lambda **more: run(network, tmp_path, **settings, **more)
+    made = given()
     found = by_name(made)
     assert found["close_set", "mine.auroc"].value == pytest.approx(
         metrics.ood_detection(inside, close)["auroc"]
@@ -247,11 +257,11 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
         metrics.oscr(inside, inside > 1, far)
     )
     assert found["near", "mine.auroc"].value == found["close_set", "mine.auroc"].value
-    assert list(ood.measure(network, layout, done=made, **settings)) == []
+    assert given(done=made) == []
 
     np.savez(path, **{"a/id": inside, "a/x": far, "b/id": -inside, "b/x": -far})
-    settings["near"] = []
-    found = by_name(ood.measure(network, layout, **settings))
+    settings["near"] = ()
+    found = by_name(given())
     assert found["x", "a.auroc"].value == pytest.approx(1 - found["x", "b.auroc"].value)
     for wrong, message in (
         ({"x": far}, "has no 'id' or 'SCORE/id'; it has x"),
@@ -261,28 +271,25 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
     ):
         np.savez(path, **wrong)
         with pytest.raises(ConfigError, match=message):
-            list(ood.measure(network, layout, **settings))
+            given()
     np.savez(path, id=inside, x=np.full(3, np.nan))
     with pytest.raises(DataError, match="score 'mine' can't be measured on 'x'"):
-        list(ood.measure(network, layout, **settings))
+        given()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"out": []}, "nothing to measure: give --out name=source:where"),
-        ({"out": ["svhn"]}, "out is 'svhn'; write name=source:where"),
-        ({"out": ["a=zip:b"]}, "'a' has the source 'zip'; choose from tfds, folder"),
-        ({"out": ["a=folder:x"] * 2}, "out has 'a' twice"),
-        ({"out": ["near=folder:x"], "near": []}, "is the name of a mean"),
-        ({"near": ["dork"]}, "near names 'dork', which is no out set; there are dark"),
-        ({"scores": ["mps"]}, "scores has 'mps'; choose from msp, max_logit"),
+        ({"out": ()}, "nothing to measure: give --out name=source:where"),
+        ({"out": ("svhn",)}, "out is 'svhn'; write name=source:where"),
+        ({"out": ("a=zip:b",)}, "'a' has the source 'zip'; choose from tfds, folder"),
+        ({"out": ("a=folder:x",) * 2}, "out has 'a' twice"),
+        ({"out": ("near=folder:x",), "near": ()}, "is the name of a mean"),
+        ({"near": ("dork",)}, "near names 'dork', which is no out set; there are dark"),
+        ({"scores": ("mps",)}, "scores has 'mps'; choose from msp, max_logit"),
         ({"examples": -1}, "examples is -1; it must be at least 0"),
-        ({"fit": "stretch"}, "fit is 'stretch'; choose from resize, pad, refuse"),
-        (
-            {"knobs": ood_scores.Knobs(ash_prune=1.0)},
-            "ash_prune is 1.0; it must be from",
-        ),
+        ({"fit": "stretch"}, "fit is 'stretch'; choose from 'resize', 'pad', 'refuse'"),
+        ({"ash_prune": 1.0}, "ash_prune is 1.0; it must be from"),
         ({"scores_file": "gone.npz"}, "scores_file gone.npz: .*No such file"),
     ],
 )
@@ -311,7 +318,7 @@ def test_bad_sets_are_refused_by_name(network, tmp_path, monkeypatch, make, mess
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "x.npy")
     with pytest.raises(DataError, match=message) as error:
-        run(network, tmp_path, out=["x=arrays:x.npy"], near=[], scores=["msp"])
+        run(network, tmp_path, out=("x=arrays:x.npy",), near=(), scores=("msp",))
     assert "out set 'x'" in str(error.value)
 
 
@@ -321,7 +328,7 @@ def test_empty_and_missing_folders(network, tmp_path):
         (tmp_path / "x", "no folder"),
     ):
         with pytest.raises(DataError, match=f"out set 'f': .*{message}"):
-            run(network, tmp_path, out=[f"f=folder:{where}"], near=[])
+            run(network, tmp_path, out=(f"f=folder:{where}",), near=())
 
 
 def test_records_survive_the_file_and_are_small(records, tmp_path):
@@ -357,10 +364,10 @@ def test_the_section(records):
 
 
 def test_the_section_shows_what_was_measured_together(network, folder):
-    quick = {"scores": ["msp"], "fit_examples": 0}
+    quick = {"scores": ("msp",), "fit_examples": 0}
     both = run(network, folder, **quick)
-    dark = [f"dark=arrays:{folder}/dark.npz"]
-    other = run(network, folder, **quick, out=dark, near=[], done=both)
+    dark = (f"dark=arrays:{folder}/dark.npz",)
+    other = run(network, folder, **quick, out=dark, near=(), done=both)
     columns = lambda records: {
         split for split, _ in section._cells(RunView(name="a", records=records))
     }

@@ -281,8 +281,7 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
         for record in evaluate_ood.measure(
             network,
             parallel.make_layout(1),
-            out=[f"dark=arrays:{folder / 'dark.npz'}"],
-            scores=names,
+            config_lib.Ood(out=(f"dark=arrays:{folder / 'dark.npz'}",), scores=names),
             quiet=True,
         ):
             found[record.metric, names] = record.value
@@ -307,8 +306,9 @@ def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
             evaluate_ood.measure(
                 network,
                 parallel.make_layout(1),
-                out=[f"test=arrays:{folder / 'test.npz'}"],
-                scores=("csi",),
+                config_lib.Ood(
+                    out=(f"test=arrays:{folder / 'test.npz'}",), scores=("csi",)
+                ),
                 quiet=True,
             )
         )
