@@ -1,19 +1,21 @@
 """What the experiments share: command line, data, small networks, records, pictures.
 
-An experiment is a module with ``SIZES``, ``compute`` and ``plot``, run by ``main``:
+An experiment is a module, run by ``main``, with
 
+    NAME = "cdes_hars"  # of its folder of results
     SIZES = {"small": {"images": 2000, "epochs": 5.0}, "paper": {...}}
+    OPTIONS = {"--only": {"nargs": "+"}}  # flags of its own; may be left out
 
-    def compute(lab: Lab) -> Iterator[records.Record]: ...
+    def compute(lab: Lab) -> Iterator[Record]: ...
     def plot(records, out: pathlib.Path) -> list[pathlib.Path]: ...
 
     if __name__ == "__main__":
-        main("cdes_hars", __doc__, SIZES, compute, plot)
+        lab_lib.main(__name__)
 
-``compute`` yields records as they are known, and leaves out what ``lab.done`` has. They
-go to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and writes its
-pictures beside. Networks and data sets that are made on the way stay in ``--work``, so
-that a stopped experiment goes on where it was.
+``compute`` yields records as they are known, and leaves out the parts that are done.
+They go to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and
+writes its pictures beside. Networks and data sets that are made on the way stay in
+``--work``, so that a stopped experiment goes on where it was.
 """
 
 import argparse
@@ -21,10 +23,10 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import matplotlib.figure
 import ml_collections
 import numpy as np
 import rich.console
@@ -34,12 +36,14 @@ from apr_jax import data, metrics, parallel, presets, process
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import ood_sets
 from apr_jax.report import numbers
 from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
+from experiments import measures
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RECORDS = "records.jsonl"
@@ -73,21 +77,72 @@ class Lab:
 
     @property
     def seed(self) -> int:
-        """Of everything that is drawn."""
+        """The seed of everything that is drawn."""
         return int(self.options.seed)
+
+    @property
+    def config(self) -> config_lib.Config:
+        """The configuration that names the data, checked."""
+        return config_lib.parse(self.base.to_dict())
 
     def settings(self, **changes: Any) -> ml_collections.ConfigDict:
         """A copy of the configuration, changed: ``optim__epochs=3.0``."""
         return changed(self.base, **changes)
 
+    def short(
+        self,
+        settings: ml_collections.ConfigDict | None = None,
+        *,
+        method: str = "standard",
+        **changes: Any,
+    ) -> ml_collections.ConfigDict:
+        """A short training of the knobs "model" and "epochs", with fields changed."""
+        base = self.base if settings is None else settings
+        own = {"model": self["model"], "epochs": self["epochs"], "method": method}
+        return changed(short(base, **own), **changes)
+
     def load(self, *splits: str) -> data.DataSet:
         """Splits of the data, "train" and "test" if none is named."""
-        own = config_lib.parse(self.base.to_dict()).data
+        own = self.config.data
         names = {"train": own.train_split, "test": own.test_split}
         wanted = splits or ("train", "test")
         found = data.load(own, splits=[names.get(s, s) for s in wanted])
         renamed = {s: found.splits[names.get(s, s)] for s in wanted}
         return dataclasses.replace(found, splits=renamed)
+
+    def some(self, found: data.DataSet, **knobs: str) -> dict[str, data.ArraySplit]:
+        """As many examples of splits as knobs say, drawn by the seed: split="knob"."""
+        return {
+            split: measures.balanced(found.splits[split], self[knob], seed=self.seed)
+            for split, knob in knobs.items()
+        }
+
+    def tested(self, knob: str) -> data.ArraySplit:
+        """As many test examples as a knob says, the same ones for every seed."""
+        return measures.balanced(self.load("test").splits["test"], self[knob])
+
+    def out_sets(self, *usual: str) -> tuple[str, ...]:
+        """The sets that ``--out_set`` names; the usual ones where the data are TFDS."""
+        given = self.options.out_set
+        if given is None:
+            return usual if self.base.data.source == "tfds" else ()
+        return tuple(filter(None, [given] if isinstance(given, str) else given))
+
+    def unknown(self, specs: Sequence[str], count: int) -> dict[str, np.ndarray]:
+        """Name -> ``count`` uint8 images of each set, name=source:where."""
+        found = {}
+        for name, where in ood_sets.parse(specs).items():
+            opened = ood_sets.open_set(
+                name,
+                *where,
+                self.config.data,
+                examples=count,
+                seed=self.seed,
+                tfds_dir=self.options.data_dir,
+            )
+            rows = [batch.image[batch.mask] for batch in opened.batches(500)]
+            found[name] = np.concatenate(rows)
+        return found
 
     def train(
         self, name: str, settings: ml_collections.ConfigDict
@@ -152,108 +207,114 @@ class Lab:
             data__shifted_splits=(),
         )
 
-    def records(
-        self,
-        measured: Mapping[str, metrics.Measured],
-        *,
-        split: str,
-        settings: Mapping[str, Any],
-        step: int = 0,
-        extra: Mapping[str, Any] | None = None,
-    ) -> list[Record]:
-        """Records of some numbers.
+    def part(
+        self, split: str, *, without: Iterable[str] = (), **settings: Any
+    ) -> "Part":
+        """A part of the experiment.
 
         Args:
-            measured: metric -> number; ``number`` and ``share`` make them.
-            split: what they are of, such as "test" or "scr/high 12"; a later record of
-                the same split and metric takes the place of an earlier one.
-            settings: all that the numbers depend on; ``done`` looks for them.
-            step: of the network, if there is one.
-            extra: more to keep, such as an image or a curve.
+            split: what its numbers are of, such as "test" or "scr/high 12".
+            without: knobs that they don't depend on.
+            settings: what they depend on beside the knobs.
         """
-        config = config_lib.parse(self.base.to_dict())
-        return records_lib.records_of(
-            measured,
-            job=f"experiments.{self.name}",
-            data=config.data.name,
-            split=split,
-            step=step,
-            config_hash=config_lib.config_hash(config),
-            seed=self.seed,
-            device=parallel.make_layout(config.train.devices).describe(),
-            extra={**(extra or {}), "settings": {**settings, "size": self.size}},
-        )
+        knobs = {name: self[name] for name in self.knobs if name not in without}
+        return Part(self, split, {**knobs, **settings, "size": self.size})
 
-    def done(self, *, split: str, settings: Mapping[str, Any]) -> list[Record]:
-        """What an earlier call recorded of a split with the same settings and data."""
-        path = self.out / RECORDS
-        config = config_lib.parse(self.base.to_dict())
-        wanted = json.loads(json.dumps({**settings, "size": self.size}))
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Numbers of one split, and all that they depend on.
+
+    A later record of the same split and metric takes the place of an earlier one.
+    """
+
+    lab: Lab
+    split: str
+    settings: Mapping[str, Any]
+
+    @property
+    def done(self) -> list[Record]:
+        """The records of an earlier call with the same settings and data."""
+        path = self.lab.out / RECORDS
+        wanted = json.loads(json.dumps(self.settings))
         return [
             record
             for record in records_lib.latest(
                 records_lib.read(path) if path.exists() else []
             )
-            if record.split == split
-            and record.data == config.data.name
-            and record.seed == self.seed
+            if record.split == self.split
+            and record.data == self.lab.config.data.name
+            and record.seed == self.lab.seed
             and record.extra.get("settings") == wanted
         ]
 
+    def records(
+        self,
+        measured: Mapping[str, metrics.Measured],
+        network: Any = None,
+        **extra: Any,
+    ) -> list[Record]:
+        """Records of some numbers.
 
-Compute = Callable[[Lab], Iterable[Record]]
-Plot = Callable[[Sequence[Record], pathlib.Path], Sequence[pathlib.Path]]
+        Args:
+            measured: metric -> number; ``number`` and ``share`` make them.
+            network: what was measured, whose ``step`` is kept, if there is one.
+            extra: more to keep, such as an image or a curve.
+        """
+        config = self.lab.config
+        return records_lib.records_of(
+            measured,
+            job=f"experiments.{self.lab.name}",
+            data=config.data.name,
+            split=self.split,
+            step=0 if network is None else network.step,
+            config_hash=config_lib.config_hash(config),
+            seed=self.lab.seed,
+            device=parallel.make_layout(config.train.devices).describe(),
+            extra={**extra, "settings": self.settings},
+        )
 
 
-def main(
-    name: str,
-    doc: str | None,
-    sizes: Mapping[str, Mapping[str, Any]],
-    compute: Compute,
-    plot: Plot,
-    *,
-    add_options: Callable[[argparse.ArgumentParser], None] = lambda _: None,
-    arguments: Sequence[str] | None = None,
-) -> None:
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--set": {
+        "default": "cifar10",
+        "help": 'a TFDS name, "bundled", or arrays:FOLDER, folder:FOLDER for your own',
+    },
+    "--data_dir": {"default": "", "help": "folder of TFDS data"},
+    "--cache_dir": {"default": "", "help": "of decoded images"},
+    "--image_size": {"type": int, "default": 32, "help": "of your own set"},
+    "--seed": {"type": int, "default": 0},
+    "--plot_only": {"action": "store_true", "help": "compute nothing"},
+    "--quiet": {"action": "store_true", "help": "no progress bar"},
+}
+
+
+def main(module: str, arguments: Sequence[str] | None = None) -> None:
     """Runs an experiment as a program; see the module's documentation.
 
     Args:
-        name: of the experiment, and of its folder of results.
-        doc: the module's documentation, for ``--help``.
-        sizes: "small" and "paper" -> knob -> value.
-        compute: the lab -> records as they are known.
-        plot: records and the folder -> pictures written.
-        add_options: adds options of the experiment's own.
+        module: ``__name__`` of the experiment.
         arguments: instead of the command line's.
     """
+    own = sys.modules[module]
+    name, sizes = own.NAME, own.SIZES
     parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=own.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=tuple(sizes), default="small")
-    parser.add_argument(
-        "--set",
-        default="cifar10",
-        help='a TFDS name, "bundled", or arrays:FOLDER, folder:FOLDER for your own',
-    )
-    parser.add_argument("--data_dir", default="", help="folder of TFDS data")
-    parser.add_argument("--cache_dir", default="", help="of decoded images")
-    parser.add_argument("--image_size", type=int, default=32, help="of your own set")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--knob",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another number than the size's, VALUE as JSON: "
-        + ", ".join(f"{k}={v!r}" for k, v in sizes["small"].items()),
-    )
-    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / name)
-    parser.add_argument(
-        "--work", type=pathlib.Path, default=pathlib.Path("runs/experiments") / name
-    )
-    parser.add_argument("--plot_only", action="store_true", help="compute nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_options(parser)
+    knobs = ", ".join(f"{k}={v!r}" for k, v in sizes["small"].items())
+    own_options: dict[str, dict[str, Any]] = {
+        "--size": {"choices": tuple(sizes), "default": "small"},
+        "--knob": {
+            "action": "append",
+            "default": [],
+            "metavar": "NAME=VALUE",
+            "help": f"another number than the size's, VALUE as JSON: {knobs}",
+        },
+        "--out": {"type": pathlib.Path, "default": RESULTS / name},
+        "--work": networks_in(name),
+    }
+    for flag, option in (OPTIONS | own_options | getattr(own, "OPTIONS", {})).items():
+        parser.add_argument(flag, **option)
     options = parser.parse_args(arguments)
 
     def work() -> None:
@@ -269,8 +330,8 @@ def main(
         lab.out.mkdir(parents=True, exist_ok=True)
         path = lab.out / RECORDS
         if not options.plot_only:
-            process.use_compile_cache(config_lib.parse(lab.base.to_dict()).data)
-            for record in compute(lab):
+            process.use_compile_cache(lab.config.data)
+            for record in own.compute(lab):
                 records_lib.append(path, [record])
         if not path.exists():
             raise ConfigError(
@@ -278,10 +339,16 @@ def main(
             )
         found = records_lib.latest(records_lib.read(path))
         rich.console.Console().print(numbers.table({name: found}))
-        for picture in plot(found, lab.out):
+        for picture in own.plot(found, lab.out):
             say(f"wrote {picture}")
 
     process.finish(work)
+
+
+def networks_in(name: str) -> dict[str, Any]:
+    """An option that is a folder of networks and sets under ``runs/experiments``."""
+    default = pathlib.Path("runs/experiments") / name
+    return {"type": pathlib.Path, "default": default, "help": "networks and sets"}
 
 
 def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
@@ -362,79 +429,3 @@ def short(
         optim__learning_rate=0.2,
         checkpoint__every_steps=500,
     )
-
-
-def balanced(split: data.ArraySplit, count: int, *, seed: int = 0) -> data.ArraySplit:
-    """``count`` examples of a split, equally many of each class as far as it goes.
-
-    Drawn by the seed; in the order of the split. All of them if ``count`` is 0.
-    """
-    labels = np.asarray(split.labels)
-    if count == 0 or count >= len(labels):
-        return data.ArraySplit(np.asarray(split.images), labels)
-    rng = np.random.default_rng([0xBA1, seed])
-    order = rng.permutation(len(labels))
-    # The rank of each example among those of its class decides who comes first.
-    rank = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        mine = order[labels[order] == label]
-        rank[mine] = np.arange(len(mine))
-    chosen = np.sort(order[np.argsort(rank[order], kind="stable")][:count])
-    return data.ArraySplit(np.asarray(split.images)[chosen], labels[chosen])
-
-
-def logits_of(
-    classifier: classifier_lib.Classifier,
-    images: np.ndarray,
-    labels: np.ndarray | None = None,
-) -> classifier_lib.Outputs:
-    """Logits, features and labels of images: uint8, or floats that count as pixels.
-
-    Floats may leave [0, 1], as filtered images do.
-    """
-    layout = parallel.make_layout(classifier.config.train.devices)
-    count = len(images)
-    labels = np.zeros(count, np.int32) if labels is None else np.asarray(labels)
-    batch = min(classifier.config.eval.batch_size, max(count, 1))
-    batch = max(layout.count, batch - batch % layout.count)
-    gather = parallel.make_gather(classifier.predict, layout)
-    variables = parallel.replicate(classifier.variables, layout)
-    found = []
-    for start in range(0, count, batch):
-        rows = images[start : start + batch]
-        padded = np.zeros((batch, *images.shape[1:]), images.dtype)
-        padded[: len(rows)] = rows
-        both = gather(variables, parallel.split_batch(padded, layout))
-        found.append([part[: len(rows)] for part in both])
-    logits, features = (np.concatenate(part) for part in zip(*found, strict=True))
-    return classifier_lib.Outputs(logits, features, labels)
-
-
-def number(value: float, n: int, *, unit: str = "1") -> metrics.Measured:
-    """A number without an interval."""
-    return metrics.Measured(float(value), None, None, unit, n)
-
-
-def accuracy(outputs: classifier_lib.Outputs) -> metrics.Measured:
-    """The share of right answers."""
-    right = outputs.logits.argmax(1) == outputs.labels
-    return metrics.wilson(int(right.sum()), len(right))
-
-
-def find(records: Iterable[Record], **fields: Any) -> Iterator[Record]:
-    """Records with these fields; those not of ``Record`` are looked for in settings."""
-    known = {field.name for field in dataclasses.fields(Record)}
-    for record in records:
-        values = record.extra.get("settings", {})
-        if all(
-            (getattr(record, k) if k in known else values.get(k)) == v
-            for k, v in fields.items()
-        ):
-            yield record
-
-
-def save(figure: matplotlib.figure.Figure, target: pathlib.Path) -> pathlib.Path:
-    """Writes a figure as a small PNG and returns its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=100, bbox_inches="tight", pil_kwargs={"optimize": True})
-    return target

@@ -215,9 +215,8 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
     import jax
     import jax.numpy as jnp
 
-    from apr_jax import augment
+    from apr_jax import augment, presets
     from apr_jax import config as config_lib
-    from apr_jax import presets
     from apr_jax.train import optim, step, views
 
     values = presets.cifar("wrn_40_2,apr_sp,cifar10")

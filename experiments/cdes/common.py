@@ -3,10 +3,8 @@
 All of them work in one folder, so that what one has made the others take.
 """
 
-import argparse
 import hashlib
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,15 +44,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     | {"model": "resnet18", "epochs": 150.0, "batch_size": 128},
 }
 SIZES = {size: KERNELS[size] | NETWORKS[size] for size in KERNELS}
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """One folder of kernels, sets and networks for all of these experiments."""
-    parser.set_defaults(work=pathlib.Path("runs/experiments/cdes"))
+# One folder of kernels, sets and networks for all of these experiments.
+OPTIONS: dict[str, dict[str, Any]] = {"--work": lab_lib.networks_in("cdes")}
 
 
 def way() -> str:
-    """How many sets of kernels are trained side by side: see ``cdes.train``."""
+    """The number of kernel sets that are trained side by side: see ``cdes.train``."""
     return "vmap" if parallel.make_layout(1).accelerated else "map"
 
 
@@ -155,12 +150,7 @@ def to_uint8(pixels: jax.Array) -> jax.Array:
 
 def plain_splits(lab: Lab, found: data.DataSet) -> dict[str, data.ArraySplit]:
     """The images that networks are trained and measured on, as they are."""
-    return {
-        "train": lab_lib.balanced(found.splits["train"], lab["images"], seed=lab.seed),
-        "test": lab_lib.balanced(
-            found.splits["test"], lab["test_images"], seed=lab.seed
-        ),
-    }
+    return lab.some(found, train="images", test="test_images")
 
 
 def sets(
@@ -187,15 +177,10 @@ def network(
     lab: Lab, name: str, base: ml_collections.ConfigDict
 ) -> classifier_lib.Classifier:
     """A network trained on a set, its input gradient watched; ``name`` is its run."""
-    config = lab_lib.short(
-        base, model=lab["model"], epochs=lab["epochs"], method="standard"
+    config = lab.short(
+        base,
+        train__batch_size=lab["batch_size"],
+        train__watch=("input_spectrum",),
+        train__watch_examples=lab["watched"],
     )
-    config.train.batch_size = lab["batch_size"]
-    config.train.watch = ("input_spectrum",)
-    config.train.watch_examples = lab["watched"]
     return lab.train(f"network_{name}", config)
-
-
-def settings(lab: Lab, **more: Any) -> dict[str, Any]:
-    """What the numbers depend on."""
-    return {**lab.knobs, **more}

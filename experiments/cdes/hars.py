@@ -8,26 +8,25 @@ trained on plain images: how often each is right on plain images, on their low a
 their high part, and which of the two labels it gives to HARS images.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import cdes, data, metrics, spectral
 from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.cdes import common
 from experiments.lab import Lab
 
 NAME = "cdes_hars"
 RADIUS = 12
-SIZES = common.NETWORKS
+SIZES, OPTIONS = common.NETWORKS, common.OPTIONS
 SHOWN = 6
 MEASURES = {
     "plain": "right on\nplain images",
@@ -41,8 +40,8 @@ TRAINED = {"plain": "trained on plain images", "hars": "trained on HARS images"}
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Trains both networks and asks them; keeps a few images for the picture."""
-    settings = common.settings(lab, radius=RADIUS)
-    missing = [k for k in TRAINED if not lab.done(split=k, settings=settings)]
+    parts = {k: lab.part(k, radius=RADIUS) for k in TRAINED}
+    missing = {k: part for k, part in parts.items() if not part.done}
     if not missing:
         return
     found = lab.load()
@@ -53,14 +52,10 @@ def compute(lab: Lab) -> Iterator[Record]:
         "plain": lab.arrays("plain", found.class_names, **plain),
         "hars": lab.arrays("hars", found.class_names, **hars),
     }
-    for kind in missing:
+    for kind, part in missing.items():
         network = common.network(lab, kind, bases[kind])
-        yield from lab.records(
-            answers(network, plain["test"], hars["test"], donors),
-            split=kind,
-            settings=settings,
-            step=network.step,
-        )
+        measured = answers(network, plain["test"], hars["test"], donors)
+        yield from part.records(measured, network)
     yield from examples(lab, plain["test"], hars["test"], donors, found.class_names)
 
 
@@ -73,11 +68,7 @@ def made(split: data.ArraySplit, seed: int) -> data.ArraySplit:
             cdes.foreign_low(to_pixels(own), to_pixels(other), RADIUS)
         )
     )
-    parts = [
-        np.asarray(run(images[rows], images[donors[rows]]))
-        for rows in np.array_split(np.arange(len(labels)), -(-len(labels) // 500))
-    ]
-    return data.ArraySplit(np.concatenate(parts), labels)
+    return data.ArraySplit(measures.in_parts(run, images, images[donors]), labels)
 
 
 def answers(
@@ -85,28 +76,17 @@ def answers(
 ) -> dict[str, metrics.Measured]:
     """Shares of answers, named as in ``MEASURES``."""
     pixels = np.asarray(plain.images, np.float32) / 255
-    low, high = (
-        np.concatenate(parts)
-        for parts in zip(
-            *(
-                [
-                    np.asarray(part)
-                    for part in spectral.split_bands(jnp.asarray(p), RADIUS)
-                ]
-                for p in np.array_split(pixels, -(-len(pixels) // 500))
-            ),
-            strict=True,
-        )
+    low, high = measures.in_parts(
+        lambda x: spectral.split_bands(jnp.asarray(x), RADIUS), pixels
     )
-    measured = {}
-    for name, images in (("plain", plain.images), ("low", low), ("high", high)):
-        outputs = lab_lib.logits_of(network, images, plain.labels)
-        measured[name] = lab_lib.accuracy(outputs)
-    outputs = lab_lib.logits_of(network, hars.images, hars.labels)
-    measured["hars_high"] = lab_lib.accuracy(outputs)
-    measured["hars_low"] = lab_lib.accuracy(
-        dataclasses.replace(outputs, labels=np.asarray(hars.labels)[donors])
-    )
+    measured = {
+        name: measures.accuracy(network, images, plain.labels)
+        for name, images in (("plain", plain.images), ("low", low), ("high", high))
+    }
+    outputs = measures.logits_of(network, hars.images, hars.labels)
+    said = outputs.logits.argmax(1)
+    measured["hars_high"] = measures.share(said == hars.labels)
+    measured["hars_low"] = measures.share(said == np.asarray(hars.labels)[donors])
     return measured
 
 
@@ -123,18 +103,12 @@ def examples(
     distance = np.mean(
         np.abs(np.float32(hars.images[chosen]) - np.float32(plain.images[chosen]))
     )
-    yield from lab.records(
-        {"distance": lab_lib.number(distance / 255, len(chosen))},
-        split="examples",
-        settings=common.settings(lab, radius=RADIUS),
-        extra={
-            "own": np.asarray(plain.images[chosen]).tolist(),
-            "other": np.asarray(plain.images[donors[chosen]]).tolist(),
-            "hars": np.asarray(hars.images[chosen]).tolist(),
-            "labels": [
-                [names[labels[i]], names[labels[donors[i]]]] for i in chosen.tolist()
-            ],
-        },
+    yield from lab.part("examples", radius=RADIUS).records(
+        {"distance": measures.number(distance / 255, len(chosen))},
+        own=np.asarray(plain.images[chosen]).tolist(),
+        other=np.asarray(plain.images[donors[chosen]]).tolist(),
+        hars=np.asarray(hars.images[chosen]).tolist(),
+        labels=[[names[labels[i]], names[labels[donors[i]]]] for i in chosen.tolist()],
     )
 
 
@@ -144,10 +118,10 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
 
 
 def _bars(records: Sequence[Record], out: Any) -> Any:
-    figure = Figure(figsize=(8.5, 3.6), layout="constrained")
+    figure = drawing.figure(8.5, 3.6)
     axes = figure.subplots()
     for k, (kind, label) in enumerate(TRAINED.items()):
-        found = {r.metric: r for r in lab_lib.find(records, split=kind)}
+        found = {r.metric: r for r in drawing.find(records, split=kind)}
         for at, name in enumerate(MEASURES):
             if name not in found:
                 continue
@@ -163,42 +137,26 @@ def _bars(records: Sequence[Record], out: Any) -> Any:
         f"Low part (radius {RADIUS}) of another class, own high part: what is used?",
         fontsize=11,
     )
-    return lab_lib.save(figure, out / "hars.png")
+    return drawing.save(figure, out / "hars.png")
 
 
 def _images(records: Sequence[Record], out: Any) -> list[Any]:
-    found = next(lab_lib.find(records, split="examples"), None)
+    found = next(drawing.find(records, split="examples"), None)
     if found is None:
         return []
     columns = found.extra["labels"]
-    figure = Figure(figsize=(1.3 * len(columns) + 1, 4.2), layout="constrained")
+    figure = drawing.figure(1.3 * len(columns) + 1, 4.2, "HARS images")
     grid = figure.subplots(3, len(columns), squeeze=False)
     rows = {"own": "high part from", "other": "low part from", "hars": "HARS image"}
     for line, (kind, label) in zip(grid, rows.items(), strict=True):
         for k, axes in enumerate(line):
             image = np.array(found.extra[kind][k], np.uint8)
-            axes.imshow(image, interpolation="nearest")
             own, other = columns[k]
             title = {"own": own, "other": other, "hars": f"label: {own}"}[kind]
-            axes.set_title(title, fontsize=8)
-            axes.set(xticks=[], yticks=[])
+            drawing.picture(axes, image, title, interpolation="nearest")
         line[0].set_ylabel(label, fontsize=8)
-    figure.suptitle("HARS images", fontsize=10)
-    return [lab_lib.save(figure, out / "examples.png")]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the experiment."""
-    lab_lib.main(
-        NAME,
-        __doc__,
-        SIZES,
-        compute,
-        plot,
-        add_options=common.add_options,
-        arguments=arguments,
-    )
+    return [drawing.save(figure, out / "examples.png")]
 
 
 if __name__ == "__main__":
-    main()
+    lab_lib.main(__name__)

@@ -9,8 +9,6 @@ experiment. Shows a sheet of both beside the plain images, and their densities b
 the target, and says how long it takes in batches and image by image.
 """
 
-import base64
-import io
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,26 +16,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import PIL.Image
-from matplotlib.figure import Figure
 
 from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.cdes import common
 from experiments.lab import Lab
 
 NAME = "cdes_make_dataset"
-SIZES = common.SIZES
+SIZES, OPTIONS = common.SIZES, common.OPTIONS
 PER_CLASS = 2  # images of each class on a sheet
 TIMED = 50  # images made one by one
 
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Makes the sets; then their densities, sheets and the timings."""
-    settings = common.settings(lab)
-    if all(lab.done(split=kind, settings=settings) for kind in (*common.KINDS, "time")):
+    if all(lab.part(kind).done for kind in (*common.KINDS, "time")):
         return
     splits, bases = common.sets(lab)
     names = lab.load("test").class_names
@@ -51,27 +47,22 @@ def measure(
 ) -> Iterator[Record]:
     """Distance of the densities from the target, by class, and a sheet of images."""
     labels = np.asarray(split.labels)
-    profiles = np.concatenate(
-        [
-            np.asarray(cdes.density(to_pixels(jnp.asarray(images))))
-            for images in np.array_split(split.images, -(-len(labels) // 1000))
-        ]
+    profiles = measures.in_parts(
+        lambda images: cdes.density(to_pixels(jnp.asarray(images))),
+        split.images,
+        at_once=1000,
     )
     target = cdes.double_peak(profiles.shape[-1])
     by_class = [profiles[labels == c].mean(0) for c in range(len(names))]
     missed = np.mean((profiles - target) ** 2)
-    yield from lab.records(
-        {"density_error": lab_lib.number(missed, len(labels))},
-        split=kind,
-        settings=common.settings(lab),
-        extra={
-            "classes": list(names),
-            "folder": base.data.data_dir.rpartition("sets")[2],
-            "profile": np.round(profiles.mean(0), 4).tolist(),
-            "by_class": np.round(by_class, 4).tolist(),
-            "target": np.round(target, 4).tolist(),
-            "sheet": sheet(split, len(names)),
-        },
+    yield from lab.part(kind).records(
+        {"density_error": measures.number(missed, len(labels))},
+        classes=list(names),
+        folder=base.data.data_dir.rpartition("sets")[2],
+        profile=np.round(profiles.mean(0), 4).tolist(),
+        by_class=np.round(by_class, 4).tolist(),
+        target=np.round(target, 4).tolist(),
+        sheet=sheet(split, len(names)),
     )
 
 
@@ -82,9 +73,7 @@ def sheet(split: data.ArraySplit, classes: int) -> str:
         np.concatenate(list(split.images[np.flatnonzero(labels == c)[:PER_CLASS]]), 1)
         for c in range(classes)
     ]
-    file = io.BytesIO()
-    PIL.Image.fromarray(np.concatenate(rows)).save(file, "PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    return drawing.pack(np.concatenate(rows))
 
 
 def timings(lab: Lab, split: data.ArraySplit) -> Iterator[Record]:
@@ -107,47 +96,37 @@ def timings(lab: Lab, split: data.ArraySplit) -> Iterator[Record]:
     for i in range(count):
         one(i)
     single = count / (time.monotonic() - started)
-    yield from lab.records(
+    yield from lab.part("time").records(
         {
-            "made in batches": lab_lib.number(together, len(few.labels), unit="img/s"),
-            "made image by image": lab_lib.number(single, count, unit="img/s"),
-        },
-        split="time",
-        settings=common.settings(lab),
+            "made in batches": measures.number(together, len(few.labels), unit="img/s"),
+            "made image by image": measures.number(single, count, unit="img/s"),
+        }
     )
 
 
 def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """The three sheets side by side, and the densities."""
-    found = {r.split: r for r in lab_lib.find(records, metric="density_error")}
+    found = {r.split: r for r in drawing.find(records, metric="density_error")}
     found = {kind: found[kind] for kind in common.KINDS if kind in found}
     return [_sheets(found, out), _densities(found, out)] if found else []
 
 
 def _sheets(found: dict[str, Record], out: Any) -> Any:
-    pictures = {
-        kind: np.asarray(
-            PIL.Image.open(io.BytesIO(base64.b64decode(record.extra["sheet"])))
-        )
-        for kind, record in found.items()
-    }
     names = next(iter(found.values())).extra["classes"]
-    figure = Figure(figsize=(4.0, 5.4), layout="constrained")
+    title = "The same images, their high frequencies replaced"
+    figure = drawing.figure(4.0, 5.4, title)
     grid = figure.subplots(1, len(found), squeeze=False)[0]
-    for axes, (kind, picture) in zip(grid, pictures.items(), strict=True):
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_title(common.KINDS[kind], fontsize=8)
-        axes.set_xticks([])
+    for axes, (kind, record) in zip(grid, found.items(), strict=True):
+        picture = drawing.unpack(record.extra["sheet"])
+        drawing.picture(axes, picture, common.KINDS[kind], interpolation="nearest")
         side = picture.shape[0] / len(names)
-        axes.set_yticks((np.arange(len(names)) + 0.5) * side, names, fontsize=8)
-        if axes is not grid[0]:
-            axes.set_yticks([])
-    figure.suptitle("The same images, their high frequencies replaced", fontsize=10)
-    return lab_lib.save(figure, out / "sheets.png")
+        if axes is grid[0]:
+            axes.set_yticks((np.arange(len(names)) + 0.5) * side, names, fontsize=8)
+    return drawing.save(figure, out / "sheets.png")
 
 
 def _densities(found: dict[str, Record], out: Any) -> Any:
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = drawing.figure(9, 3.4)
     left, right = figure.subplots(1, 2)
     left.plot(next(iter(found.values())).extra["target"], "k--", lw=1, label="target")
     for kind, record in found.items():
@@ -162,21 +141,8 @@ def _densities(found: dict[str, Record], out: Any) -> Any:
     right.set_title("Spread of the density between classes", fontsize=10)
     right.set(xlabel="band, low to high")
     right.set(ylabel="standard deviation of class means", ylim=(0, None))
-    return lab_lib.save(figure, out / "densities.png")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the experiment."""
-    lab_lib.main(
-        NAME,
-        __doc__,
-        SIZES,
-        compute,
-        plot,
-        add_options=common.add_options,
-        arguments=arguments,
-    )
+    return drawing.save(figure, out / "densities.png")
 
 
 if __name__ == "__main__":
-    main()
+    lab_lib.main(__name__)

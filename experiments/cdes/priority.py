@@ -14,24 +14,23 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import ticker
-from matplotlib.figure import Figure
 
 from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import epochs as epochs_lib
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.cdes import common
 from experiments.lab import Lab
 
 NAME = "cdes_priority"
-SIZES = common.SIZES
+SIZES, OPTIONS = common.SIZES, common.OPTIONS
 
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Trains the three networks, or takes them, and reads what was watched."""
-    settings = common.settings(lab)
-    missing = [k for k in common.KINDS if not lab.done(split=k, settings=settings)]
+    missing = [kind for kind in common.KINDS if not lab.part(kind).done]
     if not missing:
         return
     splits, bases = common.sets(lab)
@@ -48,16 +47,13 @@ def compute(lab: Lab) -> Iterator[Record]:
             "share_of_high_bands": raw[-1, half:].sum() / raw[-1].sum(),
             "share_of_high_bands_at_epoch_1": raw[1, half:].sum() / raw[1].sum(),
         }
-        yield from lab.records(
-            {k: lab_lib.number(v, rows[0]["examples"]) for k, v in measured.items()},
-            split=kind,
-            settings=settings,
-            step=network.step,
-            extra={
-                "epochs": np.round(epochs, 3).tolist(),
-                "spectra": np.round(spectra, 4).tolist(),
-                "density": np.round(images, 4).tolist(),
-            },
+        n = rows[0]["examples"]
+        yield from lab.part(kind).records(
+            {name: measures.number(value, n) for name, value in measured.items()},
+            network,
+            epochs=np.round(epochs, 3).tolist(),
+            spectra=np.round(spectra, 4).tolist(),
+            density=np.round(images, 4).tolist(),
         )
 
 
@@ -72,12 +68,18 @@ def mean_density(split: data.ArraySplit) -> np.ndarray:
 def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """For each kind a heatmap, band upwards and epoch across, and the density."""
     found = {
-        r.split: r for r in lab_lib.find(records, metric="correlation_with_density")
+        r.split: r for r in drawing.find(records, metric="correlation_with_density")
     }
     kinds = [kind for kind in common.KINDS if kind in found]
     if not kinds:
         return []
-    figure = Figure(figsize=(3.7 * len(kinds) + 0.6, 3.6), layout="constrained")
+    figure = drawing.figure(
+        3.7 * len(kinds) + 0.6,
+        3.6,
+        "Spectrum of the loss's gradient to the pixels over the epochs, and the "
+        "density of the training images",
+        size=11,
+    )
     grid = figure.subplots(
         1, 2 * len(kinds), width_ratios=[3, 1] * len(kinds), sharey=True
     )
@@ -98,25 +100,8 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
     grid[0].set_ylabel("band, low to high")
     grid[0].yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     figure.colorbar(shown, ax=grid, label="gradient, each epoch 0 to 1", shrink=0.9)
-    figure.suptitle(
-        "Spectrum of the loss's gradient to the pixels over the epochs, and the "
-        "density of the training images", fontsize=11
-    )  # fmt: skip
-    return [lab_lib.save(figure, out / "priority.png")]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the experiment."""
-    lab_lib.main(
-        NAME,
-        __doc__,
-        SIZES,
-        compute,
-        plot,
-        add_options=common.add_options,
-        arguments=arguments,
-    )
+    return [drawing.save(figure, out / "priority.png")]
 
 
 if __name__ == "__main__":
-    main()
+    lab_lib.main(__name__)

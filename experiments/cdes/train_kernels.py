@@ -17,18 +17,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import cdes
 from apr_jax.console import say
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.cdes import common
 from experiments.lab import Lab
 
 NAME = "cdes_train_kernels"
-SIZES = common.KERNELS
+SIZES, OPTIONS = common.KERNELS, common.OPTIONS
 # Images of each class that are timed in one step, and the least time of a timing.
 TIMED, SECONDS = 100, 2.0
 
@@ -36,9 +36,9 @@ TIMED, SECONDS = 100, 2.0
 def compute(lab: Lab) -> Iterator[Record]:
     """Trains, then measures each set of kernels; then the timings."""
     found = lab.load()
-    train, settings = found.splits["train"], common.settings(lab)
+    train = found.splits["train"]
     names = [*found.class_names, "all classes"]
-    if not all(lab.done(split=name, settings=settings) for name in names):
+    if not all(lab.part(name).done for name in names):
         made = common.kernels(lab, train)
         images = common.kernel_images(lab, train)
         mixed = images[:, : -(-images.shape[1] // len(images))].reshape(
@@ -47,7 +47,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         for i, name in enumerate(names):
             own, at = (made["scr"], i) if i < len(images) else (made["wcr"], 0)
             yield from measure(lab, name, own, at, [*images, mixed][i])
-    if not lab.done(split="timing", settings=settings):
+    if not lab.part("timing").done:
         yield from timings(lab, common.kernel_images(lab, train))
 
 
@@ -69,12 +69,8 @@ def measure(
                 "history": np.round(history, 5).tolist(),
                 "response": np.round(response(kernels, images.shape[1:]), 2).tolist(),
             }
-        yield from lab.records(
-            {f"density_error.{kind}": lab_lib.number(missed, len(pixels))},
-            split=name,
-            settings=common.settings(lab),
-            extra=extra,
-        )
+        error = measures.number(missed, len(pixels))
+        yield from lab.part(name).records({f"density_error.{kind}": error}, **extra)
 
 
 @jax.jit
@@ -133,11 +129,8 @@ def timings(lab: Lab, images: np.ndarray) -> Iterator[Record]:
         for way, (each, call) in ways.items():
             speed = each / seconds_of(call)
             say(f"{form}, {way}: {speed:,.0f} images/s")
-            yield from lab.records(
-                {f"{form}, {way}": lab_lib.number(speed, sets * count, unit="img/s")},
-                split="timing",
-                settings=common.settings(lab),
-            )
+            measured = measures.number(speed, sets * count, unit="img/s")
+            yield from lab.part("timing").records({f"{form}, {way}": measured})
 
 
 def seconds_of(call: Callable[[int], Any]) -> float:
@@ -153,7 +146,7 @@ def seconds_of(call: Callable[[int], Any]) -> float:
 
 def plot(records: Sequence[Record], out: Any) -> list[Any]:
     """Densities, and filters with their losses."""
-    found = list(lab_lib.find(records, metric="density_error.before"))
+    found = list(drawing.find(records, metric="density_error.before"))
     if not found:
         return []
     return [_densities(records, found, out), _filters(found, out)]
@@ -162,7 +155,13 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
 def _densities(records: Any, found: Any, out: Any) -> Any:
     columns = 6
     rows = -(-len(found) // columns)
-    figure = Figure(figsize=(11, 2.0 * rows + 0.6), layout="constrained")
+    figure = drawing.figure(
+        11,
+        2.0 * rows + 0.6,
+        "Spectral density of images, of the convolved and of the new ones, beside the "
+        "target",
+        size=11,
+    )
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
@@ -175,11 +174,8 @@ def _densities(records: Any, found: Any, out: Any) -> Any:
             ("convolved", "#e67e22"),
             ("after", "#c0392b"),
         ):
-            one = next(
-                lab_lib.find(
-                    records, split=record.split, metric=f"density_error.{kind}"
-                )
-            )
+            metric = f"density_error.{kind}"
+            one = next(drawing.find(records, split=record.split, metric=metric))
             label = {"before": "images", "after": "new images"}.get(kind, kind)
             axes.plot(one.extra["profile"], color=colour, label=label)
         axes.set_title(record.split, fontsize=10)
@@ -188,15 +184,17 @@ def _densities(records: Any, found: Any, out: Any) -> Any:
         axes.set_ylabel("density, 0 to 1")
     for axes in grid[-1]:
         axes.set_xlabel("band, low to high")
-    figure.suptitle(
-        "Spectral density of images, of the convolved and of the new ones, beside the "
-        "target", fontsize=11
-    )  # fmt: skip
-    return lab_lib.save(figure, out / "densities.png")
+    return drawing.save(figure, out / "densities.png")
 
 
 def _filters(found: Any, out: Any) -> Any:
-    figure = Figure(figsize=(11, 5.4), layout="constrained")
+    figure = drawing.figure(
+        11,
+        5.4,
+        "What each pair of convolutions does to a grey image: gain of every frequency, "
+        "the lowest in the middle",
+        size=11,
+    )
     columns = -(-(len(found) + 1) // 2)
     grid = figure.subplots(2, columns)
     top = max(np.max(record.extra["response"]) for record in found)
@@ -216,25 +214,8 @@ def _filters(found: Any, out: Any) -> Any:
     last.set(xlabel="epoch", yscale="log")
     last.set_title("losses: density (blue),\npixels (orange)", fontsize=9)
     figure.colorbar(shown, ax=grid[:, -1], label="gain", shrink=0.8)
-    figure.suptitle(
-        "What each pair of convolutions does to a grey image: gain of every frequency, "
-        "the lowest in the middle", fontsize=11
-    )  # fmt: skip
-    return lab_lib.save(figure, out / "filters.png")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the experiment."""
-    lab_lib.main(
-        NAME,
-        __doc__,
-        SIZES,
-        compute,
-        plot,
-        add_options=common.add_options,
-        arguments=arguments,
-    )
+    return drawing.save(figure, out / "filters.png")
 
 
 if __name__ == "__main__":
-    main()
+    lab_lib.main(__name__)

@@ -9,20 +9,19 @@ which is best: the tables compare them, and these runs are far too short for tha
 ``--set cifar10 --data_dir TFDS`` they see CIFAR-10.
 """
 
-import argparse
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from apr_jax import data
 from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -31,6 +30,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"network": "wrn_10_1", "epochs": 1.0, "eps": 2 / 255, "extra": 500},
     "paper": {"network": "wrn_40_2", "epochs": 20.0, "eps": 8 / 255, "extra": 5000},
 }
+OPTIONS = {"--runs": {"nargs": "+", "default": [], "help": "names; all if none"}}
 # Of so many passes over a batch that they get less than an epoch.
 SHARE = {"csi": 0.25}
 
@@ -94,46 +94,28 @@ def compute(lab: Lab) -> Iterator[Record]:
     for name, check in chosen(lab).items():
         share = SHARE.get(check.method, 1.0)
         epochs = lab["epochs"] * share
-        settings = {
-            "run": name,
-            "network": lab["network"],
-            "epochs": epochs,
-            "eps": lab["eps"],
-        }
-        if all(lab.done(split=f"{name}, {s}", settings=settings) for s in splits):
+        own = {"run": name, "epochs": epochs, "without": ("extra",)}
+        parts = {split: lab.part(f"{name}, {split}", **own) for split in splits}
+        if all(part.done for part in parts.values()):
             continue
         if "data__extra_dirs" in check.changes:
             write_extra(lab, found)
+        settings = lab_lib.short(
+            lab.base, model=lab["network"], epochs=epochs, method=check.method
+        )
         network = lab.train(
             name.replace(" ", "_").replace(",", ""),
-            lab_lib.changed(
-                lab_lib.short(
-                    lab.base,
-                    model=lab["network"],
-                    epochs=epochs,
-                    method=check.method,
-                ),
-                **check.changes,
-            ),
+            lab_lib.changed(settings, **check.changes),
         )
-        for split in splits:
-            each = found.splits[split]
-            right = lab_lib.accuracy(
-                lab_lib.logits_of(
-                    network, np.asarray(each.images), np.asarray(each.labels)
-                )
-            )
-            yield from lab.records(
-                {"accuracy": right},
-                split=f"{name}, {split}",
-                settings=settings,
-                step=network.step,
-            )
+        for split, part in parts.items():
+            images, labels = map(np.asarray, found.splits[split])
+            accuracy = measures.accuracy(network, images, labels)
+            yield from part.records({"accuracy": accuracy}, network)
 
 
 def write_extra(lab: Lab, found: data.DataSet) -> None:
     """A folder of negatives of training images, in the place of stylised ones."""
-    few = lab_lib.balanced(found.splits["train"], lab["extra"], seed=lab.seed)
+    few = measures.balanced(found.splits["train"], lab["extra"], seed=lab.seed)
     for i, (image, label) in enumerate(zip(few.images, few.labels, strict=True)):
         folder = lab.work / "extra" / found.class_names[int(label)]
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +125,7 @@ def write_extra(lab: Lab, found: data.DataSet) -> None:
 def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws a bar for each run, and the accuracy of guessing."""
     mine = [r for r in records if r.split.endswith(", test")]
-    figure = Figure(figsize=(7, 0.24 * len(mine) + 1), layout="constrained")
+    figure = drawing.figure(7, 0.24 * len(mine) + 1)
     axis = figure.add_subplot()
     names = [r.extra["settings"]["run"] for r in mine]
     values = [100 * r.value for r in mine]
@@ -154,13 +136,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     axis.set_xlabel(f"accuracy after a short run in %, {mine[0].data}")
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    return [lab_lib.save(figure, out / "accuracy.png")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the choice of runs."""
-    parser.add_argument("--runs", nargs="+", default=[], help="names; all if none")
+    return [drawing.save(figure, out / "accuracy.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

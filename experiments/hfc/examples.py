@@ -9,7 +9,6 @@ Wang et al., CVPR 2020). How often each of the cases occurs is recorded, and
 how often the network gives high parts the one answer that it likes best for them.
 """
 
-import argparse
 import base64
 import itertools
 import pathlib
@@ -17,17 +16,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import special
 
-from apr_jax import metrics
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.hfc import networks
 from experiments.lab import Lab
 
 NAME = "hfc_examples"
+SIZES = networks.SIZES
+OPTIONS = networks.OPTIONS | {
+    "--run": {"default": "", "help": "work directory of launch.py"}
+}
 SHOWN = 8
 OF = ", of recognised images"
 USUAL = "the commonest answer to high parts"
@@ -39,29 +41,29 @@ def compute(lab: Lab) -> Iterator[Record]:
     """Yields the share of each case, for each radius, and images of the odd one."""
     _, test, names = networks.images(lab)
     run = lab.options.run
-    settings = {**lab.knobs, "run": pathlib.Path(run).name if run else ""}
     wanted = networks.radii(test.images.shape[1])[:4]
     # What is recorded last of a radius.
     last = {r: "found" if r == wanted[SHOWN_RADIUS] else USUAL for r in wanted}
-    missing = [
-        r
-        for r in wanted
-        if last[r]
-        not in {x.metric for x in lab.done(split=f"radius {r:g}", settings=settings)}
-    ]
+    own = {"run": pathlib.Path(run).name if run else ""}
+    parts = {r: lab.part(f"radius {r:g}", **own) for r in wanted}
+    missing = {
+        r: part
+        for r, part in parts.items()
+        if last[r] not in {record.metric for record in part.done}
+    }
     if not missing:
         return
     if run:
         network = classifier_lib.from_run(pathlib.Path(run))
     else:
         network, _ = networks.network(lab, "plain")
-    whole = lab_lib.logits_of(network, test.images, test.labels).logits
-    for radius in missing:
+    whole = measures.logits_of(network, test.images, test.labels).logits
+    for radius, part in missing.items():
         low, high = networks.parts(test.images, radius)
         logits = {
             "whole": whole,
-            "low": lab_lib.logits_of(network, low).logits,
-            "high": lab_lib.logits_of(network, high).logits,
+            "low": measures.logits_of(network, low).logits,
+            "high": measures.logits_of(network, high).logits,
         }
         right = {name: x.argmax(1) == test.labels for name, x in logits.items()}
         found = {}
@@ -69,31 +71,23 @@ def compute(lab: Lab) -> Iterator[Record]:
             case = (right["low"] == on_low) & (right["high"] == on_high)
             name = f"low {'right' if on_low else 'wrong'}, "
             name += f"high {'right' if on_high else 'wrong'}{OF}"
-            hits = int((case & right["whole"]).sum())
-            found[name] = metrics.wilson(hits, int(right["whole"].sum()))
+            found[name] = measures.share(case[right["whole"]])
         # A network that gives one answer to all high parts is right by chance.
-        answers = np.bincount(logits["high"].argmax(1), minlength=len(names))
-        found[USUAL] = metrics.wilson(int(answers.max()), len(test.labels))
-        yield from lab.records(
-            found,
-            split=f"radius {radius:g}",
-            settings=settings,
-            step=network.step,
-            extra={"radius": radius, "usual": names[int(answers.argmax())]},
-        )
+        said = logits["high"].argmax(1)
+        usual = int(np.bincount(said, minlength=len(names)).argmax())
+        found[USUAL] = measures.share(said == usual)
+        yield from part.records(found, network, radius=radius, usual=names[usual])
         if radius != wanted[SHOWN_RADIUS]:
             continue
         odd = np.flatnonzero(right["whole"] & right["high"] & ~right["low"])
         sure = {name: special.softmax(x, axis=1) for name, x in logits.items()}
         chosen = odd[np.argsort(-sure["high"][odd].max(1), kind="stable")][:SHOWN]
-        parts = (test.images, 255 * low, 255 * high + 127.5)
-        examples = [_example(i, parts, sure, names, test.labels) for i in chosen]
-        yield from lab.records(
-            {"found": lab_lib.number(len(odd), len(test.labels))},
-            split=f"radius {radius:g}",
-            settings=settings,
-            step=network.step,
-            extra={"radius": radius, "examples": examples},
+        shown = (test.images, 255 * low, 255 * high + 127.5)
+        yield from part.records(
+            {"found": measures.number(len(odd), len(test.labels))},
+            network,
+            radius=radius,
+            examples=[_example(i, shown, sure, names, test.labels) for i in chosen],
         )
 
 
@@ -104,7 +98,7 @@ def _example(
     names: Sequence[str],
     labels: np.ndarray,
 ) -> dict[str, Any]:
-    """What is kept of test image ``i``: pictures, and answers with confidence."""
+    """Pictures of test image ``i``, and answers with their confidence."""
     return {
         "label": names[labels[i]],
         "images": [packed(part[i]) for part in parts],
@@ -132,27 +126,26 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     """Draws images of the odd case, surest first, and the shares of all four cases."""
     (best,) = (r for r in records if r.metric == "found")
     examples = best.extra["examples"]
-    figure = Figure(figsize=(2 + 1.35 * max(len(examples), 3), 7), layout="constrained")
+    figure = drawing.figure(
+        2 + 1.35 * max(len(examples), 3),
+        7,
+        "Known by the high part (shown plus mid-grey), not by the low one: "
+        f"{best.value:.0f} of {best.n} images at radius {best.extra['radius']:g} "
+        "cycles. Answers with confidence, green where right",
+        size=9,
+    )
     grid = figure.add_gridspec(2, 1, height_ratios=[3, 1.5])
     if examples:
         tiles = grid[0].subgridspec(3, len(examples))
         for column, example in enumerate(examples):
             for row, name in enumerate(("original", "low part", "high part")):
                 axis = figure.add_subplot(tiles[row, column])
-                axis.imshow(unpacked(example["images"][row]))
-                axis.set_xticks([])
-                axis.set_yticks([])
+                drawing.picture(axis, unpacked(example["images"][row]))
                 answer, sure = example["answers"][row]
                 colour = "green" if answer == example["label"] else "firebrick"
                 axis.set_title(f"{answer} {100 * sure:.0f} %", fontsize=7, color=colour)
                 if column == 0:
                     axis.set_ylabel(name, fontsize=8)
-    figure.suptitle(
-        "Known by the high part (shown plus mid-grey), not by the low one: "
-        f"{best.value:.0f} of {best.n} images at radius {best.extra['radius']:g} "
-        "cycles. Answers with confidence, green where right",
-        fontsize=9,
-    )
     axis = figure.add_subplot(grid[1])
     names = dict.fromkeys(r.metric for r in records if r.metric.endswith(OF))
     usual = {r.extra["radius"]: r for r in records if r.metric == USUAL}
@@ -172,14 +165,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     axis.set_xlim(0, 100)
     axis.set_xlabel("percent of the images that are recognised as a whole")
     axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return [lab_lib.save(figure, out / "examples.png")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's own options."""
-    parser.add_argument("--run", default="", help="work directory of launch.py")
-    parser.set_defaults(work=pathlib.Path(networks.WORK))
+    return [drawing.save(figure, out / "examples.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, networks.SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

@@ -8,20 +8,19 @@ images over the epochs, and how far the two are apart in the end (Wang et al., C
 turns away from it).
 """
 
-import argparse
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from apr_jax import metrics
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.hfc import networks
 from experiments.lab import Lab
 
 NAME = "hfc_heuristics"
+SIZES, OPTIONS = networks.SIZES, networks.OPTIONS
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -29,46 +28,30 @@ def compute(lab: Lab) -> Iterator[Record]:
     _, test, _ = networks.images(lab)
     size = test.images.shape[1]
     for kind in networks.KINDS:
-        settings = {**lab.knobs, "kind": kind}
-        if lab.done(split=kind, settings=settings):
+        part = lab.part(kind, kind=kind)
+        if part.done:
             continue
         network, root = networks.network(lab, kind)
-        found = {
-            "accuracy": lab_lib.accuracy(
-                lab_lib.logits_of(network, test.images, test.labels)
-            )
-        }
+        found = {"accuracy": measures.accuracy(network, test.images, test.labels)}
         for radius in networks.radii(size)[:4]:
-            both = []
-            for band, pixels in zip(
-                ("low", "high"), networks.parts(test.images, radius), strict=True
-            ):
-                outputs = lab_lib.logits_of(network, pixels, test.labels)
-                both.append(outputs.logits.argmax(1) == test.labels)
-                found[f"accuracy on the {band} part, radius {radius:g}"] = (
-                    metrics.wilson(int(both[-1].sum()), len(test.labels))
-                )
-            gap = float(np.mean(both[0]) - np.mean(both[1]))
-            found[f"low less high, radius {radius:g}"] = metrics.Measured(
-                gap, None, None, "fraction", len(test.labels)
+            pairs = networks.parts(test.images, radius)
+            both = [measures.accuracy(network, x, test.labels) for x in pairs]
+            for band, accuracy in zip(("low", "high"), both, strict=True):
+                found[f"accuracy on the {band} part, radius {radius:g}"] = accuracy
+            found[f"low less high, radius {radius:g}"] = measures.number(
+                both[0].value - both[1].value, len(test.labels), unit="fraction"
             )
-        yield from lab.records(
-            found,
-            split=kind,
-            settings=settings,
-            step=network.step,
-            extra={"rows": networks.watched(root)},
-        )
+        yield from part.records(found, network, rows=networks.watched(root))
 
 
 def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the end of each training, and low and high over the epochs."""
     kinds = list(dict.fromkeys(r.split for r in records))
     radius = records[0].extra["rows"][0]["radius"][1]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    figure.suptitle(
+    figure = drawing.figure(
+        11,
+        4.2,
         "Five ways to train: accuracy on low and high frequencies of test images",
-        fontsize=10,
     )
     bars, lines = figure.subplots(1, 2)
     names = {"accuracy": "whole image"}
@@ -89,26 +72,18 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     bars.legend(fontsize=7)
     for number, kind in enumerate(kinds):
         (record,) = (r for r in records if r.split == kind and r.metric == "accuracy")
-        for band, style in (("low", "-"), ("high", "--")):
-            lines.plot(
-                [row["epoch"] for row in record.extra["rows"]],
-                [100 * row[band][1] for row in record.extra["rows"]],
-                style,
-                color=f"C{number}",
-                label=f"{kind}, {band} part",
-            )
+        networks.draw_epochs(
+            lines,
+            record.extra["rows"],
+            (1,),
+            label=f"{kind}, {{band}} part",
+            colour=f"C{number}",
+        )
     lines.set_title(f"over the epochs, radius {radius:g}", fontsize=9)
-    lines.set_xlabel("epoch")
     lines.set_ylabel("accuracy, percent")
     lines.legend(fontsize=6)
-    lines.grid(alpha=0.3)
-    return [lab_lib.save(figure, out / "heuristics.png")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The networks are shared with the other experiments of this family."""
-    parser.set_defaults(work=pathlib.Path(networks.WORK))
+    return [drawing.save(figure, out / "heuristics.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, networks.SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

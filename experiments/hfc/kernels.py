@@ -8,7 +8,6 @@ smoothed (each tap mixed with the mean of its neighbours by rho), and the networ
 attacked by FGSM and PGD (Wang et al., CVPR 2020, section 6).
 """
 
-import argparse
 import functools
 import itertools
 import pathlib
@@ -18,12 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import attacks, metrics
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.models import kernels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.hfc import networks
 from experiments.lab import Lab
@@ -43,6 +42,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "levels": (1, 2, 4, 8),
     },
 }
+OPTIONS = networks.OPTIONS
 KINDS = ("plain", "adversarial")
 STEPS = 10
 
@@ -54,34 +54,23 @@ def compute(lab: Lab) -> Iterator[Record]:
     pixels = np.asarray(test.images[:few], np.float32) / 255
     labels = np.asarray(test.labels[:few])
     for kind in KINDS:
-        settings = {**lab.knobs, "kind": kind, "steps": STEPS}
-        del settings["rhos"]
-        missing = [
-            rho
-            for rho in lab["rhos"]
-            if not lab.done(split=f"{kind}, rho {rho:g}", settings=settings)
-        ]
+        own = {"without": ("rhos",), "kind": kind, "steps": STEPS}
+        parts = {rho: lab.part(f"{kind}, rho {rho:g}", **own) for rho in lab["rhos"]}
+        missing = {rho: part for rho, part in parts.items() if not part.done}
         if not missing:
             continue
         network, _ = networks.network(lab, kind)
         first = network.variables["params"]["conv1"]["kernel"]
-        for rho in missing:
+        for rho, part in missing.items():
             smoothed = kernels.smooth(jnp.asarray(first), rho)
             variables = with_first(network.variables, smoothed)
             measured = attacked(
                 network, variables, pixels, labels, levels=lab["levels"]
             )
             rough = np.asarray(kernels.roughness(smoothed))
-            measured["roughness"] = lab_lib.number(float(rough.mean()), rough.size)
-            yield from lab.records(
-                measured,
-                split=f"{kind}, rho {rho:g}",
-                settings=settings,
-                step=network.step,
-                extra={"rho": rho, "kernels": np.asarray(smoothed).tolist()}
-                if rho == 0
-                else {"rho": rho},
-            )
+            measured["roughness"] = measures.number(rough.mean(), rough.size)
+            extra = {} if rho else {"kernels": np.asarray(smoothed).tolist()}
+            yield from part.records(measured, network, rho=rho, **extra)
 
 
 def with_first(variables: Mapping[str, Any], kernel: jax.Array) -> dict[str, Any]:
@@ -112,11 +101,9 @@ def attacked(
         else:
             work = functools.partial(attacks.pgd, steps=STEPS)
         result = work(key, logits_fn, pixels, labels, eps=level / 255)
-        right = result.survived["clean"]
-        found.setdefault("accuracy", metrics.wilson(int(right.sum()), len(labels)))
-        found[f"accuracy under {name}, eps {level}/255"] = metrics.wilson(
-            int(result.robust.sum()), len(labels)
-        )
+        found.setdefault("accuracy", measures.share(result.survived["clean"]))
+        name = f"accuracy under {name}, eps {level}/255"
+        found[name] = measures.share(result.robust)
     return found
 
 
@@ -126,7 +113,7 @@ def _logits(variables: Any, pixels: jax.Array, *, predict: Any) -> jax.Array:
 
 def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws the kernels, and accuracy over rho."""
-    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    figure = drawing.figure(11, 6.4)
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.5])
     for column, kind in enumerate(KINDS):
         mine = [r for r in records if r.extra["settings"]["kind"] == kind]
@@ -142,26 +129,28 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis = figure.add_subplot(grid[1, column])
         draw_curves(axis, [r for r in mine if r.metric != "roughness"])
         axis.set_title(f"{kind}: accuracy, kernels smoothed", fontsize=9)
-    return [lab_lib.save(figure, out / "kernels.png")]
+    return [drawing.save(figure, out / "kernels.png")]
 
 
 def draw_curves(axis: Any, records: Sequence[Record]) -> None:
     """Accuracy over rho, a colour for each radius, on a Matplotlib axis."""
     colours = {"accuracy": "k"}
     for metric in dict.fromkeys(r.metric for r in records):
-        rows = [r for r in records if r.metric == metric]
-        rows.sort(key=lambda r: r.extra["rho"])
-        rho = [r.extra["rho"] for r in rows]
         kind, _, level = metric.partition(", ")
         colour = colours.setdefault(level or metric, f"C{len(colours) - 1}")
-        style = "--" if kind.endswith("FGSM") else "-"
-        label = metric.removeprefix("accuracy under ").replace("accuracy", "no attack")
-        values = [100 * r.value for r in rows]
-        axis.plot(rho, values, style, marker="o", ms=3, color=colour, label=label)
-        low, high = (
-            [100 * (getattr(r, end) or 0) for r in rows] for end in ("low", "high")
+        drawing.curve(
+            axis,
+            [r for r in records if r.metric == metric],
+            lambda r: r.extra["rho"],
+            "--" if kind.endswith("FGSM") else "-",
+            interval=0.1,
+            marker="o",
+            ms=3,
+            color=colour,
+            label=metric.removeprefix("accuracy under ").replace(
+                "accuracy", "no attack"
+            ),
         )
-        axis.fill_between(rho, low, high, color=colour, alpha=0.1, linewidth=0)
     axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
     axis.set_ylabel("accuracy, percent; 95 % intervals")
     axis.set_ylim(0, 100)
@@ -180,10 +169,5 @@ def sheet(first: np.ndarray) -> np.ndarray:
     return np.concatenate([r for r in rows if r.shape == rows[0].shape])
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The networks are shared with the other experiments of this family."""
-    parser.set_defaults(work=pathlib.Path(networks.WORK))
-
-
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

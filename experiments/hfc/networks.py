@@ -6,6 +6,7 @@ on low- and high-pass images at the end of each epoch. Give the experiments the 
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from apr_jax import data, spectral
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs import epochs
 from experiments import lab as lab_lib
+from experiments import measures
 from experiments.lab import Lab
 
-WORK = "runs/experiments/hfc"
+# One folder of networks for all experiments of this family.
+OPTIONS: dict[str, dict[str, Any]] = {"--work": lab_lib.networks_in("hfc")}
 SIZES: dict[str, dict[str, Any]] = {
     "small": {
         "model": "wrn_10_1",
@@ -50,28 +53,22 @@ KINDS: dict[str, dict[str, Any]] = {
 def images(lab: Lab) -> tuple[data.ArraySplit, data.ArraySplit, tuple[str, ...]]:
     """Training images, test images and the names of the classes."""
     found = lab.load()
-    train, test = (
-        lab_lib.balanced(found.splits[split], lab[count], seed=lab.seed)
-        for split, count in (("train", "images"), ("test", "tested"))
-    )
+    train, test = lab.some(found, train="images", test="tested").values()
     return train, test, found.class_names
 
 
 def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Path]:
     """A network of ``KINDS``, and its work directory."""
     train, test, names = images(lab)
-    settings = lab_lib.short(
+    settings = lab.short(
         lab.arrays("images", names, train=train, test=test),
-        model=lab["model"],
-        epochs=lab["epochs"],
-        method="standard",
+        optim__learning_rate=lab["rate"],
+        train__watch=("bands",),
+        train__watch_examples=500,
+        **KINDS[kind],
     )
-    settings.optim.learning_rate = lab["rate"]
-    settings.train.watch = ("bands",)
-    settings.train.watch_examples = 500
     name = kind.replace(" ", "_")
-    made = lab.train(name, lab_lib.changed(settings, **KINDS[kind]))
-    return made, lab.work / name
+    return lab.train(name, settings), lab.work / name
 
 
 def watched(root: pathlib.Path) -> list[dict[str, Any]]:
@@ -88,9 +85,37 @@ def radii(size: int) -> list[float]:
 def parts(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
     """Low and high part of uint8 images, as unclipped pixels."""
     pixels = np.asarray(images, np.float32) / 255
-    pairs = [
-        spectral.split_bands(pixels[start : start + 1000], radius)
-        for start in range(0, len(pixels), 1000)
-    ]
-    low, high = (np.concatenate(list(each)) for each in zip(*pairs, strict=True))
-    return low, high
+    work = lambda x: spectral.split_bands(x, radius)
+    return measures.in_parts(work, pixels, at_once=1000)
+
+
+def draw_epochs(
+    axis: Any,
+    rows: Sequence[Mapping[str, Any]],
+    radii: Sequence[int],
+    *,
+    label: str = "{band} part, radius {radius:g}",
+    colour: str = "",
+    high: str = "--",
+) -> None:
+    """Accuracy on low and high parts over the epochs.
+
+    Args:
+        axis: of Matplotlib.
+        rows: of ``watched``.
+        radii: places of the radii to draw in the row's.
+        label: of the lines, with "{band}" and "{radius:g}" in it.
+        colour: of all lines; by the radius if there is none.
+        high: style of the lines of high parts.
+    """
+    for k in radii:
+        for band, style in (("low", "-"), ("high", high)):
+            axis.plot(
+                [row["epoch"] for row in rows],
+                [100 * row[band][k] for row in rows],
+                style,
+                color=colour or f"C{k}",
+                label=label.format(band=band, radius=rows[0]["radius"][k]),
+            )
+    axis.set_xlabel("epoch")
+    axis.grid(alpha=0.3)

@@ -9,21 +9,19 @@ default SVHN, are paired by what the standard network answers. The pictures are 
 pairs whose answers the standard network swaps with the highest confidence.
 """
 
-import argparse
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from scipy import special
 
-from apr_jax import config as config_lib
 from apr_jax import metrics, spectral
-from apr_jax.evaluate import fourier_probe, ood_sets
+from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 from experiments.paper import networks as networks_lib
@@ -33,6 +31,9 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {**networks_lib.SMALL, "pairs": 2000, "confident": 0.8},
     "paper": {"model": "allconv", "epochs": 200.0, "pairs": 10_000, "confident": 0.9},
 }
+OPTIONS = networks_lib.OPTIONS | {
+    "--out_set": {"help": "unknown images, name=source:where; SVHN"}
+}
 OUTCOMES = ("swapped", "kept", "other")
 SHOWN = 2  # pairs of each set
 
@@ -41,21 +42,21 @@ def compute(lab: Lab) -> Iterator[Record]:
     """Counts what becomes of the answers, for each set and network."""
     networks = networks_lib.both(lab)
     settings = {
-        **lab.knobs,
         "weights": networks_lib.digests(networks),
         "out": lab.options.out_set or "",
     }
     names = next(iter(networks.values())).class_names
     for kind, (images, labels) in _sets(lab).items():
-        if lab.done(split=f"{kind}, standard", settings=settings):
+        parts = {m: lab.part(f"{kind}, {m}", **settings) for m in networks}
+        if parts["standard"].done:
             continue
         known = labels
         if labels is None:
-            known = lab_lib.logits_of(networks["standard"], images).logits.argmax(1)
+            known = measures.logits_of(networks["standard"], images).logits.argmax(1)
         donors = fourier_probe.draw_donors(known, lab.seed)
         pairs = _recombined(images, donors)
         answers = {
-            method: [lab_lib.logits_of(network, part).logits for part in pairs]
+            method: [measures.logits_of(network, part).logits for part in pairs]
             for method, network in networks.items()
         }
         truth = None if labels is None else np.stack([labels, labels[donors]])
@@ -65,35 +66,17 @@ def compute(lab: Lab) -> Iterator[Record]:
             extra: dict[str, Any] = {"kind": kind, "method": method}
             if method == "standard":
                 extra["pairs"] = [_story(i, pairs, cases, names) for i in shown]
-            yield from lab.records(
-                _numbers(found, lab["confident"]),
-                split=f"{kind}, {method}",
-                settings=settings,
-                step=networks[method].step,
-                extra=extra,
-            )
+            counted = _numbers(found, lab["confident"])
+            yield from parts[method].records(counted, networks[method], **extra)
 
 
 def _sets(lab: Lab) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """Images and labels of the known set, and images of the unknown one if any."""
-    test = lab_lib.balanced(lab.load("test").splits["test"], lab["pairs"])
+    test = lab.tested("pairs")
     found: dict[str, Any] = {"known": (test.images, test.labels)}
-    spec = lab.options.out_set
-    if spec is None and lab.base.data.source == "tfds":
-        spec = "svhn=tfds:svhn_cropped"
-    if spec:
-        ((name, where),) = ood_sets.parse([spec]).items()
-        config = config_lib.parse(lab.base.to_dict())
-        opened = ood_sets.open_set(
-            name,
-            *where,
-            config.data,
-            examples=lab["pairs"],
-            seed=lab.seed,
-            tfds_dir=lab.options.data_dir,
-        )
-        rows = np.concatenate([b.image[b.mask] for b in opened.batches(500)])
-        found["unknown"] = (rows, None)
+    specs = lab.out_sets("svhn=tfds:svhn_cropped")
+    for images in lab.unknown(specs, lab["pairs"]).values():
+        found["unknown"] = (images, None)
     return found
 
 
@@ -130,17 +113,16 @@ def _cases(
 def _numbers(found: dict[str, Any], confident: float) -> dict[str, metrics.Measured]:
     """Shares of the outcomes over the pairs that count, and over confident ones."""
     counts = found["counts"]
-    numbers = {"pairs that count": metrics.wilson(int(counts.sum()), len(counts))}
+    numbers = {"pairs that count": measures.share(counts)}
     sure = counts & (found["sure"].min(0) >= confident)
     for suffix, rows in (("", counts), (", all four confident", sure)):
-        if total := int(rows.sum()):
+        if rows.any():
             for k, name in enumerate(OUTCOMES):
-                hits = int(np.sum(found["outcome"][rows] == k))
-                numbers[f"{name}{suffix}"] = metrics.wilson(hits, total)
-    if total := int(counts.sum()):
+                numbers[f"{name}{suffix}"] = measures.share(found["outcome"][rows] == k)
+    if counts.any():
         for k, name in enumerate(("amplitude", "phase", "neither")):
-            hits = int(np.sum(found["follows"][counts] == k))
-            numbers[f"answer follows {name}"] = metrics.wilson(hits, total)
+            hits = found["follows"][counts] == k
+            numbers[f"answer follows {name}"] = measures.share(hits)
     return numbers
 
 
@@ -166,7 +148,7 @@ def _story(
 ) -> dict[str, Any]:
     """The four images of a pair and what each network says of them."""
     return {
-        "images": [networks_lib.pack(part[i]) for part in pairs],
+        "images": [drawing.pack(part[i]) for part in pairs],
         "said": {
             method: [
                 [names[int(found["said"][k, i])], round(float(found["sure"][k, i]), 3)]
@@ -191,20 +173,18 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
     titles = ("a", "b", "phase a,\namplitude b", "phase b,\namplitude a")
-    figure = Figure(figsize=(6.4, 2.1 * len(stories) + 0.6), layout="constrained")
-    figure.suptitle(
+    figure = drawing.figure(
+        6.4,
+        2.1 * len(stories) + 0.6,
         "Chosen pairs in which the standard network's answers go with the amplitude\n"
         "(red: answer of the amplitude's image, green: of the phase's)",
-        fontsize=9,
+        size=9,
     )
     grid = figure.subplots(len(stories), 4, squeeze=False)
     for i, (row, (kind, story)) in enumerate(zip(grid, stories, strict=True)):
         for k, axis in enumerate(row):
-            axis.imshow(networks_lib.unpack(story["images"][k]))
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if i == 0:
-                axis.set_title(titles[k], fontsize=8)
+            image = drawing.unpack(story["images"][k])
+            drawing.picture(axis, image, "" if i else titles[k])
             for line, (method, said) in enumerate(story["said"].items()):
                 name, sure = said[k]
                 phase, amplitude = said[k % 2][0], said[1 - k % 2][0]
@@ -219,7 +199,7 @@ def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
             # Room for the two lines of text, which the layout does not count.
             axis.set_xlabel("\n ", fontsize=9)
         row[0].set_ylabel(kind, fontsize=8)
-    return lab_lib.save(figure, target)
+    return drawing.save(figure, target)
 
 
 def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
@@ -230,7 +210,7 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
         "other": "something else",
     }
     splits = list(dict.fromkeys(r.split for r in records))
-    figure = Figure(figsize=(6.4, 0.6 + 0.5 * len(splits)), layout="constrained")
+    figure = drawing.figure(6.4, 0.6 + 0.5 * len(splits))
     axis = figure.subplots()
     ticks = []
     for place, split in enumerate(splits):
@@ -242,14 +222,8 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
             label = labels[name] if place == 0 else None
             axis.barh(place, share, left=left, color=colours[name], label=label)
             if share > 2:
-                axis.text(
-                    left + share / 2,
-                    place,
-                    f"{share:.1f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                )
+                middle = {"ha": "center", "va": "center", "fontsize": 8}
+                axis.text(left + share / 2, place, f"{share:.1f}", **middle)
             left += share
         count = rows["swapped"].n if "swapped" in rows else 0
         ticks.append(f"{split}\n{count:,} pairs")
@@ -262,14 +236,8 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
         "What becomes of both answers when amplitudes are swapped", fontsize=9
     )
     axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
-    return lab_lib.save(figure, target)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's own options."""
-    networks_lib.add_options(parser)
-    parser.add_argument("--out_set", help="unknown images, name=source:where; SVHN")
+    return drawing.save(figure, target)
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

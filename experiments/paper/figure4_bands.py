@@ -11,7 +11,6 @@ it say how such images, whose values leave [0, 1], are given to a network: here 
 stretched to [0, 255] and rounded, its channels together.
 """
 
-import argparse
 import itertools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -20,11 +19,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import spectral
 from apr_jax.data import ArraySplit
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -40,40 +39,32 @@ PUBLISHED = (
     (83.7, 52.8, 83.3, 51.8),
     (48.6, 27.1, 26.9, 46.5),
 )
-_AT_ONCE = 1000
+OPTIONS = {
+    "--only": {
+        "nargs": "+",
+        "help": "cells, such as amplitude_low_phase_full; the others later",
+    }
+}
 
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Trains and tests one network for each pair of bands."""
     found = lab.load()
-    splits = {
-        "train": lab_lib.balanced(found.splits["train"], lab["images"], seed=lab.seed),
-        "test": lab_lib.balanced(found.splits["test"], lab["tested"], seed=lab.seed),
-    }
+    splits = lab.some(found, train="images", test="tested")
     for amplitude, phase in itertools.product(spectral.BANDS, repeat=2):
         name = f"amplitude_{amplitude}_phase_{phase}"
-        if lab.options.only and name not in lab.options.only:
-            continue
-        settings = {**lab.knobs, "amplitude": amplitude, "phase": phase}
-        if lab.done(split=name, settings=settings):
+        part = lab.part(name, amplitude=amplitude, phase=phase)
+        if part.done or (lab.options.only and name not in lab.options.only):
             continue
         made = {
             split: keep(images, amplitude, phase) for split, images in splits.items()
         }
-        config = lab_lib.short(
-            lab.arrays(name, found.class_names, **made),
-            model=lab["model"],
-            epochs=lab["epochs"],
-            method="standard",
-        )
-        network = lab.train(name, config)
-        outputs = lab_lib.logits_of(network, *made["test"])
-        yield from lab.records(
-            {"accuracy": lab_lib.accuracy(outputs)},
-            split=name,
-            settings=settings,
-            step=network.step,
-            extra={"example": made["test"].images[_EXAMPLE].tolist()},
+        base = lab.arrays(name, found.class_names, **made)
+        network = lab.train(name, lab.short(base))
+        yield from part.records(
+            {"accuracy": measures.accuracy(network, *made["test"])},
+            network,
+            example=made["test"].images[_EXAMPLE].tolist(),
         )
 
 
@@ -95,11 +86,7 @@ def keep(split: ArraySplit, amplitude: str, phase: str) -> ArraySplit:
         )
         return jnp.round(255 * spectral.stretch(kept)).astype(jnp.uint8)
 
-    parts = [
-        np.asarray(work(split.images[start : start + _AT_ONCE]))
-        for start in range(0, len(split.images), _AT_ONCE)
-    ]
-    return ArraySplit(np.concatenate(parts), split.labels)
+    return ArraySplit(measures.in_parts(work, split.images, at_once=1000), split.labels)
 
 
 def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
@@ -111,11 +98,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         cell = tuple(spectral.BANDS.index(settings[k]) for k in ("amplitude", "phase"))
         ours[cell] = 100 * record.value
         pictures[cell] = np.array(record.extra["example"], np.uint8)
-    figure = Figure(figsize=(13, 4.6), layout="constrained")
-    figure.suptitle(
-        "Test accuracy of networks that see amplitude and phase in some bands only",
-        fontsize=11,
-    )
+    title = "Test accuracy of networks that see amplitude and phase in some bands only"
+    figure = drawing.figure(13, 4.6, title, size=11)
     shown, mine, theirs = figure.subplots(1, 3)
     knobs = records[0].extra["settings"]
     title = f"ours ({knobs['model']}, {knobs['epochs']:g} epochs), percent"
@@ -141,17 +125,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis.set_yticks(range(4), spectral.BANDS)
         axis.set_xlabel("phase")
         axis.set_ylabel("amplitude")
-    return [lab_lib.save(figure, out / "figure4.png")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's own options."""
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        help="cells, such as amplitude_low_phase_full; the others later",
-    )
+    return [drawing.save(figure, out / "figure4.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

@@ -8,7 +8,6 @@ nearest neighbours on the same amplitudes, cross-validated, with an image and it
 copy always in the same fold. 0.5 is no separation, 1 a perfect one.
 """
 
-import argparse
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.model_selection import GroupKFold
@@ -24,12 +22,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from apr_jax import config as config_lib
 from apr_jax import corruptions, metrics, spectral
-from apr_jax.evaluate import ood_sets
 from apr_jax.metrics import detection
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -39,6 +36,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {"images": 1000, "radius": 0.375, "folds": 5, "severity": 1},
     "paper": {"images": 1000, "radius": 0.375, "folds": 10, "severity": 1},
 }
+OPTIONS = {"--out_set": {"help": "another set, name=source:where; CIFAR-100"}}
 PROBES: dict[str, Any] = {
     "linear": lambda: LogisticRegression(C=0.01, max_iter=2000),
     "nearest neighbours": lambda: KNeighborsClassifier(15),
@@ -47,21 +45,18 @@ PROBES: dict[str, Any] = {
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Embeds and separates each pair of sets."""
-    settings = {**lab.knobs, "out": lab.options.out_set or ""}
-    test = lab_lib.balanced(lab.load("test").splits["test"], lab["images"])
+    test = lab.tested("images")
     features = high_amplitudes(test.images, lab["radius"])
     for name, (others, groups) in _others(lab, test.images).items():
-        if lab.done(split=name, settings=settings):
+        part = lab.part(name, out=lab.options.out_set or "")
+        if part.done:
             continue
         both = np.concatenate([features, high_amplitudes(others, lab["radius"])])
         label = np.repeat([1, 0], [len(features), len(others)])
+        together = np.concatenate([np.arange(len(features)), groups])
         numbers = {
             f"auroc, {probe}": separation(
-                make(),
-                both,
-                label,
-                np.concatenate([np.arange(len(features)), groups]),
-                folds=lab["folds"],
+                make(), both, label, together, folds=lab["folds"]
             )
             for probe, make in PROBES.items()
         }
@@ -69,9 +64,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         places = TSNE(random_state=lab.seed, init="pca").fit_transform(scaled)
         extra = {"places": np.round(places, 1).tolist(), "known": len(features)}
         for metric, number in numbers.items():
-            yield from lab.records(
-                {metric: number}, split=name, settings=settings, extra=extra
-            )
+            yield from part.records({metric: number}, **extra)
             extra = {}
 
 
@@ -80,21 +73,8 @@ def _others(lab: Lab, images: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndar
     key = jax.random.key(lab.seed)
     noisy = corruptions.corrupt(key, images, "gaussian_noise", lab["severity"])
     found = {"gaussian noise": (np.asarray(noisy), np.arange(len(images)))}
-    spec = lab.options.out_set
-    if spec is None and lab.base.data.source == "tfds":
-        spec = "cifar100=tfds:cifar100"
-    if spec:
-        ((name, where),) = ood_sets.parse([spec]).items()
-        config = config_lib.parse(lab.base.to_dict())
-        opened = ood_sets.open_set(
-            name,
-            *where,
-            config.data,
-            examples=lab["images"],
-            seed=lab.seed,
-            tfds_dir=lab.options.data_dir,
-        )
-        rows = np.concatenate([b.image[b.mask] for b in opened.batches(500)])
+    specs = lab.out_sets("cifar100=tfds:cifar100")
+    for name, rows in lab.unknown(specs, lab["images"]).items():
         found[name] = (rows, len(images) + np.arange(len(rows)))
     return found
 
@@ -134,15 +114,15 @@ def separation(
     inside, outside = scores[label == 1], scores[label == 0]
     value = detection.ood_detection(inside, outside)["auroc"]
     low, high = detection.ood_intervals(inside, outside)["auroc"]
-    number = lab_lib.number(value, len(label), unit="fraction")
+    number = measures.number(value, len(label), unit="fraction")
     return dataclasses.replace(number, low=low, high=high)
 
 
 def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
     """Draws each embedding beside its numbers."""
     splits = list(dict.fromkeys(r.split for r in records))
-    figure = Figure(figsize=(4.2 * len(splits), 4.4), layout="constrained")
-    figure.suptitle("t-SNE of the high-frequency amplitude (Figure 5)", fontsize=10)
+    title = "t-SNE of the high-frequency amplitude (Figure 5)"
+    figure = drawing.figure(4.2 * len(splits), 4.4, title)
     for axis, split in zip(
         figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True
     ):
@@ -156,16 +136,10 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
             f"{r.metric}: {r.value:.3f} ({r.low:.3f} to {r.high:.3f})" for r in own
         ]
         axis.set_title("\n".join([f"clean against {split}", *numbers]), fontsize=8)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        axis.set(xticks=[], yticks=[])
         axis.legend(fontsize=8, markerscale=3)
-    return [lab_lib.save(figure, out / "tsne.png")]
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's own options."""
-    parser.add_argument("--out_set", help="another set, name=source:where; CIFAR-100")
+    return [drawing.save(figure, out / "tsne.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot, add_options=add_options)
+    lab_lib.main(__name__)

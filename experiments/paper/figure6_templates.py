@@ -12,14 +12,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
-from apr_jax import metrics, spectral
+from apr_jax import spectral
 from apr_jax.report import numbers
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
-from experiments.paper import networks as networks_lib
 
 NAME = "apr_figure6_templates"
 SIZES: dict[str, dict[str, Any]] = {
@@ -30,10 +29,10 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def compute(lab: Lab) -> Iterator[Record]:
     """Compares phases, and keeps what the templates gather of one image."""
-    settings = dict(lab.knobs)
-    if lab.done(split="test", settings=settings):
+    part = lab.part("test")
+    if part.done:
         return
-    test = lab_lib.balanced(lab.load("test").splits["test"], lab["images"])
+    test = lab.tested("images")
     images = np.float32(test.images) / 255
     height, width = images.shape[1:3]
     rows, columns = (x.ravel() for x in np.indices((height, width)))
@@ -51,27 +50,21 @@ def compute(lab: Lab) -> Iterator[Record]:
     with np.errstate(divide="ignore", invalid="ignore"):
         by_quotient = apart(np.nan_to_num(np.arctan((up - down) / (plus - minus))))
     count = int(clear.sum())
-    wrong = int(np.sum(by_quotient > np.pi / 2))
     shown = [int(u * width + v) for u, v in lab["shown"]]
-    extra = {
-        "size": [height, width],
-        "image": networks_lib.pack(test.images[0]),
-        "sums": [
-            [round(float(part[i, 0].mean()), 3) for part in (plus, minus, up, down)]
-            for i in shown
-        ],
-        "shown": lab["shown"],
-    }
-    yield from lab.records(
+    yield from part.records(
         {
-            "largest error of the phase, arctan2": lab_lib.number(
+            "largest error of the phase, arctan2": measures.number(
                 by_four.max(), count, unit="radians"
             ),
-            "phases half a turn off, arctan": metrics.wilson(wrong, count),
+            "phases half a turn off, arctan": measures.share(by_quotient > np.pi / 2),
         },
-        split="test",
-        settings=settings,
-        extra=extra,
+        size=[height, width],
+        image=drawing.pack(test.images[0]),
+        sums=[
+            [round(float(x[i, 0].mean()), 3) for x in (plus, minus, up, down)]
+            for i in shown
+        ],
+        shown=lab["shown"],
     )
 
 
@@ -81,15 +74,14 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     height, width = extra["size"]
     names = ("R+", "R-", "I+", "I-")
     count = len(extra["shown"])
-    figure = Figure(figsize=(7.0, 1.55 * count + 0.9), layout="constrained")
     lines = [f"{r.metric}: {numbers.shown(r)[0]}" for r in records]
     title = (
-        "Contrast templates (eq. 3) and what they gather of the image's mean channel"
+        "Contrast templates (eq. 3) and what they gather of the image's mean channel\n"
     )
-    figure.suptitle("\n".join([title, "; ".join(lines)]), fontsize=8)
+    figure = drawing.figure(7.0, 1.55 * count + 0.9, title + "; ".join(lines), size=8)
     grid = figure.subplots(count, 5, squeeze=False)
     for row, (u, v), sums in zip(grid, extra["shown"], extra["sums"], strict=True):
-        row[0].imshow(networks_lib.unpack(extra["image"]))
+        row[0].imshow(drawing.unpack(extra["image"]))
         row[0].set_ylabel(f"(u, v) = ({u}, {v})", fontsize=8)
         phase = np.arctan2(sums[2] - sums[3], sums[0] - sums[1])
         row[0].set_xlabel(f"phase {phase:.2f}", fontsize=8)
@@ -100,11 +92,10 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
             drawn = axis.imshow(template, cmap="gray", vmin=0, vmax=1)
             axis.set_xlabel(f"{name}: sum {value:.1f}", fontsize=8)
         for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
+            axis.set(xticks=[], yticks=[])
     figure.colorbar(drawn, ax=grid, shrink=0.4).set_label("weight", fontsize=8)
-    return [lab_lib.save(figure, out / "templates.png")]
+    return [drawing.save(figure, out / "templates.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(NAME, __doc__, SIZES, compute, plot)
+    lab_lib.main(__name__)

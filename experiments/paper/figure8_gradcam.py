@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import corruptions, metrics
 from apr_jax import network as network_lib
 from apr_jax.models import grad_cam
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 from experiments.paper import networks as networks_lib
@@ -29,6 +29,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {**networks_lib.SMALL, "images": 500, "severity": 5},
     "paper": {"model": "resnet18", "epochs": 200.0, "images": 10_000, "severity": 5},
 }
+OPTIONS = networks_lib.OPTIONS
 SHOWN = 5
 STRONGEST = 0.2  # share of the pixels that count as where the clean map points
 
@@ -36,10 +37,11 @@ STRONGEST = 0.2  # share of the pixels that count as where the clean map points
 def compute(lab: Lab) -> Iterator[Record]:
     """Compares the maps of clean and foggy images, for each network."""
     networks = networks_lib.both(lab)
-    settings = {**lab.knobs, "weights": networks_lib.digests(networks)}
-    if lab.done(split="fog, apr_sp", settings=settings):
+    weights = networks_lib.digests(networks)
+    parts = {m: lab.part(f"fog, {m}", weights=weights) for m in networks}
+    if parts["apr_sp"].done:
         return
-    test = lab_lib.balanced(lab.load("test").splits["test"], lab["images"])
+    test = lab.tested("images")
     key = jax.random.key(lab.seed)
     fog = corruptions.corrupt(key, test.images, "fog", lab["severity"])
     foggy, labels = np.asarray(fog), test.labels
@@ -58,11 +60,16 @@ def compute(lab: Lab) -> Iterator[Record]:
         )
         explain = grad_cam.make_grad_cam(model, network.config.data)
         clean, foul = (
-            _maps(explain, network.variables, images[rows], labels[rows])
+            measures.in_parts(
+                lambda x, y, v=network.variables, explain=explain: explain(v, x, y)[0],
+                images[rows],
+                labels[rows],
+                at_once=100,
+            )
             for images in (test.images, foggy)
         )
         numbers = {
-            f"accuracy, {what}": metrics.wilson(int(hit.sum()), len(hit))
+            f"accuracy, {what}": measures.share(hit)
             for (own, what), hit in right.items()
             if own == method
         }
@@ -74,26 +81,16 @@ def compute(lab: Lab) -> Iterator[Record]:
         extra["right"] = right[method, "fog"][rows[shown]].tolist()
         extra["names"] = [network.class_names[labels[i]] for i in rows[shown]]
         for what, images in (("original", test.images), ("foggy", foggy)):
-            extra[what] = [networks_lib.pack(images[i]) for i in rows[shown]]
+            extra[what] = [drawing.pack(images[i]) for i in rows[shown]]
         first, *others = numbers
-        split = f"fog, {method}"
-        own = {"split": split, "settings": settings, "step": network.step}
-        yield from lab.records({first: numbers[first]}, extra=extra, **own)
-        rest = {name: numbers[name] for name in others}
-        yield from lab.records(rest, extra={"method": method}, **own)
+        part, rest = parts[method], {name: numbers[name] for name in others}
+        yield from part.records({first: numbers[first]}, network, **extra)
+        yield from part.records(rest, network, method=method)
 
 
 def recognised(network: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whether each image is."""
-    return np.equal(lab_lib.logits_of(network, images).logits.argmax(1), labels)
-
-
-def _maps(explain: Any, variables: Any, images: Any, labels: Any) -> np.ndarray:
-    parts = [
-        explain(variables, images[at : at + 100], labels[at : at + 100])[0]
-        for at in range(0, len(images), 100)
-    ]
-    return np.concatenate(parts)
+    """Whether each image is recognised, bool [N]."""
+    return np.equal(measures.logits_of(network, images).logits.argmax(1), labels)
 
 
 def correlations(clean: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -139,12 +136,12 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         title = networks_lib.TITLES[method]
         columns.append((f"{title},\nclean", "original", method, "clean"))
         columns.append((f"{title},\nfog", "foggy", method, "fog"))
-    figure = Figure(figsize=(8.4, 1.4 * count + 1.0), layout="constrained")
-    figure.suptitle(_caption(records), fontsize=9)
+    figure = drawing.figure(8.4, 1.4 * count + 1.0, _caption(records), size=9)
     grid = figure.subplots(count, len(columns), squeeze=False)
     for i, row in enumerate(grid):
         for axis, (title, image, method, which) in zip(row, columns, strict=True):
-            axis.imshow(networks_lib.unpack(any_one[image][i]))
+            shown = drawing.unpack(any_one[image][i])
+            drawing.picture(axis, shown, "" if i else title)
             if method is not None:
                 own = found[method].extra
                 drawn = axis.imshow(
@@ -152,14 +149,10 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
                 )
                 if which == "fog":
                     axis.set_xlabel("right" if own["right"][i] else "wrong", fontsize=7)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if i == 0:
-                axis.set_title(title, fontsize=8)
         row[0].set_ylabel(any_one["names"][i], fontsize=8)
     bar = figure.colorbar(drawn, ax=grid, shrink=0.4)
     bar.set_label("Grad-CAM of the true class, each map's maximum is 1", fontsize=7)
-    return [lab_lib.save(figure, out / "gradcam.png")]
+    return [drawing.save(figure, out / "gradcam.png")]
 
 
 def _caption(records: Sequence[Record]) -> str:
@@ -174,6 +167,4 @@ def _caption(records: Sequence[Record]) -> str:
 
 
 if __name__ == "__main__":
-    lab_lib.main(
-        NAME, __doc__, SIZES, compute, plot, add_options=networks_lib.add_options
-    )
+    lab_lib.main(__name__)

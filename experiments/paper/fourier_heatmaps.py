@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from apr_jax import config as config_lib
-from apr_jax import metrics, parallel
+from apr_jax import parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
+from experiments import drawing, measures
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 from experiments.paper import networks as networks_lib
@@ -28,6 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "small": {**networks_lib.SMALL, "images": 500},
     "paper": {"model": "resnet18", "epochs": 200.0, "images": 10_000},
 }
+OPTIONS = networks_lib.OPTIONS
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -40,19 +41,17 @@ def compute(lab: Lab) -> Iterator[Record]:
         else:
             network = networks_lib.one(lab, method)
             weights = classifier_lib.weights_digest(network)
-        settings = {**lab.knobs, "weights": weights}
-        if lab.done(split=f"waves, {method}", settings=settings):
+        part = lab.part(f"waves, {method}", weights=weights)
+        if part.done:
             continue
         found = _measure(lab, network) if known is None else known
-        number = metrics.Measured(found.value, None, None, "fraction", found.n)
-        heatmap = found.extra["heatmap"]
-        norm = found.extra["settings"]["norm"]
-        yield from lab.records(
+        number = measures.number(found.value, found.n, unit="fraction")
+        yield from part.records(
             {"mean error under waves": number},
-            split=f"waves, {method}",
-            settings=settings,
-            step=found.step,
-            extra={"method": method, "heatmap": heatmap, "norm": norm},
+            found,
+            method=method,
+            heatmap=found.extra["heatmap"],
+            norm=found.extra["settings"]["norm"],
         )
 
 
@@ -83,11 +82,11 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     found = {r.extra["method"]: r for r in records}
     maps = {m: 100 * np.array(r.extra["heatmap"]) for m, r in found.items()}
     first = next(iter(found.values()))
-    figure = Figure(figsize=(3.4 * (len(maps) + 1), 3.5), layout="constrained")
-    figure.suptitle(
+    figure = drawing.figure(
+        3.4 * (len(maps) + 1),
+        3.5,
         f"Error under one wave of L2 norm {first.extra['norm']:g} in each channel, "
         f"{first.n:,} images; low frequencies in the centre",
-        fontsize=10,
     )
     axes = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
     for axis, (method, values) in zip(axes, maps.items(), strict=False):
@@ -107,10 +106,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis.set_yticks(ticks, [str(t - centre) for t in ticks])
         axis.set_xlabel("cycles across", fontsize=8)
     axes[0].set_ylabel("cycles down", fontsize=8)
-    return [lab_lib.save(figure, out / "heatmaps.png")]
+    return [drawing.save(figure, out / "heatmaps.png")]
 
 
 if __name__ == "__main__":
-    lab_lib.main(
-        NAME, __doc__, SIZES, compute, plot, add_options=networks_lib.add_options
-    )
+    lab_lib.main(__name__)

@@ -23,7 +23,7 @@ SIZE = 320  # pixels; crops of the photographs
 
 
 def compute() -> list[tuple[str, np.ndarray]]:
-    """Returns (title, image [H, W, 3] in [0, 1]) of each picture."""
+    """(title, image [H, W, 3] in [0, 1]) of each picture."""
     china, flower = load_sample_images().images
     china, flower = china[60 : 60 + SIZE, 150 : 150 + SIZE], flower[40:360, 160:480]
     pixels = [jnp.asarray(photo, jnp.float32) / 255 for photo in (china, flower)]

@@ -4,9 +4,7 @@ import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 
-import matplotlib.figure
-
-from experiments import lab as lab_lib
+from experiments import drawing
 
 # Colours that people with any colour vision tell apart (Okabe and Ito).
 _MAIN, _OTHER = "#0072b2", "#d55e00"
@@ -39,8 +37,7 @@ def draw(
     )
     if not ranked:
         return
-    height = 1.4 + 0.27 * len(ranked)
-    figure = matplotlib.figure.Figure((7.2, height), layout="constrained")
+    figure = drawing.figure(7.2, 1.4 + 0.27 * len(ranked))
     axes = figure.subplots()
     for place, (_, first, second) in enumerate(ranked):
         for numbers, colour, shape in ((second, _OTHER, "D"), (first, _MAIN, "o")):
@@ -70,4 +67,4 @@ def draw(
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, fontsize=10, loc="left")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    lab_lib.save(figure, target)
+    drawing.save(figure, target)

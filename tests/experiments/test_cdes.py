@@ -5,7 +5,6 @@ import pytest
 
 from apr_jax import cdes, models
 from apr_jax.data import ArraySplit
-from apr_jax.runs import records as records_lib
 from apr_jax.train import dispatch
 from experiments.cdes import (
     common,
@@ -16,6 +15,7 @@ from experiments.cdes import (
     train_kernels,
 )
 from tests import toy
+from tests.experiments import toy_lab
 
 TOY = {"kernel_images": 12, "mixed_images": 16, "kernel_batch": 4, "kernel_epochs": 2}
 TOY |= {"images": 64, "test_images": 32, "watched": 20, "model": "tiny", "epochs": 2.0}
@@ -41,18 +41,8 @@ def run(folder, monkeypatch):
     monkeypatch.setattr(cdes, "FORMS", ("fft",))
 
     def run(module):
-        monkeypatch.setattr(module, "SIZES", {"small": TOY})
-        out = folder / module.NAME
-        module.main(
-            [
-                f"--set=arrays:{folder / 'set'}",
-                f"--out={out}",
-                f"--work={folder / 'work'}",
-                f"--cache_dir={folder / 'cache'}",
-                "--quiet",
-            ]
-        )
-        records = records_lib.latest(records_lib.read(out / "records.jsonl"))
+        out, work = folder / module.NAME, folder / "work"
+        records = toy_lab.run(module, folder / "set", out, work=work, size=32, **TOY)
         return records, sorted(path.name for path in out.glob("*.png"))
 
     return run

@@ -1,13 +1,11 @@
 """The experiments on high-frequency components, on a toy set."""
 
-import json
-
 import numpy as np
 import pytest
 
-from experiments import lab as lab_lib
 from experiments.hfc import bands, examples, heuristics, kernels, labels, networks
 from tests import toy
+from tests.experiments import toy_lab
 
 KNOBS = {"images": 32, "tested": 20, "epochs": 1.0}
 
@@ -25,35 +23,19 @@ def _small_batches(monkeypatch):
 
 
 def run(module, folder, *arguments, **knobs):
-    sizes = getattr(module, "SIZES", networks.SIZES)
-    out = folder / module.NAME
-    lab_lib.main(
-        module.NAME,
-        module.__doc__,
-        {"small": {**sizes["small"], **KNOBS, **knobs}},
-        module.compute,
-        module.plot,
-        add_options=module.add_options,
-        arguments=[
-            f"--set=arrays:{folder}",
-            "--image_size=8",
-            f"--out={out}",
-            f"--work={folder / 'work'}",
-            f"--cache_dir={folder / 'cache'}",
-            "--quiet",
-            *arguments,
-        ],
+    out, work = folder / module.NAME, folder / "work"
+    records = toy_lab.run(
+        module, folder, out, *arguments, work=work, **{**KNOBS, **knobs}
     )
     assert next(iter(out.glob("*.png"))).stat().st_size > 5_000
-    lines = (out / "records.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return records
 
 
 @pytest.mark.slow
 def test_bands_and_examples_share_a_network(folder):
     records = run(bands, folder)
-    assert len(records[0]["extra"]["rows"]) == 2
-    by_split = {r["split"]: r["value"] for r in records}
+    assert len(records[0].extra["rows"]) == 2
+    by_split = {r.split: r.value for r in records}
     # Within 7 cycles of an image of 8 lies all of it.
     assert by_split["short training, low 7"] == by_split["short training, all"]
     weights = folder / "work" / "small" / "plain" / "checkpoints"
@@ -62,9 +44,9 @@ def test_bands_and_examples_share_a_network(folder):
     assert weights.stat().st_mtime_ns == before
     for radius in (1, 2, 3, 4):
         shares = [
-            r["value"]
+            r.value
             for r in records
-            if r["split"] == f"radius {radius}" and r["metric"].endswith(examples.OF)
+            if r.split == f"radius {radius}" and r.metric.endswith(examples.OF)
         ]
         assert len(shares) == 4
         assert sum(shares) == pytest.approx(1)
@@ -96,20 +78,18 @@ def test_parts_are_compared_when_half_is_learnt():
 @pytest.mark.slow
 def test_heuristics_kernels_and_labels(folder):
     records = run(heuristics, folder)
-    assert {r["split"] for r in records} == set(networks.KINDS)
+    assert {r.split for r in records} == set(networks.KINDS)
     records = run(kernels, folder, attacked=10, rhos=(0.0, 0.5), levels=(1, 8))
-    rough = {r["split"]: r["value"] for r in records if r["metric"] == "roughness"}
+    rough = {r.split: r.value for r in records if r.metric == "roughness"}
     for kind in kernels.KINDS:
         assert rough[f"{kind}, rho 0.5"] < rough[f"{kind}, rho 0"]
         for rho in ("0", "0.5"):
             mine = {
-                r["metric"]: r["value"]
-                for r in records
-                if r["split"] == f"{kind}, rho {rho}"
+                r.metric: r.value for r in records if r.split == f"{kind}, rho {rho}"
             }
             assert mine["accuracy under PGD, eps 8/255"] <= mine["accuracy"]
             assert len(mine) == 6
     records = run(labels, folder, epochs=2.0, batch=16)
-    whole = [r for r in records if r["metric"] == "training accuracy"]
-    assert [r["split"] for r in whole] == ["natural", "shuffled"]
-    assert all(len(r["extra"]["rows"]) == 3 for r in whole)
+    whole = [r for r in records if r.metric == "training accuracy"]
+    assert [r.split for r in whole] == ["natural", "shuffled"]
+    assert all(len(r.extra["rows"]) == 3 for r in whole)

@@ -1,6 +1,8 @@
 """The frame of the experiments: records, resumption, data of one's own."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,18 +11,17 @@ from apr_jax import models
 from apr_jax.data import ArraySplit
 from apr_jax.errors import ConfigError
 from experiments import lab as lab_lib
+from experiments import measures
 from tests import toy
 
 SIZES = {"small": {"images": 3}, "paper": {"images": 300}}
 
 
-def experiment(tmp_path, compute, *, extra=(), plot=None):
+def experiment(tmp_path, compute, *, extra=()):
     drawn = []
-
-    def keep(records, out):
-        drawn.extend(records)
-        return []
-
+    thing = types.SimpleNamespace(NAME="thing", SIZES=SIZES, compute=compute)
+    thing.plot = lambda records, out: drawn.extend(records) or []
+    sys.modules["thing"] = thing
     arguments = [
         "--set",
         f"arrays:{tmp_path / 'set'}",
@@ -31,7 +32,10 @@ def experiment(tmp_path, compute, *, extra=(), plot=None):
         "--quiet",
         *extra,
     ]
-    lab_lib.main("thing", "A doc.", SIZES, compute, plot or keep, arguments=arguments)
+    try:
+        lab_lib.main("thing", arguments)
+    finally:
+        del sys.modules["thing"]
     return drawn
 
 
@@ -46,13 +50,12 @@ def test_records_are_kept_and_not_computed_again(tmp_path):
     calls = []
 
     def compute(lab):
-        settings = {"images": lab["images"]}
         for split in ("a", "b"):
-            if lab.done(split=split, settings=settings):
+            part = lab.part(split)
+            if part.done:
                 continue
             calls.append(split)
-            measured = {"count": lab_lib.number(lab["images"], 1)}
-            yield from lab.records(measured, split=split, settings=settings)
+            yield from part.records({"count": measures.number(lab["images"], 1)})
             if len(calls) == 1:
                 raise KeyboardInterrupt
 
@@ -92,14 +95,13 @@ def test_trains_on_a_set_that_it_makes(tmp_path, rng, monkeypatch):
         settings.eval.batch_size = 16
         settings.augment.crop_pad = 0
         network = lab.train("dark", settings)
-        outputs = lab_lib.logits_of(network, dark.images, dark.labels)
+        outputs = measures.logits_of(network, dark.images, dark.labels)
         assert outputs.logits.shape == (96, 4)
         # Pixels in [0, 1] are the same images.
-        again = lab_lib.logits_of(network, np.float32(dark.images) / 255)
+        again = measures.logits_of(network, np.float32(dark.images) / 255)
         np.testing.assert_allclose(again.logits, outputs.logits, atol=1e-4)
-        yield from lab.records(
-            {"accuracy": lab_lib.accuracy(outputs)}, split="dark", settings={}
-        )
+        right = measures.accuracy(network, *dark)
+        yield from lab.part("dark").records({"accuracy": right})
         with pytest.raises(ValueError, match="holds other images"):
             lab.arrays("dark", "wxyz", train=train, test=dark)
 
@@ -111,12 +113,14 @@ def test_trains_on_a_set_that_it_makes(tmp_path, rng, monkeypatch):
 def test_balanced_takes_equally_many_of_each_class(rng):
     labels = rng.permutation(np.repeat(np.arange(5), [50, 40, 30, 20, 10]))
     images = np.arange(150, dtype=np.uint8)[:, None, None, None]
-    chosen = lab_lib.balanced(ArraySplit(images, labels), 40)
+    chosen = measures.balanced(ArraySplit(images, labels), 40)
     assert np.bincount(chosen.labels).tolist() == [8] * 5
     np.testing.assert_array_equal(labels[chosen.images.ravel()], chosen.labels)
     # What few examples leave open is shared by the other classes.
-    assert np.bincount(lab_lib.balanced(ArraySplit(images, labels), 75).labels)[4] == 10
-    assert len(lab_lib.balanced(ArraySplit(images, labels), 0).labels) == 150
+    assert (
+        np.bincount(measures.balanced(ArraySplit(images, labels), 75).labels)[4] == 10
+    )
+    assert len(measures.balanced(ArraySplit(images, labels), 0).labels) == 150
 
 
 def test_knobs_are_turned():

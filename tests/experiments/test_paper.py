@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from apr_jax.runs import records as records_lib
-from experiments import lab as lab_lib
+from experiments import drawing
 from experiments.paper import (
     figure2_swap,
     figure5_tsne,
@@ -16,6 +15,7 @@ from experiments.paper import (
 )
 from experiments.paper import networks as networks_lib
 from tests import toy
+from tests.experiments import toy_lab
 
 
 @pytest.fixture
@@ -36,36 +36,12 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(networks_lib, "recipe", recipe)
 
     def call(module, *extra, **knobs):
-        arguments = [
-            "--set",
-            f"arrays:{tmp_path / 'set'}",
-            "--image_size=8",
-            f"--out={tmp_path / module.NAME}",
-            f"--work={tmp_path / 'work'}",
-            f"--cache_dir={tmp_path / 'cache'}",
-            "--quiet",
-            *extra,
-        ]
-        sizes = {"small": {**module.SIZES["small"], **knobs}}
-        options = {}
-        if hasattr(module, "add_options"):
-            options["add_options"] = module.add_options
-        elif module in (figure8_gradcam, fourier_heatmaps):
-            options["add_options"] = networks_lib.add_options
-        if "add_options" in options and module is not figure5_tsne:
-            arguments.append(f"--networks={tmp_path / 'networks'}")
-        lab_lib.main(
-            module.NAME,
-            "A doc.",
-            sizes,
-            module.compute,
-            module.plot,
-            arguments=arguments,
-            **options,
-        )
-        pictures = list((tmp_path / module.NAME).glob("*.png"))
-        assert pictures
-        return records_lib.read(tmp_path / module.NAME / "records.jsonl")
+        if "--networks" in getattr(module, "OPTIONS", {}):
+            extra = (*extra, f"--networks={tmp_path / 'networks'}")
+        out, work = tmp_path / module.NAME, tmp_path / "work"
+        records = toy_lab.run(module, tmp_path / "set", out, *extra, work=work, **knobs)
+        assert list(out.glob("*.png"))
+        return records
 
     return call
 
@@ -150,6 +126,6 @@ def test_outcomes_of_a_swap():
 
 def test_pictures_survive_a_record(rng):
     image = rng.integers(0, 256, (5, 4, 3), np.uint8)
-    np.testing.assert_array_equal(networks_lib.unpack(networks_lib.pack(image)), image)
-    again = networks_lib.unpack(networks_lib.pack(np.float32(image) / 255))
+    np.testing.assert_array_equal(drawing.unpack(drawing.pack(image)), image)
+    again = drawing.unpack(drawing.pack(np.float32(image) / 255))
     np.testing.assert_array_equal(again, image)

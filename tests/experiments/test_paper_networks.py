@@ -1,37 +1,17 @@
 """Figures 4 and 9 on a toy set: all that they do, in seconds."""
 
-import json
-
 import pytest
 
-from experiments import lab as lab_lib
 from experiments.paper import figure4_bands, figure9_heads
 from tests import toy
+from tests.experiments import toy_lab
 
 
 def run(module, tmp_path, *arguments, **knobs):
     toy.write_arrays(tmp_path)
-    sizes = {"small": {**module.SIZES["small"], "epochs": 1.0, **knobs}}
-    out = tmp_path / "out"
-    lab_lib.main(
-        module.NAME,
-        module.__doc__,
-        sizes,
-        module.compute,
-        module.plot,
-        add_options=module.add_options,
-        arguments=[
-            f"--set=arrays:{tmp_path}",
-            "--image_size=8",
-            f"--out={out}",
-            f"--work={tmp_path / 'work'}",
-            f"--cache_dir={tmp_path / 'cache'}",
-            "--quiet",
-            *arguments,
-        ],
-    )
-    lines = (out / "records.jsonl").read_text().splitlines()
-    return out, [json.loads(line) for line in lines]
+    out, work = tmp_path / "out", tmp_path / "work"
+    knobs = {"epochs": 1.0, **knobs}
+    return out, toy_lab.run(module, tmp_path, out, *arguments, work=work, **knobs)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +23,8 @@ def _small_batches(monkeypatch):
 def test_figure_4(tmp_path):
     cells = ["amplitude_high_phase_low"]
     out, records = run(figure4_bands, tmp_path, "--only", *cells, images=32, tested=20)
-    assert [r["split"] for r in records] == cells
-    assert all(r["n"] == 20 and 0 <= r["value"] <= 1 for r in records)
+    assert [r.split for r in records] == cells
+    assert all(r.n == 20 and 0 <= r.value <= 1 for r in records)
     assert (out / "figure4.png").stat().st_size > 10_000
     # What is recorded isn't trained again.
     _, again = run(figure4_bands, tmp_path, "--only", *cells, images=32, tested=20)
@@ -64,10 +44,10 @@ def test_figure_9(tmp_path, monkeypatch):
         unknown=20,
     )
     metrics = {"accuracy", "accuracy under 1 corruptions", "auroc, noise"}
-    assert {r["metric"] for r in records} == metrics
-    assert len({r["split"] for r in records}) == 12
+    assert {r.metric for r in records} == metrics
+    assert len({r.split for r in records}) == 12
     assert (out / "figure9.png").exists()
-    value = {(r["split"], r["metric"]): r["value"] for r in records}
+    value = {(r.split, r.metric): r.value for r in records}
     for metric in metrics:
         trained = value["trained, lambda 0.5", metric]
         assert value["asked, lambda 0.5", metric] == trained
