@@ -1,4 +1,4 @@
-"""What a run can be told, each setting once: default, range, choices and meaning.
+"""The settings of a run, each written once: default, range, choices and meaning.
 
 ``default()`` is the whole: the CIFAR recipe of the paper's code, SGD 0.1 with Nesterov
 momentum, weight decay 5e-4 on all parameters, the rate multiplied by 0.2 at epochs 60,

@@ -165,7 +165,6 @@ def check(settings: Any, prefix: str = "") -> None:
 
 def define_flags(
     cls: Callable[[], Any],
-    prefix: str = "",
     *,
     defaults: bool = True,
     only: Collection[str] = (),
@@ -174,7 +173,6 @@ def define_flags(
 
     Args:
         cls: the dataclass; a group's flags are ``--GROUP.FIELD``.
-        prefix: before the names of the flags.
         defaults: whether the flags show the defaults of the fields; otherwise they
             are for what shall differ from values that are there already.
         only: names of the settings that get a flag; empty is all.
@@ -194,21 +192,21 @@ def define_flags(
             text += (
                 f" Of {', '.join(map(str, about.choices))}." if about.choices else ""
             )
-        define(prefix + name, value if defaults else None, help=text)
+        define(name, value if defaults else None, help=text)
         # So that --help lists it, though this isn't the module that is started.
-        flag = flags.FLAGS[prefix + name]
+        flag = flags.FLAGS[name]
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
     def given() -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, _, kind, _ in found:
-            flag = flags.FLAGS[prefix + name]
+            flag = flags.FLAGS[name]
             if not flag.using_default_value:
                 *groups, last = name.split(".")
                 place = values
                 for group in groups:
                     place = place.setdefault(group, {})
-                place[last] = _parsed(kind, flag.value, prefix + name)
+                place[last] = _parsed(kind, flag.value, name)
         return values
 
     return given

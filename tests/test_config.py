@@ -271,7 +271,7 @@ def test_imagenet_argument(name, method, ratio):
 @pytest.mark.parametrize(
     ("dirs", "named"),
     [
-        (("/data/EDSR", "CAE/", "more/x.npz"), ("EDSR", "CAE", "x.npz")),
+        (("/data/EDSR", "CAE/", "more/x.npz"), ("EDSR", "CAE", "npz")),
         (("/a/SIN/train", "/b/EDSR/train/"), ("SIN/train", "EDSR/train")),
         (("SIN/train.npz", "/train", "train"), ("SIN/train.npz", "train", "train")),
     ],
@@ -333,11 +333,11 @@ def parse_flags(monkeypatch):
 
 
 def test_flags_give_what_the_command_line_says(parse_flags):
-    given = settings.define_flags(_Outer, "x.")
-    assert flags.FLAGS["x.inner.radii"].help == "Of balls."
-    assert flags.FLAGS["x.inner.kind"].default == "a"
-    arguments = ["--x.inner.radii=8/255,2", "--x.names=a,b", "--x.names=c"]
-    found = parse_flags(given, arguments=[*arguments, "--x.inner.counts="])
+    given = settings.define_flags(_Outer)
+    assert flags.FLAGS["inner.radii"].help == "Of balls."
+    assert flags.FLAGS["inner.kind"].default == "a"
+    arguments = ["--inner.radii=8/255,2", "--names=a,b", "--names=c"]
+    found = parse_flags(given, arguments=[*arguments, "--inner.counts="])
     assert found == {
         "names": ("a,b", "c"),
         "inner": {"radii": (8 / 255, 2.0), "counts": ()},
