@@ -1,7 +1,7 @@
 """The style and the frame of the HTML page: one file, nothing loaded from outside."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 STYLE = """
 :root {
@@ -148,6 +148,11 @@ def scroll(body: str) -> str:
     return f'<div class="scroll">{body}</div>'
 
 
+def note(text: str) -> str:
+    """A paragraph in the soft colour; the text is HTML."""
+    return f'<p class="soft">{text}</p>'
+
+
 def grid(kind: str, figures: Sequence[str]) -> str:
     """Boxes side by side, as many as fit; nothing if there are none."""
     boxes = "".join(card(figure) for figure in figures)
@@ -162,6 +167,51 @@ def breakable(name: str) -> str:
 def dot(run: int) -> str:
     """The colour of a run, before its name."""
     return f'<span class="dot" style="background:var(--run-{run % 6})"></span>'
+
+
+def legend(names: Mapping[int, str]) -> str:
+    """The colours of some runs: index -> name."""
+    spans = "".join(f"<span>{dot(i)}{escape(name)}</span>" for i, name in names.items())
+    return f'<div class="legend">{spans}</div>'
+
+
+def th(text: str, kind: str = "") -> str:
+    """The head of a column; the text is HTML."""
+    return f"<th{_class(kind)}>{text}</th>"
+
+
+def td(text: str, kind: str = "") -> str:
+    """A cell; the text is HTML."""
+    return f"<td{_class(kind)}>{text}</td>"
+
+
+def run_heads(names: Sequence[str]) -> list[str]:
+    """The heads of the columns of runs."""
+    return [th(dot(i) + breakable(name)) for i, name in enumerate(names)]
+
+
+def table(
+    heads: Sequence[str], groups: Iterable[tuple[str, Iterable[Sequence[str]]]]
+) -> str:
+    """A table that scrolls by itself where it is wider than the page.
+
+    Args:
+        heads: ``th`` of each column after the first, which has none.
+        groups: (heading, rows of ``td``); a heading is HTML and spans the table, an
+            empty one is left out.
+    """
+    bodies = []
+    for heading, rows in groups:
+        top = f'<th colspan="{1 + len(heads)}">{heading}</th>'
+        lines = [f'<tr class="group">{top}</tr>' if heading else ""]
+        lines += [f"<tr>{''.join(row)}</tr>" for row in rows]
+        bodies.append(f"<tbody>{''.join(lines)}</tbody>")
+    head = f"<thead><tr><th></th>{''.join(heads)}</tr></thead>"
+    return scroll(f"<table>{head}{''.join(bodies)}</table>")
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
 
 
 def document(title: str, body: str) -> str:

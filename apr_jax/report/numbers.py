@@ -1,9 +1,9 @@
 """Numbers as a reader sees them: names, digits, intervals, runs side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-import rich.markup
 import rich.table
+from rich.markup import escape
 
 from apr_jax.runs.records import Record
 
@@ -17,8 +17,6 @@ METRICS: dict[str, tuple[str, str]] = {
     "rms_calibration_error": ("RMS calibration error", "↓"),
     "brier": ("Brier score", "↓"),
 }
-
-
 # ((data, split), [(metric, one record or None for each run)])
 Group = tuple[tuple[str, str], list[tuple[str, list[Record | None]]]]
 
@@ -82,6 +80,48 @@ def side_by_side(
     ]
 
 
+def size(rows: Sequence[tuple[str, Sequence[Record | None]]]) -> str:
+    """The numbers of examples behind the rows of a group, such as "n = 1,200"."""
+    sizes = sorted({r.n for _, records in rows for r in records if r})
+    return "n = " + " or ".join(f"{n:,}" for n in sizes)
+
+
+def value(record: Record | None) -> str:
+    """A number without its interval; a dash where there is none."""
+    return shown(record)[0] if record else "–"
+
+
+def with_interval(record: Record | None) -> str:
+    """A number for the terminal, its interval in brackets behind it."""
+    interval = shown(record)[1].replace(" to ", "–") if record else ""
+    return value(record) + (f" [dim]({interval})[/dim]" if interval else "")
+
+
+def terminal(
+    title: str | None,
+    columns: Iterable[str],
+    groups: Iterable[tuple[str, Iterable[Sequence[str]]]],
+) -> rich.table.Table:
+    """A table for the terminal.
+
+    Args:
+        title: above it.
+        columns: heads after the first column, which has none.
+        groups: (heading in rich's markup, or the empty string; rows of cells).
+    """
+    result = rich.table.Table(title=title, title_justify="left")
+    result.add_column("")
+    for column in columns:
+        result.add_column(escape(column), justify="right")
+    for heading, rows in groups:
+        result.add_section()
+        if heading:
+            result.add_row(heading)
+        for row in rows:
+            result.add_row(*row)
+    return result
+
+
 def table(
     runs: Mapping[str, Sequence[Record]], *, title: str | None = None
 ) -> rich.table.Table:
@@ -91,21 +131,11 @@ def table(
         runs: name of a run -> its records.
         title: above the table.
     """
-    result = rich.table.Table(title=title, title_justify="left")
-    result.add_column("")
-    for name in runs:
-        result.add_column(rich.markup.escape(name), justify="right")
-    for (data, split), rows in side_by_side(runs):
-        sizes = sorted({r.n for _, records in rows for r in records if r})
-        count = " or ".join(f"{n:,}" for n in sizes)
-        place = rich.markup.escape(f"{data} {split}")
-        result.add_section()
-        result.add_row(f"[bold]{place}[/bold], n = {count}")
-        for metric, records in rows:
-            cells = []
-            for record in records:
-                value, interval = shown(record) if record else ("–", "")
-                interval = interval.replace(" to ", "–")
-                cells.append(f"{value} [dim]({interval})[/dim]" if interval else value)
-            result.add_row(label(metric), *cells)
-    return result
+    groups = [
+        (
+            f"[bold]{escape(f'{data} {split}')}[/bold], {size(rows)}",
+            [[label(metric), *map(with_interval, records)] for metric, records in rows],
+        )
+        for (data, split), rows in side_by_side(runs)
+    ]
+    return terminal(title, runs, groups)

@@ -119,8 +119,8 @@ def _header(title: str, runs: Sequence[RunView]) -> str:
         parts.append("Measured on " + ", ".join(data))
     if records:
         parts.append(max(r.time for r in records)[:10])
-    line = html.escape(" · ".join(parts))
-    return f'<header><h1>{html.escape(title)}</h1><p class="soft">{line}</p></header>'
+    line = html.note(html.escape(" · ".join(parts)))
+    return f"<header><h1>{html.escape(title)}</h1>{line}</header>"
 
 
 def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
@@ -137,14 +137,14 @@ def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
         ]
         if members:
             headline.append((f"Accuracy, {data} {split}", members))
-    note = (
-        '<p class="soft">Small: 95 % intervals over the examples of the split, for '
+    note = html.note(
+        "Small: 95 % intervals over the examples of the split, for "
         "the one network that each run trained. Bold: the best, where its interval "
-        "does not touch another.</p>"
+        "does not touch another."
     )
     plot = html.card(figures.forest(headline)) if headline else ""
     names = [run.name for run in runs]
-    table = html.card(html.scroll(tables.numbers(names, groups, published)))
+    table = html.card(tables.numbers(names, groups, published))
     return html.section("Numbers", plot, table, note)
 
 
@@ -155,7 +155,8 @@ def _curves(runs: Sequence[RunView]) -> str:
         return ""
     names = ("loss", "accuracy", "learning_rate", "images_per_second")
     drawn = [figures.curves(rows, quantity) for quantity in names]
-    return html.section("Training", _legend(runs), html.grid("wide", drawn))
+    legend = html.legend(dict(enumerate(rows)))
+    return html.section("Training", legend, html.grid("wide", drawn))
 
 
 def _calibration(runs: Sequence[RunView]) -> str:
@@ -163,10 +164,10 @@ def _calibration(runs: Sequence[RunView]) -> str:
         figures.reliability(Reliability.from_json(lists), run=i, title=title)
         for i, title, lists in _extras(runs, "reliability")
     ]
-    note = (
-        '<p class="soft">Share that is correct in each bin of confidence; a calibrated '
+    note = html.note(
+        "Share that is correct in each bin of confidence; a calibrated "
         "network follows the dashed line. Pale: right more often than it is confident. "
-        "Red: more confident than right. Below: the share of examples in each bin.</p>"
+        "Red: more confident than right. Below: the share of examples in each bin."
     )
     grid = html.grid("small", drawn)
     return html.section("Calibration", note, grid) if drawn else ""
@@ -179,9 +180,9 @@ def _confusions(runs: Sequence[RunView]) -> str:
         if classes <= _MAX_CONFUSION:
             names = runs[i].class_names or [str(c) for c in range(classes)]
             drawn.append(figures.confusion(np.array(counts), names, run=i, title=title))
-    note = (
-        '<p class="soft">Percent of each class, rounded. Mistakes are tinted on a '
-        "scale of their own, as they are few.</p>"
+    note = html.note(
+        "Percent of each class, rounded. Mistakes are tinted on a "
+        "scale of their own, as they are few."
     )
     grid = html.grid("wide", drawn)
     return html.section("Confusion between classes", note, grid) if drawn else ""
@@ -204,12 +205,13 @@ def _examples(runs: Sequence[RunView]) -> str:
             ' with the image’s own <span class="key phase">phase</span>, '
             "and keeps the image’s label."
         )
-    note = f'<p class="soft">{note}</p>'
-    return html.section("What the network sees", note, *parts) if parts else ""
+    return (
+        html.section("What the network sees", html.note(note), *parts) if parts else ""
+    )
 
 
 def _setup(runs: Sequence[RunView]) -> str:
-    flat = [_flatten(run.config) for run in runs]
+    flat = [run.settings for run in runs]
     rows = [
         (name, [str(values.get(key, "–")) for values in flat])
         for key, name in _HEADLINES.items()
@@ -229,8 +231,8 @@ def _setup(runs: Sequence[RunView]) -> str:
         ]
         if any(cell != "–" for cell in cells):
             rows.append((name, cells))
-    table = tables.comparison([run.name for run in runs], rows) if rows else ""
-    boxes = html.card(html.scroll(table)) if rows else ""
+    names = [run.name for run in runs]
+    boxes = html.card(tables.comparison(names, rows)) if rows else ""
     commands = "\n".join(run.command for run in runs if run.command)
     if commands:
         boxes += f"<h3>To run it again</h3><pre>{html.escape(commands)}</pre>"
@@ -253,14 +255,6 @@ def _footer() -> str:
 # --- Inner workings ------------------------------------------------------------------
 
 
-def _legend(runs: Sequence[RunView]) -> str:
-    names = "".join(
-        f"<span>{html.dot(i)}{html.escape(run.name)}</span>"
-        for i, run in enumerate(runs)
-    )
-    return f'<div class="legend">{names}</div>'
-
-
 def _plain(run: RunView) -> list[Record]:
     """The numbers of a run that no section of their own shows."""
     return [r for r in run.records if r.job not in sections.SECTIONS]
@@ -276,16 +270,6 @@ def _extras(runs: Sequence[RunView], what: str) -> list[tuple[int, str, Any]]:
                 split = found.setdefault((record.data, record.split), {})
                 split[i] = (title, record.extra[what])
     return [(i, *found[split][i]) for split in found for i in sorted(found[split])]
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def write(

@@ -42,6 +42,15 @@ class RunView:
     command: str = ""
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
+    def of(self, job: str) -> list[Record]:
+        """The records of a job."""
+        return [record for record in self.records if record.job == job]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of the configuration: "model.name" -> value."""
+        return _flatten(self.config)
+
 
 def view(root: pathlib.Path) -> RunView:
     """Reads what a work directory holds: configuration, records, curve, classes."""
@@ -55,6 +64,16 @@ def view(root: pathlib.Path) -> RunView:
         class_names=workdir.read_class_names(run) if run.classes.exists() else (),
         examples=read_examples(run.examples) if run.examples.exists() else None,
     )
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def _curve(run: workdir.RunDir) -> Sequence[curves.CurveRow]:

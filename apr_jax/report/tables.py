@@ -38,46 +38,54 @@ def numbers(
         published: numbers of others.
     """
     sources = list(dict.fromkeys(p.source for p in published))
-    head = _heads(names)
-    head += "".join(f'<th class="soft">{html.escape(s)}</th>' for s in sources)
-    lines = [f"<thead><tr><th></th>{head}</tr></thead>"]
+    heads = html.run_heads(names) + [html.th(html.escape(s), "soft") for s in sources]
+    lines = []
     for (data, split), rows in groups:
-        sizes = sorted({r.n for _, records in rows for r in records if r})
-        count = " or ".join(f"{n:,}" for n in sizes)
-        place = f"{html.escape(f'{data} {split}')}"
-        lines.append(
-            f'<tbody><tr class="group"><th colspan="{1 + len(names) + len(sources)}">'
-            f'{place} <span class="soft">n = {count}</span></th></tr>'
-        )
+        cells = []
         for metric, records in rows:
             best = clearly_best(metric, records)
-            cells = [_cell(record, i == best) for i, record in enumerate(records)]
-            for source in sources:
-                cells.append(_published_cell(published, source, data, split, metric))
-            name = html.escape(numbers_lib.label(metric))
-            lines.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
-        lines.append("</tbody>")
-    return f"<table>{''.join(lines)}</table>"
+            cells.append(
+                [html.td(html.escape(numbers_lib.label(metric)))]
+                + [number(record, best=i == best) for i, record in enumerate(records)]
+                + [_published(published, s, data, split, metric) for s in sources]
+            )
+        place = html.escape(f"{data} {split}")
+        count = f'<span class="soft">{numbers_lib.size(rows)}</span>'
+        lines.append((f"{place} {count}", cells))
+    return html.table(heads, lines)
 
 
-def _cell(record: Record | None, best: bool) -> str:
+def number(record: Record | None, *, best: bool = False, digits: bool = True) -> str:
+    """The cell of a number: small its interval, a dash where there is none.
+
+    Args:
+        record: or None.
+        best: whether it stands out.
+        digits: as many as the interval's width allows, with the unit; False takes one
+            digit of percent, without its sign.
+    """
     if record is None:
-        return '<td class="number soft">–</td>'
+        return html.td("–", "number soft")
     value, interval = numbers_lib.shown(record)
+    if not digits:
+        value, *ends = (
+            "" if x is None else f"{100 * x:.1f}"
+            for x in (record.value, record.low, record.high)
+        )
+        interval = " to ".join(ends) if all(ends) else ""
     small = f"<small>{html.escape(interval)}</small>" if interval else ""
-    kind = "number best" if best else "number"
-    return f'<td class="{kind}">{html.escape(value)}{small}</td>'
+    return html.td(html.escape(value) + small, "number best" if best else "number")
 
 
-def _published_cell(
+def _published(
     published: Sequence[Published], source: str, data: str, split: str, metric: str
 ) -> str:
     for p in published:
         if (p.source, p.data, p.split, p.metric) == (source, data, split, metric):
             fraction = metric in numbers_lib.METRICS and metric not in ("nll", "brier")
             text = f"{100 * p.value:.1f} %" if fraction else f"{p.value:.3f}"
-            return f'<td class="number soft">{text}</td>'
-    return "<td></td>"
+            return html.td(text, "number soft")
+    return html.td("")
 
 
 def clearly_best(metric: str, records: Sequence[Record | None]) -> int | None:
@@ -99,18 +107,14 @@ def clearly_best(metric: str, records: Sequence[Record | None]) -> int | None:
 
 def comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Facts down, runs across; what differs between runs stands out."""
-    lines = []
-    for name, cells in rows:
-        differs = ' class="differs"' if len(set(cells)) > 1 else ""
-        tds = "".join(f"<td{differs}>{html.escape(cell)}</td>" for cell in cells)
-        lines.append(f"<tr><td>{html.escape(name)}</td>{tds}</tr>")
-    return (
-        f"<table><thead><tr><th></th>{_heads(names)}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
-
-
-def _heads(names: Sequence[str]) -> str:
-    return "".join(
-        f"<th>{html.dot(i)}{html.breakable(name)}</th>" for i, name in enumerate(names)
-    )
+    lines = [
+        [
+            html.td(html.escape(name)),
+            *(
+                html.td(html.escape(cell), "differs" if len(set(cells)) > 1 else "")
+                for cell in cells
+            ),
+        ]
+        for name, cells in rows
+    ]
+    return html.table(html.run_heads(names), [("", lines)])
