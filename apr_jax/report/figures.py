@@ -9,6 +9,7 @@ import html
 import io
 import itertools
 import re
+import textwrap
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from apr_jax.metrics.calibration import Reliability
@@ -137,9 +141,7 @@ def curves(runs: Mapping[str, Sequence[CurveRow]], quantity: str) -> str:
     if quantity not in titles:
         raise ValueError(f"unknown quantity {quantity!r}; choose from {list(titles)}")
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(titles[quantity])
+    def draw(axes: Axes) -> None:
         for run, rows in enumerate(runs.values()):
             if not rows:
                 continue
@@ -162,14 +164,15 @@ def curves(runs: Mapping[str, Sequence[CurveRow]], quantity: str) -> str:
         axes.set_xlabel("Epoch")
         axes.margins(x=0.01)
         if quantity == "accuracy":
-            axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
+            percent(axes.yaxis)
         elif quantity == "images_per_second":
             axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
             axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
         elif quantity == "learning_rate":
             axes.set_ylim(bottom=0)
 
-    return svg(draw, (4.8, 2.6), f"{titles[quantity]} over epochs: {', '.join(runs)}")
+    label = f"{titles[quantity]} over epochs: {', '.join(runs)}"
+    return plot(draw, (4.8, 2.6), label, title=titles[quantity])
 
 
 def _thin(x: npt.NDArray, y: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
@@ -221,10 +224,9 @@ def reliability(diagram: Reliability, *, run: int, title: str) -> str:
         )
         below.set(xlabel="Confidence", ylabel="Share")
         below.set_ylim(bottom=0)
-        for each in (axes, below):
-            each.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+        for axis in (axes.yaxis, below.yaxis, below.xaxis):
+            percent(axis, decimals=0)
         below.yaxis.set_major_locator(ticker.MaxNLocator(2))
-        below.xaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
 
     label = f"Reliability diagram, {title}: expected error {100 * error:.1f} %"
     return svg(draw, (3.1, 3.1), label)
@@ -282,6 +284,41 @@ def confusion(
 
 
 # --- From Matplotlib to the page -----------------------------------------------------
+
+
+def percent(axis: Axis, *, whole: float = 1.0, decimals: int | None = None) -> None:
+    """Labels an axis in percent of ``whole``; None takes as many digits as it needs."""
+    axis.set_major_formatter(ticker.PercentFormatter(whole, decimals=decimals))
+
+
+def plot(
+    draw: Callable[[Axes], None], size: tuple[float, float], label: str, *, title: str
+) -> str:
+    """Draws one pair of axes under a title, as ``svg`` does a figure."""
+
+    def both(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.set_title(title)
+        draw(axes)
+
+    return svg(both, size, label)
+
+
+def field(
+    draw: Callable[[Axes], ScalarMappable], label: str, *, title: str, as_percent: bool
+) -> str:
+    """Draws a field of colours with a bar that explains them, as ``plot``."""
+
+    def both(axes: Axes) -> None:
+        axes.grid(False)
+        bar = axes.figure.colorbar(
+            draw(axes), ax=axes, shrink=0.85 if as_percent else 1
+        )
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        if as_percent:
+            percent(bar.ax.yaxis)
+
+    return plot(both, (3.3, 2.7), label, title=textwrap.fill(title, 32))
 
 
 def svg(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -> str:

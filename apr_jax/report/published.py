@@ -10,13 +10,8 @@ from apr_jax.corruptions import CORRUPTIONS
 
 Cells = dict[str, float]
 
-_NETWORKS = {
-    "allconv": "AllConvNet",
-    "densenet_bc_100_12": "DenseNet",
-    "wrn_40_2": "WRN-40-2",
-    "resnext29_32x4": "ResNeXt-29",
-}
-_METHODS = {
+# Rows of table 1, by the keys of the experiments' tables, as the paper calls them.
+METHODS = {
     "standard": "Standard",
     "cutout": "Cutout",
     "mixup": "Mixup",
@@ -28,22 +23,50 @@ _METHODS = {
     "apr_s": "APR-S",
     "apr_sp": "APR-SP",
 }
+# Our names of networks -> the paper's.
+NETWORKS = {
+    "allconv": "AllConvNet",
+    "densenet_bc_100_12": "DenseNet",
+    "densenet_40_12": "DenseNet",
+    "wrn_40_2": "WRN-40-2",
+    "resnext29_32x4": "ResNeXt-29",
+    "resnext29_4x32": "ResNeXt-29",
+}
+EPOCHS = 200
+# Mean error over the fifteen corruptions: data -> network -> one for each of METHODS.
+TABLE_1: dict[str, dict[str, tuple[float, ...]]] = {
+    "cifar10-c": {
+        "AllConvNet": (30.8, 32.9, 24.6, 31.3, 28.1, 21.5, 29.2, 15.0, 14.8, 11.5),
+        "DenseNet": (30.7, 32.1, 24.6, 33.5, 27.6, 20.3, 26.6, 12.7, 12.3, 10.3),
+        "WRN-40-2": (26.9, 26.8, 22.3, 27.1, 26.2, 18.3, 23.9, 11.2, 10.6, 9.1),
+        "ResNeXt-29": (27.5, 28.9, 22.6, 29.5, 27.0, 18.5, 24.2, 10.9, 11.0, 9.1),
+    },
+    "cifar100-c": {
+        "AllConvNet": (56.4, 56.8, 53.4, 56.0, 56.0, 47.5, 55.1, 42.7, 39.8, 35.9),
+        "DenseNet": (59.3, 59.6, 55.4, 59.2, 55.2, 49.8, 53.9, 39.6, 38.3, 35.8),
+        "WRN-40-2": (53.3, 53.5, 50.4, 52.9, 55.1, 44.7, 49.6, 35.9, 35.5, 32.9),
+        "ResNeXt-29": (53.4, 54.6, 51.4, 54.1, 54.4, 44.2, 51.3, 34.9, 33.7, 31.0),
+    },
+}
 
 
 def table_1() -> dict[str, Cells]:
     """Row -> "SET NETWORK" -> mean error under corruption."""
-    found: dict[str, Cells] = {row: {} for row in _METHODS}
-    for name, heading in (("cifar10", "cifar10-c"), ("cifar100", "cifar100-c")):
-        for network, label in _NETWORKS.items():
-            values = PUBLISHED[heading][label]
-            for row, method in _METHODS.items():
-                at = METHODS.index(method)
-                found[row][f"{name} {network}"] = values[at]
+    ours = {theirs: name for name, theirs in reversed(NETWORKS.items())}
+    found: dict[str, Cells] = {
+        row: {
+            f"{data.removesuffix('-c')} {ours[network]}": values[at]
+            for data, networks in TABLE_1.items()
+            for network, values in networks.items()
+        }
+        for at, row in enumerate(METHODS)
+    }
     found["hybrid_augment_pp_ps"] = {"cifar10 resnet18": 8.2, "cifar100 resnet18": 29.9}
     found["prime_jsd"] = {"cifar10 resnet18": 11.0, "cifar100 resnet18": 31.7}
     return found
 
 
+# CIFAR-10, ResNet-18, 200 epochs: accuracy; AUROC of the maximum softmax probability.
 _OUT = ("svhn", "lsun", "imagenet", "lsun_fix", "imagenet_fix", "cifar100", "mean")
 _TABLE_2 = {
     "standard": (93.0, 88.6, 90.7, 88.3, 87.5, 87.4, 85.8, 88.1),
@@ -65,6 +88,25 @@ def table_2() -> dict[str, Cells]:
     }
 
 
+# Data sets of unknown images -> the paper's, and the rows of table 2 that a page shows.
+OUT_SETS = {
+    "svhn": "svhn",
+    "svhn_cropped": "svhn",
+    "lsun_resize": "lsun",
+    "imagenet_resize": "imagenet",
+    "lsun_fix": "lsun_fix",
+    "imagenet_fix": "imagenet_fix",
+    "cifar100": "cifar100",
+}
+OUT_METHODS = {
+    "standard": "Cross-entropy",
+    "apr_p": "APR-P",
+    "apr_s": "APR-S",
+    "apr_sp": "APR-SP",
+    "csi": "CSI",
+}
+
+
 def table_3() -> dict[str, Cells]:
     """Row -> "accuracy", "robust" -> accuracy, that under AutoAttack at 8/255."""
     values = {
@@ -79,6 +121,15 @@ def table_3() -> dict[str, Cells]:
         for row, (clean, robust) in values.items()
     }
 
+
+# PreAct-ResNet-18 on CIFAR-10: the rows of table 3 that a page shows, and the radius.
+FGSM = {
+    "standard": "FGSM",
+    "apr_p": "FGSM + APR-P",
+    "apr_s": "FGSM + APR-S",
+    "apr_sp": "FGSM + APR-SP",
+}
+FGSM_EPS = 8 / 255
 
 # Clean error; the fifteen CE; mCE.
 _TABLE_4 = {
@@ -104,84 +155,3 @@ def table_4() -> dict[str, Cells]:
         row: dict(zip(names, map(float, line.split()), strict=True))
         for row, line in _TABLE_4.items()
     }
-
-
-METHODS = (
-    "Standard",
-    "Cutout",
-    "Mixup",
-    "CutMix",
-    "AT",
-    "APR-P",
-    "AutoAugment",
-    "AugMix",
-    "APR-S",
-    "APR-SP",
-)
-
-
-# Mean error in percent over the fifteen corruptions (Chen et al., "Amplitude-Phase
-# Recombination: Rethinking Robustness of Convolutional Neural Networks in Frequency
-# Domain", ICCV 2021): data -> network -> one for each of METHODS.
-PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
-    "cifar10-c": {
-        "AllConvNet": (30.8, 32.9, 24.6, 31.3, 28.1, 21.5, 29.2, 15.0, 14.8, 11.5),
-        "DenseNet": (30.7, 32.1, 24.6, 33.5, 27.6, 20.3, 26.6, 12.7, 12.3, 10.3),
-        "WRN-40-2": (26.9, 26.8, 22.3, 27.1, 26.2, 18.3, 23.9, 11.2, 10.6, 9.1),
-        "ResNeXt-29": (27.5, 28.9, 22.6, 29.5, 27.0, 18.5, 24.2, 10.9, 11.0, 9.1),
-    },
-    "cifar100-c": {
-        "AllConvNet": (56.4, 56.8, 53.4, 56.0, 56.0, 47.5, 55.1, 42.7, 39.8, 35.9),
-        "DenseNet": (59.3, 59.6, 55.4, 59.2, 55.2, 49.8, 53.9, 39.6, 38.3, 35.8),
-        "WRN-40-2": (53.3, 53.5, 50.4, 52.9, 55.1, 44.7, 49.6, 35.9, 35.5, 32.9),
-        "ResNeXt-29": (53.4, 54.6, 51.4, 54.1, 54.4, 44.2, 51.3, 34.9, 33.7, 31.0),
-    },
-}
-
-
-# Our names of networks -> the paper's.
-NETWORKS = {
-    "allconv": "AllConvNet",
-    "densenet_bc_100_12": "DenseNet",
-    "densenet_40_12": "DenseNet",
-    "wrn_40_2": "WRN-40-2",
-    "resnext29_32x4": "ResNeXt-29",
-    "resnext29_4x32": "ResNeXt-29",
-}
-
-
-PAPER_EPOCHS = 200
-
-
-OOD_AUROC = {
-    "Cross-entropy": (88.6, 90.7, 88.3, 87.5, 87.4, 85.8),
-    "APR-P": (98.1, 93.7, 95.2, 91.4, 91.1, 88.9),
-    "APR-S": (90.4, 96.1, 94.2, 90.9, 89.1, 86.8),
-    "APR-SP": (97.7, 97.9, 96.3, 93.7, 92.8, 89.5),
-    "CSI": (96.5, 96.3, 96.2, 92.1, 92.4, 90.5),
-}
-
-
-# Table 2 of the APR paper: CIFAR-10, ResNet-18, 200 epochs, maximum softmax
-# probability; AUROC in percent on the six sets.
-OOD_SETS = (
-    ("svhn", "svhn_cropped"),
-    ("lsun_resize",),
-    ("imagenet_resize",),
-    ("lsun_fix",),
-    ("imagenet_fix",),
-    ("cifar100",),
-)
-
-
-# Clean accuracy and AutoAttack at 8/255 of PreAct-ResNet-18 on CIFAR-10, trained with
-# FGSM (Chen et al., ICCV 2021, table 3).
-FGSM = {
-    "FGSM": (0.833, 0.432),
-    "FGSM + APR-P": (0.853, 0.441),
-    "FGSM + APR-S": (0.835, 0.450),
-    "FGSM + APR-SP": (0.843, 0.457),
-}
-
-
-FGSM_EPS = 8 / 255

@@ -1,15 +1,15 @@
 """The part of the page on adversarial attacks: robust accuracy, attack by attack."""
 
+import functools
 from collections.abc import Sequence
 
-import rich.markup
 import rich.table
-from matplotlib import ticker
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from rich.markup import escape
 
-from apr_jax.report import figures, numbers
+from apr_jax.report import figures, numbers, tables
 from apr_jax.report import html as html_lib
-from apr_jax.report.published import FGSM, FGSM_EPS
+from apr_jax.report.published import FGSM, FGSM_EPS, table_3
 from apr_jax.report.run_view import RunView
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -35,16 +35,12 @@ def html(runs: Sequence[RunView]) -> str:
     mine = [_mine(run) for run in runs]
     if not any(mine):
         return ""
-    drawn = [
-        _curve(runs, mine, data, norm, attack) for data, norm, attack in _families(mine)
-    ]
-    note = _note(mine)
-    tables = html_lib.card(html_lib.scroll(_table(runs, mine)))
+    drawn = [_curve(runs, mine, *family) for family in _families(mine)]
     return html_lib.section(
         "Adversarial attacks",
-        note,
+        _note(mine),
         html_lib.grid("wide", drawn),
-        tables,
+        html_lib.card(_table(runs, mine)),
         _warnings(runs, mine),
         _sheets(runs, mine),
     )
@@ -55,22 +51,17 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     mine = [_mine(run) for run in runs]
     if not any(mine):
         return None
-    found = rich.table.Table(title="Adversarial attacks", title_justify="left")
-    found.add_column("")
-    for run in runs:
-        found.add_column(rich.markup.escape(run.name), justify="right")
-    for data, split in _places(mine):
-        found.add_section()
-        found.add_row(f"[bold]{rich.markup.escape(_title(mine, data, split))}[/bold]")
-        for metric in _metrics(mine, data, split):
-            cells = []
-            for records in mine:
-                record = _get(records, data, split, metric)
-                value, interval = numbers.shown(record) if record else ("–", "")
-                interval = interval.replace(" to ", "–")
-                cells.append(f"{value} [dim]({interval})[/dim]" if interval else value)
-            found.add_row(_label(metric), *cells)
-    return found
+    groups = [
+        (
+            f"[bold]{escape(_title(mine, *place))}[/bold]",
+            [
+                [_label(metric), *map(numbers.with_interval, found)]
+                for metric, found in _rows(mine, *place)
+            ],
+        )
+        for place in _places(mine)
+    ]
+    return numbers.terminal("Adversarial attacks", [run.name for run in runs], groups)
 
 
 # --- Records -------------------------------------------------------------------------
@@ -78,17 +69,11 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
 
 def _mine(run: RunView) -> list[Record]:
     """A run's records of this job, of the newest settings of each split."""
-    records = [r for r in run.records if r.job == JOB]
+    records = run.of(JOB)
     newest = {(r.data, r.split): r.extra["settings"] for r in records}
     return records_lib.latest(
         r for r in records if r.extra["settings"] == newest[r.data, r.split]
     )
-
-
-def _get(
-    records: Sequence[Record], data: str, split: str, metric: str
-) -> Record | None:
-    return records_lib.find(records, data=data, split=split, metric=metric)
 
 
 def _places(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str]]:
@@ -114,7 +99,9 @@ def _families(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str, str]]:
     return sorted(found, key=lambda f: (f[0], order.index(f[1]), f[2]))
 
 
-def _metrics(mine: Sequence[Sequence[Record]], data: str, split: str) -> list[str]:
+def _rows(
+    mine: Sequence[Sequence[Record]], data: str, split: str
+) -> list[tuple[str, list[Record | None]]]:
     """The rows of one radius: attacks in their order, then the outcome."""
     places = {
         r.metric: r.extra["order"]
@@ -122,7 +109,11 @@ def _metrics(mine: Sequence[Sequence[Record]], data: str, split: str) -> list[st
         for r in records
         if (r.data, r.split) == (data, split) and "order" in r.extra
     }
-    return [*sorted(places, key=places.__getitem__), "robust_accuracy"]
+    find = functools.partial(records_lib.find, data=data, split=split)
+    return [
+        (metric, [find(records, metric=metric) for records in mine])
+        for metric in (*sorted(places, key=places.__getitem__), "robust_accuracy")
+    ]
 
 
 def _label(metric: str) -> str:
@@ -139,9 +130,12 @@ def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
                 attack, eps = r.extra["settings"]["attack"], r.extra["eps"]
                 norm = r.extra["norm"]
                 radius = f"{_NORMS[norm]} up to {_radius(eps, norm)}"
-                name = "AutoAttack" if attack == "standard" else attack
-                return f"{data}, {radius}, {name}, n = {r.n:,}"
+                return f"{data}, {radius}, {_attack(attack)}, n = {r.n:,}"
     return f"{data} {split}"
+
+
+def _attack(name: str) -> str:
+    return "AutoAttack" if name == "standard" else name
 
 
 def _radius(eps: float, norm: str) -> str:
@@ -174,7 +168,7 @@ def _note(mine: Sequence[Sequence[Record]]) -> str:
     )
     if short:
         text += f" Weaker than usual, with {' and '.join(short)}."
-    return f'<p class="soft">{html_lib.escape(text)}</p>'
+    return html_lib.note(html_lib.escape(text))
 
 
 def _curve(
@@ -199,26 +193,23 @@ def _curve(
         clean = [r for r in chosen if r.metric == "clean_accuracy"]
         if robust:
             lines.append((i, [*clean[:1], *robust]))
-    name = "AutoAttack" if attack == "standard" else attack
+    name = f"{data}, {_NORMS[norm]}, {_attack(attack)}"
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(f"{data}, {_NORMS[norm]}, {name}")
+    def draw(axes: Axes) -> None:
         for i, line in lines:
             place = [
                 0.0 if r.metric == "clean_accuracy" else r.extra["eps"] for r in line
             ]
-            value = [100 * r.value for r in line]
             ends = [
-                (
-                    100 * (r.value - (r.value if r.low is None else r.low)),
-                    100 * ((r.value if r.high is None else r.high) - r.value),
-                )
+                [
+                    100 * abs(r.value - (r.value if end is None else end))
+                    for end in (r.low, r.high)
+                ]
                 for r in line
             ]
             axes.errorbar(
                 place,
-                value,
+                [100 * r.value for r in line],
                 yerr=list(zip(*ends, strict=True)),
                 color=figures.colour(i),
                 marker="o",
@@ -229,59 +220,39 @@ def _curve(
         places = sorted({r.extra["eps"] for _, line in lines for r in line})
         axes.set_xticks([0.0, *places], ["0", *(_radius(eps, norm) for eps in places)])
         axes.set_xlabel(f"Radius ({_NORMS[norm]}, pixels in [0, 1])")
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(decimals=0))
+        figures.percent(axes.yaxis, whole=100, decimals=0)
         axes.set_ylim(0, 100)
 
-    words = f"Robust accuracy over the radius, {data}, {_NORMS[norm]}, {name}"
-    picture = figures.svg(draw, (4.8, 2.8), words)
-    legend = "".join(
-        f"<span>{html_lib.dot(i)}{html_lib.escape(runs[i].name)}</span>"
-        for i, _ in lines
-    )
+    words = f"Robust accuracy over the radius, {name}"
+    picture = figures.plot(draw, (4.8, 2.8), words, title=name)
     caption = (
         "Accuracy on the worst image found within each radius; the higher a line "
         "stays, the better. Bars: 95 % intervals over the images."
     )
-    return (
-        f'<div class="legend">{legend}</div>{picture}'
-        f"<figcaption>{html_lib.escape(caption)}</figcaption>"
-    )
+    legend = html_lib.legend({i: runs[i].name for i, _ in lines})
+    return f"{legend}{picture}<figcaption>{html_lib.escape(caption)}</figcaption>"
 
 
 def _table(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
     """A group of rows for each radius, a column for each run, then published ones."""
-    sources = list(FGSM) if _comparable(runs, mine) else []
-    heads = "".join(
-        f"<th>{html_lib.dot(i)}{html_lib.breakable(run.name)}</th>"
-        for i, run in enumerate(runs)
-    )
-    heads += "".join(
-        f'<th class="soft">{html_lib.escape(source)}, paper (PreAct-ResNet-18)</th>'
-        for source in sources
-    )
-    lines = [f"<thead><tr><th></th>{heads}</tr></thead>"]
-    width = 1 + len(runs) + len(sources)
-    for data, split in _places(mine):
-        title = html_lib.escape(_title(mine, data, split))
-        lines.append(
-            f'<tbody><tr class="group"><th colspan="{width}">{title}</th></tr>'
-        )
-        for metric in _metrics(mine, data, split):
-            cells = [_cell(_get(records, data, split, metric)) for records in mine]
-            cells += [_paper(source, data, split, metric, mine) for source in sources]
-            name = html_lib.escape(_label(metric))
-            lines.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
-        lines.append("</tbody>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _cell(record: Record | None) -> str:
-    if record is None:
-        return '<td class="number soft">–</td>'
-    value, interval = numbers.shown(record)
-    small = f"<small>{html_lib.escape(interval)}</small>" if interval else ""
-    kind = "number best" if record.metric == "robust_accuracy" else "number"
-    return f'<td class="{kind}">{html_lib.escape(value)}{small}</td>'
+    sources = FGSM if _comparable(runs, mine) else {}
+    heads = html_lib.run_heads([run.name for run in runs])
+    heads += [
+        html_lib.th(f"{html_lib.escape(name)}, paper (PreAct-ResNet-18)", "soft")
+        for name in sources.values()
+    ]
+    groups = []
+    for place in _places(mine):
+        rows = [
+            [
+                html_lib.td(html_lib.escape(_label(metric))),
+                *(tables.number(r, best=metric == "robust_accuracy") for r in found),
+                *(_paper(source, metric, found) for source in sources),
+            ]
+            for metric, found in _rows(mine, *place)
+        ]
+        groups.append((html_lib.escape(_title(mine, *place)), rows))
+    return html_lib.table(heads, groups)
 
 
 def _is_published(record: Record) -> bool:
@@ -300,20 +271,17 @@ def _is_published(record: Record) -> bool:
 def _comparable(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> bool:
     """Whether the paper's network is among the runs, attacked as the paper did."""
     return any(
-        run.config.get("model", {}).get("name") == "preact_resnet18"
+        run.settings.get("model.name") == "preact_resnet18"
         and any(_is_published(r) for r in records)
         for run, records in zip(runs, mine, strict=True)
     )
 
 
-def _paper(
-    source: str, data: str, split: str, metric: str, mine: Sequence[Sequence[Record]]
-) -> str:
-    column = {"clean_accuracy": 0, "robust_accuracy": 1}.get(metric)
-    found = [_get(records, data, split, metric) for records in mine]
+def _paper(source: str, metric: str, found: Sequence[Record | None]) -> str:
+    column = {"clean_accuracy": "accuracy", "robust_accuracy": "robust"}.get(metric)
     if column is None or not any(r is not None and _is_published(r) for r in found):
-        return "<td></td>"
-    return f'<td class="number soft">{100 * FGSM[source][column]:.1f} %</td>'
+        return html_lib.td("")
+    return html_lib.td(f"{table_3()[source][column]:.1f} %", "number soft")
 
 
 def _warnings(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
@@ -349,9 +317,9 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
                 f'src="data:image/png;base64,{sheet["png"]}">'
                 f"<figcaption>{html_lib.escape(pairs)}</figcaption></figure>"
             )
-    note = (
-        '<p class="soft">Above the images, below what they became, then the difference '
-        "around grey, stretched. Under them the class before and after.</p>"
+    note = html_lib.note(
+        "Above the images, below what they became, then the difference around grey, "
+        "stretched. Under them the class before and after."
     )
     grid = html_lib.grid("wide", parts)
     return f"<h3>Adversarial images</h3>{note}{grid}" if parts else ""

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import rich.markup
 import rich.table
+from rich.markup import escape
 
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.report import html as html_lib
 from apr_jax.report import numbers
-from apr_jax.report.published import METHODS, NETWORKS, PAPER_EPOCHS, PUBLISHED
+from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
 from apr_jax.report.run_view import RunView
 from apr_jax.runs.records import Record
 
@@ -34,7 +34,7 @@ _COLUMNS = (
 def html(runs: Sequence[RunView]) -> str:
     """Heatmaps of each run and of the differences to the first, means, published."""
     parts = []
-    for name in dict.fromkeys(r.data for run in runs for r in _records(run)):
+    for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
         cells = [_cells(run, name) for run in runs]
         shown = [i for i, errors in enumerate(cells) if errors]
         if not shown:  # stopped before the first corruption was done
@@ -62,7 +62,7 @@ def html(runs: Sequence[RunView]) -> str:
             )
         parts.append(f"<h3>{html_lib.escape(name)}</h3>")
         parts.append(html_lib.grid("wide", figures))
-        parts.append(f'<p class="soft">{note}</p>')
+        parts.append(html_lib.note(note))
         parts.append(_numbers(runs, name))
         parts.append(_published(runs, name))
     return html_lib.section("Corruptions", *parts) if parts else ""
@@ -70,42 +70,28 @@ def html(runs: Sequence[RunView]) -> str:
 
 def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     """Mean error of each run, over all severities and for each."""
-    names = list(dict.fromkeys(r.data for run in runs for r in _records(run)))
-    if not names:
-        return None
-    result = rich.table.Table(title="Error under corruption", title_justify="left")
-    result.add_column("")
-    for run in runs:
-        result.add_column(rich.markup.escape(run.name), justify="right")
-    for name in names:
-        result.add_section()
+    groups = []
+    for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
         found = [_by_split(run, name) for run in runs]
         mean = _mean(found)
-        splits = ["clean", *(f"mean/{s}" for s in SEVERITIES), mean]
-        titles = ["clean", *(f"severity {s}" for s in SEVERITIES), mean]
-        if mean.startswith("mean of "):
-            splits = titles = ["clean", mean]
-        for split, title in zip(splits, titles, strict=True):
-            records = [by_split.get((split, "error")) for by_split in found]
-            if any(records):
-                cells = [numbers.shown(r)[0] if r else "–" for r in records]
-                label = f"{rich.markup.escape(name)}, {title}"
-                result.add_row(label, *cells)
-        for metric, title in _COLUMNS[1:3]:
-            records = [by_split.get(("mean", metric)) for by_split in found]
-            if any(records):
-                cells = [numbers.shown(r)[0] if r else "–" for r in records]
-                result.add_row(f"{rich.markup.escape(name)}, {title}", *cells)
-    return result
-
-
-def _records(run: RunView) -> list[Record]:
-    return [record for record in run.records if record.job == JOB]
+        wanted = [("clean", "error", "clean"), (mean, "error", mean)]
+        if not mean.startswith("mean of "):
+            severities = [(f"mean/{s}", "error", f"severity {s}") for s in SEVERITIES]
+            wanted[1:1] = severities
+        wanted += [("mean", metric, title) for metric, title in _COLUMNS[1:3]]
+        rows = [
+            [f"{escape(name)}, {title}", *map(numbers.value, records)]
+            for split, metric, title in wanted
+            if any(records := [own.get((split, metric)) for own in found])
+        ]
+        groups.append(("", rows))
+    names = [run.name for run in runs]
+    return numbers.terminal("Error under corruption", names, groups) if groups else None
 
 
 def _by_split(run: RunView, name: str) -> dict[tuple[str, str], Record]:
     """(split, metric) -> the last record."""
-    return {(r.split, r.metric): r for r in _records(run) if r.data == name}
+    return {(r.split, r.metric): r for r in run.of(JOB) if r.data == name}
 
 
 def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
@@ -193,19 +179,18 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     found = [_by_split(run, name) for run in runs]
     mean = _mean(found)
     columns = [c for c in _COLUMNS if any((mean, c[0]) in f for f in found)]
-    head = "".join(f"<th>{title}</th>" for _, title in columns)
-    lines = []
-    for i, (run, records) in enumerate(zip(runs, found, strict=True)):
-        if (mean, "error") not in records:
-            continue
-        clean = records.get(("clean", "error"))
-        cells = [numbers.shown(clean)[0] if clean else "–"]
-        for metric, _ in columns:
-            record = records.get((mean, metric))
-            cells.append(numbers.shown(record)[0] if record else "–")
-        tds = "".join(f'<td class="number">{html_lib.escape(c)}</td>' for c in cells)
-        start = f"<td>{html_lib.dot(i)}{html_lib.breakable(run.name)}</td>"
-        lines.append(f"<tr>{start}{tds}</tr>")
+    wanted = [("clean", "error"), *((mean, metric) for metric, _ in columns)]
+    rows = [
+        [
+            html_lib.td(html_lib.dot(i) + html_lib.breakable(run.name)),
+            *(
+                html_lib.td(html_lib.escape(numbers.value(own.get(cell))), "number")
+                for cell in wanted
+            ),
+        ]
+        for i, (run, own) in enumerate(zip(runs, found, strict=True))
+        if (mean, "error") in own
+    ]
     note = (
         "Means over the fifteen corruptions and their severities, the four that are "
         "held out left out; lower is better everywhere."
@@ -216,57 +201,53 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     )
     if any(metric == "mce" for metric, _ in columns):
         note += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
-    body = (
-        f"<table><thead><tr><th></th><th>Clean error ↓</th>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
-    return html_lib.card(html_lib.scroll(body)) + f'<p class="soft">{note}</p>'
+    heads = [html_lib.th(title) for title in ("Clean error ↓", *dict(columns).values())]
+    table = html_lib.table(heads, [("", rows)])
+    return html_lib.card(table) + html_lib.note(note)
 
 
 def _published(runs: Sequence[RunView], name: str) -> str:
     """The paper's rows, and where each run's set-up isn't the paper's."""
-    rows = PUBLISHED.get(name.partition(" ")[0])
+    theirs = TABLE_1.get(name.partition(" ")[0])
     measured = [r for r in runs if ("mean", "error") in _by_split(r, name)]
-    if rows is None or not measured:
+    if theirs is None or not measured:
         return ""
-    networks = [NETWORKS.get(_setting(run, "model", "name")) for run in measured]
-    chosen = [n for n in rows if n in networks] or ["WRN-40-2"]
-    head = "".join(f"<th>{network}, paper</th>" for network in chosen)
-    lines = []
-    for i, method in enumerate(METHODS):
-        values = [rows[network][i] for network in chosen]
-        tds = "".join(f'<td class="number soft">{v:.1f} %</td>' for v in values)
-        lines.append(f"<tr><td>{method}</td>{tds}</tr>")
-    body = (
-        f"<table><thead><tr><th></th>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
+    networks = [NETWORKS.get(run.settings.get("model.name", "")) for run in measured]
+    chosen = [n for n in theirs if n in networks] or ["WRN-40-2"]
+    rows = [
+        [
+            html_lib.td(method),
+            *(html_lib.td(f"{theirs[n][i]:.1f} %", "number soft") for n in chosen),
+        ]
+        for i, method in enumerate(METHODS.values())
+    ]
+    heads = [html_lib.th(f"{network}, paper") for network in chosen]
+    table = html_lib.card(html_lib.table(heads, [("", rows)]))
     differences = "".join(
         f"<li>{html_lib.escape(run.name)}: {html_lib.escape(text)}</li>"
         for run in measured
         if (text := _differences(run, name))
     )
-    note = (
-        '<p class="soft">Published mean errors (Chen et al., ICCV 2021; '
-        f"{PAPER_EPOCHS} epochs, official files), not measured here.</p>"
+    note = html_lib.note(
+        "Published mean errors (Chen et al., ICCV 2021; "
+        f"{EPOCHS} epochs, official files), not measured here."
     )
     if differences:
-        note += (
-            f'<p class="soft">They don’t compare directly:</p><ul>{differences}</ul>'
-        )
-    return f"<h4>Published</h4>{html_lib.card(html_lib.scroll(body))}{note}"
+        note += html_lib.note("They don’t compare directly:")
+        note += f"<ul>{differences}</ul>"
+    return f"<h4>Published</h4>{table}{note}"
 
 
 def _differences(run: RunView, name: str) -> str:
     """Where the set-up of a run isn't the paper's, in words."""
     record = _by_split(run, name)["mean", "error"]
     settings = record.extra.get("settings", {})
-    network, epochs = _setting(run, "model", "name"), _setting(run, "optim", "epochs")
+    network, epochs = map(run.settings.get, ("model.name", "optim.epochs"))
     texts = []
     if network not in NETWORKS:
         texts.append(f"its network is {network or 'unknown'}, which the paper lacks")
-    if epochs and float(epochs) != PAPER_EPOCHS:
-        texts.append(f"trained for {float(epochs):g} epochs, not {PAPER_EPOCHS}")
+    if epochs and float(epochs) != EPOCHS:
+        texts.append(f"trained for {float(epochs):g} epochs, not {EPOCHS}")
     if settings.get("source") == "generated":
         texts.append("corrupted by this project, not the official files")
     if settings.get("examples"):
@@ -274,7 +255,3 @@ def _differences(run: RunView, name: str) -> str:
     if record.extra.get("severities", list(SEVERITIES)) != list(SEVERITIES):
         texts.append(f"severities {record.extra['severities']} only")
     return "; ".join(texts)
-
-
-def _setting(run: RunView, group: str, field: str) -> str:
-    return str(run.config.get(group, {}).get(field, ""))

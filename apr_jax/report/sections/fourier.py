@@ -1,14 +1,13 @@
 """Frequencies on the page: heatmaps, filtered images, phase against amplitude."""
 
-import textwrap
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import rich.markup
 import rich.table
-from matplotlib import ticker
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 
 from apr_jax.report import figures, numbers
 from apr_jax.report import html as html_lib
@@ -41,19 +40,15 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     found = [_records(run) for run in runs]
     if not any(found):
         return None
-    drawn = rich.table.Table(title="Frequencies", title_justify="left")
-    drawn.add_column("")
-    for run in runs:
-        drawn.add_column(rich.markup.escape(run.name), justify="right")
-    names = dict.fromkeys(name for own in found for name in own)
-    for name in names:
-        cells = [numbers.shown(own[name])[0] if name in own else "–" for own in found]
-        drawn.add_row(_readable(name), *cells)
-    return drawn
+    rows = [
+        [_readable(name), *(numbers.value(own.get(name)) for own in found)]
+        for name in dict.fromkeys(name for own in found for name in own)
+    ]
+    return numbers.terminal("Frequencies", [run.name for run in runs], [("", rows)])
 
 
 def _records(run: RunView) -> dict[str, Record]:
-    return {r.metric: r for r in run.records if r.job == JOB}
+    return {r.metric: r for r in run.of(JOB)}
 
 
 def _readable(name: str) -> str:
@@ -94,13 +89,12 @@ def _heatmaps(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> st
     drawn.append(_radial(maps, [run.name for run in runs]))
     record = found[first]["heatmap_error"]
     norm = record.extra["settings"]["norm"]
-    note = (
-        '<p class="soft">Error on '
-        f"{record.n:,} test images to which a wave of one frequency was added, with an "
-        f"L2 norm of {norm:g} in each channel. Each point of a map is a frequency: the "
-        "lowest in the centre, the highest in the corners, horizontal waves left and "
-        "right. Dark is better. In a difference blue means that the second run errs "
-        "less. The curves are means over rings of the map.</p>"
+    note = html_lib.note(
+        f"Error on {record.n:,} test images to which a wave of one frequency was "
+        f"added, with an L2 norm of {norm:g} in each channel. Each point of a map is a "
+        "frequency: the lowest in the centre, the highest in the corners, horizontal "
+        "waves left and right. Dark is better. In a difference blue means that the "
+        "second run errs less. The curves are means over rings of the map."
     )
     return "<h3>Error under waves</h3>" + html_lib.grid("small", drawn) + note
 
@@ -110,11 +104,9 @@ def _map(values: npt.NDArray[np.float64], title: str, low: float, high: float) -
     # The zero frequency is the pixel (side // 2); its middle is the origin.
     left, bottom = -(width // 2) - 0.5, height - height // 2 - 0.5
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(textwrap.fill(title, 32))
-        axes.grid(False)
-        shown = axes.imshow(
+    def draw(axes: Axes) -> ScalarMappable:
+        axes.set(xlabel="Cycles across", ylabel="Cycles down")
+        return axes.imshow(
             values,
             cmap="RdBu_r" if low < 0 else "magma",
             vmin=low,
@@ -122,18 +114,13 @@ def _map(values: npt.NDArray[np.float64], title: str, low: float, high: float) -
             extent=(left, left + width, bottom, bottom - height),
             interpolation="nearest",
         )
-        bar = figure.colorbar(shown, ax=axes, shrink=0.85)
-        bar.ax.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        axes.set(xlabel="Cycles across", ylabel="Cycles down")
 
-    return figures.svg(draw, (3.3, 2.7), f"Error by frequency: {title}")
+    words = f"Error by frequency: {title}"
+    return figures.field(draw, words, title=title, as_percent=True)
 
 
 def _radial(maps: dict[int, npt.NDArray[np.float64]], names: Sequence[str]) -> str:
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title("Error over frequency")
+    def draw(axes: Axes) -> None:
         for i, errors in maps.items():
             height, width = errors.shape
             rows = np.arange(height)[:, None] - height // 2
@@ -144,11 +131,10 @@ def _radial(maps: dict[int, npt.NDArray[np.float64]], names: Sequence[str]) -> s
             axes.plot(np.arange(len(mean)), mean, color=figures.colour(i))
         axes.set(xlabel="Cycles an image", ylabel="Error")
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
+        figures.percent(axes.yaxis)
 
-    return figures.svg(
-        draw, (3.3, 2.7), f"Error by distance from zero frequency: {', '.join(names)}"
-    )
+    words = f"Error by distance from zero frequency: {', '.join(names)}"
+    return figures.plot(draw, (3.3, 2.7), words, title="Error over frequency")
 
 
 # --- Bands ---------------------------------------------------------------------------
@@ -171,9 +157,7 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
     if not lines:
         return ""
 
-    def draw(band: str, figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(f"Only {band} frequencies")
+    def draw(band: str, axes: Axes) -> None:
         for i, bands in lines.items():
             rows = bands[band]
             radii = [r.extra["radius"] for r in rows]
@@ -187,30 +171,25 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
         side = "below" if band == "low" else "from"
         axes.set(xlabel=f"Frequencies {side} the radius, cycles", ylabel="Error")
         axes.set_ylim(0, 1)
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+        figures.percent(axes.yaxis, decimals=0)
 
     drawn = [
-        figures.svg(
-            lambda figure, band=band: draw(band, figure),  # type: ignore[misc]
+        figures.plot(
+            functools.partial(draw, band),
             (4.6, 2.6),
             f"Error on {band}-pass filtered images over the radius",
+            title=f"Only {band} frequencies",
         )
         for band in ("low", "high")
     ]
-    legend = "".join(
-        f"<span>{html_lib.dot(i)}{html_lib.escape(runs[i].name)}</span>" for i in lines
+    legend = html_lib.legend({i: runs[i].name for i in lines})
+    note = html_lib.note(
+        "Error on test images of which only the frequencies within a radius (left) or "
+        "beyond it (right) are left; lower is better. Dotted: on the images as they "
+        "are. Shaded: 95 % intervals. A network that does well on the right leans on "
+        "what people hardly see."
     )
-    note = (
-        '<p class="soft">Error on test images of which only the frequencies within a '
-        "radius (left) or beyond it (right) are left; lower is better. Dotted: on the "
-        "images as they are. Shaded: 95 % intervals. A network that does well on the "
-        "right leans on what people hardly see.</p>"
-    )
-    return (
-        f'<h3>Filtered images</h3><div class="legend">{legend}</div>'
-        + html_lib.grid("wide", drawn)
-        + note
-    )
+    return f"<h3>Filtered images</h3>{legend}{html_lib.grid('wide', drawn)}{note}"
 
 
 # --- Phase or amplitude --------------------------------------------------------------
@@ -235,11 +214,11 @@ def _phases(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
         f'<span><span class="dot" style="background:{colour}"></span>{name}</span>'
         for name, colour in _FOLLOWS.values()
     )
-    note = (
-        '<p class="soft">Each image joins the phase of one test image with the '
-        "amplitude of another of a different class. People name the class of the "
-        "phase; a network that names that of the amplitude looks at something else. "
-        "More of the phase is better. In brackets: 95 % intervals.</p>"
+    note = html_lib.note(
+        "Each image joins the phase of one test image with the amplitude of another of "
+        "a different class. People name the class of the phase; a network that names "
+        "that of the amplitude looks at something else. More of the phase is better. "
+        "In brackets: 95 % intervals."
     )
     return (
         f'<h3>Phase or amplitude?</h3><div class="legend">The answer follows {legend}'

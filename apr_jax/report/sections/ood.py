@@ -2,17 +2,17 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import rich.markup
 import rich.table
-from matplotlib import ticker
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from rich.markup import escape
 
 from apr_jax import ood
-from apr_jax.report import figures, numbers
+from apr_jax.report import figures, numbers, tables
 from apr_jax.report import html as html_lib
-from apr_jax.report.published import OOD_AUROC, OOD_SETS
+from apr_jax.report.published import OUT_METHODS, OUT_SETS, table_2
 from apr_jax.report.run_view import RunView
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -40,46 +40,43 @@ def html(runs: Sequence[RunView]) -> str:
         return ""
     columns, score = _columns(cells), _headline(cells)
     named = html_lib.escape(ood.LABELS.get(score, score))
+    names = [run.name for run in runs]
     intro = (
-        '<p class="soft">How well a score tells images of the test set (known) from '
-        "images of other sets (unknown). AUROC, in percent: the chance that a known "
-        "image scores higher than an unknown one; 50 is chance, 100 perfect, higher "
-        "is better. Small: 95 % intervals. Bold: the best score of each run on each "
-        "set. Means give every set the same weight.</p>"
+        "How well a score tells images of the test set (known) from images of other "
+        "sets (unknown). AUROC, in percent: the chance that a known image scores "
+        "higher than an unknown one; 50 is chance, 100 perfect, higher is better. "
+        "Small: 95 % intervals. Bold: the best score of each run on each set. Means "
+        "give every set the same weight."
     )
-    table = html_lib.card(html_lib.scroll(_auroc_table(runs, cells, columns)))
     sets = [column for column in columns if column not in _GROUPS]
-    curves = [
-        _roc({run.name: c for run, c in zip(runs, cells, strict=True)}, name, score)
-        for name in sets
-    ]
+    curves = [_roc(cells, name, score) for name in sets]
     bars = [
-        _histogram(c[name, score]["auroc"], i, f"{run.name}, {name}")
+        _histogram(own[name, score]["auroc"], i, f"{names[i]}, {name}")
         for name in sets
-        for i, (run, c) in enumerate(zip(runs, cells, strict=True))
-        if _has("histogram", c, name, score)
+        for i, own in enumerate(cells)
+        if _has("histogram", own, name, score)
     ]
-    legend = "".join(
-        f"<span>{html_lib.dot(i)}{html_lib.escape(run.name)}</span>"
-        for i, run in enumerate(runs)
-    )
     return html_lib.section(
         "Unknowns",
-        intro,
-        table,
+        html_lib.note(intro),
+        html_lib.card(_auroc_table(runs, cells, columns)),
         _notes(cells),
         f"<h3>ROC curves, {named}</h3>",
-        f'<div class="legend">{legend}</div>',
+        html_lib.legend(dict(enumerate(names))),
         html_lib.grid("small", [c for c in curves if c]),
-        '<p class="soft">Share of known images accepted over the share of unknown '
-        "images accepted, as the threshold falls. The further up and to the left, the "
-        "better; the dashed line is chance.</p>",
+        html_lib.note(
+            "Share of known images accepted over the share of unknown images accepted, "
+            "as the threshold falls. The further up and to the left, the better; the "
+            "dashed line is chance."
+        ),
         f"<h3>Scores, {named}</h3>",
         html_lib.grid("small", bars),
-        '<p class="soft">Coloured: the test set. Grey: the unknown images. The less '
-        "they overlap, the better. Scores beyond the axis are counted at its ends."
-        "</p>",
-        _all_metrics(runs, cells, columns, score),
+        html_lib.note(
+            "Coloured: the test set. Grey: the unknown images. The less they overlap, "
+            "the better. Scores beyond the axis are counted at its ends."
+        ),
+        f"<details><summary>All metrics of: {named}, in percent</summary>"
+        f"{_all_metrics(names, cells, columns, score)}</details>",
     )
 
 
@@ -89,23 +86,17 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     if not any(cells):
         return None
     columns = _columns(cells)
-    drawn = rich.table.Table(title="Unknowns: AUROC in %, ↑", title_justify="left")
-    drawn.add_column("")
-    for column in columns:
-        drawn.add_column(
-            _GROUPS.get(column, rich.markup.escape(column)), justify="right"
-        )
+    groups = []
     for run, own in zip(runs, cells, strict=True):
-        if not own:
-            continue
-        drawn.add_section()
-        drawn.add_row(f"[bold]{rich.markup.escape(run.name)}[/bold]")
-        for score in _scores(own):
-            values = [own.get((column, score), {}).get("auroc") for column in columns]
-            drawn.add_row(
-                score, *(f"{100 * r.value:.1f}" if r else "–" for r in values)
-            )
-    return drawn
+        found = {s: [_get(own, c, s, "auroc") for c in columns] for s in _scores(own)}
+        rows = [
+            [score, *(f"{100 * r.value:.1f}" if r else "–" for r in records)]
+            for score, records in found.items()
+        ]
+        if own:
+            groups.append((f"[bold]{escape(run.name)}[/bold]", rows))
+    heads = [_GROUPS.get(column, column) for column in columns]
+    return numbers.terminal("Unknowns: AUROC in %, ↑", heads, groups)
 
 
 # --- Records -------------------------------------------------------------------------
@@ -113,10 +104,9 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
 
 def _cells(run: RunView) -> _Cells:
     cells: _Cells = {}
-    for record in run.records:
-        if record.job == JOB:
-            score, _, metric = record.metric.rpartition(".")
-            cells.setdefault((record.split, score), {})[metric] = record
+    for record in run.of(JOB):
+        score, _, metric = record.metric.rpartition(".")
+        cells.setdefault((record.split, score), {})[metric] = record
     for score, metric in {(s, m) for (_, s), by in cells.items() for m in by}:
         rows = {
             split: by[metric]
@@ -154,9 +144,13 @@ def _is_mean(rows: Mapping[str, Record], group: str) -> bool:
     return bool(np.isclose(mean, rows[group].value, rtol=0.0, atol=1e-6))
 
 
+def _get(own: _Cells, split: str, score: str, metric: str) -> Record | None:
+    return own.get((split, score), {}).get(metric)
+
+
 def _has(what: str, own: _Cells, split: str, score: str) -> bool:
     """Whether the record of an AUROC carries what a figure is drawn from."""
-    record = own.get((split, score), {}).get("auroc")
+    record = _get(own, split, score, "auroc")
     return record is not None and what in record.extra
 
 
@@ -189,41 +183,36 @@ def _headline(cells: Sequence[_Cells]) -> str:
 # --- Tables --------------------------------------------------------------------------
 
 
-def _heads(columns: Sequence[str]) -> str:
-    return "".join(
-        f"<th>{html_lib.escape(_GROUPS[c]) if c in _GROUPS else html_lib.breakable(c)}"
-        "</th>"
-        for c in columns
-    )
+def _heads(columns: Sequence[str]) -> list[str]:
+    return [html_lib.th(_GROUPS.get(c) or html_lib.breakable(c)) for c in columns]
 
 
 def _auroc_table(
     runs: Sequence[RunView], cells: Sequence[_Cells], columns: Sequence[str]
 ) -> str:
-    heads = _heads(columns)
-    lines = [f"<thead><tr><th></th>{heads}</tr></thead>"]
+    groups = []
     for i, (run, own) in enumerate(zip(runs, cells, strict=True)):
         if not own:
             continue
         accuracy = records_lib.find(
             run.records, job="evaluate.clean", metric="accuracy"
         )
-        beside = f", accuracy {numbers.shown(accuracy)[0]}" if accuracy else ""
-        lines.append(
-            f'<tbody><tr class="group"><th colspan="{1 + len(columns)}">'
-            f"{html_lib.dot(i)}{html_lib.escape(run.name)}"
-            f'<span class="soft">{beside}</span></th></tr>'
-        )
+        beside = f", accuracy {numbers.value(accuracy)}" if accuracy else ""
         best = {c: _best(own, c) for c in columns}
+        rows = []
         for score in _scores(own):
-            row = "".join(
-                _cell(own.get((c, score), {}).get("auroc"), best[c]) for c in columns
-            )
-            name = html_lib.escape(ood.LABELS.get(score, score))
-            lines.append(f"<tr><td>{name}</td>{row}</tr>")
-        lines.append("</tbody>")
-    lines.append(_published(cells, columns))
-    return f"<table>{''.join(lines)}</table>"
+            found = {c: _get(own, c, score, "auroc") for c in columns}
+            name = html_lib.td(html_lib.escape(ood.LABELS.get(score, score)))
+            row = [
+                tables.number(
+                    r, best=r is not None and r.value >= best[c], digits=False
+                )
+                for c, r in found.items()
+            ]
+            rows.append([name, *row])
+        name = html_lib.dot(i) + html_lib.escape(run.name)
+        groups.append((f'{name}<span class="soft">{beside}</span>', rows))
+    return html_lib.table(_heads(columns), groups + _published(cells, columns))
 
 
 def _best(own: _Cells, column: str) -> float:
@@ -235,76 +224,55 @@ def _best(own: _Cells, column: str) -> float:
     return max(values, default=2.0) if len(values) > 1 else 2.0
 
 
-def _cell(record: Record | None, best: float) -> str:
-    if record is None:
-        return '<td class="number soft">–</td>'
-    interval = ""
-    if record.low is not None and record.high is not None:
-        interval = f"<small>{100 * record.low:.1f} to {100 * record.high:.1f}</small>"
-    kind = "number best" if record.value >= best else "number"
-    return f'<td class="{kind}">{100 * record.value:.1f}{interval}</td>'
-
-
-def _published(cells: Sequence[_Cells], columns: Sequence[str]) -> str:
-    """Rows of the paper's Table 2 for the sets that are the paper's."""
-    known = {name for own in cells for r in own.values() for name in _data_of(r)}
-    place = {
-        column: next(
-            (k for k, names in enumerate(OOD_SETS) if column.lower() in names), None
-        )
-        for column in columns
-    }
-    if "cifar10" not in known or all(k is None for k in place.values()):
-        return ""
-    lines = [
-        f'<tbody><tr class="group"><th colspan="{1 + len(columns)}">Published: Table 2 '
-        'of the APR paper <span class="soft">ResNet-18 trained for 200 epochs, maximum '
-        "softmax probability; another network or fewer epochs are another set-up. Its "
-        "means are over its own six sets: 88.1, 93.1, 91.3, 94.7 and 94.0</span></th>"
-        "</tr>"
+def _published(
+    cells: Sequence[_Cells], columns: Sequence[str]
+) -> list[tuple[str, list[list[str]]]]:
+    """A group of rows of the paper's Table 2 for the sets that are the paper's."""
+    known = {r.data for own in cells for by in own.values() for r in by.values()}
+    sets = [OUT_SETS.get(column.lower()) for column in columns]
+    if "cifar10" not in known or not any(sets):
+        return []
+    theirs = {name: table_2()[row] for row, name in OUT_METHODS.items()}
+    *means, last = (f"{values['mean']:.1f}" for values in theirs.values())
+    heading = (
+        'Published: Table 2 of the APR paper <span class="soft">ResNet-18 trained for '
+        "200 epochs, maximum softmax probability; another network or fewer epochs are "
+        f"another set-up. Its means are over its own six sets: {', '.join(means)} and "
+        f"{last}</span>"
+    )
+    rows = [
+        [
+            html_lib.td(name, "soft"),
+            *(
+                html_lib.td(f"{values[s]:.1f}", "number soft") if s else html_lib.td("")
+                for s in sets
+            ),
+        ]
+        for name, values in theirs.items()
     ]
-    for method, values in OOD_AUROC.items():
-        row = "".join(
-            f'<td class="number soft">{values[k]:.1f}</td>'
-            if k is not None
-            else "<td></td>"
-            for k in place.values()
-        )
-        lines.append(f'<tr><td class="soft">{method}</td>{row}</tr>')
-    return "".join(lines) + "</tbody>"
-
-
-def _data_of(records: Mapping[str, Record]) -> set[str]:
-    return {record.data for record in records.values()}
+    return [(heading, rows)]
 
 
 def _all_metrics(
-    runs: Sequence[RunView],
-    cells: Sequence[_Cells],
-    columns: Sequence[str],
-    score: str,
+    names: Sequence[str], cells: Sequence[_Cells], columns: Sequence[str], score: str
 ) -> str:
-    """Every metric of the headline score, folded away."""
-    heads = _heads(columns)
-    lines = [f"<thead><tr><th></th>{heads}</tr></thead>"]
-    for metric, title in _METRICS.items():
-        lines.append(
-            f'<tbody><tr class="group"><th colspan="{1 + len(columns)}">'
-            f"{html_lib.escape(title)}</th></tr>"
+    """Every metric of the headline score."""
+    groups = [
+        (
+            html_lib.escape(title),
+            [
+                [html_lib.td(html_lib.dot(i) + html_lib.breakable(name))]
+                + [
+                    tables.number(_get(own, c, score, metric), digits=False)
+                    for c in columns
+                ]
+                for i, (name, own) in enumerate(zip(names, cells, strict=True))
+                if own
+            ],
         )
-        for i, (run, own) in enumerate(zip(runs, cells, strict=True)):
-            if own:
-                row = "".join(
-                    _cell(own.get((c, score), {}).get(metric), 2.0) for c in columns
-                )
-                name = f"{html_lib.dot(i)}{html_lib.breakable(run.name)}"
-                lines.append(f"<tr><td>{name}</td>{row}</tr>")
-        lines.append("</tbody>")
-    named = html_lib.escape(ood.LABELS.get(score, score))
-    return (
-        f"<details><summary>All metrics of: {named}, in percent</summary>"
-        f"{html_lib.scroll(f'<table>{chr(10).join(lines)}</table>')}</details>"
-    )
+        for metric, title in _METRICS.items()
+    ]
+    return html_lib.table(_heads(columns), groups)
 
 
 def _notes(cells: Sequence[_Cells]) -> str:
@@ -317,33 +285,32 @@ def _notes(cells: Sequence[_Cells]) -> str:
                 size = f"{extra.get('outside', 0):,} images"
                 notes[split] = "; ".join(filter(None, (size, extra.get("note", ""))))
     text = " · ".join(f"{name}: {what}" for name, what in notes.items())
-    return f'<p class="soft">{html_lib.escape(text)}</p>'
+    return html_lib.note(html_lib.escape(text))
 
 
 # --- Figures -------------------------------------------------------------------------
 
 
-def _roc(cells: Mapping[str, _Cells], out_set: str, score: str) -> str:
+def _roc(cells: Sequence[_Cells], out_set: str, score: str) -> str:
     lines = [
         (i, own[out_set, score]["auroc"].extra["roc"])
-        for i, own in enumerate(cells.values())
+        for i, own in enumerate(cells)
         if _has("roc", own, out_set, score)
     ]
     if not lines:
         return ""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(out_set)
+    def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], "--", color=figures.INK, linewidth=0.9)
         for i, roc in lines:
             axes.plot(roc["fpr"], roc["tpr"], color=figures.colour(i))
         axes.set(xlim=(0, 1), ylim=(0, 1.01))
         axes.set(xlabel="Unknown accepted", ylabel="Known accepted")
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=0))
+            figures.percent(axis, decimals=0)
 
-    return figures.svg(draw, (3.1, 2.9), f"ROC curves, unknown images of {out_set}")
+    words = f"ROC curves, unknown images of {out_set}"
+    return figures.plot(draw, (3.1, 2.9), words, title=out_set)
 
 
 def _histogram(record: Record, run: int, title: str) -> str:
@@ -351,25 +318,18 @@ def _histogram(record: Record, run: int, title: str) -> str:
     inside, outside = np.array(bars["inside"]), np.array(bars["outside"])
     edges = np.linspace(bars["low"], bars["high"], len(inside) + 1)
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(textwrap.fill(title, 38))
+    def draw(axes: Axes) -> None:
         for share, tint in ((outside, figures.FAINT), (inside, figures.colour(run))):
             axes.stairs(share, edges, fill=True, color=tint, alpha=0.45, linewidth=0)
             axes.stairs(share, edges, color=tint, linewidth=1.3)
-        axes.text(
-            0.03,
-            0.95,
-            f"AUROC {100 * record.value:.1f}",
-            transform=axes.transAxes,
-            va="top",
-            weight="bold",
-        )
+        words = f"AUROC {100 * record.value:.1f}"
+        place: Any = {"transform": axes.transAxes, "va": "top"}
+        axes.text(0.03, 0.95, words, weight="bold", **place)
         log = record.extra["score"] in ("msp", "odin")
         name = "Score, log of the probability" if log else "Score"
         axes.set(xlabel=name, ylabel="Share of images")
         axes.set_ylim(0, 1.2 * max(inside.max(), outside.max()))
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1.0, decimals=None))
+        figures.percent(axes.yaxis)
 
     label = f"Scores of known and unknown images, {title}"
-    return figures.svg(draw, (3.1, 2.3), label)
+    return figures.plot(draw, (3.1, 2.3), label, title=textwrap.fill(title, 38))

@@ -1,13 +1,13 @@
 """What was watched while a network learned: heatmaps of frequency over epochs."""
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import rich.table
 from matplotlib import ticker
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 
 from apr_jax.report import figures
 from apr_jax.report import html as html_lib
@@ -34,16 +34,12 @@ def _spectra(runs: Sequence[RunView]) -> str:
         if len(epochs) > 1:
             bands = np.arange(1, spectra.shape[1] + 1)
             drawn.append(_heatmap(epochs, bands, spectra, run.name, "Band, cycles"))
-    if not drawn:
-        return ""
     note = (
-        '<p class="soft">Where the loss is sensitive: the mean amplitude of its '
-        "gradient to the pixels in rings of frequency, on the same test images each "
-        "time. Each epoch is scaled to its own lowest (dark) and highest (bright).</p>"
+        "Where the loss is sensitive: the mean amplitude of its gradient to the pixels "
+        "in rings of frequency, on the same test images each time. Each epoch is "
+        "scaled to its own lowest (dark) and highest (bright)."
     )
-    return (
-        f"<h3>Spectrum of the input gradient</h3>{html_lib.grid('small', drawn)}{note}"
-    )
+    return _part("Spectrum of the input gradient", drawn, note)
 
 
 def _bands(runs: Sequence[RunView]) -> str:
@@ -55,13 +51,16 @@ def _bands(runs: Sequence[RunView]) -> str:
                 values = epochs_lib.table(run.watched, "bands", band)[1]
                 title = f"{run.name}, {band} frequencies"
                 drawn.append(_heatmap(epochs, radii[0], values, title, "Radius"))
-    if not drawn:
-        return ""
     note = (
-        '<p class="soft">Accuracy on test images of which only the frequencies within '
-        "a radius (low) or beyond it (high) are left; bright is better.</p>"
+        "Accuracy on test images of which only the frequencies within a radius (low) "
+        "or beyond it (high) are left; bright is better."
     )
-    return f"<h3>Accuracy on filtered images</h3>{html_lib.grid('small', drawn)}{note}"
+    return _part("Accuracy on filtered images", drawn, note)
+
+
+def _part(title: str, drawn: Sequence[str], note: str) -> str:
+    grid = html_lib.grid("small", drawn)
+    return f"<h3>{title}</h3>{grid}{html_lib.note(note)}" if drawn else ""
 
 
 def _heatmap(
@@ -73,18 +72,15 @@ def _heatmap(
 ) -> str:
     """Values [T, K] in [0, 1]: epochs across, bands upwards."""
 
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(textwrap.fill(title, 32))
-        axes.grid(False)
+    def draw(axes: Axes) -> ScalarMappable:
         # A cell reaches half-way to its neighbours, whatever the distances.
         shown = axes.pcolormesh(
             epochs, bands, values.T, cmap="magma", vmin=0, vmax=1, shading="nearest"
         )
         shown.set_rasterized(True)
-        bar = figure.colorbar(shown, ax=axes)
-        bar.outline.set_visible(False)  # type: ignore[operator]
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        return shown
 
-    return figures.svg(draw, (3.3, 2.7), f"{title}: {label.lower()} over epochs")
+    words = f"{title}: {label.lower()} over epochs"
+    return figures.field(draw, words, title=title, as_percent=False)
