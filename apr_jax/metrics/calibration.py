@@ -5,6 +5,7 @@ Host-side NumPy in float64 like ``apr_jax.metrics``, which exports these functio
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,12 +40,8 @@ class Reliability:
     @classmethod
     def from_json(cls, lists: Mapping[str, Sequence[float | None]]) -> "Reliability":
         """The diagram that ``to_json`` wrote."""
-        return cls(
-            edges=np.array(lists["edges"], np.float64),
-            confidence=np.array(lists["confidence"], np.float64),
-            accuracy=np.array(lists["accuracy"], np.float64),
-            count=np.array(lists["count"], np.int64),
-        )
+        arrays: Any = {name: np.array(x, np.float64) for name, x in lists.items()}
+        return cls(**(arrays | {"count": np.array(lists["count"], np.int64)}))
 
 
 def reliability(

@@ -4,19 +4,14 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax.metrics.calibration import (
+    FloatArray,
+    IntArray,
     Reliability,
     ece,
     reliability,
     rms_calibration_error,
 )
-from apr_jax.metrics.intervals import (
-    FloatArray,
-    IntArray,
-    Measured,
-    _bootstrap,
-    _centred_quantiles,
-    wilson,
-)
+from apr_jax.metrics.intervals import Measured, bootstrap, centred_quantiles, wilson
 
 # --- Classification ------------------------------------------------------------------
 
@@ -169,15 +164,12 @@ def summary(
     values["rms_calibration_error"] = rms_calibration_error(
         conf, right, bin_size=bin_size
     )
-    samples = _bootstrap(per_example, conf, right, bins, bin_size, replicates, seed)
+    samples = bootstrap(per_example, conf, right, bins, bin_size, replicates, seed)
     for name in ("nll", "ece", "rms_calibration_error", "brier"):
-        low, high = _centred_quantiles(samples[name], values[name])
+        low, high = centred_quantiles(samples[name], values[name])
         unit = "nats" if name == "nll" else "1" if name == "brier" else "fraction"
         result[name] = Measured(values[name], low, high, unit, n)
     return result
-
-
-# --- Corruptions ---------------------------------------------------------------------
 
 
 # --- Inner workings ------------------------------------------------------------------

@@ -53,18 +53,14 @@ def relative_mean_corruption_error(
         ValueError: as ``metrics.mean_corruption_error``; or a ``clean_error`` outside
             [0, 1].
     """
-    mean_corruption_error(errors, baseline=baseline)  # for its checks
+    means = _means(errors)
     if not 0 <= clean_error <= 1:
         raise ValueError(f"clean_error must be in [0, 1], not {clean_error}")
-    return float(
-        np.mean(
-            [
-                (float(np.mean(errors[name])) - clean_error)
-                / (baseline[name] - baseline_clean)
-                for name in baseline
-            ]
-        )
-    )
+    lost = [
+        (means[name] - clean_error) / (baseline[name] - baseline_clean)
+        for name in baseline
+    ]
+    return float(np.mean(lost))
 
 
 def mean_corruption_error(
@@ -90,6 +86,13 @@ def mean_corruption_error(
         ValueError: for missing or unknown corruptions (the held-out ones included,
             which are no part of the mCE) or an error outside [0, 1].
     """
+    means = _means(errors)
+    ratios = [means[n] / (baseline[n] if baseline else 1.0) for n in ALEXNET_ERROR]
+    return float(np.mean(ratios))
+
+
+def _means(errors: Mapping[str, float | Sequence[float]]) -> dict[str, float]:
+    """Corruption -> mean error over its severities."""
     missing = [name for name in ALEXNET_ERROR if name not in errors]
     unknown = [name for name in errors if name not in ALEXNET_ERROR]
     if missing or unknown:
@@ -98,12 +101,12 @@ def mean_corruption_error(
             f"missing: {', '.join(missing) or 'none'}; "
             f"not part of it: {', '.join(unknown) or 'none'}"
         )
-    ratios = []
+    means = {}
     for name in ALEXNET_ERROR:
         levels = np.asarray(errors[name], np.float64)
         if levels.size == 0 or not np.all((levels >= 0) & (levels <= 1)):
             raise ValueError(
                 f"errors of {name!r} must be fractions in [0, 1], not {levels.tolist()}"
             )
-        ratios.append(float(levels.mean()) / (baseline[name] if baseline else 1.0))
-    return float(np.mean(ratios))
+        means[name] = float(levels.mean())
+    return means

@@ -7,11 +7,8 @@ Every result is a fraction in [0, 1].
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-# The 97.5 % quantile of the standard normal distribution.
-_Z95 = 1.959963984540054
+from apr_jax.metrics.calibration import FloatArray, IntArray
+from apr_jax.metrics.intervals import Z95
 
 
 def ood_detection(
@@ -106,10 +103,7 @@ def oscr(
             f"id_scores {inside.shape} and correct {right.shape} must be alike"
         )
     if exact:
-        ordered = np.sort(outside)
-        below = np.searchsorted(ordered, inside[right], side="left")
-        up_to = np.searchsorted(ordered, inside[right], side="right")
-        wins = np.sum(below + up_to) / 2
+        wins = np.sum(_twice_below(inside[right], outside)) / 2
         return float(wins / (len(inside) * len(outside)))
 
     order = np.argsort(np.concatenate([inside, outside]), kind="stable")
@@ -191,11 +185,11 @@ def _delong(inside: FloatArray, outside: FloatArray) -> tuple[float, float]:
     if value in (0.0, 1.0):
         # No two are in the wrong order and the variance is 0, which says too much:
         # Wilson's bound for as many trials as the smaller side has.
-        room = _Z95**2 / (fewer + _Z95**2)
+        room = Z95**2 / (fewer + Z95**2)
         return (1 - room, 1.0) if value else (0.0, room)
     losses = _win_rates(-outside, -inside)
     variance = np.var(wins, ddof=1) / n + np.var(losses, ddof=1) / m
-    half = _Z95 * np.sqrt(variance) / (value * (1 - value))
+    half = Z95 * np.sqrt(variance) / (value * (1 - value))
     middle = np.log(value / (1 - value))
     low, high = (1 / (1 + np.exp(-(middle + s * half))) for s in (-1, 1))
     return min(float(low), value), max(float(high), value)
@@ -203,11 +197,17 @@ def _delong(inside: FloatArray, outside: FloatArray) -> tuple[float, float]:
 
 def _win_rates(inside: FloatArray, outside: FloatArray) -> FloatArray:
     """For each of ``inside`` the share of ``outside`` below it, equal ones half."""
+    return _twice_below(inside, outside) / (2 * len(outside))
+
+
+def _twice_below(inside: FloatArray, outside: FloatArray) -> IntArray:
+    """For each of ``inside`` twice the number of ``outside`` below it, equal ones once.
+
+    Whole numbers, so that sums are exact.
+    """
     ordered = np.sort(outside)
     below = np.searchsorted(ordered, inside, side="left")
-    up_to = np.searchsorted(ordered, inside, side="right")
-    rates: FloatArray = (below + up_to) / (2 * len(outside))
-    return rates
+    return below + np.searchsorted(ordered, inside, side="right")
 
 
 def _fpr95_interval(

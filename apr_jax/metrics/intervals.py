@@ -5,21 +5,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax.metrics.calibration import (
-    equal_width_bin,
-    rms_over_bins,
-)
-
-FloatArray = npt.NDArray[np.float64]
-
-
-IntArray = npt.NDArray[np.int64]
-
+from apr_jax.metrics.calibration import FloatArray, equal_width_bin, rms_over_bins
 
 # The 97.5 % quantile of the standard normal distribution.
-_Z95 = 1.959963984540054
-
-
+Z95 = 1.959963984540054
 # Replicates are drawn in blocks of about this many examples, to bound the memory.
 _BLOCK = 2_000_000
 
@@ -51,16 +40,16 @@ def wilson(successes: int, n: int) -> Measured:
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"{successes} successes out of {n} is not a proportion")
     p = successes / n
-    spread = _Z95**2 / n
+    spread = Z95**2 / n
     centre = (p + spread / 2) / (1 + spread)
-    half = _Z95 * np.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    half = Z95 * np.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     # Rounding must not push the ends off 0 and 1, where they belong exactly.
     low = 0.0 if successes == 0 else float(centre - half)
     high = 1.0 if successes == n else float(centre + half)
     return Measured(p, low, high, "fraction", n)
 
 
-def _bootstrap(
+def bootstrap(
     per_example: dict[str, FloatArray],
     conf: FloatArray,
     right: npt.NDArray[np.bool_],
@@ -97,6 +86,7 @@ def _bootstrap(
     return result
 
 
-def _centred_quantiles(samples: FloatArray, value: float) -> tuple[float, float]:
+def centred_quantiles(samples: FloatArray, value: float) -> tuple[float, float]:
+    """The ends of 95 % of the samples, shifted so that their mean is ``value``."""
     low, high = np.quantile(samples - samples.mean() + value, [0.025, 0.975])
     return max(0.0, float(low)), float(high)

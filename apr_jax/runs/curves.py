@@ -6,7 +6,6 @@ import os
 import pathlib
 import socket
 import time
-from types import TracebackType
 from typing import Any, Self
 
 from apr_jax.runs import jsonl
@@ -50,10 +49,6 @@ class CurveWriter:
         self._path = path
         self._events = events
 
-    @property
-    def writes_tensorboard(self) -> bool:
-        return self._events is not None
-
     def write(self, row: CurveRow) -> None:
         """Appends a row and waits until it is on the disk.
 
@@ -78,12 +73,7 @@ class CurveWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

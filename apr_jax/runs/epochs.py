@@ -34,8 +34,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: where there is no such file.
     """
     path = pathlib.Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
-    return sorted((row for _, row in jsonl.read(path)), key=lambda row: row["step"])
+    return _by_step(path / FILE_NAME if path.is_dir() else path)
 
 
 def table(
@@ -60,6 +59,8 @@ def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
     out) and "collapsed"; none where there is no such file.
     """
     path = root / HELD_OUT
-    if not path.exists():
-        return []
+    return _by_step(path) if path.exists() else []
+
+
+def _by_step(path: pathlib.Path) -> list[dict[str, Any]]:
     return sorted((row for _, row in jsonl.read(path)), key=lambda row: row["step"])

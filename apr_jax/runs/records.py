@@ -9,6 +9,7 @@ import datetime
 import functools
 import importlib.metadata
 import json
+import operator
 import os
 import pathlib
 import subprocess
@@ -64,24 +65,18 @@ class Record:
 def records_of(
     measured: Mapping[str, Measured],
     *,
-    job: str,
-    data: str,
-    split: str,
-    step: int,
-    config_hash: str,
-    seed: int,
-    device: str,
     extra: Mapping[str, Any] | None = None,
     extra_of: Mapping[str, Mapping[str, Any]] | None = None,
+    **where: Any,
 ) -> list[Record]:
     """Records of what ``metrics.summary`` returns, of this code and this moment.
 
     Args:
         measured: metric -> number.
-        job, data, split, step, config_hash, seed, device: as in ``Record``.
         extra: for every record.
         extra_of: metric -> more for its record. The page draws a ``"reliability"``
             (a ``Reliability``) and a ``"confusion"`` ([C, C] counts) found there.
+        where: job, data, split, step, config_hash, seed, device, as in ``Record``.
 
     Raises:
         ValueError: for an ``extra_of`` of a metric that was not measured.
@@ -94,22 +89,12 @@ def records_of(
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return [
         Record(
-            job=job,
-            data=data,
-            split=split,
             metric=metric,
-            value=number.value,
-            unit=number.unit,
-            n=number.n,
-            step=step,
-            config_hash=config_hash,
             code_version=code_version(),
-            seed=seed,
-            device=device,
             time=now,
-            low=number.low,
-            high=number.high,
             extra=_plain({**(extra or {}), **extra_of.get(metric, {})}),
+            **vars(number),
+            **where,
         )
         for metric, number in measured.items()
     ]
@@ -179,16 +164,16 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     return records
 
 
+_THING = operator.attrgetter("job", "data", "split", "metric")
+
+
 def latest(records: Iterable[Record]) -> list[Record]:
     """Keeps the last of the records that measure the same thing.
 
     The same job, data, split and metric are the same thing; the order is that of
     the first measurement of each.
     """
-    newest: dict[tuple[str, str, str, str], Record] = {}
-    for record in records:
-        newest[record.job, record.data, record.split, record.metric] = record
-    return list(newest.values())
+    return list({_THING(record): record for record in records}.values())
 
 
 def find(records: Iterable[Record], **fields: Any) -> Record | None:
@@ -203,11 +188,8 @@ def find(records: Iterable[Record], **fields: Any) -> Record | None:
             raise ValueError(
                 f"records have no field {name!r}; choose from {', '.join(names)}"
             )
-    found = None
-    for record in records:
-        if all(getattr(record, name) == value for name, value in fields.items()):
-            found = record
-    return found
+    fits = lambda r: all(getattr(r, name) == value for name, value in fields.items())
+    return next(filter(fits, reversed(list(records))), None)
 
 
 def finished(
@@ -247,9 +229,8 @@ def hidden(records: Sequence[Record], found: Iterable[Record]) -> list[Record]:
     A page shows the last record of each (job, data, split, metric). Where that was
     measured with other settings, one that is used again must be written again.
     """
-    key = lambda r: (r.job, r.data, r.split, r.metric)
-    newest = {key(record): record for record in records}
-    return [record for record in found if newest.get(key(record)) is not record]
+    newest = {_THING(record): record for record in records}
+    return [record for record in found if newest.get(_THING(record)) is not record]
 
 
 @functools.cache

@@ -1,7 +1,6 @@
 """The work directory of a run: what lies where, and whose it is."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import pathlib
@@ -9,59 +8,36 @@ from collections.abc import Iterable, Iterator
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
-from apr_jax.runs import files
+from apr_jax.runs import curves, epochs, files
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDir:
-    """Paths in a work directory."""
+    """The paths in a work directory.
 
-    root: pathlib.Path
+    Attributes:
+        root: the directory.
+        config: the configuration, written when the run first starts.
+        classes: the names of the classes, in the order of the labels.
+        checkpoints: saved states.
+        curve: loss, accuracy, rate and speed over the steps.
+        watched: what ``train.watch`` names, over the epochs.
+        results: one record for each number.
+        examples: a few training images and what the augmentation makes of them.
+        scratch: what evaluations keep while they are under way; made when first used.
+        report: the page to look at.
+    """
 
-    @property
-    def config(self) -> pathlib.Path:
-        """The configuration, written when the run first starts."""
-        return self.root / "config.json"
-
-    @property
-    def classes(self) -> pathlib.Path:
-        """The names of the classes, in the order of the labels."""
-        return self.root / "classes.json"
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        """Saved states."""
-        return self.root / "checkpoints"
-
-    @property
-    def curve(self) -> pathlib.Path:
-        """Loss, accuracy, rate and speed over the steps."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def watched(self) -> pathlib.Path:
-        """What ``train.watch`` names, over the epochs."""
-        return self.root / "watch.jsonl"
-
-    @property
-    def results(self) -> pathlib.Path:
-        """One record for each number."""
-        return self.root / "results.jsonl"
-
-    @property
-    def examples(self) -> pathlib.Path:
-        """A few training images and what the augmentation makes of them."""
-        return self.root / "examples.npz"
-
-    @property
-    def scratch(self) -> pathlib.Path:
-        """What evaluations keep while they are under way; made when first used."""
-        return self.root / "scratch"
-
-    @property
-    def report(self) -> pathlib.Path:
-        """The page to look at."""
-        return self.root / "report.html"
+    def __init__(self, root: pathlib.Path) -> None:
+        self.root = root
+        self.config = root / "config.json"
+        self.classes = root / "classes.json"
+        self.checkpoints = root / "checkpoints"
+        self.curve = root / curves.FILE_NAME
+        self.watched = root / epochs.FILE_NAME
+        self.results = root / "results.jsonl"
+        self.examples = root / "examples.npz"
+        self.scratch = root / "scratch"
+        self.report = root / "report.html"
 
 
 @contextlib.contextmanager

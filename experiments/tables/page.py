@@ -315,21 +315,10 @@ def write(
     text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
     text += [join(line) for line in lines] + ["", note, ""]
     files_lib.write_text(out / "table.md", "\n".join(text))
-    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="number">{html.escape(c)}</td>' for c in line)
-        + "</tr>"
-        for line in lines
-    )
-    whole = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}</title><style>{html.STYLE}</style></head>"
-        f"<body><main><h1>{html.escape(title)}</h1>"
-        f'<p class="soft">{html.escape(note)}</p>'
-        f"{html.card(html.scroll(whole))}</main></body></html>"
-    )
+    rows = [[html.td(html.escape(c), "number") for c in line] for line in lines]
+    table = html.table([html.th(html.escape(h)) for h in heads[1:]], [("", rows)])
+    body = f"<h1>{html.escape(title)}</h1>{html.note(html.escape(note))}"
+    page = html.document(title, body + html.card(table))
     files_lib.write_text(out / "table.html", page)
     for name in ("table.md", "table.html"):
         say(f"wrote {out / name}")

@@ -28,7 +28,6 @@ def test_rows_survive_the_file(tmp_path):
     with curves.curve_writer(tmp_path, resume_step=0, tensorboard=False) as writer:
         for r in rows:
             writer.write(r)
-        assert not writer.writes_tensorboard
     assert curves.read_curve(tmp_path) == rows
     assert curves.read_curve(tmp_path / "metrics.jsonl") == rows
 
@@ -75,7 +74,6 @@ def test_without_tensorboard_there_is_no_event_file(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.compat.proto", None)
     with curves.curve_writer(tmp_path, resume_step=0) as writer:
         writer.write(row(1))
-        assert not writer.writes_tensorboard
     assert not (tmp_path / "tensorboard").exists()
     assert len(curves.read_curve(tmp_path)) == 1
 
