@@ -271,7 +271,7 @@ def test_imagenet_argument(name, method, ratio):
 @pytest.mark.parametrize(
     ("dirs", "named"),
     [
-        (("/data/EDSR", "CAE/", "more/x.npz"), ("EDSR", "CAE", "npz")),
+        (("/data/EDSR", "CAE/", "more/x.npz"), ("EDSR", "CAE", "x.npz")),
         (("/a/SIN/train", "/b/EDSR/train/"), ("SIN/train", "EDSR/train")),
         (("SIN/train.npz", "/train", "train"), ("SIN/train.npz", "train", "train")),
     ],
