@@ -25,12 +25,12 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from apr_jax import network
 from apr_jax.train.state import init_state
 from experiments.benchmarks import common
 from experiments.benchmarks.common import BATCHES, Row, Turns, photographs
+from tests import oracle
 
 PARTS = ("pair", "single", "backends", "step")
 STEP_BATCH, STEPS = 128, 8
@@ -109,44 +109,20 @@ NAMES = (
 )
 
 
-def pillow_operation(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
-    """One of AugMix's nine operations at a level of up to 3, by Pillow."""
-    name, strength, direction = NAMES[int(draw[0] * 9)], draw[1], draw[2]
-    level = 0.1 + 2.9 * strength
-    sign = -1 if direction < 0.5 else 1
-    picture = Image.fromarray(image)
-    width, height = picture.size
-    bilinear = Image.Resampling.BILINEAR
-    simple = {
-        "autocontrast": lambda: ImageOps.autocontrast(picture),
-        "equalize": lambda: ImageOps.equalize(picture),
-        "posterize": lambda: ImageOps.posterize(picture, 4 - int(level * 4 / 10)),
-        "solarize": lambda: ImageOps.solarize(picture, 256 - int(level * 256 / 10)),
-        "rotate": lambda: picture.rotate(sign * int(level * 3), resample=bilinear),
-    }
-    if name in simple:
-        return np.asarray(simple[name]())
-    matrix = {
-        "shear_x": (1, sign * level * 0.03, 0, 0, 1, 0),
-        "shear_y": (1, 0, 0, sign * level * 0.03, 1, 0),
-        "translate_x": (1, 0, sign * int(level * (width / 3) / 10), 0, 1, 0),
-        "translate_y": (1, 0, 0, 0, 1, sign * int(level * (height / 3) / 10)),
-    }[name]
-    affine = Image.Transform.AFFINE
-    return np.asarray(picture.transform(picture.size, affine, matrix, bilinear))
+def drawn_operation(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
+    """One of the nine operations at a level of up to 3, from three uniform draws."""
+    name, level = NAMES[int(draw[0] * 9)], 0.1 + 2.9 * draw[1]
+    return oracle.pillow_op(image, name, level, negate=draw[2] < 0.5)
 
 
 def pillow_single(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
     """APR-S of one uint8 image by Pillow and NumPy, from eight uniform draws."""
-    once = pillow_operation(image, draw[0:3])
+    once = drawn_operation(image, draw[0:3])
     if draw[6] >= 0.5:
         return once
-    twice = pillow_operation(once, draw[3:6])
-    first, second = (np.fft.fftn(x, axes=(0, 1, 2)) for x in (once, twice))
-    if draw[7] < 0.5:
-        first, second = second, first
-    mixed = np.abs(first) * np.exp(1j * np.angle(second))
-    levels = np.fft.ifftn(mixed, axes=(0, 1, 2)).real
+    twice = drawn_operation(once, draw[3:6])
+    pair = (twice, once) if draw[7] < 0.5 else (once, twice)
+    levels = oracle.recombine(*pair)
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)
 
 

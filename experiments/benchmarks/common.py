@@ -297,6 +297,37 @@ class Contestant:
         return statistics.median(theirs / own for own, theirs in pairs)
 
 
+def compare(
+    children: Iterable[tuple[str, str, str]],
+    command: Sequence[str],
+    tasks: Iterable[Any],
+    **options: Any,
+) -> list[Contestant]:
+    """Starts contestants, one after the other, and lets them take turns.
+
+    Compiling takes memory and cores, so it is done one at a time.
+
+    Args:
+        children: name, Python and kind of each.
+        command: module that all run with ``--child KIND`` before this program's own
+            arguments, and what else they are told.
+        tasks: one for each round.
+        options: of ``Contestant``.
+    """
+    contestants = [
+        Contestant(
+            name, [python, "-m", *command, "--child", kind, *sys.argv[1:]], **options
+        )
+        for name, python, kind in children
+    ]
+    for task in tasks:
+        for contestant in contestants:
+            contestant.turn(task)
+    for contestant in contestants:
+        contestant.stop()
+    return contestants
+
+
 def answer(about: Mapping[str, Any], turn: Callable[[Any], Mapping[str, Any]]) -> None:
     """The child's side: says that it is ready, then answers every task."""
     print(json.dumps(about), flush=True)
@@ -321,12 +352,22 @@ def append(path: pathlib.Path | None, records: Iterable[Mapping[str, Any]]) -> N
 
 
 def show(
-    title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], **column: Any
+    title: str,
+    columns: Mapping[str, str],
+    records: Iterable[Mapping[str, Any]],
+    **column: Any,
 ) -> None:
-    """Prints a table; ``column`` is for all of its columns."""
+    """Prints a table.
+
+    Args:
+        title: above it.
+        columns: heading -> format of a record's fields, such as "{seconds:.1f}".
+        records: one for each row.
+        column: what Rich is told of all columns.
+    """
     printed = rich.table.Table(title=title)
-    for heading in headings:
+    for heading in columns:
         printed.add_column(heading, **column)
-    for row in rows:
-        printed.add_row(*row)
+    for record in records:
+        printed.add_row(*(text.format(**record) for text in columns.values()))
     rich.console.Console().print(printed)

@@ -172,23 +172,18 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
     with tempfile.TemporaryDirectory() as folder:
         args.folder = pathlib.Path(folder)
-        module = ("-m", "experiments.benchmarks.fourier", "--folder", folder, "--child")
-        command = [args.torch_python, *module, "prepare", *sys.argv[1:]]
-        subprocess.run(command, cwd=common.ROOT, check=True)
+        module = ["experiments.benchmarks.fourier", "--folder", folder]
+        command = [args.torch_python, "-m", *module, "--child", "prepare"]
+        subprocess.run([*command, *sys.argv[1:]], cwd=common.ROOT, check=True)
         places, _ = fourier_probe.unique_waves(32, 32, 31)
         np.save(args.folder / "places.npy", places)
-        contestants = [
-            common.Contestant(
-                kind, [python, *module, kind, *sys.argv[1:]], patience=args.patience
-            )
-            for kind, python in (("jax", sys.executable), ("torch", args.torch_python))
-        ]
         chosen = np.linspace(1, len(places) - 1, args.rounds * args.waves).astype(int)
-        for numbers in chosen.reshape(args.rounds, args.waves).tolist():
-            for contestant in contestants:
-                contestant.turn(numbers)
-        for contestant in contestants:
-            contestant.stop()
+        contestants = common.compare(
+            [("jax", sys.executable, "jax"), ("torch", args.torch_python, "torch")],
+            module,
+            chosen.reshape(args.rounds, args.waves).tolist(),
+            patience=args.patience,
+        )
     counts = {c.name: [n for a in c.answers for n in a["counts"]] for c in contestants}
     return [
         common.stamped(
@@ -235,17 +230,14 @@ def main() -> None:
     records = compare(args)
     common.show(
         f"31 x 31 heatmap, {args.model}, {args.images} images",
-        ("", "s/frequency", "whole map, s", "of PyTorch", "mean error"),
-        (
-            (
-                record["version"],
-                f"{record['seconds_per_frequency']:.3f}",
-                f"{record['seconds_of_map_extrapolated']:.0f}",
-                f"{record['ratio_to_pytorch']:.2f}",
-                f"{record['mean_error']:.4f}",
-            )
-            for record in records
-        ),
+        {
+            "": "{version}",
+            "s/frequency": "{seconds_per_frequency:.3f}",
+            "whole map, s": "{seconds_of_map_extrapolated:.0f}",
+            "of PyTorch": "{ratio_to_pytorch:.2f}",
+            "mean error": "{mean_error:.4f}",
+        },
+        records,
     )
     common.append(args.out, records)
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import scipy.ndimage
-from PIL import Image, ImageEnhance, ImageOps
 
 from experiments.benchmarks import augment as augment_lib
 from experiments.benchmarks import common
 from experiments.benchmarks.common import BATCHES, Row, Turns, photographs
+from tests import oracle
 
 
 def contestants_here(size: int) -> dict[str, Callable[..., Any]]:
@@ -108,29 +108,9 @@ def cutmix(rng: Rng, image: Floats, other: Floats) -> Floats:
     return mixed
 
 
-def operation(image: Floats, name: str, level: float, sign: int) -> Floats:
-    """One of AutoAugment's operations, by Pillow."""
-    enhancers = {
-        "color": ImageEnhance.Color,
-        "contrast": ImageEnhance.Contrast,
-        "brightness": ImageEnhance.Brightness,
-        "sharpness": ImageEnhance.Sharpness,
-    }
-    if name in enhancers:
-        enhancer = enhancers[name](Image.fromarray(image))
-        return np.asarray(enhancer.enhance(level * 0.18 + 0.1))
-    if name == "invert":
-        return np.asarray(ImageOps.invert(Image.fromarray(image)))
-    # That function takes draws: operation, strength, direction.
-    place = (augment_lib.NAMES.index(name) + 0.5) / len(augment_lib.NAMES)
-    return augment_lib.pillow_operation(
-        image, (place, (level - 0.1) / 2.9, 0.25 if sign < 0 else 0.75)
-    )
-
-
 def random_operation(rng: Rng, image: Floats) -> Floats:
     """One of AugMix's nine, at a level of up to 3."""
-    return augment_lib.pillow_operation(image, rng.uniform(size=3))
+    return augment_lib.drawn_operation(image, rng.uniform(size=3))
 
 
 def augmix(rng: Rng, image: Floats, other: Floats) -> Floats:
@@ -157,7 +137,9 @@ def autoaugment(rng: Rng, image: Floats, other: Floats) -> Floats:
     policy = POLICIES["cifar10" if len(image) == 32 else "imagenet"]
     for name, prob, magnitude in policy[rng.integers(len(policy))]:
         if rng.uniform() < prob:
-            image = operation(image, name, magnitude, int(rng.choice((-1, 1))))
+            image = oracle.pillow_op(
+                image, name, magnitude, bool(rng.choice((True, False)))
+            )
     return image
 
 
@@ -166,8 +148,9 @@ def random_autoaugment(rng: Rng, image: Floats, other: Floats) -> Floats:
     for _ in range(2):
         if rng.uniform() * 10 < rng.integers(11):
             name = str(rng.choice(augment_lib.NAMES))
-            image = operation(
-                image, name, float(rng.integers(10)), int(rng.choice((-1, 1)))
+            level = float(rng.integers(10))
+            image = oracle.pillow_op(
+                image, name, level, bool(rng.choice((True, False)))
             )
     return image
 
@@ -183,13 +166,6 @@ def low_part(image: Floats) -> Floats:
     return blurred
 
 
-def recombine(amplitude_from: Floats, phase_from: Floats) -> Floats:
-    """The plain formula."""
-    size = np.abs(np.fft.fftn(amplitude_from))
-    angle = np.angle(np.fft.fftn(phase_from))
-    return np.fft.ifftn(size * np.exp(1j * angle)).real
-
-
 def hybrid_augment(rng: Rng, image: Floats, other: Floats) -> Floats:
     """Own low part, the other's high one."""
     return low_part(image) + other - low_part(other)
@@ -198,7 +174,7 @@ def hybrid_augment(rng: Rng, image: Floats, other: Floats) -> Floats:
 def hybrid_augment_pp(rng: Rng, image: Floats, other: Floats) -> Floats:
     """With APR-P in the low part."""
     blurred = low_part(other)
-    return recombine(blurred, low_part(image)) + other - blurred
+    return oracle.recombine(blurred, low_part(image)) + other - blurred
 
 
 def hybrid_augment_single(rng: Rng, image: Floats, other: Floats) -> Floats:

@@ -145,21 +145,13 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     # The C library reads this when a process starts. It spares the kernel most of the
     # work of handing out fresh memory in each step.
     tunables = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    module = ("-m", "experiments.benchmarks.train_step", "--child")
-    contestants = [  # one after the other: compiling takes memory and cores
-        common.Contestant(
-            name,
-            [python, *module, kind, *sys.argv[1:]],
-            patience=args.patience,
-            environment=tunables if args.huge_pages else None,
-        )
-        for name, python, kind in kinds
-    ]
-    for _ in range(args.rounds):
-        for contestant in contestants:
-            contestant.turn()
-    for contestant in contestants:
-        contestant.stop()
+    contestants = common.compare(
+        kinds,
+        ["experiments.benchmarks.train_step"],
+        [None] * args.rounds,
+        patience=args.patience,
+        environment=tunables if args.huge_pages else None,
+    )
     return [
         common.stamped(
             experiment="bench_train_step",
@@ -209,16 +201,13 @@ def main() -> None:
     records = compare(args)
     common.show(
         f"{args.model}, {args.batch} clean images a step",
-        ("", "version", "images/s", "of PyTorch"),
-        (
-            (
-                record["contestant"],
-                record["version"],
-                f"{record['images_per_second']:.1f}",
-                f"{record['ratio_to_pytorch']:.2f}",
-            )
-            for record in records
-        ),
+        {
+            "": "{contestant}",
+            "version": "{version}",
+            "images/s": "{images_per_second:.1f}",
+            "of PyTorch": "{ratio_to_pytorch:.2f}",
+        },
+        records,
     )
     common.append(args.out, records)
 

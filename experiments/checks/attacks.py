@@ -141,7 +141,7 @@ def compare(args: argparse.Namespace) -> None:
         difference = np.abs(np.asarray(logits_fn(images)) - network(pixels).numpy())
     print(f"logits of both networks differ by {difference.max():.1e} at most")
 
-    rows = []
+    records = []
     for name, (norm, ours, theirs) in contestants(args, network).items():
         record = common.stamped(
             experiment="check_attacks",
@@ -161,20 +161,18 @@ def compare(args: argparse.Namespace) -> None:
         )
         common.append(args.out, [record])
         print(json.dumps(record), flush=True)
-        rows.append(
-            (
-                name,
-                f"{100 * record['ours']:.1f} %",
-                f"{100 * record['torchattacks']:.1f} %",
-                f"{record['ours_seconds']:.1f}",
-                f"{record['compile_seconds']:.1f}",
-                f"{record['torchattacks_seconds']:.1f}",
-            )
-        )
+        records.append(record)
     common.show(
         f"Robust accuracy, {args.images} images",
-        ("", "ours", "torchattacks", "s", "plus compiling", "theirs, s"),
-        rows,
+        {
+            "": "{attack}",
+            "ours": "{ours:.1%}",
+            "torchattacks": "{torchattacks:.1%}",
+            "s": "{ours_seconds:.1f}",
+            "plus compiling": "{compile_seconds:.1f}",
+            "theirs, s": "{torchattacks_seconds:.1f}",
+        },
+        records,
         justify="right",
     )
 
