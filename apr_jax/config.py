@@ -29,9 +29,7 @@ class Data:
 
     source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
-    data_dir: str = incidental(
-        "", "folder of the source's files; none: its own default"
-    )
+    data_dir: str = incidental("", "folder of the source's files; none: its default")
     cache_dir: str = incidental("", "decoded images; none: $XDG_CACHE_HOME or ~/.cache")
     train_split: str = setting("train", "split to train on")
     test_split: str = setting("test", "split to measure on")
