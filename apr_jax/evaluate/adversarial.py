@@ -5,8 +5,8 @@
 
 AutoAttack, or one attack, on the first examples of the test split, for each norm and
 radius. The robust accuracy after each attack is a record as soon as it is known; the
-images and what is left standing are kept in the work directory after each attack, so
-that a run that was stopped goes on from there.
+images and the examples left standing are kept in the work directory after each
+attack, so that a run that was stopped goes on from there.
 """
 
 import dataclasses
@@ -54,8 +54,8 @@ def measure(
         settings: the attacks and their radii. ``examples`` are the first ones of the
             test split; ``batch`` changes no result.
         resident: the images, where they are in memory already.
-        done: records of earlier calls; what they have isn't measured again.
-        scratch: directory for the images and what is left standing, after each
+        done: records of earlier calls, which aren't measured again.
+        scratch: directory for the images and the examples left standing, after each
             attack; they are found again there.
         quiet: no progress bar.
 
@@ -214,7 +214,7 @@ class _Attacker:
             more["sheet"] = state.sheet(
                 result, self.images, self.labels, answers, names
             )
-        # Last, as what has this record counts as finished.
+        # Last, as a radius with this record counts as finished.
         yield from self._records(facts, threat, {})
         yield from self._records({"robust_accuracy": robust}, threat, more)
         for message in concerns:

@@ -20,7 +20,7 @@ class DeviceEngine(core.Engine):
         layout: parallel.Layout,
         chunk: int,
     ) -> None:
-        """Takes what to attack and how many examples at a time, over all devices."""
+        """Attacks a classifier, ``chunk`` examples at a time over all devices."""
         predict = classifier.predict
         self.chunk = chunk
         self.least = core.small_chunk(chunk, layout.count)

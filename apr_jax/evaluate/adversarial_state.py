@@ -26,7 +26,7 @@ _SHOWN = 6  # images of the sheet
 def load(
     classifier: classifier_lib.Classifier, examples: int, resident: data.DataSet | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first pixels, float32 [N, H, W, C], and labels of the test split."""
+    """The first pixels, float32 [N, H, W, C], and labels of the test split."""
     config = classifier.config.data
     if config.streaming and resident is None:
         size = imagenet.num_examples(config, config.test_split)
@@ -56,7 +56,7 @@ def digest(
     settings: Mapping[str, Any],
     labels: np.ndarray,
 ) -> str:
-    """Returns hexadecimal digits that name what is attacked and how."""
+    """Hexadecimal digits that name an attack: classifier, examples and settings."""
     config = classifier.config
     facts = {
         "settings": settings,
@@ -75,7 +75,7 @@ def digest(
 def restore(
     path: pathlib.Path | None, images: np.ndarray, labels: np.ndarray
 ) -> tuple[rounds.Result | None, list[float]]:
-    """Returns what an earlier call saved, and the seconds of each attack."""
+    """The result that an earlier call saved, and the seconds of each attack."""
     # Several processes must agree on where they are; they begin anew.
     if path is None or not path.exists() or jax.process_count() > 1:
         return None, []
@@ -98,7 +98,7 @@ def save(
     labels: np.ndarray,
     seconds: Sequence[float],
 ) -> None:
-    """Writes images and what is left standing, whole or not at all."""
+    """Writes a result and the seconds of each attack."""
     if path is None or not parallel.is_primary():
         return
     arrays = {
@@ -118,7 +118,7 @@ def sheet(
     answers: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, Any]:
-    """A few broken images, what they became, and the difference, as one PNG.
+    """A few images before and after they were broken, and the differences, as one PNG.
 
     Args:
         result: of the attacks.

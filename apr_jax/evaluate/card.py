@@ -4,9 +4,9 @@
     python -m apr_jax.evaluate.card RUN --parts clean,fourier --fourier.examples 500
 
 measures each run in turn, by all parts if none are named, and draws one page with the
-runs side by side. Flags stand instead of the runs' own ``eval``. What a run has been
-measured on already is not measured again, so a stopped card goes on. What can't be
-measured, as its data aren't there, is said and left out.
+runs side by side. Flags stand instead of the runs' own ``eval``. Numbers that
+a run has already are not measured again, so a stopped card goes on. A part that can't
+be measured, as its data aren't there, is said and left out.
 """
 
 import dataclasses
@@ -60,8 +60,8 @@ def measure(
         classifier: the classifier; ``eval`` of its configuration says how.
         layout: the devices.
         resident: the data, where they are in memory already.
-        done: records of earlier calls; what they hold is not measured again, but
-            for "clean", which is short.
+        done: records of earlier calls, which aren't measured again, but for those
+            of "clean", which is short.
         scratch: directory for the state of measurements under way.
         quiet: no progress bar.
 
@@ -95,7 +95,7 @@ def check(config: config_lib.Config) -> None:
 
 
 def _settings(part: str, config: config_lib.Config) -> Any:
-    """The settings of a part, but for what can't be measured; "clean" has none.
+    """The settings of a part, less all that can't be measured; "clean" has none.
 
     Raises:
         DataError: there are no data for it.
@@ -210,7 +210,7 @@ def run(
             command.keep(
                 place, functools.partial(measure, network, layout, quiet=quiet)
             )
-    finally:  # what was measured is shown, whatever happens
+    finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
             page_lib.write(
                 target or opened[0][0].report, roots, command=shlex.join(sys.argv)

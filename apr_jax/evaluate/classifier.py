@@ -23,7 +23,7 @@ from apr_jax.train.state import init_state
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A trained classifier and what is known of it."""
+    """A trained classifier and all that is known of it."""
 
     name: str
     predict: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
@@ -52,7 +52,7 @@ def make(
     name: str = "",
     step: int = 0,
 ) -> Classifier:
-    """Returns the classifier of a configuration with the given variables."""
+    """The classifier of a configuration with the given variables."""
     names = tuple(class_names)
     model = network.make_model(config, num_classes=len(names))
     return Classifier(
@@ -87,7 +87,7 @@ def in_float32(classifier: Classifier) -> tuple[Classifier, dict[str, str]]:
 
 
 def from_run(root: pathlib.Path) -> Classifier:
-    """Returns the network of a run, in the last state that was saved.
+    """The network of a run, in the last state that was saved.
 
     Raises:
         ConfigError: ``root`` is no run, or has no checkpoint yet.
@@ -123,7 +123,7 @@ def from_run(root: pathlib.Path) -> Classifier:
 
 
 def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
-    """Returns a network with weights of a PyTorch file.
+    """A network with weights of a PyTorch file.
 
     Args:
         path: a state dictionary that ``torch.save`` wrote; reading it needs PyTorch.
@@ -150,13 +150,13 @@ def from_function(
     *,
     name: str,
 ) -> Classifier:
-    """Returns a classifier of a plain function from pixels to logits.
+    """A classifier of a plain function from pixels to logits.
 
     Args:
         function: float32 pixels in [0, 1], [B, H, W, C] -> logits [B, K]; JAX code,
             pure, normalising its input itself. Its logits stand in for penultimate
             features, so scores that need features are not those of the network.
-        config: its ``data`` says what is measured; network and training aren't used.
+        config: its ``data`` names the images; network and training aren't used.
         class_names: K names.
         name: of the classifier, for records and pages.
     """
@@ -315,7 +315,7 @@ def stream_share(
 def weights_digest(classifier: Classifier) -> str:
     """Twelve hexadecimal digits that change with the weights, or with the name.
 
-    A plain function has no weights: what it says of one picture stands for them.
+    A plain function has no weights: its logits of one picture stand for them.
     """
     digest = hashlib.sha256(classifier.name.encode())
     leaves = jax.tree.leaves(classifier.variables)

@@ -21,8 +21,8 @@ from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
 
 # (classifier, layout, settings, *, done, scratch, quiet) -> records as they come.
-# ``done`` holds the records of earlier calls, so that what is finished needn't be
-# measured again; ``scratch`` is a directory for what a stopped call needs to go on.
+# ``done`` holds the records of earlier calls, which needn't be measured again;
+# ``scratch`` is a directory for the state from which a stopped call goes on.
 Measure = Callable[..., Iterable[Record]]
 
 
@@ -80,7 +80,7 @@ def keep(run: workdir_lib.RunDir, measure: Measure) -> None:
     """Measures, and writes each record to a work directory as soon as it is known.
 
     Args:
-        run: the work directory; its records are what ``measure`` needn't do again.
+        run: the work directory; ``measure`` needn't make its records again.
         measure: bound to all but ``done`` and ``scratch``.
     """
     done = records.read(run.results) if run.results.exists() else []

@@ -55,7 +55,7 @@ def measure(
         settings: which images. Of a JPEG tree, which is sorted by class, fewer
             ``examples`` are evenly spread ones.
         resident: the test split, where it is in memory already.
-        done: records of earlier calls; what is among them isn't measured again.
+        done: records of earlier calls, which aren't measured again.
         scratch: not used; a set of one severity is soon measured anew.
         quiet: no progress bar.
 

@@ -42,10 +42,10 @@ def open_source(
     *,
     resident: data.DataSet | None,
 ) -> Source:
-    """Opens a source and checks what can be checked before any work.
+    """Opens a source, with all checks that are possible before any work.
 
     Args:
-        settings: the source, and what is wanted of it.
+        settings: the source and its parts.
         names: of the corruptions.
         classifier: the classifier; its configuration names the data.
         layout: the devices.
@@ -96,7 +96,7 @@ def _root(settings: config_lib.Corruption) -> pathlib.Path:
 def fingerprint(
     settings: config_lib.Corruption, names: Sequence[str], described: config_lib.Data
 ) -> dict[str, Any]:
-    """Marks of what the images of a source depend on, as JSON values.
+    """Marks of everything that the images of a source depend on, as JSON values.
 
     Of an ``.npy`` folder the files, and so of the sets of TFDS; of a tree the folders
     that hold its images, as its millions of files would take too long: an image that
@@ -104,7 +104,7 @@ def fingerprint(
     frost, where used.
 
     Args:
-        settings: the source, and what is wanted of it.
+        settings: the source and its parts.
         names: of the corruptions.
         described: the classifier's data, for "tfds".
     """
@@ -244,7 +244,7 @@ class _Stored:
         self.open(names, settings.severities)
 
     def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
-        """Checks what should show at once rather than after the sets before it."""
+        """Finds faults that should show at once rather than after the sets before."""
         raise NotImplementedError
 
     def size(self, split: str) -> int:

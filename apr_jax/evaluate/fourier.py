@@ -52,8 +52,8 @@ def measure(
             [0, 1]; ``extent`` the side of the heatmap in frequencies around zero,
             even only if it is all; ``radii`` are in cycles an image.
         resident: the data, where they are in memory already.
-        done: records of earlier calls; what they hold is not measured again.
-        scratch: keeps what was measured of a heatmap that is under way.
+        done: records of earlier calls, which aren't measured again.
+        scratch: keeps the counts of a heatmap that is under way.
         quiet: no progress bar.
 
     Yields:

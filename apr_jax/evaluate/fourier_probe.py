@@ -17,7 +17,7 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
 
-# What an answer may follow on an image of two.
+# The parts of a recombined image that an answer may follow.
 FOLLOWS = ("phase", "amplitude", "neither")
 
 # Waves in one call of an accelerator, and waves between two saves.
@@ -215,7 +215,7 @@ class Probe:
         return np.stack([leaf] * len(self._layout.local))
 
     def _sum(self, gather: Callable[..., Any], batch: Any) -> np.ndarray:
-        """Adds up what the devices counted."""
+        """The sum of the devices' counts."""
         counts = gather(self._variables, batch)
         return counts.reshape(self._layout.count, -1).sum(axis=0).astype(np.int64)
 
@@ -261,7 +261,7 @@ class Probe:
         return count
 
     def _band_masks(self, radii: Sequence[float]) -> list[np.ndarray]:
-        """float32 [H, W // 2 + 1] for each radius: what the low part keeps."""
+        """The frequencies that the low part keeps, float32 [H, W // 2 + 1] a radius."""
         height, width = self._images.images.shape[1:3]
         masks = []
         for radius in radii:
@@ -271,7 +271,7 @@ class Probe:
         return masks
 
     def _state(self, what: str) -> pathlib.Path | None:
-        """File for what is under way, of these weights, images and settings."""
+        """File for counts under way, of these weights, images and settings."""
         if self._scratch is None or jax.process_count() > 1:
             return None
         config = self._classifier.config

@@ -1,4 +1,4 @@
-"""A measurement: what its records share, and those that there are already."""
+"""A measurement: the fields that its records share, and earlier records."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Detection: how well a classifier tells what it was trained on from what it never saw.
+"""Detection of images that a classifier never saw, among those it was trained on.
 
     python -m apr_jax.evaluate.ood RUN --out svhn=tfds:svhn_cropped \\
         --out cifar100=tfds:cifar100 --out textures=folder:PATH --near cifar100
@@ -47,8 +47,8 @@ def measure(
             drawn by the seed of the configuration; for ``out`` and ``fit`` see
             ``ood_sets``, for ``scores_file`` this module's documentation.
         resident: the classifier's own data, where they are in memory already.
-        done: records of earlier calls; what they hold is not measured again.
-        scratch: keeps what was collected of the classifier's own data.
+        done: records of earlier calls, which aren't measured again.
+        scratch: keeps the outputs for the classifier's own data.
         quiet: no progress bar.
 
     Yields:

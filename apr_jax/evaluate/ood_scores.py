@@ -46,10 +46,10 @@ class Collected(classifier_lib.Outputs):
 
 
 class Collector:
-    """Runs a classifier over sets, each once, and keeps what it said.
+    """Runs a classifier over sets, each once, and keeps its outputs.
 
-    What was collected lies under ``scratch`` and is read from there by a later call
-    with the same weights and settings.
+    Those for its own data lie under ``scratch`` and are read from there by a later
+    call with the same weights and settings.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ def last_layer(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Weight [F, K] and bias [K] that turn the features into the logits, if any do.
 
-    Found by what it does rather than by its name, so for any network. Several heads
+    Found by its effect rather than by its name, so for any network. Several heads
     are one linear layer of 2 K outputs or more; ``network.class_logits`` of a method's
     ``settings`` takes its logits from them.
     """

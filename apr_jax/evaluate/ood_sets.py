@@ -35,10 +35,10 @@ class OutSet:
 
     Attributes:
         name: as given.
-        source: what it was made of, "source:where".
+        source: its origin, "source:where".
         size: number of images.
         fingerprint: changes with the images.
-        note: what was done to them, or the empty string.
+        note: the changes that were made to them, or the empty string.
         batches: size of a batch -> every image once, uint8 and of the classifier's
             size, labels 0 and a mask that is false for padding.
     """
@@ -88,14 +88,14 @@ def open_set(
     fit: str = "resize",
     tfds_dir: str = "",
 ) -> OutSet:
-    """Opens a set, and checks what can be checked without reading all of it.
+    """Opens a set, with all checks that are possible without reading all of it.
 
     Args:
         name, source, where: of ``parse``.
-        settings: what the classifier was trained on; gives size and cache.
+        settings: the data that the classifier was trained on; give size and cache.
         examples: so many images, drawn by the seed; 0 is all.
         seed: of that draw.
-        fit: what becomes of an image of another size: "resize" its shorter side and
+        fit: the way with an image of another size: "resize" its shorter side and
             cut out the centre, "pad" a smaller one with black, or "refuse" it.
         tfds_dir: where TFDS sets are; the empty string is their default.
 

@@ -1,6 +1,10 @@
 """The card: parts as the configuration lists them, resumed, and on one page."""
 
 import collections
+import dataclasses
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -140,3 +144,30 @@ def test_out_sets_that_are_not_there_are_named(finished, capsys):
 def test_other_settings_of_the_measurements_leave_the_run_the_same(folder):
     one, other = toy.config(folder), toy.config(folder, eval__adversarial__examples=7)
     assert config_lib.config_hash(one) == config_lib.config_hash(other)
+
+
+def helped(name):
+    """The flags that a command's ``--help`` lists."""
+    said = subprocess.run(
+        [sys.executable, "-m", f"apr_jax.evaluate.{name}", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return set(re.findall(r"^  --(?:\[no\])?([\w.]+):", said.stdout, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_a_setting_has_one_name_at_every_door():
+    own = {"beside", "config", "devices", "quiet", "workdir"}
+    assert helped("clean") == own
+    wanted = {"devices", "page", "quiet"}
+    for name in config_lib.to_dict(config_lib.default())["eval"]:
+        part = getattr(config_lib.Eval(), name)
+        if not dataclasses.is_dataclass(part):
+            wanted.add(name)
+            continue
+        fields = set(dataclasses.asdict(part))
+        assert helped(name) == own | fields
+        wanted |= {f"{name}.{field}" for field in fields}
+    assert helped("card") == wanted

@@ -505,18 +505,14 @@ def test_the_kinds_of_data(folder, tree):
 
 
 @pytest.mark.slow
-def test_the_commands_explain_themselves():
-    for module, flag in (
-        ("apr_jax.corruptions", "--frost_dir"),
-        ("apr_jax.evaluate.corruption", "--severities"),
-    ):
-        helped = subprocess.run(
-            [sys.executable, "-m", module, "--help"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert flag in helped.stdout + helped.stderr
+def test_the_command_explains_itself():
+    helped = subprocess.run(
+        [sys.executable, "-m", "apr_jax.corruptions", "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "--frost_dir" in helped.stdout + helped.stderr
 
 
 # --- The page ------------------------------------------------------------------------
