@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -131,6 +132,22 @@ def test_imports_have_no_circles():
     for name in sorted(uses):
         visit(name, [])
     assert len(order) == len(uses)
+
+
+def test_the_map_names_every_room():
+    text = (ROOT / "CONTRIBUTING.md").read_text().partition("laid out\n\n```\n")[2]
+    folder, listed = "", {}
+    for indent, name in re.findall(r"^( *)([\w.]+/?)", text.partition("```")[0], re.M):
+        if not indent:
+            folder = name
+        elif len(indent) == 2:
+            listed.setdefault(folder, set()).add(name)
+    packages = lambda parent: {
+        f"{p.parent.name}/" for p in parent.glob("*/__init__.py")
+    }
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
+    assert listed["apr_jax/"] == packages(PACKAGE) | modules
+    assert listed["experiments/"] == packages(ROOT / "experiments")
 
 
 def test_few_modules_stand_at_the_top():
