@@ -22,6 +22,7 @@ from apr_jax.augment.hybrid_augment import (
 from apr_jax.augment.mixup_cutmix import cutmix, mixup
 from apr_jax.augment.prime import prime
 from apr_jax.augment.simclr import simclr
+from apr_jax.augment.trivialaugment import trivialaugment
 from apr_jax.augment.vipaug import vital_phase_single
 
 # Up to this size AutoAugment's policy is CIFAR's.
@@ -197,6 +198,7 @@ AUGMENTS = {
     "fourier_basis_noise": Method(pair=_WAVES, mean=True),
     "afa": Method(pair=_WAVES, mean=True, auxiliary=True),
     "vital_phase": Method(single=Stage(vital_phase_single, _OPS, _VITAL), pair=APR_P),
+    "trivialaugment": Method(after=(Stage(trivialaugment),)),
     "prime": Method(after=(_PRIME,)),
     "prime_jsd": Method(after=(_PRIME,), loss=JENSEN_SHANNON),
 }

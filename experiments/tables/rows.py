@@ -68,6 +68,7 @@ ROWS: dict[str, Row] = {
     "low_amplitude_swap": Row("Low amplitudes swapped (FDA)", "low_amplitude_swap"),
     "afa": Row("Fourier-basis waves, own BatchNorm (AFA)", "afa"),
     "vital_phase": Row("Vital phase (VIPAug)", "vital_phase"),
+    "trivialaugment": Row("TrivialAugment", "trivialaugment"),
     "prime": Row("PRIME without the Jensen-Shannon loss", "prime"),
     "prime_jsd": Row("PRIME", "prime_jsd"),
     "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
