@@ -69,102 +69,104 @@ def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
 
 
 _KEPT = ("error", "accuracy", "msp.auroc", "csi.auroc", "robust_accuracy", "mce")
+# The fields of a record that the table's own files have, beside those of ``Kept``.
+_FIELDS = tuple(
+    field.name
+    for field in dataclasses.fields(Record)
+    if field.name not in ("seed", "low", "high", "extra")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A run's part of the table.
+
+    Attributes:
+        row, column, seed: of the run.
+        cell: hash of its configuration without the seed.
+        epochs: its length.
+        records: those that the table needs.
+    """
+
+    row: str
+    column: str
+    seed: int
+    cell: str
+    epochs: float
+    records: Sequence[Record]
+
+    @property
+    def label(self) -> str:
+        """The heading of its row."""
+        return row_of(self.row).label
+
+    @property
+    def time(self) -> str:
+        """The time of its last measurement."""
+        return max(record.time for record in self.records)
 
 
 def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
     """Writes the records that the table needs beside it, one file for each run."""
     there = workdir.read_config(workdir.RunDir(root))
     config = there or config_lib.parse(run.settings.to_dict())
-    cell = config_lib.config_hash(dataclasses.replace(config, seed=0))
-    wanted = [
-        {
-            "row": run.row,
-            "column": run.column,
-            "seed": run.seed,
-            "cell": cell,
-            "epochs": config.optim.epochs,
-            "job": r.job,
-            "data": r.data,
-            "split": r.split,
-            "metric": r.metric,
-            "value": r.value,
-            "n": r.n,
-            "step": r.step,
-            "unit": r.unit,
-            "config_hash": r.config_hash,
-            "code_version": r.code_version,
-            "device": r.device,
-            "time": r.time,
-        }
-        for r in records(root, config_lib.parse(run.settings.to_dict()))
-        if r.metric in _KEPT
+    about = {
+        "row": run.row,
+        "column": run.column,
+        "seed": run.seed,
+        "cell": config_lib.config_hash(dataclasses.replace(config, seed=0)),
+        "epochs": config.optim.epochs,
+    }
+    lines = [
+        json.dumps(about | {field: getattr(record, field) for field in _FIELDS}) + "\n"
+        for record in records(root, config_lib.parse(run.settings.to_dict()))
+        if record.metric in _KEPT
     ]
-    if wanted and parallel.is_primary():
-        text = "".join(json.dumps(row) + "\n" for row in wanted)
-        files_lib.write_text(out / f"{run.name}.jsonl", text)
+    if lines and parallel.is_primary():
+        files_lib.write_text(out / f"{run.name}.jsonl", "".join(lines))
 
 
-def kept(out: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+def kept(out: pathlib.Path) -> dict[str, Kept]:
     """Name of a run -> what ``keep`` wrote of it.
 
     Seeds of one cell are of one configuration: where there are several, those of the
     one that was measured last. Rows that other versions of the code had are left out.
     """
-    files = {
-        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
-        for path in sorted(out.glob("*.jsonl"))
-    }
-    files = {name: lines for name, lines in files.items() if _known(lines[0]["row"])}
-    newest: dict[tuple[str, str], dict[str, Any]] = {}
-    for lines in files.values():
-        last = max(lines, key=lambda line: line["time"])
-        place = last["row"], last["column"]
-        if place not in newest or newest[place]["time"] < last["time"]:
-            newest[place] = last
+    found: dict[str, Kept] = {}
+    newest: dict[tuple[str, str], Kept] = {}
+    for path in sorted(out.glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        about = {f.name: lines[0].get(f.name) for f in dataclasses.fields(Kept)}
+        own = [
+            Record(**{f: line[f] for f in _FIELDS}, seed=line["seed"]) for line in lines
+        ]
+        run = Kept(**about | {"records": own})
+        if _known(run.row):
+            found[path.stem] = run
+            place = run.row, run.column
+            newest[place] = max(newest.get(place, run), run, key=lambda each: each.time)
     return {
-        name: lines
-        for name, lines in files.items()
-        if lines[0]["cell"] == newest[lines[0]["row"], lines[0]["column"]]["cell"]
+        name: run
+        for name, run in found.items()
+        if run.cell == newest[run.row, run.column].cell
     }
 
 
 def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
     """(row, column) -> percent of each seed."""
     found: dict[tuple[str, str], list[float]] = {}
-    files = kept(out)
-    several = len({lines[0]["column"] for lines in files.values()}) > 1
-    for lines in files.values():
-        records = []
-        for line in lines:
-            fields = {f: line[f] for f in _FIELDS}
-            records.append(Record(**fields, seed=line["seed"]))
-        own = lines[0]["column"]
-        named = several or table is plan.TABLES["1"]
-        shown = {lines[0]["row"]: table.cells(records)}
-        for row, cells in table.more(records).items():
-            if ROWS[row].run in shown:
-                shown[row] = cells
-        for row, cells in shown.items():
+    runs = kept(out).values()
+    named = table is plan.TABLES["1"] or len({run.column for run in runs}) > 1
+    for run in runs:
+        rows = {run.row: table.cells(run.records)}
+        for row, cells in table.more(run.records).items():
+            if ROWS[row].run in rows:
+                rows[row] = cells
+        for row, cells in rows.items():
             for name, value in cells.items():
-                column = f"{own} {name}".strip() if named else name
+                column = f"{run.column} {name}".strip() if named else name
                 found.setdefault((row, column), []).append(100 * value)
     return found
-
-
-_FIELDS = (
-    "job",
-    "data",
-    "split",
-    "metric",
-    "value",
-    "unit",
-    "n",
-    "step",
-    "config_hash",
-    "code_version",
-    "device",
-    "time",
-)
 
 
 def shown(values: Sequence[float]) -> str:
@@ -180,7 +182,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     """Prints the table, and writes it as Markdown and HTML."""
     table = plan.TABLES[number]
     ours = read(out, table)
-    left_out = {path.stem for path in out.glob("*.jsonl")} - set(kept(out))
+    runs = kept(out)
+    left_out = {path.stem for path in out.glob("*.jsonl")} - set(runs)
     if left_out:
         say(
             "left out, as newer seeds are of another configuration, or no method has "
@@ -189,7 +192,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     if not ours:
         raise ConfigError(f"{out} has no records yet")
     theirs = table.published()
-    if not any(c.split()[0] in _sets(table) for c in _columns(out)):
+    sets = {column.split()[0] for column in table.columns}  # of published numbers
+    if not any(run.column.split()[0] in sets for run in runs.values()):
         theirs = {}
     there = sorted({row for row, _ in ours})
     rows = sorted(there, key=lambda r: [*ROWS, r].index(r))  # others behind
@@ -215,9 +219,9 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         + (f". Published: {table.source}; not measured here." if shadows else ".")
     )
     fewer = [
-        f"{row_of(lines[0]['row']).label} ({mean})"
-        for lines in kept(out).values()
-        if number == "1" and (mean := _mean_of(lines)) != "mean"
+        f"{run.label} ({mean})"
+        for run in runs.values()
+        if number == "1" and (mean := _mean_of(run)) != "mean"
     ]
     if fewer:
         note = f"{note} Of fewer than all corruptions: {', '.join(fewer)}."
@@ -250,20 +254,9 @@ def _known(row: str) -> bool:
     return True
 
 
-def _columns(out: pathlib.Path) -> set[str]:
-    return {lines[0]["column"] for lines in kept(out).values()}
-
-
-def _sets(table: plan.Table) -> set[str]:
-    """The data sets of the published numbers."""
-    return {column.split()[0] for column in table.columns}
-
-
-def _mean_of(lines: Sequence[dict[str, Any]]) -> str:
-    """Over which corruptions a run's mean error is: "mean" for all, or "mean of 14"."""
-    mean = cells_lib.mean_corruption(
-        [Record(**{f: x[f] for f in _FIELDS}, seed=x["seed"]) for x in lines]
-    )
+def _mean_of(run: Kept) -> str:
+    """The corruptions that a mean error is over: "mean" for all, or "mean of 14"."""
+    mean = cells_lib.mean_corruption(run.records)
     return "no mean" if mean is None else mean.split
 
 
@@ -295,11 +288,11 @@ def show_in_terminal(
 
 
 def about(out: pathlib.Path) -> str:
-    """Says how long the runs were that a table is of, and what they ran on."""
-    first = [lines[0] for lines in kept(out).values()]
-    several = lambda field: sorted({row[field] for row in first})
-    epochs = " or ".join(f"{each:g}" for each in several("epochs"))
-    columns, devices = (", ".join(several(field)) for field in ("column", "device"))
+    """The length of the runs that a table is of, and what they ran on, in words."""
+    runs = kept(out).values()
+    epochs = " or ".join(f"{each:g}" for each in sorted({run.epochs for run in runs}))
+    columns = ", ".join(sorted({run.column for run in runs}))
+    devices = ", ".join(sorted({run.records[0].device for run in runs}))
     return f"{columns}, {epochs} epochs, {devices}"
 
 

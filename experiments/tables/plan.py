@@ -1,6 +1,7 @@
 """What the paper's tables consist of: rows, columns, runs, and what the runs cost."""
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -88,6 +89,8 @@ class Table:
         cells: records of a run -> column -> fraction; "" stands for the run's own.
         published: row -> column -> percent.
         settings: (set, network, row, small) -> configuration of a run.
+        changes: of every run's configuration, such as how it is measured.
+        small: of those at the small size, on top of them.
         better: "↑" or "↓".
         recipe: tables of one recipe share their trained networks.
         columns_shown: the two cells of the picture, the one that ranks first.
@@ -106,6 +109,8 @@ class Table:
     recipe: str
     columns_shown: tuple[str, str]
     source: str
+    changes: dict[str, Any]
+    small: dict[str, Any] = dataclasses.field(default_factory=dict)
     more: Callable[[Sequence[Record]], dict[str, dict[str, float]]] = lambda records: {}
     note: str = ""
 
@@ -116,16 +121,12 @@ class Table:
 
     def shown(self, columns: Sequence[str]) -> tuple[str, str]:
         """Returns the two of a page's columns that its picture shows."""
-        ends = {name: [c for c in columns if c.endswith(name)] for name in _named(self)}
+        named = filter(None, self.columns_shown)  # cells that aren't a run's own
+        ends = {name: [c for c in columns if c.endswith(name)] for name in named}
         others = {c for each in ends.values() for c in each}
         ends[""] = [c for c in columns if c not in others]
         main, other = ([*ends[name], ""][0] for name in self.columns_shown)
         return main, other
-
-
-def _named(table: Table) -> list[str]:
-    """The cells of a table's picture that aren't a run's own."""
-    return [name for name in table.columns_shown if name]
 
 
 def runs_of(
@@ -165,21 +166,17 @@ def runs_of(
                 f"--set_field '{row}:data.extra_dirs=[\"FOLDER\"]'"
             )
     _check(rows, columns, seeds, changes)
-    found = []
-    for seed in range(seeds):
-        for column in columns:
-            name, _, network = column.partition(" ")
-            for row in rows:
-                settings = table.settings(name, network, row, budget == "small")
-                settings = lab_lib.changed(settings)
-                settings.seed = seed
-                own = {**row_of(row).changes}
-                if budget == "small":
-                    own |= row_of(row).small
-                settings.update_from_flattened_dict({**own, **changes_of(row, changes)})
-                run = Run(row, column, seed, settings)
-                settings.name = run.name
-                found.append(run)
+    small, found = budget == "small", []
+    for seed, column, name in itertools.product(range(seeds), columns, rows):
+        row, (data, _, network) = row_of(name), column.partition(" ")
+        settings = lab_lib.changed(table.settings(data, network, name, small))
+        settings.seed = seed
+        own = table.changes | (table.small if small else {})
+        own |= row.changes | (row.small if small else {})
+        settings.update_from_flattened_dict(own | changes_of(name, changes))
+        run = Run(name, column, seed, settings)
+        settings.name = run.name
+        found.append(run)
     return found
 
 
@@ -270,27 +267,8 @@ def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.Con
     return settings
 
 
-def _table_1(
-    name: str, network: str, row: str, small: bool
-) -> ml_collections.ConfigDict:
-    settings = _cifar(name, network, row, small)
-    settings.eval.parts = ("clean", "corruption")
-    settings.eval.corruption.examples = 1000 if small else 0
-    return settings
-
-
-def _table_2(
-    name: str, network: str, row: str, small: bool
-) -> ml_collections.ConfigDict:
-    settings = _cifar(name, network, row, small)
-    settings.eval.parts = ("clean", "ood")
-    settings.eval.ood.examples = 2000 if small else 0
-    return settings
-
-
-def _table_3(
-    name: str, network: str, row: str, small: bool
-) -> ml_collections.ConfigDict:
+def _fgsm(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
+    """The recipe of Table 3."""
     if row in presets.FGSM:
         settings = presets.cifar10_fgsm(row)
     else:
@@ -306,26 +284,19 @@ def _table_3(
     presets.suit_method(settings, settings.augment.method, name)
     settings.model.name = network
     settings.train.tensorboard = False
-    settings.eval.parts = ("clean", "adversarial")
-    settings.eval.adversarial.examples = 0
-    if small:
-        # So small a network resists no more.
-        settings.adversary.update(eps=4 / 255, step_size=5 / 255)
-        settings.optim.epochs = 4.0
-        settings.eval.adversarial.update(linf=(4 / 255,), examples=256)
     return settings
 
 
-def _table_4(
+def _imagenet(
     name: str, network: str, row: str, small: bool
 ) -> ml_collections.ConfigDict:
+    """The recipe of Table 4."""
     if name != "imagenet":
         raise ValueError(
             f"the set of a column of Table 4 is {name!r}; it is 'imagenet'"
         )
     settings = presets.imagenet_resnet50(row_of(row).method)
     settings.model.name = network
-    settings.eval.parts = ("clean", "corruption")
     return settings
 
 
@@ -339,7 +310,9 @@ TABLES: dict[str, Table] = {
         columns=tuple(f"{s} {n}" for s in _SETS for n in _NETWORKS),
         cells=cells_lib.corruption_cells,
         published=published.table_1,
-        settings=_table_1,
+        settings=_cifar,
+        changes={"eval.parts": ("clean", "corruption"), "eval.corruption.examples": 0},
+        small={"eval.corruption.examples": 1000},
         better="↓",
         recipe="cifar",
         columns_shown=("", "clean error"),
@@ -353,7 +326,9 @@ TABLES: dict[str, Table] = {
         columns=("cifar10 resnet18",),
         cells=cells_lib.out_cells,
         published=published.table_2,
-        settings=_table_2,
+        settings=_cifar,
+        changes={"eval.parts": ("clean", "ood"), "eval.ood.examples": 0},
+        small={"eval.ood.examples": 2000},
         better="↑",
         recipe="cifar",
         columns_shown=("mean", "accuracy"),
@@ -369,7 +344,19 @@ TABLES: dict[str, Table] = {
         columns=("cifar10 preact_resnet18",),
         cells=cells_lib.robust_cells,
         published=published.table_3,
-        settings=_table_3,
+        settings=_fgsm,
+        changes={
+            "eval.parts": ("clean", "adversarial"),
+            "eval.adversarial.examples": 0,
+        },
+        # So small a network resists no more.
+        small={
+            "adversary.eps": 4 / 255,
+            "adversary.step_size": 5 / 255,
+            "optim.epochs": 4.0,
+            "eval.adversarial.linf": (4 / 255,),
+            "eval.adversarial.examples": 256,
+        },
         better="↑",
         recipe="fgsm",
         columns_shown=("robust", "accuracy"),
@@ -381,7 +368,8 @@ TABLES: dict[str, Table] = {
         columns=("imagenet resnet50",),
         cells=cells_lib.imagenet_cells,
         published=published.table_4,
-        settings=_table_4,
+        settings=_imagenet,
+        changes={"eval.parts": ("clean", "corruption")},
         better="↓",
         recipe="imagenet",
         columns_shown=("mce", "error"),
