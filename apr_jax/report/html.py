@@ -138,6 +138,11 @@ def section(title: str, *parts: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
 
 
+def part(title: str, body: str, *after: str) -> str:
+    """A part of a section with its heading; nothing at all if ``body`` is empty."""
+    return f"<h3>{escape(title)}</h3>{body}{''.join(after)}" if body else ""
+
+
 def card(body: str) -> str:
     """A framed box."""
     return f'<div class="card">{body}</div>'
@@ -157,6 +162,12 @@ def grid(kind: str, figures: Sequence[str]) -> str:
     """Boxes side by side, as many as fit; nothing if there are none."""
     boxes = "".join(card(figure) for figure in figures)
     return f'<div class="grid {kind}">{boxes}</div>' if boxes else ""
+
+
+def items(texts: Sequence[str]) -> str:
+    """A list of plain texts; nothing if there are none."""
+    lines = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f"<ul>{lines}</ul>" if lines else ""
 
 
 def breakable(name: str) -> str:
@@ -190,7 +201,7 @@ def run_heads(names: Sequence[str]) -> list[str]:
     return [th(dot(i) + breakable(name)) for i, name in enumerate(names)]
 
 
-def table(
+def tabulate(
     heads: Sequence[str], groups: Iterable[tuple[str, Iterable[Sequence[str]]]]
 ) -> str:
     """A table that scrolls by itself where it is wider than the page.

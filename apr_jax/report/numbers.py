@@ -97,6 +97,11 @@ def with_interval(record: Record | None) -> str:
     return value(record) + (f" [dim]({interval})[/dim]" if interval else "")
 
 
+def bold(text: str) -> str:
+    """Any text as bold markup of the terminal."""
+    return f"[bold]{escape(text)}[/bold]"
+
+
 def terminal(
     title: str | None,
     columns: Iterable[str],
@@ -133,7 +138,7 @@ def table(
     """
     groups = [
         (
-            f"[bold]{escape(f'{data} {split}')}[/bold], {size(rows)}",
+            f"{bold(f'{data} {split}')}, {size(rows)}",
             [[label(metric), *map(with_interval, records)] for metric, records in rows],
         )
         for (data, split), rows in side_by_side(runs)

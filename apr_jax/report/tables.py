@@ -52,7 +52,7 @@ def numbers(
         place = html.escape(f"{data} {split}")
         count = f'<span class="soft">{numbers_lib.size(rows)}</span>'
         lines.append((f"{place} {count}", cells))
-    return html.table(heads, lines)
+    return html.tabulate(heads, lines)
 
 
 def number(record: Record | None, *, best: bool = False, digits: bool = True) -> str:
@@ -117,4 +117,4 @@ def comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) 
         ]
         for name, cells in rows
     ]
-    return html.table(html.run_heads(names), [("", lines)])
+    return html.tabulate(html.run_heads(names), [("", lines)])

@@ -309,7 +309,7 @@ def write(
     text += [join(line) for line in lines] + ["", note, ""]
     files_lib.write_text(out / "table.md", "\n".join(text))
     rows = [[html.td(html.escape(c), "number") for c in line] for line in lines]
-    table = html.table([html.th(html.escape(h)) for h in heads[1:]], [("", rows)])
+    table = html.tabulate([html.th(html.escape(h)) for h in heads[1:]], [("", rows)])
     body = f"<h1>{html.escape(title)}</h1>{html.note(html.escape(note))}"
     page = html.document(title, body + html.card(table))
     files_lib.write_text(out / "table.html", page)

@@ -1,11 +1,11 @@
 """The part of the page on adversarial attacks: robust accuracy, attack by attack."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import rich.table
 from matplotlib.axes import Axes
-from rich.markup import escape
 
 from apr_jax.report import figures, numbers, tables
 from apr_jax.report import html as html_lib
@@ -53,7 +53,7 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
         return None
     groups = [
         (
-            f"[bold]{escape(_title(mine, *place))}[/bold]",
+            numbers.bold(_title(mine, *place)),
             [
                 [_label(metric), *map(numbers.with_interval, found)]
                 for metric, found in _rows(mine, *place)
@@ -81,8 +81,7 @@ def _places(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str]]:
     order = list(_NORMS)
     places = {
         (r.data, r.split): (r.data, order.index(r.extra["norm"]), r.extra["eps"])
-        for records in mine
-        for r in records
+        for r in itertools.chain(*mine)
     }
     return sorted(places, key=lambda place: (places[place], place))
 
@@ -92,8 +91,7 @@ def _families(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str, str]]:
     order = list(_NORMS)
     found = {
         (r.data, r.extra["norm"], r.extra["settings"]["attack"])
-        for records in mine
-        for r in records
+        for r in itertools.chain(*mine)
         if r.metric == "robust_accuracy"
     }
     return sorted(found, key=lambda f: (f[0], order.index(f[1]), f[2]))
@@ -105,8 +103,7 @@ def _rows(
     """The rows of one radius: attacks in their order, then the outcome."""
     places = {
         r.metric: r.extra["order"]
-        for records in mine
-        for r in records
+        for r in itertools.chain(*mine)
         if (r.data, r.split) == (data, split) and "order" in r.extra
     }
     find = functools.partial(records_lib.find, data=data, split=split)
@@ -124,14 +121,14 @@ def _label(metric: str) -> str:
 
 
 def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
-    for records in mine:
-        for r in records:
-            if (r.data, r.split) == (data, split):
-                attack, eps = r.extra["settings"]["attack"], r.extra["eps"]
-                norm = r.extra["norm"]
-                radius = f"{_NORMS[norm]} up to {_radius(eps, norm)}"
-                return f"{data}, {radius}, {_attack(attack)}, n = {r.n:,}"
-    return f"{data} {split}"
+    r = next(r for r in itertools.chain(*mine) if (r.data, r.split) == (data, split))
+    attack = _attack(r.extra["settings"]["attack"])
+    return f"{data}, {_bounds(r)}, {attack}, n = {r.n:,}"
+
+
+def _bounds(record: Record) -> str:
+    norm = record.extra["norm"]
+    return f"{_NORMS[norm]} up to {_radius(record.extra['eps'], norm)}"
 
 
 def _attack(name: str) -> str:
@@ -153,8 +150,7 @@ def _note(mine: Sequence[Sequence[Record]]) -> str:
     short = sorted(
         {
             f"{r.extra['settings'][what]} {what} instead of {usual}"
-            for records in mine
-            for r in records
+            for r in itertools.chain(*mine)
             for what, usual in (("steps", 100), ("queries", 5000))
             if r.extra["settings"][what] < usual
         }
@@ -229,8 +225,8 @@ def _curve(
         "Accuracy on the worst image found within each radius; the higher a line "
         "stays, the better. Bars: 95 % intervals over the images."
     )
-    legend = html_lib.legend({i: runs[i].name for i, _ in lines})
-    return f"{legend}{picture}<figcaption>{html_lib.escape(caption)}</figcaption>"
+    colours = html_lib.legend({i: runs[i].name for i, _ in lines})
+    return f"{colours}{picture}<figcaption>{html_lib.escape(caption)}</figcaption>"
 
 
 def _table(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
@@ -252,7 +248,7 @@ def _table(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
             for metric, found in _rows(mine, *place)
         ]
         groups.append((html_lib.escape(_title(mine, *place)), rows))
-    return html_lib.table(heads, groups)
+    return html_lib.tabulate(heads, groups)
 
 
 def _is_published(record: Record) -> bool:
@@ -287,14 +283,12 @@ def _paper(source: str, metric: str, found: Sequence[Record | None]) -> str:
 def _warnings(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
     """What speaks against taking the numbers at their word."""
     lines = [
-        f"<li>{html_lib.escape(f'{run.name}, {r.split}: {text}')}</li>"
+        f"{run.name}, {r.split}: {text}"
         for run, records in zip(runs, mine, strict=True)
         for r in records
         for text in r.extra.get("warnings", ())
     ]
-    if not lines:
-        return ""
-    return f"<h3>To be read with care</h3><ul>{''.join(lines)}</ul>"
+    return html_lib.part("To be read with care", html_lib.items(lines))
 
 
 def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
@@ -305,8 +299,7 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
             sheet = record.extra.get("sheet")
             if not sheet:
                 continue
-            norm, eps = record.extra["norm"], record.extra["eps"]
-            title = f"{run.name}, {_NORMS[norm]} up to {_radius(eps, norm)}"
+            title = f"{run.name}, {_bounds(record)}"
             pairs = ", ".join(
                 f"{a} → {b}" for a, b in zip(sheet["from"], sheet["to"], strict=True)
             )
@@ -317,9 +310,12 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
                 f'src="data:image/png;base64,{sheet["png"]}">'
                 f"<figcaption>{html_lib.escape(pairs)}</figcaption></figure>"
             )
-    note = html_lib.note(
+    about = html_lib.note(
         "Above the images, below what they became, then the difference around grey, "
         "stretched. Under them the class before and after."
     )
-    grid = html_lib.grid("wide", parts)
-    return f"<h3>Adversarial images</h3>{note}{grid}" if parts else ""
+    return (
+        html_lib.part("Adversarial images", about, html_lib.grid("wide", parts))
+        if parts
+        else ""
+    )

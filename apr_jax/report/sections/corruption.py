@@ -51,18 +51,18 @@ def html(runs: Sequence[RunView]) -> str:
                 title = f"{runs[i].name} less {runs[shown[0]].name}"
                 widest = max(max(abs(v) for v in gap.values()), 1e-9)
                 figures.append(_heatmap(gap, title=title, most=widest, signed=True))
-        note = (
+        about = (
             "Error in percent for each corruption and severity, 5 the strongest; the "
             "darker the worse. The last column is the mean of the row."
         )
         if len(shown) > 1:
-            note += (
+            about += (
                 " Differences are in percentage points: green where the run errs less "
                 "than the first, red where it errs more."
             )
         parts.append(f"<h3>{html_lib.escape(name)}</h3>")
         parts.append(html_lib.grid("wide", figures))
-        parts.append(html_lib.note(note))
+        parts.append(html_lib.note(about))
         parts.append(_numbers(runs, name))
         parts.append(_published(runs, name))
     return html_lib.section("Corruptions", *parts) if parts else ""
@@ -191,7 +191,7 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
         for i, (run, own) in enumerate(zip(runs, found, strict=True))
         if (mean, "error") in own
     ]
-    note = (
+    about = (
         "Means over the fifteen corruptions and their severities, the four that are "
         "held out left out; lower is better everywhere."
         if mean == "mean"
@@ -200,10 +200,10 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
         "everywhere."
     )
     if any(metric == "mce" for metric, _ in columns):
-        note += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
+        about += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
     heads = [html_lib.th(title) for title in ("Clean error ↓", *dict(columns).values())]
-    table = html_lib.table(heads, [("", rows)])
-    return html_lib.card(table) + html_lib.note(note)
+    table = html_lib.tabulate(heads, [("", rows)])
+    return html_lib.card(table) + html_lib.note(about)
 
 
 def _published(runs: Sequence[RunView], name: str) -> str:
@@ -222,20 +222,18 @@ def _published(runs: Sequence[RunView], name: str) -> str:
         for i, method in enumerate(METHODS.values())
     ]
     heads = [html_lib.th(f"{network}, paper") for network in chosen]
-    table = html_lib.card(html_lib.table(heads, [("", rows)]))
-    differences = "".join(
-        f"<li>{html_lib.escape(run.name)}: {html_lib.escape(text)}</li>"
-        for run in measured
-        if (text := _differences(run, name))
-    )
-    note = html_lib.note(
+    table = html_lib.card(html_lib.tabulate(heads, [("", rows)]))
+    differences = [
+        f"{run.name}: {text}" for run in measured if (text := _differences(run, name))
+    ]
+    about = html_lib.note(
         "Published mean errors (Chen et al., ICCV 2021; "
         f"{EPOCHS} epochs, official files), not measured here."
     )
     if differences:
-        note += html_lib.note("They don’t compare directly:")
-        note += f"<ul>{differences}</ul>"
-    return f"<h4>Published</h4>{table}{note}"
+        about += html_lib.note("They don’t compare directly:")
+        about += html_lib.items(differences)
+    return f"<h4>Published</h4>{table}{about}"
 
 
 def _differences(run: RunView, name: str) -> str:

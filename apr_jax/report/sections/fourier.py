@@ -28,10 +28,7 @@ def html(runs: Sequence[RunView]) -> str:
     if not any(found):
         return ""
     return html_lib.section(
-        "Frequencies",
-        _heatmaps(runs, found),
-        _bands(runs, found),
-        _phases(runs, found),
+        "Frequencies", _heatmaps(runs, found), _bands(runs, found), _phases(runs, found)
     )
 
 
@@ -54,13 +51,13 @@ def _records(run: RunView) -> dict[str, Record]:
 def _readable(name: str) -> str:
     if name == "heatmap_error":
         return "Mean error under waves ↓"
-    part, dot, rest = name.partition(".")
+    kind, joined, rest = name.partition(".")
     if rest == "clean_error":
-        return f"Clean error, images of: {part}"
+        return f"Clean error, images of: {kind}"
     if rest[1:2].isdigit():
-        return f"{part.replace('_', ' ').capitalize()}, radius {rest[1:]}"
-    beyond = ", both recognised" if dot else ""
-    return f"{part.replace('_', ' ').capitalize()}{beyond}"
+        return f"{kind.replace('_', ' ').capitalize()}, radius {rest[1:]}"
+    beyond = ", both recognised" if joined else ""
+    return f"{kind.replace('_', ' ').capitalize()}{beyond}"
 
 
 # --- Heatmaps ------------------------------------------------------------------------
@@ -89,14 +86,14 @@ def _heatmaps(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> st
     drawn.append(_radial(maps, [run.name for run in runs]))
     record = found[first]["heatmap_error"]
     norm = record.extra["settings"]["norm"]
-    note = html_lib.note(
+    about = html_lib.note(
         f"Error on {record.n:,} test images to which a wave of one frequency was "
         f"added, with an L2 norm of {norm:g} in each channel. Each point of a map is a "
         "frequency: the lowest in the centre, the highest in the corners, horizontal "
         "waves left and right. Dark is better. In a difference blue means that the "
         "second run errs less. The curves are means over rings of the map."
     )
-    return "<h3>Error under waves</h3>" + html_lib.grid("small", drawn) + note
+    return html_lib.part("Error under waves", html_lib.grid("small", drawn), about)
 
 
 def _map(values: npt.NDArray[np.float64], title: str, low: float, high: float) -> str:
@@ -182,14 +179,16 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
         )
         for band in ("low", "high")
     ]
-    legend = html_lib.legend({i: runs[i].name for i in lines})
-    note = html_lib.note(
+    colours = html_lib.legend({i: runs[i].name for i in lines})
+    about = html_lib.note(
         "Error on test images of which only the frequencies within a radius (left) or "
         "beyond it (right) are left; lower is better. Dotted: on the images as they "
         "are. Shaded: 95 % intervals. A network that does well on the right leans on "
         "what people hardly see."
     )
-    return f"<h3>Filtered images</h3>{legend}{html_lib.grid('wide', drawn)}{note}"
+    return html_lib.part(
+        "Filtered images", colours, html_lib.grid("wide", drawn), about
+    )
 
 
 # --- Phase or amplitude --------------------------------------------------------------
@@ -210,19 +209,19 @@ def _phases(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
             parts.append(f"<h4>{title}</h4>{''.join(rows)}")
     if not parts:
         return ""
-    legend = "".join(
+    colours = "".join(
         f'<span><span class="dot" style="background:{colour}"></span>{name}</span>'
         for name, colour in _FOLLOWS.values()
     )
-    note = html_lib.note(
+    about = html_lib.note(
         "Each image joins the phase of one test image with the amplitude of another of "
         "a different class. People name the class of the phase; a network that names "
         "that of the amplitude looks at something else. More of the phase is better. "
         "In brackets: 95 % intervals."
     )
     return (
-        f'<h3>Phase or amplitude?</h3><div class="legend">The answer follows {legend}'
-        f"</div>{html_lib.card(''.join(parts))}{note}"
+        f'<h3>Phase or amplitude?</h3><div class="legend">The answer follows {colours}'
+        f"</div>{html_lib.card(''.join(parts))}{about}"
     )
 
 

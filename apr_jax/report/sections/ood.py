@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import rich.table
 from matplotlib.axes import Axes
-from rich.markup import escape
 
 from apr_jax import ood
 from apr_jax.report import figures, numbers, tables
@@ -94,7 +93,7 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
             for score, records in found.items()
         ]
         if own:
-            groups.append((f"[bold]{escape(run.name)}[/bold]", rows))
+            groups.append((numbers.bold(run.name), rows))
     heads = [_GROUPS.get(column, column) for column in columns]
     return numbers.terminal("Unknowns: AUROC in %, ↑", heads, groups)
 
@@ -212,7 +211,7 @@ def _auroc_table(
             rows.append([name, *row])
         name = html_lib.dot(i) + html_lib.escape(run.name)
         groups.append((f'{name}<span class="soft">{beside}</span>', rows))
-    return html_lib.table(_heads(columns), groups + _published(cells, columns))
+    return html_lib.tabulate(_heads(columns), groups + _published(cells, columns))
 
 
 def _best(own: _Cells, column: str) -> float:
@@ -272,7 +271,7 @@ def _all_metrics(
         )
         for metric, title in _METRICS.items()
     ]
-    return html_lib.table(_heads(columns), groups)
+    return html_lib.tabulate(_heads(columns), groups)
 
 
 def _notes(cells: Sequence[_Cells]) -> str:

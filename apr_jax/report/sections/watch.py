@@ -34,12 +34,14 @@ def _spectra(runs: Sequence[RunView]) -> str:
         if len(epochs) > 1:
             bands = np.arange(1, spectra.shape[1] + 1)
             drawn.append(_heatmap(epochs, bands, spectra, run.name, "Band, cycles"))
-    note = (
+    text = html_lib.note(
         "Where the loss is sensitive: the mean amplitude of its gradient to the pixels "
         "in rings of frequency, on the same test images each time. Each epoch is "
         "scaled to its own lowest (dark) and highest (bright)."
     )
-    return _part("Spectrum of the input gradient", drawn, note)
+    return html_lib.part(
+        "Spectrum of the input gradient", html_lib.grid("small", drawn), text
+    )
 
 
 def _bands(runs: Sequence[RunView]) -> str:
@@ -51,16 +53,13 @@ def _bands(runs: Sequence[RunView]) -> str:
                 values = epochs_lib.table(run.watched, "bands", band)[1]
                 title = f"{run.name}, {band} frequencies"
                 drawn.append(_heatmap(epochs, radii[0], values, title, "Radius"))
-    note = (
+    text = html_lib.note(
         "Accuracy on test images of which only the frequencies within a radius (low) "
         "or beyond it (high) are left; bright is better."
     )
-    return _part("Accuracy on filtered images", drawn, note)
-
-
-def _part(title: str, drawn: Sequence[str], note: str) -> str:
-    grid = html_lib.grid("small", drawn)
-    return f"<h3>{title}</h3>{grid}{html_lib.note(note)}" if drawn else ""
+    return html_lib.part(
+        "Accuracy on filtered images", html_lib.grid("small", drawn), text
+    )
 
 
 def _heatmap(
