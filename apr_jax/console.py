@@ -1,4 +1,4 @@
-"""What a run says while it works: a progress bar, a curve, an early stop on NaN."""
+"""Words for the user on standard error: lines, and progress bars."""
 
 import sys
 

@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Reliability:
-    """What a reliability diagram draws, per equal-width bin of confidence.
+    """The numbers of a reliability diagram, per equal-width bin of confidence.
 
     Attributes:
         edges: [bins + 1] ends of the bins, from 0 to 1.

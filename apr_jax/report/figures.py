@@ -275,11 +275,18 @@ def confusion(
         f'<text x="{middle}" y="{low + margin + 8}">Prediction</text>',
         f'<text transform="translate(8 {30 + side / 2}) rotate(-90)">Label</text>',
     ]
-    width, height = margin + side + 10, low + margin + 14
+    size = margin + side + 10, low + margin + 14
+    return boxes(parts, size, f"Confusion between classes, {title}", scale=1.2)
+
+
+def boxes(
+    parts: Sequence[str], size: tuple[int, int], label: str, *, scale: float
+) -> str:
+    """An ``<svg>`` of rectangles and text, up to ``scale`` times its size wide."""
     return (
-        f'<svg class="confusion" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="Confusion between classes, {html.escape(title, quote=True)}" '
-        f'style="max-width:{1.2 * width:.0f}px">{"".join(parts)}</svg>'
+        f'<svg class="confusion" viewBox="0 0 {size[0]} {size[1]}" role="img" '
+        f'aria-label="{html.escape(label, quote=True)}" '
+        f'style="max-width:{scale * size[0]:.0f}px">{"".join(parts)}</svg>'
     )
 
 

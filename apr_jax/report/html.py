@@ -149,7 +149,7 @@ def card(body: str) -> str:
 
 
 def scroll(body: str) -> str:
-    """What may be wider than the page and then scrolls by itself."""
+    """A box that scrolls by itself where its contents are wider than the page."""
     return f'<div class="scroll">{body}</div>'
 
 

@@ -127,14 +127,11 @@ def terminal(
     return result
 
 
-def table(
-    runs: Mapping[str, Sequence[Record]], *, title: str | None = None
-) -> rich.table.Table:
+def table(runs: Mapping[str, Sequence[Record]]) -> rich.table.Table:
     """A table for the terminal: metrics down, runs across, latest records only.
 
     Args:
         runs: name of a run -> its records.
-        title: above the table.
     """
     groups = [
         (
@@ -143,4 +140,4 @@ def table(
         )
         for (data, split), rows in side_by_side(runs)
     ]
-    return terminal(title, runs, groups)
+    return terminal(None, runs, groups)

@@ -19,7 +19,6 @@ from apr_jax.metrics.calibration import Reliability
 from apr_jax.report import figures, html, numbers, sections, tables
 from apr_jax.report.examples import sheet
 from apr_jax.report.run_view import RunView, view
-from apr_jax.report.tables import Published
 from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -45,23 +44,18 @@ _MAX_CONFUSION = 12
 def write_report(
     path: str | os.PathLike[str],
     runs: Sequence[RunView],
-    *,
-    title: str = "",
-    published: Sequence[Published] = (),
 ) -> pathlib.Path:
     """Writes the page and returns its path; the old page stays until the new is whole.
 
     Args:
         path: of the file.
         runs: in the order of their columns; names must differ.
-        title: of the page; the names of the runs without it.
-        published: numbers of others, each source a column.
 
     Raises:
         ValueError: for no runs, or two of one name.
         OSError: where the file can't be written.
     """
-    # What was measured again replaces what was measured before, everywhere.
+    # A new measurement replaces the one before, everywhere.
     runs = [
         dataclasses.replace(run, records=records_lib.latest(run.records))
         for run in runs
@@ -70,11 +64,11 @@ def write_report(
     if not runs or len(set(names)) < len(names):
         raise ValueError(f"a page needs runs of different names, not {names}")
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    title = title or ", ".join(names[:3]) + more
+    title = ", ".join(names[:3]) + more
     body = "".join(
         (
             _header(title, runs),
-            _numbers(runs, published),
+            _numbers(runs),
             *(section.html(runs) for section in sections.SECTIONS.values()),
             _curves(runs),
             _calibration(runs),
@@ -123,7 +117,7 @@ def _header(title: str, runs: Sequence[RunView]) -> str:
     return f"<header><h1>{html.escape(title)}</h1>{line}</header>"
 
 
-def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
+def _numbers(runs: Sequence[RunView]) -> str:
     groups = numbers.side_by_side({run.name: _plain(run) for run in runs})
     if not groups:
         return ""
@@ -144,7 +138,7 @@ def _numbers(runs: Sequence[RunView], published: Sequence[Published]) -> str:
     )
     plot = html.card(figures.forest(headline)) if headline else ""
     names = [run.name for run in runs]
-    table = html.card(tables.numbers(names, groups, published))
+    table = html.card(tables.numbers(names, groups))
     return html.section("Numbers", plot, table, note)
 
 

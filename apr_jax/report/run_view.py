@@ -1,4 +1,4 @@
-"""What the page knows about a run: plain data, read from its work directory."""
+"""The data of a run that the page draws, read from its work directory."""
 
 import dataclasses
 import pathlib
@@ -15,7 +15,7 @@ from apr_jax.runs.records import Record
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunView:
-    """What the page knows about one run; everything but the name may be missing.
+    """The data of one run; everything but the name may be missing.
 
     Attributes:
         name: as the page calls the run.

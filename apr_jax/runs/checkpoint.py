@@ -5,11 +5,13 @@ whatever the layout it came from), and a digest of them; one that can't be read,
 whose digest doesn't match, is put aside and the one before it is used.
 """
 
+import contextlib
 import errno
 import hashlib
 import logging
 import pathlib
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -80,10 +82,8 @@ class Checkpoints:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
-        try:
+        with self._explained():
             self._manager.save(step, args=args)
-        except Exception as error:
-            raise self._explained(error) from error
 
     def rewind(self, step: int, state: Any) -> None:
         """Makes the state of ``step`` the newest checkpoint; later ones go.
@@ -108,10 +108,8 @@ class Checkpoints:
         Raises:
             CheckpointError: it could not be written.
         """
-        try:
+        with self._explained():
             self._manager.wait_until_finished()
-        except Exception as error:
-            raise self._explained(error) from error
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
         """Returns (step, state) of the newest good checkpoint, or None.
@@ -180,13 +178,16 @@ class Checkpoints:
             (self._directory / str(step)).rename(aside)
         self._manager.reload()
 
-    def _explained(self, error: Exception) -> CheckpointError:
-        steps = ", ".join(map(str, self.steps)) or "none"
-        full = (
-            isinstance(error, OSError) and error.errno == errno.ENOSPC
-        ) or "No space left" in str(error)
-        what = "the disk is full" if full else str(error).strip().split("\n")[0]
-        return CheckpointError(
-            f"could not save a checkpoint in {self._directory}: {what}; "
-            f"complete checkpoints there: {steps}"
-        )
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says where a state could not be saved, and what is there."""
+        try:
+            yield
+        except Exception as error:
+            number = getattr(error, "errno", None)
+            full = number == errno.ENOSPC or "No space left" in str(error)
+            what = "the disk is full" if full else str(error).strip().split("\n")[0]
+            raise CheckpointError(
+                f"could not save a checkpoint in {self._directory}: {what}; complete "
+                f"checkpoints there: {', '.join(map(str, self.steps)) or 'none'}"
+            ) from error

@@ -36,16 +36,11 @@ class Examples:
     labels: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("single", "mixed"):
+        wanted = self.original.shape
+        for name, behind in (("single", 0), ("mixed", 0), ("seen", 1)):
             other = getattr(self, name)
-            if other is not None and other.shape != self.original.shape:
-                raise ValueError(
-                    f"{name} {other.shape} and original {self.original.shape} differ"
-                )
-        if self.seen is not None and self.seen.shape[1:] != self.original.shape:
-            raise ValueError(
-                f"seen {self.seen.shape} and original {self.original.shape} differ"
-            )
+            if other is not None and other.shape[behind:] != wanted:
+                raise ValueError(f"{name} {other.shape} and original {wanted} differ")
         if (self.mixed is None) != (self.donor is None):
             raise ValueError("mixed and donor go together: both or neither")
 

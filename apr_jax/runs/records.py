@@ -101,7 +101,7 @@ def records_of(
 
 
 def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record reads back as, once it has been through the file."""
+    """The extra fields of a record as it reads back from the file."""
     return {
         name: value.to_json()
         if isinstance(value, Reliability)
@@ -200,7 +200,7 @@ def finished(
     step: int,
     settings: Mapping[str, Any],
 ) -> dict[tuple[str, str, str], Record]:
-    """What a job has measured of these weights with these settings.
+    """The records that a job has of these weights with these settings.
 
     An evaluation whose numbers depend on settings (how many images, which radius)
     writes them to the ``"settings"`` of each record's ``extra``.
@@ -224,7 +224,7 @@ def finished(
 
 
 def hidden(records: Sequence[Record], found: Iterable[Record]) -> list[Record]:
-    """Those of ``found`` that a later one of ``records`` of the same name hides.
+    """The records of ``found`` that a later one of ``records`` of the same name hides.
 
     A page shows the last record of each (job, data, split, metric). Where that was
     measured with other settings, one that is used again must be written again.

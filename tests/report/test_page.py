@@ -103,12 +103,7 @@ def runs():
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    published = [
-        page_lib.Published(
-            source="Paper", data="digits", split="test", metric="error", value=0.039
-        )
-    ]
-    path = page_lib.write_report(folder / "report.html", runs, published=published)
+    path = page_lib.write_report(folder / "report.html", runs)
     assert os.listdir(folder) == ["report.html"]
     return path.read_text()
 
@@ -153,8 +148,6 @@ def test_every_section_has_its_content(written):
         "standard, apr_sp",
         "digits test n = 400",
         "Log-loss (NLL)",
-        "Paper",
-        "3.9 %",
         "Training loss",
         "standard, test_shifted",
         "class_7",
@@ -205,10 +198,7 @@ def test_text_is_escaped_everywhere(rng, tmp_path):
         for r in run.records
     ]
     run = dataclasses.replace(run, examples=examples, records=records)
-    published = [
-        page_lib.Published(source=bad, data=bad, split="test", metric="nll", value=0.1)
-    ]
-    path = page_lib.write_report(tmp_path / "p.html", [run], published=published)
+    path = page_lib.write_report(tmp_path / "p.html", [run])
     text = path.read_text()
     assert "<script" not in text
     page = Page(text)

@@ -1,8 +1,8 @@
-"""The tables of the page: what is bold, what differs, what others published."""
+"""The tables of the page: what is bold, what differs."""
 
 import dataclasses
 
-from apr_jax.report import numbers, tables
+from apr_jax.report import tables
 from apr_jax.runs.records import Record
 
 
@@ -35,23 +35,3 @@ def test_differences_between_runs_stand_out():
     assert '<td class="differs">1</td><td class="differs">2</td>' in page
     assert "<td>0</td><td>0</td>" in page
     assert "a_<wbr>b" in page
-
-
-def test_published_numbers_stand_in_columns_of_their_own():
-    rows = [record("error", 0.04, 0.06), record("nll", 0.2, 0.3)]
-    published = [
-        tables.Published(source=s, data="digits", split=t, metric=m, value=v)
-        for s, t, m, v in (
-            ("Paper <1>", "test", "error", 0.039),
-            ("Paper <1>", "other", "nll", 9.0),
-            ("Paper 2", "test", "nll", 0.25),
-        )
-    ]
-    table = tables.numbers(["ours"], numbers.side_by_side({"ours": rows}), published)
-    assert table.count("Paper &lt;1&gt;") == table.count("Paper 2") == 1
-    error, nll = table.split("<tr>")[2:]
-    assert error.count("<td") == nll.count("<td") == 4
-    assert error.endswith("3.9 %</td><td></td></tr>")
-    assert '<td></td><td class="number soft">0.250</td>' in nll
-    assert "n = 1,200" in table
-    assert 'class="number best"' not in table

@@ -196,7 +196,8 @@ def test_disk_full_keeps_what_was_saved(folder, tmp_path, monkeypatch):
     run(folder, tmp_path / "run", until=7)
 
     def full(self, step, state):
-        raise self._explained(OSError(28, "No space left on device"))
+        with self._explained():
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint.Checkpoints, "save", full)
     with pytest.raises(CheckpointError, match=r"disk is full; .* there: 7"):

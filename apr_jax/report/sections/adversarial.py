@@ -281,7 +281,7 @@ def _paper(source: str, metric: str, found: Sequence[Record | None]) -> str:
 
 
 def _warnings(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
-    """What speaks against taking the numbers at their word."""
+    """Reasons not to take the numbers at their word."""
     lines = [
         f"{run.name}, {r.split}: {text}"
         for run, records in zip(runs, mine, strict=True)

@@ -6,8 +6,8 @@ import rich.table
 from rich.markup import escape
 
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.report import figures, numbers
 from apr_jax.report import html as html_lib
-from apr_jax.report import numbers
 from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
 from apr_jax.report.run_view import RunView
 from apr_jax.runs.records import Record
@@ -20,7 +20,7 @@ _GROUPS = (
     ("Digital", CORRUPTIONS[10:]),
     ("Held out", EXTRA_CORRUPTIONS),
 )
-# Of the table: metric of the split "mean", heading.
+# The columns of the table: metric of the split "mean", heading.
 _COLUMNS = (
     ("error", "Mean error ↓"),
     ("mce", "mCE ↓"),
@@ -40,7 +40,7 @@ def html(runs: Sequence[RunView]) -> str:
         if not shown:  # stopped before the first corruption was done
             continue
         most = max(max(errors.values()) for errors in cells if errors)
-        figures = [
+        drawn = [
             _heatmap(cells[i], title=runs[i].name, most=most, signed=False)
             for i in shown
         ]
@@ -50,7 +50,7 @@ def html(runs: Sequence[RunView]) -> str:
             if gap:
                 title = f"{runs[i].name} less {runs[shown[0]].name}"
                 widest = max(max(abs(v) for v in gap.values()), 1e-9)
-                figures.append(_heatmap(gap, title=title, most=widest, signed=True))
+                drawn.append(_heatmap(gap, title=title, most=widest, signed=True))
         about = (
             "Error in percent for each corruption and severity, 5 the strongest; the "
             "darker the worse. The last column is the mean of the row."
@@ -61,7 +61,7 @@ def html(runs: Sequence[RunView]) -> str:
                 "than the first, red where it errs more."
             )
         parts.append(f"<h3>{html_lib.escape(name)}</h3>")
-        parts.append(html_lib.grid("wide", figures))
+        parts.append(html_lib.grid("wide", drawn))
         parts.append(html_lib.note(about))
         parts.append(_numbers(runs, name))
         parts.append(_published(runs, name))
@@ -152,11 +152,8 @@ def _heatmap(
             y += high
         y += 8 if here else 0
     width = margin + wide * (len(columns) + 1) + 12
-    return (
-        f'<svg class="confusion" viewBox="0 0 {width} {y}" role="img" '
-        f'aria-label="Error under corruption, {html_lib.escape(title)}" '
-        f'style="max-width:{1.3 * width:.0f}px">{"".join(parts)}</svg>'
-    )
+    label = f"Error under corruption, {title}"
+    return figures.boxes(parts, (width, y), label, scale=1.3)
 
 
 def _cell(

@@ -118,7 +118,7 @@ def _cells(run: RunView) -> _Cells:
 
 
 def _together(rows: Mapping[str, Record]) -> set[str]:
-    """Which of the sets and means of one number were measured with each other.
+    """The sets and means of one number that were measured with each other.
 
     A mean that isn't that of its members as they are shown is of an earlier call, and
     so are sets that a good mean over all leaves out.
@@ -275,7 +275,7 @@ def _all_metrics(
 
 
 def _notes(cells: Sequence[_Cells]) -> str:
-    """What was done to images of other sizes, and how many of each set there were."""
+    """The number of images of each set, and the treatment of other sizes."""
     notes: dict[str, str] = {}
     for own in cells:
         for (split, _), records in own.items():

@@ -1,4 +1,4 @@
-"""What was watched while a network learned: heatmaps of frequency over epochs."""
+"""The watches over a network that learns: heatmaps of frequency over epochs."""
 
 from collections.abc import Sequence
 
