@@ -36,7 +36,7 @@ def main(
 
     Args:
         values: the configuration.
-        workdir: where everything goes; None is ``runs/NAME``.
+        workdir: the folder for everything; None is ``runs/NAME``.
         beside: work directories of finished runs, shown beside this one.
         quiet: no progress bar.
         distributed: whether other processes take part.
@@ -64,7 +64,7 @@ def run(
     """Trains to the end, measures the last state, and writes the report.
 
     Args:
-        config: what to do.
+        config: that of the run.
         root: the work directory.
         beside: finished runs to show beside this one.
         quiet: no progress bar.
@@ -76,52 +76,30 @@ def run(
         workdir_lib.open_run(other)  # a wrong name is better found before training
     card.check(config)
     with workdir_lib.claimed(root, write=parallel.is_primary()):
-        return _run(config, root, beside=beside, quiet=quiet)
-
-
-def _run(
-    config: config_lib.Config,
-    root: pathlib.Path,
-    *,
-    beside: Sequence[pathlib.Path],
-    quiet: bool,
-) -> str | None:
-    process.use_compile_cache(config.data)
-    plan = plan_lib.plan(config, root)
-    describe(plan)
-    trained = loop.train(plan, quiet=quiet)
-    if trained.seconds_to_first_step is not None:
-        say(f"first step after {trained.seconds_to_first_step:.1f} s")
-    if trained.stopped_by is not None:
-        say(
-            f"{trained.stopped_by}: saved step {trained.step:,} of "
-            f"{plan.total_steps:,}; the same command goes on from there"
+        process.use_compile_cache(config.data)
+        plan = plan_lib.plan(config, root)
+        describe(plan)
+        trained = loop.train(plan, quiet=quiet)
+        if trained.seconds_to_first_step is not None:
+            say(f"first step after {trained.seconds_to_first_step:.1f} s")
+        if trained.stopped_by is not None:
+            say(
+                f"{trained.stopped_by}: saved step {trained.step:,} of "
+                f"{plan.total_steps:,}; the same command goes on from there"
+            )
+            return trained.stopped_by
+        network = classifier.make(
+            config, trained.state.variables, plan.class_names, step=trained.step
         )
-        return trained.stopped_by
-    network = classifier.make(
-        config, trained.state.variables, plan.class_names, step=trained.step
-    )
-    command.keep(
-        plan.run,
-        functools.partial(
-            card.measure, network, plan.layout, resident=plan.resident, quiet=quiet
-        ),
-    )
-    if parallel.is_primary():
-        shown = examples.example_images(plan, examples.EXAMPLES)
-        write_examples(
-            plan.run.examples, examples.examples(config, *shown, plan.class_names)
+        command.keep(
+            plan.run,
+            functools.partial(
+                card.measure, network, plan.layout, resident=plan.resident, quiet=quiet
+            ),
         )
-        page_lib.write(
-            plan.run.report,
-            [root, *beside],
-            command=shlex.join(sys.argv),
-            facts={
-                "Parameters": f"{plan_lib.parameter_count(plan):,}",
-                "Devices": plan.layout.describe(),
-            },
-        )
-    return None
+        if parallel.is_primary():
+            _draw(plan, beside)
+        return None
 
 
 def train_seeds(
@@ -135,7 +113,7 @@ def train_seeds(
     They are measured by ``run``, each by itself; it also trains what is left here.
 
     Args:
-        configs: what to do.
+        configs: those of the runs.
         roots: a work directory for each.
         quiet: no progress bar.
 
@@ -148,28 +126,36 @@ def train_seeds(
         for root in roots:
             claim = workdir_lib.claimed(root, write=parallel.is_primary())
             held.enter_context(claim)
-        return _train_seeds(configs, roots, quiet=quiet)
+        process.use_compile_cache(configs[0].data)
+        plans = [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
+        seeds.check(plans)
+        steps = {plan_lib.saved_step(plan) for plan in plans}
+        if len(steps) > 1:
+            say("these seeds stand at different steps, and train one after the other")
+            return None
+        if steps == {plans[0].total_steps}:
+            return None
+        describe(plans[0])
+        say(f"  seeds       {', '.join(str(c.seed) for c in configs)}, together")
+        trained = loop.train_together(plans, quiet=quiet)
+        return trained[0].stopped_by
 
 
-def _train_seeds(
-    configs: Sequence[config_lib.Config],
-    roots: Sequence[pathlib.Path],
-    *,
-    quiet: bool,
-) -> str | None:
-    process.use_compile_cache(configs[0].data)
-    plans = [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
-    seeds.check(plans)
-    steps = {plan_lib.saved_step(plan) for plan in plans}
-    if len(steps) > 1:
-        say("these seeds stand at different steps, and train one after the other")
-        return None
-    if steps == {plans[0].total_steps}:
-        return None
-    describe(plans[0])
-    say(f"  seeds       {', '.join(str(c.seed) for c in configs)}, together")
-    trained = seeds.train(plans, quiet=quiet)
-    return trained[0].stopped_by
+def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:
+    """Writes the examples and the page of a run that is measured."""
+    shown = examples.example_images(plan, examples.EXAMPLES)
+    write_examples(
+        plan.run.examples, examples.examples(plan.config, *shown, plan.class_names)
+    )
+    page_lib.write(
+        plan.run.report,
+        [plan.run.root, *beside],
+        command=shlex.join(sys.argv),
+        facts={
+            "Parameters": f"{plan_lib.parameter_count(plan):,}",
+            "Devices": plan.layout.describe(),
+        },
+    )
 
 
 def describe(plan: plan_lib.Plan) -> None:

@@ -60,10 +60,10 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What a method minimises; the formula is in ``apr_jax.train.losses``.
+    """The kind of loss of a method; formulas are in ``apr_jax.train.losses``.
 
     Attributes:
-        views: of each image through ``Method.after``.
+        views: views of each image through ``Method.after``.
         alike: whether it asks for like answers on them and on the image before
             ``Method.after``, which is then the first view.
         heads: linear layers of the network for each class.
@@ -89,17 +89,17 @@ CONTRASTIVE = Loss(views=2, projects=True)
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """What a training method does beside crop and flip.
+    """A training method: all that it does beside crop and flip.
 
     Attributes:
-        single: what happens to each image before the crop, on grey levels.
-        after: what happens to each image after crop and flip, in this order.
-        mix: how images and labels of the batch are blended.
+        single: the stage of each image before the crop, on grey levels.
+        after: the stages of each image after crop and flip, in this order.
+        mix: the stage that blends images and labels of the batch.
         pair: a second view of the batch, with a loss of its own. Its labels are the
             images' own.
-        loss: what is minimised.
-        shifts: of a loss that projects: quarter turns of each image, from none on,
-            each of which counts as another class.
+        loss: the kind of loss that is minimised.
+        shifts: quarter turns of each image, from none on, each of which counts as
+            another class; for a loss that projects.
         mean: whether the losses of views are averaged; they are added otherwise.
         auxiliary: the pair goes through BatchNorm layers of its own, which are for
             training only.

@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import augment, console, data, network, parallel
 from apr_jax import config as config_lib
+from apr_jax import console, data, network, parallel
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
 from apr_jax.train import optim
-from apr_jax.train.state import init_state
+from apr_jax.train.state import state_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,17 +96,8 @@ def from_run(root: pathlib.Path) -> Classifier:
     run, config = workdir.open_run(root)
     names = workdir.read_class_names(run)
     model = network.make_model(config, num_classes=len(names))
-    size = config.data.image_size
-    like = jax.eval_shape(
-        lambda key: init_state(
-            key,
-            model,
-            optim.sgd(config.optim, optim.schedule(config.optim, 1.0)),
-            (size, size, len(config.data.mean)),
-            second_norm=augment.get_method(config.augment.method).auxiliary,
-        ),
-        jax.random.key(0),
-    )
+    rate = optim.schedule(config.optim, 1.0)
+    like = jax.eval_shape(lambda: state_of(config, model, rate))
     saved = checkpoint.Checkpoints(
         run.checkpoints,
         keep=config.checkpoint.keep,

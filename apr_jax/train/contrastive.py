@@ -31,7 +31,7 @@ from apr_jax.models import projected
 from apr_jax.pixels import normalise
 from apr_jax.train import losses, optim, views
 
-# Of the second stage: where the rate is multiplied, and by what.
+# Shares of the second stage after which the rate is multiplied, and the factor.
 _MILESTONES = (0.6, 0.75, 0.9)
 _GAMMA = 0.1
 
@@ -67,9 +67,9 @@ def schedule(
     the second.
 
     Args:
-        config: of the run.
+        config: that of the run.
         epoch_steps: steps an epoch takes, not necessarily a whole number.
-        total_steps: of the run.
+        total_steps: steps of the run.
     """
     start = linear_start(config, total_steps)
     if start == total_steps:
@@ -104,10 +104,10 @@ def make_objective(
     """Returns the loss of a stage, as ``step.make_train_step`` takes it.
 
     Args:
-        model: of ``network.make_model``.
+        model: the network, of ``network.make_model``.
         config: its ``augment``, ``contrast`` and ``data`` parts are used.
         linear: whether it is the second stage's.
-        axis_name: of the mapped axis; None on a single unmapped device.
+        axis_name: the mapped axis; None on a single unmapped device.
     """
     shifts = augment.get_method(config.augment.method).shifts
 

@@ -1,9 +1,10 @@
 """One call of the devices after the other: images in memory, or read on the fly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import data, parallel
@@ -31,40 +32,59 @@ def make_step(plan: Plan, rate: optim.Schedule, first: int) -> step_lib.TrainSte
     )
 
 
-def constants(plan: Plan) -> tuple[Any, np.ndarray]:
-    """Returns what every step takes: the run's key, and each device's positions."""
+def make_advance(plans: Sequence[Plan], rate: optim.Schedule, first: int) -> Advance:
+    """Returns ``(state, step, count) -> (state, metrics)`` from step ``first`` on.
+
+    Images lie on the devices, or are streamed, one batch a call. Of several plans, with
+    images in memory, states and metrics have an axis of lanes.
+    """
+    plan, layout = plans[0], plans[0].layout
+    lanes = len(plans) > 1
+    keys = [run_key(each.config.seed) for each in plans]
+    key = parallel.replicate(jnp.stack(keys) if lanes else keys[0], layout)
     batch = plan.config.train.batch_size
-    rows = np.arange(batch, dtype=np.int32)[parallel.local_rows(batch, plan.layout)]
-    return (
-        parallel.replicate(run_key(plan.config.seed), plan.layout),
-        parallel.split_batch(rows, plan.layout),
-    )
+    rows = parallel.local_rows(batch, layout)
+    positions = np.arange(batch, dtype=np.int32)[rows]
+    positions = parallel.split_batch(positions, layout)
+    mapped: dict[tuple[int, int], Callable[..., Any]] = {}
+
+    def run_of(step: int, count: int) -> Callable[..., Any]:
+        stage = plan.stage_end(step), count
+        if stage not in mapped:  # the last call of a stage may be shorter
+            run = make_step(plan, rate, step)
+            if plan.resident is None:
+                run = step_lib.make_streamed_step(run)
+            else:
+                run = step_lib.make_resident_steps(run, count)
+            if lanes:
+                run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
+            mapped[stage] = parallel.map_devices(run, layout, donate=(0,))
+        return mapped[stage]
+
+    if plan.resident is None:
+        batches = stream(plan, first)
+
+        def streamed(state: Any, step: int, count: int) -> tuple[Any, Any]:
+            read = next(batches)
+            image, label = parallel.split_batch((read.image, read.label), layout)
+            return run_of(step, count)(state, image, label, positions, key)
+
+        return streamed
+    images, labels = parallel.replicate(tuple(training_images(plan)), layout)
+
+    def resident(state: Any, step: int, count: int) -> tuple[Any, Any]:
+        each = [indices_of(plan, step, count)[:, rows] for plan in plans]
+        indices = np.stack(each) if lanes else each[0]
+        mine = parallel.split_batch(indices, layout, axis=indices.ndim - 1)
+        return run_of(step, count)(state, images, labels, mine, positions, key)
+
+    return resident
 
 
 def run_key(seed: int) -> jax.Array:
     """Returns the key that every step of a run takes."""
     # Data order and augmentation must not repeat the numbers of the initial weights.
     return jax.random.fold_in(jax.random.key(seed), 1)
-
-
-def resident(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
-    """Returns ``(state, step, count) -> (state, metrics)``; images on the devices."""
-    config = plan.config
-    key, positions = constants(plan)
-    images, labels = parallel.replicate(tuple(training_images(plan)), plan.layout)
-    rows = parallel.local_rows(config.train.batch_size, plan.layout)
-    mapped: dict[tuple[int, int], Callable[..., Any]] = {}
-
-    def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
-        call = plan.stage_end(step), count
-        if call not in mapped:  # the last call of a stage may be shorter
-            run = step_lib.make_resident_steps(make_step(plan, rate, step), count)
-            mapped[call] = parallel.map_devices(run, plan.layout, donate=(0,))
-        indices = indices_of(plan, step, count)
-        mine = parallel.split_batch(indices[:, rows], plan.layout, axis=1)
-        return mapped[call](state, images, labels, mine, positions, key)
-
-    return advance
 
 
 def training_images(plan: Plan) -> data.ArraySplit:
@@ -87,27 +107,6 @@ def indices_of(plan: Plan, step: int, count: int) -> np.ndarray:
         config.seed, step, count, config.train.batch_size, plan.mix
     )
     return indices if plan.rows is None else plan.rows[indices]
-
-
-def streamed(plan: Plan, rate: optim.Schedule, first: int) -> Advance:
-    """Returns ``(state, step, 1) -> (state, metrics)``; images read on the fly.
-
-    The stream begins at step ``first`` and gives one batch after the other.
-    """
-    key, positions = constants(plan)
-    batches = stream(plan, first)
-    mapped: dict[int, Callable[..., Any]] = {}
-
-    def advance(state: Any, step: int, count: int) -> tuple[Any, Any]:
-        stage = plan.stage_end(step)
-        if stage not in mapped:
-            run = step_lib.make_streamed_step(make_step(plan, rate, step))
-            mapped[stage] = parallel.map_devices(run, plan.layout, donate=(0,))
-        batch = next(batches)
-        image, label = parallel.split_batch((batch.image, batch.label), plan.layout)
-        return mapped[stage](state, image, label, positions, key)
-
-    return advance
 
 
 def stream(plan: Plan, first: int) -> Iterator[data.Batch]:

@@ -8,18 +8,19 @@ never stopped, on the same devices.
 import contextlib
 import dataclasses
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
-from apr_jax import data, network, parallel
+from apr_jax import data, network
 from apr_jax.console import say
 from apr_jax.data import samples
 from apr_jax.errors import Diverged
 from apr_jax.process import StopSignal
-from apr_jax.runs import checkpoint, curves
-from apr_jax.train import dispatch, optim, overfitting, watch
+from apr_jax.runs import checkpoint
+from apr_jax.train import dispatch, overfitting, seeds, watch
+from apr_jax.train import hooks as hooks_lib
 from apr_jax.train import plan as plan_lib
 from apr_jax.train.meter import Meter
 from apr_jax.train.state import TrainState
@@ -30,7 +31,7 @@ _WATCH_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Where a call of ``train`` ended."""
+    """The end of a call of ``train``: its step, its state, and why."""
 
     step: int
     stopped_by: str | None  # name of the signal that ended it before the last step
@@ -55,156 +56,159 @@ def train(
         Diverged: the loss is not finite; the last good checkpoint stays.
         CheckpointError: a state could not be saved, or none can be read.
     """
-    started = time.monotonic()
-    config, total = plan.config, plan.total_steps
-    start, rate = plan_lib.initial_state(plan)
-    saved = plan_lib.open_checkpoints(plan)
-    state, found = start, saved.restore(start)
-    if found is not None:
-        state = found[1]
-        say(f"going on from the checkpoint of step {found[0]:,} of {total:,}")
-    first = done = int(state.step)
-    writer, meter = make_meter(
-        plan, first=first, rate=rate, started=started, quiet=quiet
-    )
-    watcher, guard = _watcher(plan, first), _guard(plan, first)
-    guard.begin(state, first)
-    make = dispatch.streamed if plan.resident is None else dispatch.resident
-    call = make(plan, rate, first)
-    last = total if until is None else min(until, total)
-    stopped_by = None
-    if guard.collapsed_at is not None:
-        last = done  # of an earlier start; go_back finishes what it began
-    try:
-        with StopSignal() as signal, writer, meter:
-            on_devices = parallel.replicate(state, plan.layout)
-            watcher.follow(meter, on_devices.variables, -1, done)
-            while done < last and stopped_by is None:
-                end = min(last, plan.stage_end(done))
-                count = min(plan.steps_per_call, end - done)
-                on_devices, metrics = call(on_devices, done, count)
-                meter.add(done, metrics)
-                before, done = done, done + count
-                watcher.follow(meter, on_devices.variables, before, done)
-                if guard.follow(meter, on_devices, before, done):
-                    break
-                stopped_by = stop_requested(saved, done, signal)
-                every = config.checkpoint.every_steps
-                if stopped_by or done == last or done // every > before // every:
-                    meter.flush()  # so that no state after a bad loss is saved
-                    state = parallel.first_copy(on_devices)
-                    saved.save(done, state)
-    except Diverged as error:
-        saved.close()
-        raise Diverged(f"{error}; {_last_good(saved)}") from None
-    if guard.collapsed_at is not None:
-        done, state = guard.go_back(saved, start)
-    guard.close()
-    saved.close()
-    return Trained(
-        step=done,
-        stopped_by=stopped_by if done < total else None,
-        collapsed_at=guard.collapsed_at,
-        state=state,
-        seconds_to_first_step=meter.seconds_to_first_step,
-    )
+    return train_together([plan], until=until, quiet=quiet)[0]
 
 
-def make_meter(
-    plan: plan_lib.Plan,
-    *,
-    first: int,
-    rate: optim.Schedule,
-    started: float,
-    quiet: bool,
-    lane: int | None = None,
-) -> tuple[contextlib.AbstractContextManager[Any], Meter]:
-    """Returns what writes a run's curve, and the meter that it belongs to.
+def train_together(
+    plans: Sequence[plan_lib.Plan], *, until: int | None = None, quiet: bool = False
+) -> list[Trained]:
+    """Trains several runs as ``train`` does one, each with its own checkpoints.
 
     Args:
-        plan: of the run.
-        first: step that training goes on from.
-        rate: the learning rate.
-        started: in monotonic time.
-        quiet: no progress bar.
-        lane: of several runs in one program; None for a run alone.
+        plans: from ``plan.plan``; see ``seeds.check``.
+        until, quiet: as ``train``'s.
+
+    Raises:
+        ConfigError: they don't fit together.
+        Diverged: the loss of one is not finite. The last good checkpoints of all of
+            them stay, and each can be gone on with alone.
+        CheckpointError: they stand at different steps, or as in ``train``.
     """
-    config, writer = plan.config, None
-    if parallel.is_primary():
-        writer = curves.curve_writer(
-            plan.run.root, resume_step=first, tensorboard=config.train.tensorboard
+    started = time.monotonic()
+    lanes = seeds.Lanes(plans)
+    plan, done, total = plans[0], lanes.step, plans[0].total_steps
+    if done:
+        which = "checkpoint" if len(plans) == 1 else "checkpoints"
+        say(f"going on from the {which} of step {done:,} of {total:,}")
+    hooks = _hooks(plan, done)
+    last = total if until is None else min(until, total)
+    for hook in hooks:
+        hook.begin(lanes.states[0], done)
+        if hook.ended_at is not None:
+            last = done  # of an earlier start; go_back finishes what it began
+    try:
+        with contextlib.ExitStack() as opened:
+            signal = opened.enter_context(StopSignal())
+            meters = [
+                Meter(
+                    plan,
+                    lanes.rate,
+                    first=done,
+                    started=started,
+                    quiet=quiet or lane > 0,  # the first lane has the progress bar
+                    lane=lane if len(plans) > 1 else None,
+                )
+                for lane, plan in enumerate(plans)
+            ]
+            for meter in meters:
+                opened.enter_context(meter)
+            done, stopped_by = _steps(lanes, hooks, meters, signal, last)
+    except Diverged as error:
+        lanes.close()
+        raise Diverged(f"{error}{lanes.left_behind()}") from None
+    collapsed_at = None
+    for hook in hooks:
+        if hook.ended_at is not None:
+            collapsed_at = hook.ended_at
+            done, lanes.states[0] = hook.go_back(lanes.saved[0], lanes.starts[0])
+        hook.close()
+    lanes.close()
+    return [
+        Trained(
+            step=done,
+            stopped_by=stopped_by if done < total else None,
+            collapsed_at=collapsed_at,
+            state=state,
+            seconds_to_first_step=meters[0].seconds_to_first_step,
         )
-    meter = Meter(
+        for state in lanes.states
+    ]
+
+
+def _steps(
+    lanes: seeds.Lanes,
+    hooks: Sequence[hooks_lib.EpochHook],
+    meters: Sequence[Meter],
+    signal: StopSignal,
+    last: int,
+) -> tuple[int, str | None]:
+    """Trains up to step ``last``; returns the steps done and what signal ended them."""
+    plan, done, stopped_by = lanes.plans[0], lanes.step, None
+    every = plan.config.checkpoint.every_steps
+    call = dispatch.make_advance(lanes.plans, lanes.rate, done)
+    state = lanes.on_devices()
+    _follow(hooks, meters[0], state, done - 1, done)
+    while done < last and stopped_by is None:
+        end = min(last, plan.stage_end(done))
+        before, done = done, done + min(plan.steps_per_call, end - done)
+        state, metrics = call(state, before, done - before)
+        for meter in meters:
+            meter.add(before, metrics)
+        if _follow(hooks, meters[0], state, before, done):
+            break
+        stopped_by = _stop_requested(lanes.saved[0], done, signal)
+        if stopped_by or done == last or done // every > before // every:
+            for meter in meters:
+                meter.flush()  # so that no state after a bad loss is saved
+            lanes.save(done, state)
+    return done, stopped_by
+
+
+def _hooks(plan: plan_lib.Plan, first: int) -> list[hooks_lib.EpochHook]:
+    """Returns what is measured at the ends of epochs from step ``first`` on."""
+    config, resident = plan.config, plan.resident
+    run = hooks_lib.Run(
+        config=config,
+        predict=network.make_predict(plan.model, config),
+        layout=plan.layout,
+        root=plan.run.root,
+        epoch_steps=plan.epoch_steps,
+        total_steps=plan.total_steps,
         first=first,
-        total=plan.total_steps,
-        batch_size=config.train.batch_size,
-        epoch_steps=plan.epoch_steps,
-        log_every=config.train.log_every,
-        rate=rate,
-        curve=writer,
-        started=started,
-        quiet=quiet or not parallel.is_primary(),
-        lane=lane,
     )
-    return writer or contextlib.nullcontext(), meter
-
-
-def _watcher(plan: plan_lib.Plan, first: int) -> watch.Watcher:
-    """Returns what watches the run from step ``first`` on."""
-    config, test = plan.config, None
-    if plan.resident is not None:
-        test = plan.resident.splits[config.data.test_split]
-    elif config.train.watch:
-        # Each process reads all of them, so that none has to send pixels.
-        test = samples.load(
-            config.data,
-            config.data.test_split,
-            examples=config.train.watch_examples,
-            seed=_WATCH_SEED,
-        )
-    return watch.Watcher(
-        config,
-        network.make_predict(plan.model, config),
-        test,
-        plan.layout,
-        plan.run.root,
-        epoch_steps=plan.epoch_steps,
-        total_steps=plan.total_steps,
-        resume_step=first,
-    )
-
-
-def _guard(plan: plan_lib.Plan, first: int) -> overfitting.Guard:
-    """Returns what looks for catastrophic overfitting from step ``first`` on."""
-    config, held = plan.config, None
+    found: list[hooks_lib.EpochHook] = []
+    if config.train.watch:
+        if resident is not None:
+            test = resident.splits[config.data.test_split]
+        else:
+            # Each process reads all of them, so that none has to send pixels.
+            test = samples.load(
+                config.data,
+                config.data.test_split,
+                examples=config.train.watch_examples,
+                seed=_WATCH_SEED,
+            )
+        found.append(watch.Watcher(run, test))
     if plan.rows is not None:
-        assert plan.resident is not None
-        split = plan.resident.splits[config.data.train_split]
-        out = samples.hold_out(len(split.labels), config.adversary.held_out)[1]
-        held = data.ArraySplit(np.asarray(split.images[out]), split.labels[out])
-    return overfitting.Guard(
-        config,
-        network.make_predict(plan.model, config),
-        held,
-        plan.layout,
-        plan.run.root,
-        epoch_steps=plan.epoch_steps,
-        total_steps=plan.total_steps,
-        resume_step=first,
-    )
+        assert resident is not None
+        images, labels = resident.splits[config.data.train_split]
+        out = samples.hold_out(len(labels), config.adversary.held_out)[1]
+        held = data.ArraySplit(np.asarray(images[out]), labels[out])
+        found.append(overfitting.Guard(run, held))
+    return found
 
 
-def _last_good(saved: checkpoint.Checkpoints) -> str:
-    """Says which checkpoint a diverged run leaves behind."""
-    if not saved.steps:
-        return "there is no checkpoint yet. A lower optim.learning_rate may help"
-    return (
-        f"the last good checkpoint, of step {saved.steps[-1]}, is kept. "
-        "A lower optim.learning_rate may help"
-    )
+def _follow(
+    hooks: Sequence[hooks_lib.EpochHook],
+    meter: Meter,
+    state: TrainState,
+    before: int,
+    done: int,
+) -> bool:
+    """Runs the hooks that are due; returns whether one ends the run.
+
+    The meter looks at the losses first, so that nothing is measured of a state that is
+    not finite.
+    """
+    ends = False
+    for hook in hooks:
+        if hook.due(before, done):
+            with meter.paused():
+                ends |= hook.measure(state, done)
+    return ends
 
 
-def stop_requested(
+def _stop_requested(
     saved: checkpoint.Checkpoints, step: int, signal: StopSignal
 ) -> str | None:
     """Returns the signal that ends the run after ``step``, the same on each process."""

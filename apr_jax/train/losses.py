@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropies of views, two heads, like answers."""
+"""The losses of training: cross-entropies of views, two heads, like answers."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def supervised_contrastive(
         projections: [N, D], of any length.
         labels: int [N].
         temperature: above 0.
-        axis_name: of the mapped axis of devices: each one's anchors are compared with
+        axis_name: the mapped axis of devices: each one's anchors are compared with
             the projections of all. The mean over the devices of loss and gradients is
             then that of the whole batch.
     """
@@ -84,7 +84,7 @@ def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
 def training_loss(
     logits: jax.Array, views: Views, settings: config_lib.Augment
 ) -> jax.Array:
-    """Returns what the method of a configuration minimises, unless it projects.
+    """Returns the loss of a configuration's method, unless it projects.
 
     The sum over the views of the mean cross-entropy, as the paper's code has it, or
     their mean, as FACT and AFA have it (``Method.mean``), with both labels where images
@@ -95,7 +95,7 @@ def training_loss(
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
-        views: what they are of.
+        views: the images and labels that they are of.
         settings: names the method, and its weights.
     """
     method = augment.get_method(settings.method)

@@ -1,8 +1,10 @@
 """The metrics of a run while it works: a progress bar, a curve, a stop on NaN."""
 
 import collections
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,9 @@ from apr_jax.console import make_bar, say
 from apr_jax.errors import Diverged
 from apr_jax.runs import curves
 from apr_jax.train import optim
+from apr_jax.train.plan import Plan
 
 _RECENT = 20  # calls that the speed on the bar is taken over
-
-
 _SECONDS_A_LINE = 30  # between lines of output that goes to a file
 
 
@@ -28,28 +29,32 @@ class Meter:
 
     def __init__(
         self,
+        plan: Plan,
+        rate: optim.Schedule,
         *,
         first: int,
-        total: int,
-        batch_size: int,
-        epoch_steps: float,
-        log_every: int,
-        rate: optim.Schedule,
-        curve: curves.CurveWriter | None,
         started: float,
         quiet: bool,
-        lane: int | None = None,
+        lane: int | None,
     ) -> None:
-        """Starts at step ``first`` of ``total``; ``started`` is in monotonic time.
+        """Opens the curve of a run.
 
-        With ``lane`` the metrics are those of several runs, and that one is read.
+        Args:
+            plan: that of the run.
+            rate: the learning rate.
+            first: step that training goes on from.
+            started: in monotonic time.
+            quiet: no progress bar.
+            lane: the run's place in metrics of several; None for a run alone.
         """
-        self._lane = lane
-        self._batch_size = batch_size
-        self._epoch_steps = epoch_steps
-        self._log_every = log_every
-        self._rate = rate
-        self._curve = curve
+        settings, primary = plan.config.train, parallel.is_primary()
+        self._settings, self._lane, self._rate = settings, lane, rate
+        self._epoch_steps = plan.epoch_steps
+        self._curve = None
+        if primary:
+            self._curve = curves.curve_writer(
+                plan.run.root, resume_step=first, tensorboard=settings.tensorboard
+            )
         self._started = started
         self._pending: collections.deque[tuple[int, Any]] = collections.deque()
         self._window: list[tuple[float, float]] = []
@@ -60,11 +65,12 @@ class Meter:
         )
         self.seconds_to_first_step: float | None = None
         # A bar can't be redrawn in a file; a line now and then takes its place.
+        quiet = quiet or not primary
         self._lines = not quiet and not sys.stderr.isatty()
         self._last_line = started
         self._bar = make_bar("{task.fields[said]}", disable=quiet or self._lines)
         self._task = self._bar.add_task(
-            "compiling", total=total, completed=first, said=""
+            "compiling", total=plan.total_steps, completed=first, said=""
         )
 
     def __enter__(self) -> "Meter":
@@ -73,6 +79,8 @@ class Meter:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        if self._curve is not None:
+            self._curve.close()
 
     def add(self, step: int, metrics: Any) -> None:
         """Takes the metrics of a call that began at ``step``; reads the one before."""
@@ -85,8 +93,13 @@ class Meter:
         while self._pending:
             self._read(*self._pending.popleft())
 
-    def leave_out(self, seconds: float) -> None:
-        """Takes time that was spent on something else than steps out of the speed."""
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Flushes, and leaves time that is not spent on steps out of the speed."""
+        self.flush()
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
         self._started += seconds
         self._window_start += seconds
         moved = [(then + seconds, step) for then, step in self._recent]
@@ -110,7 +123,7 @@ class Meter:
                 raise Diverged(f"the loss is {loss} at step {step + offset}")
             self._window.append((float(loss), float(accuracy)))
             done = step + offset + 1
-            if done % self._log_every == 0:
+            if done % self._settings.log_every == 0:
                 self._point(done)
         self._show(step + len(values["loss"]))
 
@@ -126,7 +139,9 @@ class Meter:
                     loss=float(loss),
                     accuracy=float(accuracy),
                     learning_rate=float(self._rate(done - 1)),
-                    images_per_second=len(self._window) * self._batch_size / elapsed,
+                    images_per_second=len(self._window)
+                    * self._settings.batch_size
+                    / elapsed,
                     time=time.time(),
                 )
             )
@@ -142,7 +157,7 @@ class Meter:
         if not self._window or done == before:
             return
         loss, accuracy = np.mean(self._window, axis=0)
-        speed = (done - before) * self._batch_size / (now - then)
+        speed = (done - before) * self._settings.batch_size / (now - then)
         said = (
             f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {speed:,.0f} images/s"
         )

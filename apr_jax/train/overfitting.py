@@ -9,28 +9,24 @@ looks at the first batch of an epoch instead.
 """
 
 import dataclasses
-import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel
 from apr_jax.console import say
 from apr_jax.errors import CheckpointError, ConfigError
 from apr_jax.pixels import to_pixels
-from apr_jax.runs import checkpoint, epochs, jsonl
-from apr_jax.train import adversarial
-from apr_jax.train.meter import Meter
+from apr_jax.runs import checkpoint, epochs
+from apr_jax.train import adversarial, hooks
 from apr_jax.train.state import TrainState
 
 FOLDER = "before_overfitting"
 
-# What the held-out images are attacked with: steps, and their length in radii.
+# The attack on the held-out images: steps, and their length in radii.
 _STEPS, _LENGTH = 10, 0.25
 # Keeps the starts of attacks apart from other draws.
 _STREAM = 0x5C1E
@@ -72,7 +68,7 @@ def right_under_attack(
     of it, with running statistics.
 
     Args:
-        predict: of ``network.make_predict``.
+        predict: the network, of ``network.make_predict``.
         variables: its first argument.
         batch: images uint8 [B, H, W, C]; labels int [B]; and int [B], which images
             they are, from which their starts are drawn.
@@ -84,130 +80,65 @@ def right_under_attack(
     attack = dataclasses.replace(
         settings, attack="pgd", steps=_STEPS, step_size=_LENGTH * settings.eps
     )
-
-    def loss_of(pixels: jax.Array) -> jax.Array:
-        logits, _ = predict(variables, pixels)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.sum()
-
+    loss_of = hooks.loss_of(predict, variables, labels)
     moved = adversarial.perturb(keys, loss_of, to_pixels(images), attack, unroll=unroll)
     return predict(variables, moved)[0].argmax(-1) == labels
 
 
-class Guard:
-    """Attacks the held-out images epoch by epoch; does nothing where there are none.
+class Guard(hooks.EpochHook):
+    """Attacks the held-out images epoch by epoch, and ends the run when they fall.
 
     The state of the last good epoch is kept beside the checkpoints, and the accuracies
     in ``held_out.jsonl``.
     """
 
-    def __init__(
-        self,
-        config: config_lib.Config,
-        predict: Callable[..., Any],
-        held: data.ArraySplit | None,
-        layout: parallel.Layout,
-        root: pathlib.Path,
-        *,
-        epoch_steps: float,
-        total_steps: int,
-        resume_step: int,
-    ) -> None:
-        """Rows beyond ``resume_step``, of a killed run, are dropped.
+    def __init__(self, run: hooks.Run, held: data.ArraySplit) -> None:
+        """Rows and states beyond the step that training goes on from are dropped.
 
         Args:
-            config: its ``adversary`` part is used.
-            predict: of ``network.make_predict``.
-            held: the held-out images; None for none.
-            layout: the devices.
-            root: the run's directory.
-            epoch_steps: steps of an epoch, not necessarily whole.
-            total_steps: of the run.
-            resume_step: where training goes on, 0 for a new run.
+            run: the ``adversary`` part of its configuration is used.
+            held: the held-out images.
         """
-        self._held = held
-        self.collapsed_at: int | None = None  # step of the fall, once there was one
-        if held is None:
-            return
-        self._config = config
-        self._layout = layout
-        self._path = root / epochs.HELD_OUT
-        self._epoch_steps = epoch_steps
-        self._ends = epochs.epoch_ends(epoch_steps, total_steps)
-        self._rows = epochs.read_held_out(root)
-        for row in self._rows:
+        super().__init__(run, held, epochs.HELD_OUT)
+        for row in self.rows:
             if row["collapsed"]:
-                self.collapsed_at = row["step"]
-        if self.collapsed_at is None:
-            self._rows = [row for row in self._rows if row["step"] <= resume_step]
-            if parallel.is_primary() and self._path.exists():
-                jsonl.replace(self._path, self._rows)
+                self.ended_at = row["step"]
         self._good = checkpoint.Checkpoints(
-            root / FOLDER, keep=2, owner=config_lib.config_hash(config)
+            run.root / FOLDER, keep=2, owner=config_lib.config_hash(run.config)
         )
-        if self.collapsed_at is None:
-            self._good.forget_after(resume_step)
-        settings, unroll = config.adversary, not layout.accelerated
+        if self.ended_at is None:
+            self.cut()
+            self._good.forget_after(run.first)
+        self._settings, unroll = run.config.adversary, not run.layout.accelerated
         self._right = parallel.make_gather(
             lambda variables, batch: right_under_attack(
-                predict, variables, batch, settings, unroll=unroll
+                run.predict, variables, batch, self._settings, unroll=unroll
             ),
-            layout,
+            run.layout,
         )
 
     def begin(self, state: TrainState, done: int) -> None:
-        """Keeps the state that training goes on from, if no good one is left.
+        """Keeps the state that training goes on from, if no good one is left."""
+        wanted = done and self.ended_at is None and self._settings.stop_drop
+        if wanted and not self._good.steps:
+            self._keep(state, done)
 
-        Args:
-            state: NumPy arrays.
-            done: its step.
-        """
-        if self._held is None or self.collapsed_at is not None or not done:
-            return
-        if self._config.adversary.stop_drop and not self._good.steps:
-            self._good.save(done, state)
-            self._good.wait()
+    def due(self, before: int, done: int) -> bool:
+        """Whether an epoch ended after ``before``, in a step done here."""
+        known = any(row["step"] == done for row in self.rows)
+        return super().due(before, done) and done > self._run.first and not known
 
-    def follow(self, meter: Meter, state: TrainState, before: int, done: int) -> bool:
-        """Measures if an epoch ended after step ``before`` and up to ``done``.
-
-        Args:
-            meter: looks at the losses first, and leaves the time out of the speed.
-            state: replicated, after step ``done``.
-            before: step of the last call.
-            done: steps done.
-
-        Returns:
-            Whether the accuracy has fallen by more than ``adversary.stop_drop`` since
-            the epoch before.
-        """
-        if self._held is None:
-            return False
-        ended = np.any((self._ends > before) & (self._ends <= done))
-        if not ended or any(row["step"] == done for row in self._rows):
-            return False
-        meter.flush()
-        started = time.monotonic()
-        accuracy = self._accuracy(state.variables)
-        drop = self._config.adversary.stop_drop
-        last = self._rows[-1]["robust_accuracy"] if self._rows else 0.0
+    def measure(self, state: TrainState, done: int) -> bool:
+        """Adds a row; whether accuracy fell by more than ``adversary.stop_drop``."""
+        accuracy, drop = self._accuracy(state), self._settings.stop_drop
+        last = self.rows[-1]["robust_accuracy"] if self.rows else 0.0
         collapsed = 0 < drop < last - accuracy
-        row = {
-            "step": done,
-            "epoch": done / self._epoch_steps,
-            "robust_accuracy": accuracy,
-            "examples": len(self._held.labels),
-            "collapsed": collapsed,
-        }
         if not collapsed and drop:
-            self._good.save(done, parallel.first_copy(state))
-            self._good.wait()
-        self._rows.append(row)
-        if parallel.is_primary():
-            jsonl.append(self._path, [row])
+            self._keep(parallel.first_copy(state), done)
+        row = self._row(done, robust_accuracy=accuracy)
+        self._append([row | {"collapsed": collapsed}])
         if collapsed:
-            self.collapsed_at = done
-        meter.leave_out(time.monotonic() - started)
+            self.ended_at = done
         return collapsed
 
     def go_back(self, saved: checkpoint.Checkpoints, like: Any) -> tuple[int, Any]:
@@ -226,32 +157,25 @@ class Guard:
         found = self._good.restore(like)
         if found is None:
             raise CheckpointError(
-                f"the state before step {self.collapsed_at} is not in {FOLDER}"
+                f"the state before step {self.ended_at} is not in {FOLDER}"
             )
         kept, state = found
-        fall = [row["robust_accuracy"] for row in self._rows][-2:]
+        fall = [row["robust_accuracy"] for row in self.rows][-2:]
         say(
             "catastrophic overfitting: accuracy under PGD on held-out images fell from "
             f"{100 * fall[0]:.1f} to {100 * fall[1]:.1f} % up to step "
-            f"{self.collapsed_at:,}; the network of step {kept:,} is kept"
+            f"{self.ended_at:,}; the network of step {kept:,} is kept"
         )
         saved.rewind(kept, state)
         return kept, state
 
     def close(self) -> None:
         """Frees what the kept state's files hold."""
-        if self._held is not None:
-            self._good.close()
+        self._good.close()
 
-    def _accuracy(self, variables: Any) -> float:
-        assert self._held is not None
-        size = self._config.train.batch_size
-        rows = parallel.local_rows(size, self._layout)
-        right, start = [], 0
-        for batch in data.eval_batches(self._held, size):
-            places = np.arange(start, start + size)
-            mine = (batch.image[rows], batch.label[rows], places[rows])
-            found = self._right(variables, parallel.split_batch(mine, self._layout))
-            right.append(found[batch.mask])
-            start += size
-        return float(np.mean(np.concatenate(right)))
+    def _keep(self, state: TrainState, done: int) -> None:
+        self._good.save(done, state)
+        self._good.wait()
+
+    def _accuracy(self, state: TrainState) -> float:
+        return float(np.mean(self._each(self._right, state)))

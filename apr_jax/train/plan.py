@@ -1,4 +1,4 @@
-"""What a run will do, resolved and checked before any long work starts."""
+"""The plan of a run, resolved and checked before any long work starts."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.runs import checkpoint
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import contrastive, optim, overfitting, watch
-from apr_jax.train.state import TrainState, init_state
+from apr_jax.train.state import TrainState, state_of
 
 # On an accelerator so many steps at most go into one call: enough to hide the
 # host's work, few enough to answer a signal within a second or two.
@@ -23,7 +23,7 @@ _MAX_STEPS_PER_CALL = 32
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a run will do, resolved before any long work starts."""
+    """The plan of a run, resolved before any long work starts."""
 
     config: config_lib.Config
     run: workdir_lib.RunDir
@@ -157,15 +157,7 @@ def initial_state(plan: Plan) -> tuple[TrainState, optim.Schedule]:
 
 def _init(plan: Plan) -> tuple[TrainState, optim.Schedule]:
     rate = contrastive.schedule(plan.config, plan.epoch_steps, plan.total_steps)
-    size = plan.config.data.image_size
-    state = init_state(
-        jax.random.key(plan.config.seed),
-        plan.model,
-        optim.sgd(plan.config.optim, rate),
-        (size, size, len(plan.config.data.mean)),
-        second_norm=augment.get_method(plan.config.augment.method).auxiliary,
-    )
-    return state, rate
+    return state_of(plan.config, plan.model, rate), rate
 
 
 def parameter_count(plan: Plan) -> int:

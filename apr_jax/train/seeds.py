@@ -6,25 +6,16 @@ lane draws what its run would draw alone and has that run's work directory, so t
 of them can be gone on with by itself; the sums of its products are rounded otherwise.
 """
 
-import contextlib
 import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import parallel
-from apr_jax.console import say
-from apr_jax.errors import CheckpointError, ConfigError, Diverged
-from apr_jax.process import StopSignal
-from apr_jax.train import dispatch
-from apr_jax.train import loop as loop_lib
+from apr_jax.errors import CheckpointError, ConfigError
 from apr_jax.train import plan as plan_lib
-from apr_jax.train import step as step_lib
 from apr_jax.train.state import TrainState
 
 
@@ -59,138 +50,76 @@ def check(plans: Sequence[plan_lib.Plan]) -> None:
         raise ConfigError("runs that train together need work directories of their own")
 
 
-def train(
-    plans: Sequence[plan_lib.Plan], *, until: int | None = None, quiet: bool = False
-) -> list[loop_lib.Trained]:
-    """Trains several runs from their checkpoints, or the start, to the end.
+class Lanes:
+    """Runs in one program, or a run alone: their states and checkpoints.
 
-    A SIGTERM or SIGINT ends them after the call under way, with all states saved.
-
-    Args:
-        plans: from ``plan.plan``; see ``check``.
-        until: stop after this step, with the states saved, if it comes before the end.
-        quiet: no progress bar.
-
-    Raises:
-        ConfigError: they don't fit together, or stand at different steps.
-        Diverged: the loss of one is not finite. The last good checkpoints of all of
-            them stay, and each can be gone on with alone.
-        CheckpointError: a state could not be saved, or none can be read.
+    Attributes:
+        plans: those of the runs.
+        rate: their learning rate.
+        starts: the states before the first step, NumPy arrays.
+        saved: the checkpoints of each.
+        states: those saved last, or those that training begins with; NumPy arrays.
+        step: the one at which all of them stand at first.
     """
-    check(plans)
-    started = time.monotonic()
-    total = plans[0].total_steps
-    saved = [plan_lib.open_checkpoints(plan) for plan in plans]
-    states = []
-    for plan, checkpoints in zip(plans, saved, strict=True):
-        start, rate = plan_lib.initial_state(plan)
-        found = checkpoints.restore(start)
-        states.append(start if found is None else found[1])
-    first = _common_step(plans, states)
-    done, last = first, total if until is None else min(until, total)
-    if first:
-        say(f"going on from the checkpoints of step {first:,} of {total:,}")
-    stopped_by = None
-    with contextlib.ExitStack() as open_files:
-        signal = open_files.enter_context(StopSignal())
-        meters = []
-        for lane in range(len(plans)):
-            writer, meter = loop_lib.make_meter(
-                plans[lane],
-                first=first,
-                rate=rate,
-                started=started,
-                quiet=quiet or lane > 0,  # the first lane has the progress bar
-                lane=lane,
+
+    def __init__(self, plans: Sequence[plan_lib.Plan]) -> None:
+        """Takes up the newest checkpoint of each, or the start.
+
+        Raises:
+            ConfigError: several don't fit together.
+            CheckpointError: none can be read, or they stand at different steps.
+        """
+        if len(plans) > 1:
+            check(plans)
+        self.plans = plans
+        begun = [plan_lib.initial_state(plan) for plan in plans]
+        self.rate = begun[0][1]
+        self.starts = [start for start, _ in begun]
+        self.saved = [plan_lib.open_checkpoints(plan) for plan in plans]
+        self.states = []
+        for start, saved in zip(self.starts, self.saved, strict=True):
+            found = saved.restore(start)
+            self.states.append(start if found is None else found[1])
+        steps = [int(state.step) for state in self.states]
+        if len(set(steps)) > 1:
+            listed = ", ".join(
+                f"{plan.config.name} at {step:,}"
+                for plan, step in zip(plans, steps, strict=True)
             )
-            open_files.enter_context(writer)
-            meters.append(open_files.enter_context(meter))
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-        state = parallel.replicate(stacked, plans[0].layout)
-        call = _advance(plans, rate)
-        try:
-            while done < last and stopped_by is None:
-                end = min(last, plans[0].stage_end(done))
-                count = min(plans[0].steps_per_call, end - done)
-                state, metrics = call(state, done, count)
-                for meter in meters:
-                    meter.add(done, metrics)
-                before, done = done, done + count
-                stopped_by = loop_lib.stop_requested(saved[0], done, signal)
-                every = plans[0].config.checkpoint.every_steps
-                if stopped_by or done == last or done // every > before // every:
-                    for meter in meters:
-                        meter.flush()  # so that no state after a bad loss is saved
-                    states = _unstacked(state, len(plans))
-                    for checkpoints, one in zip(saved, states, strict=True):
-                        checkpoints.save(done, one)
-        except Diverged as error:
-            for checkpoints in saved:
-                checkpoints.close()
-            names = ", ".join(plan.config.name for plan in plans)
-            raise Diverged(f"{error}, in one of {names}") from None
-    for checkpoints in saved:
-        checkpoints.close()
-    return [
-        loop_lib.Trained(
-            step=done,
-            stopped_by=stopped_by if done < total else None,
-            collapsed_at=None,
-            state=one,
-            seconds_to_first_step=meters[0].seconds_to_first_step,
-        )
-        for one in states
-    ]
-
-
-def _common_step(plans: Sequence[plan_lib.Plan], states: Sequence[TrainState]) -> int:
-    steps = [int(state.step) for state in states]
-    if len(set(steps)) > 1:
-        listed = ", ".join(
-            f"{plan.config.name} at {step:,}"
-            for plan, step in zip(plans, steps, strict=True)
-        )
-        raise CheckpointError(
-            f"runs that train together must stand at one step; there are {listed}"
-        )
-    return steps[0]
-
-
-def _advance(
-    plans: Sequence[plan_lib.Plan], rate: Any
-) -> Callable[[Any, int, int], tuple[Any, Any]]:
-    """Returns ``(states, step, count) -> (states, metrics)``, all with a lane axis."""
-    plan = plans[0]
-    config, layout = plan.config, plan.layout
-    images, labels = parallel.replicate(tuple(dispatch.training_images(plan)), layout)
-    keys = jnp.stack([dispatch.run_key(each.config.seed) for each in plans])
-    keys = parallel.replicate(keys, layout)
-    _, positions = dispatch.constants(plan)
-    rows = parallel.local_rows(config.train.batch_size, layout)
-    mapped: dict[tuple[int, int], Callable[..., Any]] = {}
-
-    def call(state: Any, step: int, count: int) -> tuple[Any, Any]:
-        call = plan.stage_end(step), count
-        if call not in mapped:  # the last call of a stage may be shorter
-            train_step = dispatch.make_step(plan, rate, step)
-            lanes = jax.vmap(
-                step_lib.make_resident_steps(train_step, count),
-                in_axes=(0, None, None, 0, None, 0),
+            raise CheckpointError(
+                f"runs that train together must stand at one step; there are {listed}"
             )
-            mapped[call] = parallel.map_devices(lanes, layout, donate=(0,))
-        indices = np.stack(
-            [dispatch.indices_of(each, step, count)[:, rows] for each in plans]
-        )
-        mine = parallel.split_batch(indices, layout, axis=2)
-        return mapped[call](state, images, labels, mine, positions, keys)
+        self.step = steps[0]
 
-    return call
+    def on_devices(self) -> TrainState:
+        """Returns the states on each device, of several with an axis of lanes."""
+        state = self.states[0]
+        if len(self.states) > 1:
+            state = jax.tree.map(lambda *leaves: np.stack(leaves), *self.states)
+        return parallel.replicate(state, self.plans[0].layout)
 
+    def save(self, step: int, on_devices: TrainState) -> None:
+        """Saves the state of each run after ``step``."""
+        state, count = parallel.first_copy(on_devices), len(self.plans)
+        self.states = [state]
+        if count > 1:
+            self.states = [
+                jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), state)
+                for lane in range(count)
+            ]
+        for saved, state in zip(self.saved, self.states, strict=True):
+            saved.save(step, state)
 
-def _unstacked(state: Any, count: int) -> list[TrainState]:
-    """Returns the states of the lanes, as NumPy arrays."""
-    stacked = parallel.first_copy(state)
-    return [
-        jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), stacked)
-        for lane in range(count)
-    ]
+    def left_behind(self) -> str:
+        """Says what a diverged run leaves behind, or which runs it was one of."""
+        if len(self.plans) > 1:
+            return f", in one of {', '.join(plan.config.name for plan in self.plans)}"
+        kept = "there is no checkpoint yet"
+        if steps := self.saved[0].steps:
+            kept = f"the last good checkpoint, of step {steps[-1]}, is kept"
+        return f"; {kept}. A lower optim.learning_rate may help"
+
+    def close(self) -> None:
+        """Waits for the checkpoints' files."""
+        for saved in self.saved:
+            saved.close()

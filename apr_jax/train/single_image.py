@@ -1,4 +1,4 @@
-"""What happens to each image by itself while training, before the crop and after it.
+"""Stages of each image by itself while training, before the crop and after it.
 
 Every function takes one key per image.
 """
@@ -29,7 +29,7 @@ def run_stage(
     """Result of a stage whose knobs have the configuration's values.
 
     Args:
-        stage: of a method.
+        stage: one of a method.
         keys: one for each image [B], or one for the batch.
         images: uint8, or pixels in [0, 1], [B, H, W, C].
         config: its fields that the stage names are used, and ``augment.strengths``.

@@ -9,8 +9,10 @@ import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
+from apr_jax import augment
+from apr_jax import config as config_lib
 from apr_jax.network import Variables
-from apr_jax.train import auxiliary_norm
+from apr_jax.train import auxiliary_norm, optim
 
 
 @flax.struct.dataclass
@@ -24,7 +26,7 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What ``model.apply`` takes: the network, without a second BatchNorm."""
+        """The network for ``model.apply``, without a second BatchNorm."""
         return {
             "params": auxiliary_norm.without(self.params),
             "batch_stats": auxiliary_norm.without(self.batch_stats),
@@ -58,3 +60,23 @@ def init_state(
         )
 
     return jax.jit(init)(key)
+
+
+def state_of(
+    config: config_lib.Config, model: nn.Module, rate: optim.Schedule
+) -> TrainState:
+    """Returns the state that a configuration's run begins with.
+
+    Args:
+        config: that of the run.
+        model: the network, of ``network.make_model``.
+        rate: the learning rate.
+    """
+    size = config.data.image_size
+    return init_state(
+        jax.random.key(config.seed),
+        model,
+        optim.sgd(config.optim, rate),
+        (size, size, len(config.data.mean)),
+        second_norm=augment.get_method(config.augment.method).auxiliary,
+    )

@@ -3,8 +3,8 @@
 Everything random is a function of (seed, step, position in the global batch), so a
 resumed run, or one on another number of devices, draws the same numbers. Only dropout
 differs between devices, and where ``augment.pair_donors`` is "device" what images take
-from one another. What the network sees is in ``apr_jax.train.views``, what is
-minimised in ``apr_jax.train.losses``.
+from one another. The views of a batch are in
+``apr_jax.train.views``, the losses in ``apr_jax.train.losses``.
 """
 
 from collections.abc import Callable
@@ -67,7 +67,7 @@ def make_train_step(
             used.
         linear: whether it is of a contrastive method's second stage, which moves the
             linear layers alone.
-        axis_name: of the mapped axis; None on a single unmapped device.
+        axis_name: the mapped axis; None on a single unmapped device.
         fuse: see ``mean_over``.
     """
     if contrastive.applies(config):
@@ -171,24 +171,17 @@ def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]
             return train_step(state, images[index], labels[index], positions, key)
 
         if steps == 1:
-            state, metrics = body(state, indices[0])
-            return state, jax.tree.map(lambda m: m[None], metrics)
+            return make_streamed_step(body)(state, indices[0])
         return jax.lax.scan(body, state, indices)
 
     return run
 
 
-def make_streamed_step(train_step: TrainStep) -> TrainStep:
+def make_streamed_step(train_step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns one training step whose metrics have a leading axis of one step."""
 
-    def run(
-        state: TrainState,
-        images: jax.Array,
-        labels: jax.Array,
-        positions: jax.Array,
-        key: jax.Array,
-    ) -> tuple[TrainState, Metrics]:
-        state, metrics = train_step(state, images, labels, positions, key)
+    def run(state: TrainState, *batch: jax.Array) -> tuple[TrainState, Metrics]:
+        state, metrics = train_step(state, *batch)
         return state, jax.tree.map(lambda m: m[None], metrics)
 
     return run

@@ -1,4 +1,4 @@
-"""What the network sees of a batch: its images, augmented, in one view or several.
+"""Views of a batch: its images as the network sees them, augmented, once or more.
 
 A view has as many images as the batch, and labels of its own: where images are
 blended, two for each image with a weight. Everything random is drawn from the step's
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
-from apr_jax.train.image_pairs import blend_images, mix_images
+from apr_jax.train.image_pairs import Share, blend_images, mix_images
 from apr_jax.train.single_image import augment_images, image_keys, run_stages
 
 # Past every place in a batch: what is folded in from here on is no image's key.
@@ -60,26 +60,23 @@ def make_views(
         labels: int [B].
         positions: int32 [B], places in the global batch.
         config: its ``augment`` and ``data`` parts are used.
-        axis_name: of the mapped axis of devices, if there is one.
+        axis_name: the mapped axis of devices, if there is one.
     """
     method = augment.get_method(config.augment.method)
-    clean, views = _image_views(image_key, images, positions, method, config)
+    share = Share(labels, positions, config, axis_name)
+    clean, views = _image_views(image_key, images, method, share)
     first = to_pixels(views[0])
     ones = jnp.ones(len(labels), jnp.float32)
     others, weight = labels, ones
     if method.mix:
-        first, others, weight = blend_images(
-            batch_key, first, labels, positions, method.mix, config, axis_name
-        )
+        first, others, weight = blend_images(batch_key, first, method.mix, share)
     parts = [(first, labels, others, weight)]
     parts += [(to_pixels(view), labels, labels, ones) for view in views[1:]]
     if method.pair:
         # An auxiliary view is of the images before the other stages (AFA).
         base = clean if method.auxiliary else views[0]
-        second, donor_labels = mix_images(
-            batch_key, base, labels, positions, method.pair, config, axis_name
-        )
-        parts.append((second, labels, donor_labels, ones))
+        second, givers = mix_images(batch_key, base, method.pair, share)
+        parts.append((second, labels, givers, ones))
     pixels, *rest = zip(*parts, strict=True)
     return Views(jnp.concatenate(pixels), *(jnp.stack(part) for part in rest))
 
@@ -92,11 +89,7 @@ def keys_of(key: jax.Array, views: Views, positions: jax.Array) -> jax.Array:
 
 
 def _image_views(
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    method: augment.Method,
-    config: config_lib.Config,
+    key: jax.Array, images: jax.Array, method: augment.Method, share: Share
 ) -> tuple[jax.Array, list[jax.Array]]:
     """The images after crop and flip, and the views that need no other image.
 
@@ -105,7 +98,8 @@ def _image_views(
     the second.
     """
     if method.loss.projects:
-        return images, _contrastive_views(key, images, positions, method, config)
+        return images, _contrastive_views(key, images, method, share)
+    _, positions, config, _ = share
     clean = augment_images(key, images, positions, config, method.single)
     views = [clean] if method.loss.alike else []
     for number in range(method.loss.views):
@@ -115,12 +109,9 @@ def _image_views(
 
 
 def _contrastive_views(
-    key: jax.Array,
-    images: jax.Array,
-    positions: jax.Array,
-    method: augment.Method,
-    config: config_lib.Config,
+    key: jax.Array, images: jax.Array, method: augment.Method, share: Share
 ) -> list[jax.Array]:
+    _, positions, config, _ = share
     # SimCLR has a crop of its own.
     uncropped = dataclasses.replace(
         config, augment=dataclasses.replace(config.augment, crop_pad=0)

@@ -1,4 +1,4 @@
-"""What is watched while a network learns: rows of ``watch.jsonl``, epoch by epoch.
+"""Measurements while a network learns: rows of ``watch.jsonl``, epoch by epoch.
 
 ``train.watch`` names what is measured before the first step and at the end of every
 epoch, on the same test images each time. Watching draws no random numbers and changes
@@ -6,29 +6,25 @@ no bit of the training.
 """
 
 import dataclasses
-import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, spectral
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.pixels import to_pixels
-from apr_jax.runs import jsonl
-from apr_jax.runs.epochs import FILE_NAME, epoch_ends, read
-from apr_jax.train.meter import Meter
+from apr_jax.runs import epochs
+from apr_jax.train import hooks
+from apr_jax.train.hooks import Predict
+from apr_jax.train.state import TrainState
 
 # The radii of HFC (CVPR 2020), section 5, as shares of a side of 32 pixels.
 _BAND_SHARES = tuple(r / 32 for r in (4, 8, 12, 16, 20, 24, 28))
-
-Predict = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +59,7 @@ def input_gradient(
     Returns:
         float32 [B, H, W, C].
     """
-
-    def loss(pixels: jax.Array) -> jax.Array:
-        logits, _ = predict(variables, pixels)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.sum()
-
-    return jax.grad(loss)(to_pixels(images))
+    return jax.grad(hooks.loss_of(predict, variables, labels))(to_pixels(images))
 
 
 def _gradient_profile(
@@ -147,115 +137,56 @@ def check(config: config_lib.Config) -> None:
         )
 
 
-class Watcher:
-    """Measures at the ends of epochs and keeps the rows; does nothing without names.
+class Watcher(hooks.EpochHook):
+    """Measures before the first step, and at the end of every epoch."""
 
-    An epoch ends with the step nearest to it, and so that of the last epoch is the
-    run's last. Where one call of the devices does several steps the measurement waits
-    for its end, rather than have other programs compiled.
-    """
-
-    def __init__(
-        self,
-        config: config_lib.Config,
-        predict: Predict,
-        test: data.ArraySplit | None,
-        layout: parallel.Layout,
-        root: pathlib.Path,
-        *,
-        epoch_steps: float,
-        total_steps: int,
-        resume_step: int,
-    ) -> None:
-        """Rows beyond ``resume_step``, of a killed run, are dropped.
+    def __init__(self, run: hooks.Run, test: data.ArraySplit) -> None:
+        """Rows beyond the step that training goes on from are dropped.
 
         Args:
-            config: ``train.watch`` and ``train.watch_examples`` are used.
-            predict: of ``network.make_predict``.
-            test: the test split, or what was drawn of it; None where nothing is
-                watched.
-            layout: the devices.
-            root: the run's directory.
-            epoch_steps: steps of an epoch, not necessarily whole.
-            total_steps: of the run.
-            resume_step: where training goes on, 0 for a new run.
+            run: ``train.watch`` and ``train.watch_examples`` of it are used.
+            test: the test split, or what was drawn of it.
         """
-        self._names = config.train.watch
-        if not self._names:
-            return
-        assert test is not None, "something is watched"
-        self._epoch_steps = epoch_steps
-        self._path = root / FILE_NAME
-        self._layout = layout
-        self._ends = epoch_ends(epoch_steps, total_steps)
-        self._images = samples.watched(test, config.train.watch_examples)
-        self._batch_size = config.train.batch_size
-        self._knobs = {n: WATCHES[n].knobs(config.data.image_size) for n in self._names}
+        settings = run.config.train
+        watched = samples.watched(test, settings.watch_examples)
+        super().__init__(run, watched, epochs.FILE_NAME)
+        self.cut()
         self._gather = {
-            name: parallel.make_gather(_masked(WATCHES[name].each, predict), layout)
-            for name in self._names
-        }
-        kept = read(self._path) if self._path.exists() else []
-        kept = [row for row in kept if row["step"] <= resume_step]
-        self._known = {(row["step"], row["watch"]) for row in kept}
-        if parallel.is_primary() and self._path.exists():
-            jsonl.replace(self._path, kept)
-
-    def follow(self, meter: Meter, variables: Any, before: int, done: int) -> None:
-        """Measures if an epoch ended after step ``before`` and up to ``done``.
-
-        Args:
-            meter: looks at the losses first, so that nothing is measured of a state
-                that is not finite, and leaves the time out of the speed.
-            variables: replicated, after step ``done``.
-            before: step of the last call; -1 for the state that training begins with.
-            done: steps done.
-        """
-        if not self._names:
-            return
-        ended = bool(np.any((self._ends > before) & (self._ends <= done)))
-        if before < 0:
-            ended = done in self._ends
-        names = [n for n in self._names if (done, n) not in self._known]
-        if not ended or not names:
-            return
-        meter.flush()
-        started = time.monotonic()
-        rows = [self._row(name, variables, done) for name in names]
-        if parallel.is_primary():
-            jsonl.append(self._path, rows)
-        self._known.update((done, name) for name in names)
-        meter.leave_out(time.monotonic() - started)
-
-    def _row(self, name: str, variables: Any, done: int) -> dict[str, Any]:
-        knobs = self._knobs[name]
-        found = [self._all(name, variables, knob) for knob in knobs]
-        values = WATCHES[name].summarise(knobs, found)
-        return {
-            "step": done,
-            "epoch": done / self._epoch_steps,
-            "watch": name,
-            "examples": len(self._images.labels),
-            **{key: _finite(value) for key, value in values.items()},
+            name: parallel.make_gather(
+                _with_knob(WATCHES[name].each, run.predict), run.layout
+            )
+            for name in settings.watch
         }
 
-    def _all(self, name: str, variables: Any, knob: float) -> np.ndarray:
-        """What a watch finds for each image, in order."""
-        rows = parallel.local_rows(self._batch_size, self._layout)
-        knobs = np.full(len(self._layout.local), knob, np.float32)
-        parts = []
-        for batch in data.eval_batches(self._images, self._batch_size):
-            mine = data.Batch(*(part[rows] for part in batch))
-            shared = parallel.split_batch(mine, self._layout)
-            found = self._gather[name](variables, (shared, knobs))
-            parts.append(found[batch.mask])
-        return np.concatenate(parts)
+    def due(self, before: int, done: int) -> bool:
+        """Whether an epoch ended after ``before``, and has not all its rows."""
+        return super().due(before, done) and bool(self._missing(done))
+
+    def measure(self, state: TrainState, done: int) -> bool:
+        """Adds a row for each watch; never ends the run."""
+        self._append([self._found(name, state, done) for name in self._missing(done)])
+        return False
+
+    def _missing(self, done: int) -> list[str]:
+        known = {row["watch"] for row in self.rows if row["step"] == done}
+        return [name for name in self._gather if name not in known]
+
+    def _found(self, name: str, state: TrainState, done: int) -> dict[str, Any]:
+        watch, devices = WATCHES[name], len(self._run.layout.local)
+        knobs = watch.knobs(self._run.config.data.image_size)
+        found = [
+            self._each(self._gather[name], state, np.full(devices, knob, np.float32))
+            for knob in knobs
+        ]
+        values = watch.summarise(knobs, found)
+        row = self._row(done, watch=name)
+        return row | {key: _finite(value) for key, value in values.items()}
 
 
-def _masked(each: Callable[..., jax.Array], predict: Predict) -> Callable[..., Any]:
-    def run(variables: Any, both: tuple[data.Batch, jax.Array]) -> jax.Array:
-        batch, knob = both
-        return each(predict, variables, batch.image, batch.label, knob)
+def _with_knob(each: Callable[..., jax.Array], predict: Predict) -> Callable[..., Any]:
+    def run(variables: Any, both: tuple[jax.Array, ...]) -> jax.Array:
+        images, labels, _, knob = both
+        return each(predict, variables, images, labels, knob)
 
     return run
 

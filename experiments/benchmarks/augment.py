@@ -232,13 +232,13 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
         config, augment=dataclasses.replace(config.augment, crop_pad=0, flip=False)
     )
 
+    share = views.Share(labels, positions, plain, None)
+
     @jax.jit
     def augmentation(key: jax.Array, number: jax.Array) -> jax.Array:
         key = jax.random.fold_in(key, number)
         clean = views.augment_images(key, images, positions, plain, augment.APR_S)
-        mixed = views.mix_images(
-            key, clean, labels, positions, augment.APR_P, plain, None
-        )[0]
+        mixed = views.mix_images(key, clean, augment.APR_P, share)[0]
         return jnp.sum(clean, dtype=jnp.uint32) + jnp.sum(mixed)
 
     def alone() -> object:

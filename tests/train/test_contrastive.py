@@ -17,7 +17,7 @@ from apr_jax.evaluate import ood as evaluate_ood
 from apr_jax.models import grad_cam, projected
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
-from apr_jax.train import contrastive, loop, losses, seeds, views
+from apr_jax.train import contrastive, loop, losses, views
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
@@ -379,7 +379,7 @@ def test_only_projections_teach_the_features(key):
 def test_seeds_train_together(folder, tmp_path, stopped):
     configs = [csi_config(folder, seed=seed) for seed in (0, 1)]
     plans = [plan_lib.plan(c, tmp_path / str(c.seed)) for c in configs]
-    both = seeds.train(plans, quiet=True)
+    both = loop.train_together(plans, quiet=True)
     assert [one.step for one in both] == [24, 24]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=5e-4),

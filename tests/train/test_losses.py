@@ -123,11 +123,8 @@ def test_the_amplitudes_label_is_the_donors(tmp_path, per, rng):
         mixed, donor = views.mix_images(
             jax.random.key(seed),
             images,
-            labels,
-            jnp.arange(8),
             augment.APR_P,
-            config,
-            None,
+            views.Share(labels, jnp.arange(8), config, None),
         )
         pixels = np.float32(images) / 255
         # An image whose amplitude label is j is the recombination with image j.

@@ -16,7 +16,7 @@ from apr_jax.evaluate import classifier
 from apr_jax.report import run_view
 from apr_jax.runs import checkpoint, epochs
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import loop, overfitting
+from apr_jax.train import dispatch, loop, overfitting
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
@@ -74,14 +74,14 @@ def test_held_out_images_are_a_part_of_their_own():
 
 def test_training_draws_none_of_them(folder, tmp_path, monkeypatch):
     drawn = []
-    split = loop.parallel.split_batch
+    split = dispatch.parallel.split_batch
 
     def spy(tree, layout, axis=0):
         if axis == 1:
             drawn.extend(np.asarray(tree).ravel())
         return split(tree, layout, axis)
 
-    monkeypatch.setattr(loop.parallel, "split_batch", spy)
+    monkeypatch.setattr(dispatch.parallel, "split_batch", spy)
     run(folder, tmp_path, optim__epochs=2.0)
     kept, _ = samples.hold_out(96, HELD)
     assert sorted(drawn) == sorted([*kept, *kept])

@@ -52,7 +52,7 @@ def assert_close(one, other):
 def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
     fields = {"train__devices": devices, "augment__method": method}
     fields["optim__epochs"] = 2.0
-    lanes = seeds_lib.train(plans(folder, tmp_path / "a", **fields), quiet=True)
+    lanes = loop.train_together(plans(folder, tmp_path / "a", **fields), quiet=True)
     for plan, lane in zip(plans(folder, tmp_path / "b", **fields), lanes, strict=True):
         alone = loop.train(plan, quiet=True)
         assert lane.step == alone.step == 12
@@ -69,9 +69,9 @@ def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
 
 def test_resumed_together_and_alone(folder, tmp_path):
     fields = {"augment__method": "standard"}
-    whole = seeds_lib.train(plans(folder, tmp_path / "whole", **fields), quiet=True)
+    whole = loop.train_together(plans(folder, tmp_path / "whole", **fields), quiet=True)
     for until in (4, 11, None):
-        parts = seeds_lib.train(
+        parts = loop.train_together(
             plans(folder, tmp_path / "parts", **fields), until=until, quiet=True
         )
     jax.tree.map(
@@ -80,10 +80,10 @@ def test_resumed_together_and_alone(folder, tmp_path):
         [one.state for one in whole],
     )
     half = plans(folder, tmp_path / "half", **fields)
-    seeds_lib.train(half, until=11, quiet=True)
+    loop.train_together(half, until=11, quiet=True)
     assert_close(loop.train(half[1], quiet=True).state.params, whole[1].state.params)
     with pytest.raises(CheckpointError, match=r"toy0 at 11, toy3 at 24"):
-        seeds_lib.train(plans(folder, tmp_path / "half", **fields), quiet=True)
+        loop.train_together(plans(folder, tmp_path / "half", **fields), quiet=True)
 
 
 def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
@@ -97,10 +97,10 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(dispatch, "indices_of", killed)
     fields = {"augment__method": "standard"}
-    stopped = seeds_lib.train(plans(folder, tmp_path, **fields), quiet=True)
+    stopped = loop.train_together(plans(folder, tmp_path, **fields), quiet=True)
     assert {s.stopped_by for s in stopped} == {"SIGTERM"}
     monkeypatch.setattr(dispatch, "indices_of", indices_of)
-    again = seeds_lib.train(plans(folder, tmp_path, **fields), quiet=True)
+    again = loop.train_together(plans(folder, tmp_path, **fields), quiet=True)
     assert [a.step for a in again] == [24, 24]
 
 
