@@ -17,7 +17,6 @@ from apr_jax.errors import ConfigError
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
-from apr_jax.train import optim
 from apr_jax.train.state import state_of
 
 
@@ -96,8 +95,7 @@ def from_run(root: pathlib.Path) -> Classifier:
     run, config = workdir.open_run(root)
     names = workdir.read_class_names(run)
     model = network.make_model(config, num_classes=len(names))
-    rate = optim.schedule(config.optim, 1.0)
-    like = jax.eval_shape(lambda: state_of(config, model, rate))
+    like = jax.eval_shape(lambda: state_of(config, model))
     saved = checkpoint.Checkpoints(
         run.checkpoints,
         keep=config.checkpoint.keep,

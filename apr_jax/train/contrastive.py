@@ -98,6 +98,7 @@ def make_objective(
     model: nn.Module,
     config: config_lib.Config,
     *,
+    shifts: int,
     linear: bool,
     axis_name: str | None,
 ) -> Callable[..., tuple[jax.Array, tuple[jax.Array, Any]]]:
@@ -106,10 +107,10 @@ def make_objective(
     Args:
         model: the network, of ``network.make_model``.
         config: its ``augment``, ``contrast`` and ``data`` parts are used.
+        shifts: quarter turns of each image; 1 for none.
         linear: whether it is the second stage's.
         axis_name: the mapped axis; None on a single unmapped device.
     """
-    shifts = augment.get_method(config.augment.method).shifts
 
     def objective(
         params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any

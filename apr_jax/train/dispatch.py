@@ -17,14 +17,14 @@ from apr_jax.train.plan import Plan
 Advance = Callable[[Any, int, int], tuple[Any, Any]]
 
 
-def make_step(plan: Plan, rate: optim.Schedule, first: int) -> step_lib.TrainStep:
+def make_step(plan: Plan, first: int) -> step_lib.TrainStep:
     """Returns the training step of a plan, for one device of several.
 
     It is that of the stage of training that goes on from step ``first``.
     """
     return step_lib.make_train_step(
         plan.model,
-        optim.sgd(plan.config.optim, rate),
+        optim.sgd(plan.config.optim, plan.rate),
         plan.config,
         linear=first >= contrastive.linear_start(plan.config, plan.total_steps),
         axis_name=parallel.AXIS,
@@ -32,7 +32,7 @@ def make_step(plan: Plan, rate: optim.Schedule, first: int) -> step_lib.TrainSte
     )
 
 
-def make_advance(plans: Sequence[Plan], rate: optim.Schedule, first: int) -> Advance:
+def make_advance(plans: Sequence[Plan], first: int) -> Advance:
     """Returns ``(state, step, count) -> (state, metrics)`` from step ``first`` on.
 
     Images lie on the devices, or are streamed, one batch a call. Of several plans, with
@@ -51,7 +51,7 @@ def make_advance(plans: Sequence[Plan], rate: optim.Schedule, first: int) -> Adv
     def run_of(step: int, count: int) -> Callable[..., Any]:
         stage = plan.stage_end(step), count
         if stage not in mapped:  # the last call of a stage may be shorter
-            run = make_step(plan, rate, step)
+            run = make_step(plan, step)
             if plan.resident is None:
                 run = step_lib.make_streamed_step(run)
             else:

@@ -11,22 +11,16 @@ import time
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
-from apr_jax import data, network
 from apr_jax.console import say
-from apr_jax.data import samples
 from apr_jax.errors import Diverged
 from apr_jax.process import StopSignal
 from apr_jax.runs import checkpoint
-from apr_jax.train import dispatch, overfitting, seeds, watch
+from apr_jax.train import dispatch, seeds
 from apr_jax.train import hooks as hooks_lib
 from apr_jax.train import plan as plan_lib
 from apr_jax.train.meter import Meter
 from apr_jax.train.state import TrainState
-
-# Draws the test images that are watched of streamed data; the same ones for every run.
-_WATCH_SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +74,7 @@ def train_together(
     if done:
         which = "checkpoint" if len(plans) == 1 else "checkpoints"
         say(f"going on from the {which} of step {done:,} of {total:,}")
-    hooks = _hooks(plan, done)
+    hooks = hooks_lib.make_hooks(plan, done)
     last = total if until is None else min(until, total)
     for hook in hooks:
         hook.begin(lanes.states[0], done)
@@ -92,7 +86,6 @@ def train_together(
             meters = [
                 Meter(
                     plan,
-                    lanes.rate,
                     first=done,
                     started=started,
                     quiet=quiet or lane > 0,  # the first lane has the progress bar
@@ -135,7 +128,7 @@ def _steps(
     """Trains up to step ``last``; returns the steps done and what signal ended them."""
     plan, done, stopped_by = lanes.plans[0], lanes.step, None
     every = plan.config.checkpoint.every_steps
-    call = dispatch.make_advance(lanes.plans, lanes.rate, done)
+    call = dispatch.make_advance(lanes.plans, done)
     state = lanes.on_devices()
     _follow(hooks, meters[0], state, done - 1, done)
     while done < last and stopped_by is None:
@@ -152,40 +145,6 @@ def _steps(
                 meter.flush()  # so that no state after a bad loss is saved
             lanes.save(done, state)
     return done, stopped_by
-
-
-def _hooks(plan: plan_lib.Plan, first: int) -> list[hooks_lib.EpochHook]:
-    """Returns what is measured at the ends of epochs from step ``first`` on."""
-    config, resident = plan.config, plan.resident
-    run = hooks_lib.Run(
-        config=config,
-        predict=network.make_predict(plan.model, config),
-        layout=plan.layout,
-        root=plan.run.root,
-        epoch_steps=plan.epoch_steps,
-        total_steps=plan.total_steps,
-        first=first,
-    )
-    found: list[hooks_lib.EpochHook] = []
-    if config.train.watch:
-        if resident is not None:
-            test = resident.splits[config.data.test_split]
-        else:
-            # Each process reads all of them, so that none has to send pixels.
-            test = samples.load(
-                config.data,
-                config.data.test_split,
-                examples=config.train.watch_examples,
-                seed=_WATCH_SEED,
-            )
-        found.append(watch.Watcher(run, test))
-    if plan.rows is not None:
-        assert resident is not None
-        images, labels = resident.splits[config.data.train_split]
-        out = samples.hold_out(len(labels), config.adversary.held_out)[1]
-        held = data.ArraySplit(np.asarray(images[out]), labels[out])
-        found.append(overfitting.Guard(run, held))
-    return found
 
 
 def _follow(

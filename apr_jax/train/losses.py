@@ -1,5 +1,8 @@
 """The losses of training: cross-entropies of views, two heads, like answers."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +20,25 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def loss_of_pixels(
+    predict: Callable[..., Any], variables: Any, labels: jax.Array
+) -> Callable[..., Any]:
+    """Returns ``pixels -> loss``, the sum of the images' cross-entropies.
+
+    Args:
+        predict: of ``network.make_predict``, with running statistics, so that no image
+            depends on another.
+        variables: its first argument.
+        labels: integers [B].
+    """
+
+    def loss(pixels: jax.Array) -> jax.Array:
+        logits, _ = predict(variables, pixels)
+        return _cross_entropies(logits, labels).sum()
+
+    return loss
 
 
 def supervised_contrastive(

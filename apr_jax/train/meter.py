@@ -13,7 +13,6 @@ from apr_jax import parallel
 from apr_jax.console import make_bar, say
 from apr_jax.errors import Diverged
 from apr_jax.runs import curves
-from apr_jax.train import optim
 from apr_jax.train.plan import Plan
 
 _RECENT = 20  # calls that the speed on the bar is taken over
@@ -30,7 +29,6 @@ class Meter:
     def __init__(
         self,
         plan: Plan,
-        rate: optim.Schedule,
         *,
         first: int,
         started: float,
@@ -41,14 +39,13 @@ class Meter:
 
         Args:
             plan: that of the run.
-            rate: the learning rate.
             first: step that training goes on from.
             started: in monotonic time.
             quiet: no progress bar.
             lane: the run's place in metrics of several; None for a run alone.
         """
         settings, primary = plan.config.train, parallel.is_primary()
-        self._settings, self._lane, self._rate = settings, lane, rate
+        self._settings, self._lane, self._rate = settings, lane, plan.rate
         self._epoch_steps = plan.epoch_steps
         self._curve = None
         if primary:

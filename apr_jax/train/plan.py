@@ -49,6 +49,11 @@ class Plan:
         """Steps of the whole run."""
         return max(1, round(self.config.optim.epochs * self.epoch_steps))
 
+    @property
+    def rate(self) -> optim.Schedule:
+        """The learning rate as a function of the step."""
+        return contrastive.schedule(self.config, self.epoch_steps, self.total_steps)
+
     def stage_end(self, step: int) -> int:
         """The last step of the stage of training that goes on from ``step``."""
         first = contrastive.linear_start(self.config, self.total_steps)
@@ -149,20 +154,14 @@ def check_names(config: config_lib.Config) -> None:
         raise ConfigError(f"{field}: {error}") from error
 
 
-def initial_state(plan: Plan) -> tuple[TrainState, optim.Schedule]:
-    """Returns the state before the first step, as NumPy arrays, and the schedule."""
-    state, rate = _init(plan)
-    return jax.tree.map(np.asarray, state), rate
-
-
-def _init(plan: Plan) -> tuple[TrainState, optim.Schedule]:
-    rate = contrastive.schedule(plan.config, plan.epoch_steps, plan.total_steps)
-    return state_of(plan.config, plan.model, rate), rate
+def initial_state(plan: Plan) -> TrainState:
+    """Returns the state before the first step, as NumPy arrays."""
+    return jax.tree.map(np.asarray, state_of(plan.config, plan.model))
 
 
 def parameter_count(plan: Plan) -> int:
     """Returns how many numbers the network learns."""
-    state = jax.eval_shape(lambda: _init(plan)[0])
+    state = jax.eval_shape(lambda: state_of(plan.config, plan.model))
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 
 

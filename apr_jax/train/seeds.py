@@ -55,7 +55,6 @@ class Lanes:
 
     Attributes:
         plans: those of the runs.
-        rate: their learning rate.
         starts: the states before the first step, NumPy arrays.
         saved: the checkpoints of each.
         states: those saved last, or those that training begins with; NumPy arrays.
@@ -72,9 +71,7 @@ class Lanes:
         if len(plans) > 1:
             check(plans)
         self.plans = plans
-        begun = [plan_lib.initial_state(plan) for plan in plans]
-        self.rate = begun[0][1]
-        self.starts = [start for start, _ in begun]
+        self.starts = [plan_lib.initial_state(plan) for plan in plans]
         self.saved = [plan_lib.open_checkpoints(plan) for plan in plans]
         self.states = []
         for start, saved in zip(self.starts, self.saved, strict=True):

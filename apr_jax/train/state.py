@@ -62,17 +62,10 @@ def init_state(
     return jax.jit(init)(key)
 
 
-def state_of(
-    config: config_lib.Config, model: nn.Module, rate: optim.Schedule
-) -> TrainState:
-    """Returns the state that a configuration's run begins with.
-
-    Args:
-        config: that of the run.
-        model: the network, of ``network.make_model``.
-        rate: the learning rate.
-    """
+def state_of(config: config_lib.Config, model: nn.Module) -> TrainState:
+    """Returns the state that a run of ``config`` and its ``model`` begins with."""
     size = config.data.image_size
+    rate = optax.constant_schedule(0.0)  # any: the state only counts its steps
     return init_state(
         jax.random.key(config.seed),
         model,

@@ -70,12 +70,13 @@ def make_train_step(
         axis_name: the mapped axis; None on a single unmapped device.
         fuse: see ``mean_over``.
     """
-    if contrastive.applies(config):
+    method = augment.get_method(config.augment.method)
+    if method.loss.projects:
         objective = contrastive.make_objective(
-            model, config, linear=linear, axis_name=axis_name
+            model, config, shifts=method.shifts, linear=linear, axis_name=axis_name
         )
     else:
-        objective = _make_objective(model, config)
+        objective = _make_objective(model, config, auxiliary=method.auxiliary)
     if linear:
         optimizer = contrastive.linear_alone(optimizer)
 
@@ -132,9 +133,10 @@ def make_train_step(
     return train_step
 
 
-def _make_objective(model: nn.Module, config: config_lib.Config) -> Callable[..., Loss]:
+def _make_objective(
+    model: nn.Module, config: config_lib.Config, *, auxiliary: bool
+) -> Callable[..., Loss]:
     """Returns the loss of all methods but contrastive ones, with its results."""
-    auxiliary = augment.get_method(config.augment.method).auxiliary
 
     def objective(
         params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any

@@ -14,17 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, spectral
-from apr_jax.data import samples
+from apr_jax import spectral
 from apr_jax.errors import ConfigError
 from apr_jax.pixels import to_pixels
-from apr_jax.runs import epochs
-from apr_jax.train import hooks
-from apr_jax.train.hooks import Predict
-from apr_jax.train.state import TrainState
+from apr_jax.train import losses
 
 # The radii of HFC (CVPR 2020), section 5, as shares of a side of 32 pixels.
 _BAND_SHARES = tuple(r / 32 for r in (4, 8, 12, 16, 20, 24, 28))
+
+Predict = Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +57,9 @@ def input_gradient(
     Returns:
         float32 [B, H, W, C].
     """
-    return jax.grad(hooks.loss_of(predict, variables, labels))(to_pixels(images))
+    return jax.grad(losses.loss_of_pixels(predict, variables, labels))(
+        to_pixels(images)
+    )
 
 
 def _gradient_profile(
@@ -135,64 +135,3 @@ def check(config: config_lib.Config) -> None:
             "train.watch_examples is 0, all test images; they are held in memory, and "
             "with data.streaming they may not fit: give a number"
         )
-
-
-class Watcher(hooks.EpochHook):
-    """Measures before the first step, and at the end of every epoch."""
-
-    def __init__(self, run: hooks.Run, test: data.ArraySplit) -> None:
-        """Rows beyond the step that training goes on from are dropped.
-
-        Args:
-            run: ``train.watch`` and ``train.watch_examples`` of it are used.
-            test: the test split, or what was drawn of it.
-        """
-        settings = run.config.train
-        watched = samples.watched(test, settings.watch_examples)
-        super().__init__(run, watched, epochs.FILE_NAME)
-        self.cut()
-        self._gather = {
-            name: parallel.make_gather(
-                _with_knob(WATCHES[name].each, run.predict), run.layout
-            )
-            for name in settings.watch
-        }
-
-    def due(self, before: int, done: int) -> bool:
-        """Whether an epoch ended after ``before``, and has not all its rows."""
-        return super().due(before, done) and bool(self._missing(done))
-
-    def measure(self, state: TrainState, done: int) -> bool:
-        """Adds a row for each watch; never ends the run."""
-        self._append([self._found(name, state, done) for name in self._missing(done)])
-        return False
-
-    def _missing(self, done: int) -> list[str]:
-        known = {row["watch"] for row in self.rows if row["step"] == done}
-        return [name for name in self._gather if name not in known]
-
-    def _found(self, name: str, state: TrainState, done: int) -> dict[str, Any]:
-        watch, devices = WATCHES[name], len(self._run.layout.local)
-        knobs = watch.knobs(self._run.config.data.image_size)
-        found = [
-            self._each(self._gather[name], state, np.full(devices, knob, np.float32))
-            for knob in knobs
-        ]
-        values = watch.summarise(knobs, found)
-        row = self._row(done, watch=name)
-        return row | {key: _finite(value) for key, value in values.items()}
-
-
-def _with_knob(each: Callable[..., jax.Array], predict: Predict) -> Callable[..., Any]:
-    def run(variables: Any, both: tuple[jax.Array, ...]) -> jax.Array:
-        images, labels, _, knob = both
-        return each(predict, variables, images, labels, knob)
-
-    return run
-
-
-def _finite(values: Any) -> Any:
-    """Numbers and lists of them for JSON, which has no NaN: null in its place."""
-    array = np.asarray(values, np.float64).astype(object)
-    array[~np.isfinite(array.astype(np.float64))] = None
-    return array.tolist()

@@ -16,7 +16,7 @@ from apr_jax.evaluate import classifier
 from apr_jax.report import run_view
 from apr_jax.runs import checkpoint, epochs
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import dispatch, loop, overfitting
+from apr_jax.train import dispatch, hooks, loop, overfitting
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
@@ -59,7 +59,7 @@ def run(folder, workdir, *, until=None, **changes):
 def fall_at(monkeypatch, *values):
     """Each measurement gives the next value, whatever the network."""
     left = list(values)
-    monkeypatch.setattr(overfitting.Guard, "_accuracy", lambda *_: left.pop(0))
+    monkeypatch.setattr(hooks.Guard, "_accuracy", lambda *_: left.pop(0))
 
 
 def test_held_out_images_are_a_part_of_their_own():
