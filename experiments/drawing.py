@@ -1,4 +1,4 @@
-"""What the pictures of the experiments share: records, figures, images, curves."""
+"""Drawing that the experiments share: records, figures, images, curves."""
 
 import base64
 import dataclasses

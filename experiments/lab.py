@@ -1,4 +1,4 @@
-"""What the experiments share: command line, data, small networks, records, pictures.
+"""The frame of the experiments: command line, data, small networks, records, pictures.
 
 An experiment is a module, run by ``main``, with
 
@@ -51,7 +51,7 @@ RECORDS = "records.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """Where an experiment takes its data from and puts what it finds.
+    """The place where an experiment finds its data and puts its numbers.
 
     Attributes:
         name: of the experiment.
@@ -111,14 +111,14 @@ class Lab:
         return dataclasses.replace(found, splits=renamed)
 
     def some(self, found: data.DataSet, **knobs: str) -> dict[str, data.ArraySplit]:
-        """As many examples of splits as knobs say, drawn by the seed: split="knob"."""
+        """Examples of splits, as many as knobs say, drawn by the seed: split="knob"."""
         return {
             split: measures.balanced(found.splits[split], self[knob], seed=self.seed)
             for split, knob in knobs.items()
         }
 
     def tested(self, knob: str) -> data.ArraySplit:
-        """As many test examples as a knob says, the same ones for every seed."""
+        """Test examples, as many as a knob says, the same ones for every seed."""
         return measures.balanced(self.load("test").splits["test"], self[knob])
 
     def out_sets(self, *usual: str) -> tuple[str, ...]:

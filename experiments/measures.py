@@ -1,4 +1,4 @@
-"""What the experiments share of measuring: examples, answers, numbers."""
+"""Measuring that the experiments share: examples, answers, numbers."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How fast the augmentations are, beside what they replace, in one run on one machine.
+"""Speed of the augmentations, beside what they replace, in one run on one machine.
 
     python -m experiments.benchmarks.augment [--quick] [--out FILE.jsonl] [--parts ...]
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns, worker processes, child processes, tables, records.
+"""Tools of the benchmarks: turns, worker processes, child processes, tables, records.
 
 JAX is imported where it is needed: a child process may be of a Python without it.
 """
@@ -215,7 +215,7 @@ def cores() -> int:
 
 
 def machine() -> str:
-    """What the benchmark runs on, in words."""
+    """The machine that the benchmark runs on, in words."""
     import jax
 
     return f"{cores()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
@@ -288,11 +288,11 @@ class Contestant:
 
     @property
     def seconds(self) -> list[float]:
-        """Those of its turns."""
+        """The seconds of its turns."""
         return [answer["seconds"] for answer in self.answers]
 
     def ratio(self, other: "Contestant") -> float:
-        """How many times as fast it is as another one, the median over the turns."""
+        """The other one's time over its own, the median over the turns."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(theirs / own for own, theirs in pairs)
 
@@ -326,6 +326,26 @@ def compare(
     for contestant in contestants:
         contestant.stop()
     return contestants
+
+
+def children_parser(
+    doc: str | None, *, model: str, rounds: int, patience: float
+) -> argparse.ArgumentParser:
+    """The flags of a benchmark by ``compare``, with these defaults."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--model", default=model, help="wrn_D_K")
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=patience,
+        help="seconds that compiling or a turn may take",
+    )
+    parser.add_argument("--torch_python", default=sys.executable)
+    parser.add_argument("--out", type=pathlib.Path, help="append records here")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser
 
 
 def answer(about: Mapping[str, Any], turn: Callable[[Any], Mapping[str, Any]]) -> None:

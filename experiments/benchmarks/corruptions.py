@@ -1,4 +1,4 @@
-"""How fast the fifteen corruptions are made, beside one image at a time.
+"""Speed of making the fifteen corruptions, beside one image at a time.
 
     python -m experiments.benchmarks.corruptions --data test.npz --frost_dir FROST
 

@@ -29,7 +29,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 def images(count: int) -> np.ndarray:
-    """Returns random smooth uint8 images [count, 32, 32, 3]."""
+    """Random smooth uint8 images [count, 32, 32, 3]."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     return coarse.repeat(4, axis=1).repeat(4, axis=2)
@@ -70,7 +70,7 @@ def prepare(folder: pathlib.Path, model: str, count: int) -> None:
 
 
 def torch_constant(values: tuple[float, ...]) -> Any:
-    """Returns one value for each channel, [3, 1, 1]."""
+    """One value for each channel, [3, 1, 1]."""
     import torch
 
     return torch.tensor(values)[:, None, None]
@@ -81,7 +81,7 @@ Count = Callable[[list[int]], list[int]]
 
 
 def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
-    """Returns a counter that works as ``apr_jax.evaluate.fourier`` does."""
+    """A counter that works as ``apr_jax.evaluate.fourier`` does."""
     from apr_jax import config as config_lib
     from apr_jax import data, parallel, presets
     from apr_jax.evaluate import classifier, fourier_probe
@@ -104,7 +104,7 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
 
 
 def torch_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
-    """Returns a counter that is a loop over frequencies in PyTorch."""
+    """A counter that is a loop over frequencies in PyTorch."""
     import torch
 
     torch.set_num_threads(args.cores)
@@ -206,19 +206,10 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="wrn_10_1", help="wrn_D_K")
+    parser = common.children_parser(__doc__, model="wrn_10_1", rounds=5, patience=300)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--waves", type=int, default=2, help="in each turn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cores", type=int, default=2)
-    parser.add_argument(
-        "--patience", type=float, default=300, help="seconds a turn may take"
-    )
-    parser.add_argument("--torch_python", default=sys.executable)
-    parser.add_argument("--out", type=pathlib.Path, help="append records here")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child == "prepare":

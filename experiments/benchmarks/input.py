@@ -1,4 +1,4 @@
-"""How fast ImageNet-like training images are read, beside Pillow, in one run.
+"""Speed of reading ImageNet-like training images, beside Pillow, in one run.
 
     python -m experiments.benchmarks.input [--folder DIR] [--images N] [--size 224]
 

@@ -1,4 +1,4 @@
-"""How fast the other methods' augmentations are, beside the usual per-image pipeline.
+"""Speed of the other methods' augmentations, beside the usual per-image pipeline.
 
     python -m experiments.benchmarks.methods [--quick] [--out FILE.jsonl]
 

@@ -10,7 +10,6 @@ second count the clean ones. PyTorch may live in another Python than JAX.
 """
 
 import argparse
-import pathlib
 import statistics
 import sys
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from experiments.benchmarks import common, torch_network
 
 
 def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns random uint8 images [size, 32, 32, 3] and labels [size]."""
+    """Random uint8 images [size, 32, 32, 3] and labels [size]."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
     return images, rng.integers(0, 10, size).astype(np.int32)
@@ -31,7 +30,7 @@ def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
 def jax_step(
     args: argparse.Namespace, devices: int, *, plain: bool
 ) -> Callable[[], Any]:
-    """Returns a function that does one step of ``apr_jax`` and waits for it.
+    """A function that does one step of ``apr_jax`` and waits for it.
 
     ``plain`` takes XLA's own convolution gradients instead of the project's.
     """
@@ -77,7 +76,7 @@ def jax_step(
 
 
 def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
-    """Returns a function that does the same step in PyTorch."""
+    """A function that does the same step in PyTorch."""
     import torch
 
     torch.set_num_threads(args.cores)
@@ -172,28 +171,16 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="wrn_40_2", help="wrn_D_K")
+    parser = common.children_parser(__doc__, model="wrn_40_2", rounds=3, patience=600)
     parser.add_argument("--method", default="apr_p")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, default=128, help="clean images")
     parser.add_argument("--steps", type=int, default=1, help="in each turn")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--huge_pages", action="store_true", help="for all of them")
     parser.add_argument("--accelerator", action="store_true")
     parser.add_argument(
         "--plain", action="store_true", help="also with XLA's own gradients"
     )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=600,
-        help="seconds a step or compiling may take",
-    )
-    parser.add_argument("--torch_python", default=sys.executable)
-    parser.add_argument("--out", type=pathlib.Path, help="append records here")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         child(args)

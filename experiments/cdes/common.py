@@ -1,4 +1,4 @@
-"""What the CDES experiments share: kernels, the three sets of images, and networks.
+"""Kernels, the three sets of images, and networks of the CDES experiments.
 
 All of them work in one folder, so that what one has made the others take.
 """

@@ -59,7 +59,7 @@ def compute(lab: Lab) -> Iterator[Record]:
 
 
 def high_part(images: np.ndarray, radius: float) -> np.ndarray:
-    """What lies beyond a radius, float32; not clipped, so it may be negative."""
+    """The part of images beyond a radius, float32, not clipped: it may be negative."""
     run = jax.jit(lambda x, r: spectral.split_bands(to_pixels(x), r)[1])
     return measures.in_parts(lambda x: run(x, np.float32(radius)), images)
 

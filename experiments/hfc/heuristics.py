@@ -1,4 +1,4 @@
-"""What BatchNorm, dropout, mixup and adversarial training do to the frequencies used.
+"""The effect of BatchNorm, dropout, mixup, adversarial training on frequencies used.
 
     python -m experiments.hfc.heuristics --data_dir TFDS
 

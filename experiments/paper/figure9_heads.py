@@ -98,7 +98,7 @@ def compute(lab: Lab) -> Iterator[Record]:
 
 
 class Answers:
-    """What both heads of a network say of clean, corrupted and unknown images."""
+    """The logits of both heads of a network for clean, corrupted and unknown images."""
 
     def __init__(self, lab: Lab, network: classifier_lib.Classifier, test: Any) -> None:
         """Runs the network over everything once; the heads are joined afterwards."""

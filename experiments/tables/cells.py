@@ -1,4 +1,4 @@
-"""What the cells of each table are, of the records of a run: fractions by column."""
+"""The cells of each table, of the records of a run: fractions by column."""
 
 import re
 from collections.abc import Iterable, Sequence

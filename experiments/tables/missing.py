@@ -1,4 +1,4 @@
-"""What a table lacks: runs not yet measured as it asks, and what they will cost."""
+"""The runs that a table lacks: not yet measured as it asks, and their cost."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ def mark(number: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def asked(config: config_lib.Config) -> str:
-    """How a run is to be measured, as text."""
+    """The way in which a run is to be measured, as text."""
     values = config_lib.flatten(config)
     fields = {k: v for k, v in values.items() if k.startswith("eval.")}
     return json.dumps(fields, indent=2) + "\n"

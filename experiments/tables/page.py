@@ -1,4 +1,4 @@
-"""What is kept and shown of a table: records, a printed table, Markdown and HTML."""
+"""The records that a table keeps, and its forms: printed, Markdown and HTML."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""What the paper's tables consist of: rows, columns, runs, and what the runs cost."""
+"""The parts of the paper's tables: rows, columns, runs, and what the runs cost."""
 
 import dataclasses
 import itertools
@@ -55,11 +55,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of the work directory."""
+        """The name of the work directory."""
         return f"{self.column.replace(' ', '_')}_{self.row}_s{self.seed}"
 
     def multiply_adds(self, train_size: int, classes: int) -> float:
-        """Of the training alone."""
+        """The multiply-adds of the training alone."""
         config = self.settings
         once = flops.multiply_adds(
             config.model.name, num_classes=classes, size=config.data.image_size
@@ -68,7 +68,7 @@ class Run:
 
 
 def passes(config: ml_collections.ConfigDict | config_lib.Config) -> float:
-    """As how many passes forward a training image costs."""
+    """The number of passes forward that a training image costs."""
     method = augment.get_method(config.augment.method)
     if method.loss.projects:
         share = config.contrast.linear_share
@@ -120,7 +120,7 @@ class Table:
         return self.columns_shown[0]
 
     def shown(self, columns: Sequence[str]) -> tuple[str, str]:
-        """Returns the two of a page's columns that its picture shows."""
+        """The two of a page's columns that its picture shows."""
         named = filter(None, self.columns_shown)  # cells that aren't a run's own
         ends = {name: [c for c in columns if c.endswith(name)] for name in named}
         others = {c for each in ends.values() for c in each}
@@ -232,7 +232,7 @@ def _target(name: str) -> str:
 
 
 def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Those of the changes of ``runs_of`` that are for a row, by field."""
+    """The changes of ``runs_of`` that are for a row, by field."""
     everywhere, own = {}, {}
     for name, value in changes.items():
         _, colon, field = name.rpartition(":")

@@ -23,7 +23,7 @@ class Row:
 
 
 def _mixed(*names: str) -> dict[str, Any]:
-    """How a configuration with images of ``presets.EXTRA`` differs."""
+    """The difference of a configuration with images of ``presets.EXTRA``."""
     return {"data.extra_ratio": presets.extra_ratio(*names)}
 
 
