@@ -196,9 +196,14 @@ def td(text: str, kind: str = "") -> str:
     return f"<td{_class(kind)}>{text}</td>"
 
 
+def run_name(i: int, name: str) -> str:
+    """The name of a run in a table, in its colour."""
+    return dot(i) + breakable(name)
+
+
 def run_heads(names: Sequence[str]) -> list[str]:
     """The heads of the columns of runs."""
-    return [th(dot(i) + breakable(name)) for i, name in enumerate(names)]
+    return [th(run_name(i, name)) for i, name in enumerate(names)]
 
 
 def tabulate(

@@ -52,9 +52,7 @@ def label(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def side_by_side(
-    runs: Mapping[str, Sequence[Record]],
-) -> list[Group]:
+def side_by_side(runs: Mapping[str, Sequence[Record]]) -> list[Group]:
     """The latest records of several runs, arranged for a table.
 
     Returns:

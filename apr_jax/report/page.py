@@ -41,10 +41,7 @@ _HEADLINES = {
 _MAX_CONFUSION = 12
 
 
-def write_report(
-    path: str | os.PathLike[str],
-    runs: Sequence[RunView],
-) -> pathlib.Path:
+def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathlib.Path:
     """Writes the page and returns its path; the old page stays until the new is whole.
 
     Args:

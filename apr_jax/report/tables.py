@@ -51,6 +51,13 @@ def number(record: Record | None, *, best: bool = False, digits: bool = True) ->
     return html.td(html.escape(value) + small, "number best" if best else "number")
 
 
+def published(value: float | None, sign: str = " %") -> str:
+    """The cell of a paper's number, in percent; empty where there is none."""
+    return (
+        html.td("") if value is None else html.td(f"{value:.1f}{sign}", "number soft")
+    )
+
+
 def clearly_best(metric: str, records: Sequence[Record | None]) -> int | None:
     """Index of the run whose interval lies beyond all the others', if there is one."""
     if metric not in numbers_lib.METRICS or sum(r is not None for r in records) < 2:

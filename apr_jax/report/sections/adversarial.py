@@ -276,8 +276,8 @@ def _comparable(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> bo
 def _paper(source: str, metric: str, found: Sequence[Record | None]) -> str:
     column = {"clean_accuracy": "accuracy", "robust_accuracy": "robust"}.get(metric)
     if column is None or not any(r is not None and _is_published(r) for r in found):
-        return html_lib.td("")
-    return html_lib.td(f"{table_3()[source][column]:.1f} %", "number soft")
+        return tables.published(None)
+    return tables.published(table_3()[source][column])
 
 
 def _warnings(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:

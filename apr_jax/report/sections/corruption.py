@@ -6,7 +6,7 @@ import rich.table
 from rich.markup import escape
 
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from apr_jax.report import figures, numbers
+from apr_jax.report import figures, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
 from apr_jax.report.run_view import RunView
@@ -179,7 +179,7 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     wanted = [("clean", "error"), *((mean, metric) for metric, _ in columns)]
     rows = [
         [
-            html_lib.td(html_lib.dot(i) + html_lib.breakable(run.name)),
+            html_lib.td(html_lib.run_name(i, run.name)),
             *(
                 html_lib.td(html_lib.escape(numbers.value(own.get(cell))), "number")
                 for cell in wanted
@@ -212,10 +212,7 @@ def _published(runs: Sequence[RunView], name: str) -> str:
     networks = [NETWORKS.get(run.settings.get("model.name", "")) for run in measured]
     chosen = [n for n in theirs if n in networks] or ["WRN-40-2"]
     rows = [
-        [
-            html_lib.td(method),
-            *(html_lib.td(f"{theirs[n][i]:.1f} %", "number soft") for n in chosen),
-        ]
+        [html_lib.td(method), *(tables.published(theirs[n][i]) for n in chosen)]
         for i, method in enumerate(METHODS.values())
     ]
     heads = [html_lib.th(f"{network}, paper") for network in chosen]

@@ -235,7 +235,7 @@ def _bar(run: int, name: str, records: Sequence[Record]) -> str:
         words.append(f"{what} {value} ({interval})")
     text = html_lib.escape("; ".join(words))
     return (
-        f"<p>{html_lib.dot(run)}{html_lib.breakable(name)} "
+        f"<p>{html_lib.run_name(run, name)} "
         f'<span class="soft">{records[0].n:,} images: {text}</span></p>'
         '<div style="display:flex;height:1.1rem;border-radius:4px;overflow:hidden" '
         f'role="img" aria-label="{text}">{"".join(pieces)}</div>'

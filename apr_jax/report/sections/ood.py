@@ -242,10 +242,7 @@ def _published(
     rows = [
         [
             html_lib.td(name, "soft"),
-            *(
-                html_lib.td(f"{values[s]:.1f}", "number soft") if s else html_lib.td("")
-                for s in sets
-            ),
+            *(tables.published(values[s] if s else None, "") for s in sets),
         ]
         for name, values in theirs.items()
     ]
@@ -260,7 +257,7 @@ def _all_metrics(
         (
             html_lib.escape(title),
             [
-                [html_lib.td(html_lib.dot(i) + html_lib.breakable(name))]
+                [html_lib.td(html_lib.run_name(i, name))]
                 + [
                     tables.number(_get(own, c, score, metric), digits=False)
                     for c in columns
