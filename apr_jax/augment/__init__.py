@@ -6,19 +6,17 @@
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
 from apr_jax.augment.afa import fourier_basis_noise
 from apr_jax.augment.apr_pair import apr_pair, pair_coin
 from apr_jax.augment.apr_single import apr_single, recombine_levels
-from apr_jax.augment.augmix import augmix, augmix_views, jensen_shannon
+from apr_jax.augment.augmix import augmix, jensen_shannon
 from apr_jax.augment.autoaugment import autoaugment, random_autoaugment
 from apr_jax.augment.crop_flip import random_crop, random_flip
 from apr_jax.augment.cutout_patch import cutout, patch_gaussian, patch_uniform
 from apr_jax.augment.fact_fda import amplitude_mix, low_amplitude_swap
 from apr_jax.augment.hybrid_augment import (
     hybrid_augment,
-    hybrid_augment_both,
     hybrid_augment_pp,
     hybrid_augment_single,
 )
@@ -42,6 +40,7 @@ from apr_jax.augment.simclr import (
     simclr,
 )
 from apr_jax.augment.vipaug import vital_mask, vital_phase, vital_phase_single
+from apr_jax.pixels import to_pixels
 
 __all__ = [
     "APR_P",
@@ -58,7 +57,6 @@ __all__ = [
     "apr_pair",
     "apr_single",
     "augmix",
-    "augmix_views",
     "autoaugment",
     "color_jitter",
     "cutmix",
@@ -66,7 +64,6 @@ __all__ = [
     "fourier_basis_noise",
     "get_method",
     "hybrid_augment",
-    "hybrid_augment_both",
     "hybrid_augment_pp",
     "hybrid_augment_single",
     "jensen_shannon",
@@ -127,11 +124,9 @@ def apr(
         overflow=overflow,
         backend=backend,
     )
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
     return apr_pair(
         pair_key,
-        images,
+        to_pixels(images),
         prob=pair_prob,
         per=per,
         axes=axes,

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.apr_pair import check_pixels
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import check_pixels, per_image_keys
 
 # What the released training takes between 0 and pi, both included.
 DIRECTIONS = 448

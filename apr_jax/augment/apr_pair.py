@@ -1,44 +1,40 @@
 """APR-P: the phase of an image with the amplitude of another one (paper, section 4)."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import image_coins, split_keys
+from apr_jax.augment.keys import check_per, check_pixels, image_coins, split_keys
 from apr_jax.spectral import recombine, recombine_within
-
-PER = ("batch", "image")
 
 
 class Partners(NamedTuple):
-    """Each image's partner: the pool [M, H, W, C] and int [N], the places in it."""
+    """Each image's partner.
+
+    Attributes:
+        pool: [M, H, W, C], the images to be partners.
+        order: int [N], places in the pool.
+        within: whether the pool is the batch itself.
+    """
 
     pool: jax.Array
     order: jax.Array
+    within: bool
 
     @property
     def images(self) -> jax.Array:
         """The partners themselves, [N, H, W, C]."""
         return jnp.take(self.pool, self.order, axis=0)
 
-
-def check_pixels(images: jax.Array) -> None:
-    """TypeError where pixels are not floating point, ValueError for another shape."""
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"images must be floating point in [0, 1], got {images.dtype}: for uint8 "
-            "pass images.astype(jnp.float32) / 255"
-        )
-    if images.ndim != 4:
-        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
-
-
-def check_per(per: str) -> None:
-    """ValueError where it is none of `PER`."""
-    if per not in PER:
-        raise ValueError(f"unknown per {per!r}, choose from {PER}")
+    def recombine(
+        self, images: jax.Array, axes: Sequence[int], backend: str
+    ) -> jax.Array:
+        """Each image of the batch with its partner's amplitude."""
+        if self.within:
+            return recombine_within(images, self.order, axes=axes, backend=backend)
+        return recombine(self.images, images, axes=axes, backend=backend)
 
 
 def choose_partners(
@@ -74,7 +70,7 @@ def choose_partners(
         raise ValueError(
             f"donor_index must be [{count}], got shape {donor_index.shape}"
         )
-    return Partners(pool, donor_index)
+    return Partners(pool, donor_index, donors is None)
 
 
 def apr_pair(
@@ -118,22 +114,31 @@ def apr_pair(
     """
     check_per(per)
     partners = choose_partners(split_keys(key, 2)[0], images, donors, donor_index)
-    count = images.shape[0]
 
     def mix(images: jax.Array) -> jax.Array:
-        knobs: dict[str, Any] = {"axes": axes, "backend": backend}
-        if donors is None:
-            mixed = recombine_within(images, partners.order, **knobs)
-        else:
-            mixed = recombine(partners.images, images, **knobs)
+        mixed = partners.recombine(images, axes, backend)
         return jnp.clip(mixed, 0, 1) if clip else mixed
 
     if isinstance(prob, int | float) and prob >= 1:
         return mix(images)
-    coin = pair_coin(key, count, prob=prob, per=per)
+    return by_chance(split_keys(key, 2)[1], images, mix, prob=prob, per=per)
+
+
+def by_chance(
+    key: jax.Array,
+    images: jax.Array,
+    mix: Callable[[jax.Array], jax.Array],
+    *,
+    prob: float | jax.Array,
+    per: str,
+) -> jax.Array:
+    """`mix(images)` where a coin says so: one for all, or one for each image."""
+    check_per(per)
     if per == "batch":
         # Only one side is computed, so that a lost coin costs no transform.
-        return jax.lax.cond(coin[0], mix, lambda images: images, images)
+        coin = jax.random.bernoulli(key, prob)
+        return jax.lax.cond(coin, mix, lambda images: images, images)
+    coin = image_coins(key, len(images), prob)
     return jnp.where(coin[:, None, None, None], mix(images), images)
 
 

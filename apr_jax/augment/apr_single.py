@@ -1,6 +1,7 @@
 """APR-S: an image recombined with an augmented version of itself (paper, section 4)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,54 @@ def augment_twice(
     return once, augment(once, uniform[3:6], twice), twice, swap
 
 
+class Versions(NamedTuple):
+    """Two augmented versions of each image, uint8 [N, H, W, C], in random parts.
+
+    Attributes:
+        once: each image after one operation.
+        first, second: that and what another operation makes of it, either way round.
+        twice: bool [N], where there is another operation.
+    """
+
+    once: jax.Array
+    first: jax.Array
+    second: jax.Array
+    twice: jax.Array
+
+    def or_once(self, mixed: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """`mixed` levels where there are two versions, of the type wanted."""
+        chosen = jnp.where(self.twice[:, None, None, None], mixed, self.once)
+        return from_levels(chosen, dtype)
+
+
+def two_versions(
+    key: jax.Array,
+    levels: jax.Array,
+    *,
+    prob: float | jax.Array,
+    level: float | jax.Array,
+    ops: str,
+    chunk: int | str,
+) -> Versions:
+    """Versions of uint8 images, drawn as `apr_single` does, with its arguments."""
+    count, height, width, channels = levels.shape
+    once, other, twice, swap = augment_twice(
+        pack(levels),
+        draw_single(key, count),
+        prob=prob,
+        level=level,
+        names=ops_lib.op_set(ops),
+        channels=channels,
+        chunk=chunk_size(chunk, height, width),
+    )
+    swap = swap[:, None, None]
+    first, second = (
+        unpack(jnp.where(swap, *pair), channels)
+        for pair in ((other, once), (once, other))
+    )
+    return Versions(unpack(once, channels), first, second, twice)
+
+
 def recombine_levels(
     amplitude_from: jax.Array,
     phase_from: jax.Array,
@@ -215,8 +264,12 @@ def to_levels(images: jax.Array) -> jax.Array:
     """Grey levels of uint8 images or of pixels in [0, 1]: uint8, same shape."""
     if images.dtype == jnp.uint8:
         return images
-    levels = jnp.round(images.astype(jnp.float32) * 255)
-    return jnp.clip(levels, 0, 255).astype(jnp.uint8)
+    return round_levels(images.astype(jnp.float32) * 255)
+
+
+def round_levels(values: jax.Array) -> jax.Array:
+    """Numbers rounded and clipped to grey levels: floating point -> uint8."""
+    return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
 
 
 def from_levels(levels: jax.Array, dtype: jnp.dtype) -> jax.Array:

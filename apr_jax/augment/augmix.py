@@ -4,7 +4,7 @@ Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness
 Uncertainty", ICLR 2020, section 3 and algorithm 1.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,40 +78,20 @@ def augmix(
     drawn = draw_chains(
         key, count, width=width, depth=depth, severity=severity, alpha=alpha, ops=ops
     )
-    # Step by step in a loop, not unrolled: the operations are compiled once.
     active = jnp.arange(depth)[None, None] < drawn.depth[..., None]
     op = jnp.where(active, drawn.op, len(names))
     steps = [array.reshape(-1, depth).T for array in (op, drawn.level, drawn.negate)]
-
-    def advance(words: jax.Array, step: list[jax.Array]) -> tuple[jax.Array, None]:
-        words = ops_lib.apply_ops(
-            words,
-            *step,
-            names=names,
-            channels=channels,
-            chunk=chunk_size(chunk, height, breadth),
-        )
-        return words, None
-
-    words, _ = jax.lax.scan(advance, jnp.repeat(pack(levels), width, axis=0), steps)
+    words = ops_lib.apply_in_turn(
+        jnp.repeat(pack(levels), width, axis=0),
+        steps,
+        names=names,
+        channels=channels,
+        chunk=chunk_size(chunk, height, breadth),
+    )
     chains = unpack(words, channels).reshape(count, width, height, breadth, channels)
-    mixed = (1 - drawn.blend)[:, None, None, None] * levels.astype(jnp.float32)
-    for chain in range(width):
-        share = (drawn.blend * drawn.weight[:, chain])[:, None, None, None]
-        mixed += share * chains[:, chain].astype(jnp.float32)
+    mixed = mix_chains(levels, chains, drawn.weight, drawn.blend)
     dtype = jnp.float32 if images.dtype == jnp.uint8 else images.dtype
     return (mixed / 255).astype(dtype)
-
-
-def augmix_views(key: jax.Array, images: jax.Array, **knobs: Any) -> jax.Array:
-    """The two views that `jensen_shannon` compares with the image: [2, N, H, W, C].
-
-    Arguments as `augmix`'s; the views are independent of each other.
-    """
-    keys = jax.vmap(jax.random.split)(per_image_keys(key, images.shape[0]))
-    both = jnp.concatenate([keys[:, 0], keys[:, 1]])
-    mixed = augmix(both, jnp.concatenate([images, images]), **knobs)
-    return mixed.reshape(2, *images.shape)
 
 
 def draw_chains(
@@ -150,6 +130,24 @@ def draw_mixture(
     # Both are quotients of Gamma variables; one call draws them all.
     logs = jax.random.loggamma(key, alpha, (width + 2,))
     return jax.nn.softmax(logs[:width]), jax.nn.sigmoid(logs[width] - logs[width + 1])
+
+
+def mix_chains(
+    images: jax.Array, chains: jax.Array, weight: jax.Array, blend: jax.Array
+) -> jax.Array:
+    """(1 - m) x + m sum_i w_i chain_i(x) in the images' own units, float32.
+
+    Args:
+        images: [N, H, W, C].
+        chains: [N, W, H, W, C], what W chains make of them.
+        weight: w, [N, W].
+        blend: m, [N].
+    """
+    share = (blend[:, None] * weight)[..., None, None, None]
+    mixed = (1 - blend)[:, None, None, None] * images.astype(jnp.float32)
+    for chain in range(chains.shape[1]):
+        mixed += share[:, chain] * chains[:, chain].astype(jnp.float32)
+    return mixed
 
 
 def jensen_shannon(clean: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:

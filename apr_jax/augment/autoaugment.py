@@ -199,16 +199,11 @@ def _numbers(step: Step, kept: tuple[str, ...]) -> tuple[float, float, float]:
 def _apply(images: jax.Array, pairs: Pairs, chunk: int | str) -> jax.Array:
     levels = to_levels(images)
     _, height, width, channels = levels.shape
-
-    def advance(words: jax.Array, step: Pairs) -> tuple[jax.Array, None]:
-        words = ops_lib.apply_ops(
-            words,
-            *step,
-            names=POLICY_OPS,
-            channels=channels,
-            chunk=chunk_size(chunk, height, width),
-        )
-        return words, None
-
-    words, _ = jax.lax.scan(advance, pack(levels), pairs)
+    words = ops_lib.apply_in_turn(
+        pack(levels),
+        pairs,
+        names=POLICY_OPS,
+        channels=channels,
+        chunk=chunk_size(chunk, height, width),
+    )
     return from_levels(unpack(words, channels), images.dtype)

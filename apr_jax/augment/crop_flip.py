@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import check_shape, per_image_keys
 
 
 def random_crop(
@@ -49,6 +49,5 @@ def random_flip(
 
 
 def _keys(key: jax.Array, images: jax.Array) -> jax.Array:
-    if images.ndim != 4:
-        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
+    check_shape(images)
     return per_image_keys(key, images.shape[0])

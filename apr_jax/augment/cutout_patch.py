@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import fast_random
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import check_pixels, check_shape, per_image_keys
 
 
 class Patches(NamedTuple):
@@ -166,8 +166,7 @@ def _patch(
     random_size: bool,
     uniform: bool,
 ) -> jax.Array:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}")
+    check_pixels(images)
     count, height, width, channels = _shape(images, size)
     patches = draw_patches(
         key,
@@ -184,8 +183,7 @@ def _patch(
 
 
 def _shape(images: jax.Array, size: int) -> tuple[int, int, int, int]:
-    if images.ndim != 4:
-        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
+    check_shape(images)
     if size < 1:
         raise ValueError(f"size must be 1 or more, got {size}")
     count, height, width, channels = images.shape

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.apr_pair import Partners, check_per, choose_partners
-from apr_jax.augment.keys import per_image_keys, split_keys
-from apr_jax.spectral import filter_bands, recombine, recombine_within, square_mask
+from apr_jax.augment.apr_pair import choose_partners
+from apr_jax.augment.keys import draw_per, split_keys
+from apr_jax.spectral import filter_bands, square_mask
 
 
 def amplitude_mix(
@@ -52,7 +52,7 @@ def amplitude_mix(
     partners = choose_partners(partner_key, images, donors, donor_index)
     weight = draw_shares(weight_key, len(images), strength=strength, per=per)
     weight = weight.astype(images.dtype)[:, None, None, None]
-    other = _recombined(images, partners, donors is None, axes, backend)
+    other = partners.recombine(images, axes, backend)
     mixed = (1 - weight) * images + weight * other
     return jnp.clip(mixed, 0, 1) if clip else mixed
 
@@ -95,7 +95,7 @@ def low_amplitude_swap(
     partners = choose_partners(key, images, donors, donor_index)
     height, width = images.shape[1:3]
     mask = square_mask(height, width, int(beta * min(height, width)))
-    other = _recombined(images, partners, donors is None, axes, backend)
+    other = partners.recombine(images, axes, backend)
     mixed = images + filter_bands(other - images, mask)
     return jnp.clip(mixed, 0, 1) if clip else mixed
 
@@ -104,20 +104,4 @@ def draw_shares(
     key: jax.Array, count: int, *, strength: float | jax.Array, per: str
 ) -> jax.Array:
     """Uniform in [0, strength]: float32 [N], all the same for "batch"."""
-    check_per(per)
-    if per == "batch":
-        return jnp.broadcast_to(strength * jax.random.uniform(key), (count,))
-    return strength * jax.vmap(jax.random.uniform)(per_image_keys(key, count))
-
-
-def _recombined(
-    images: jax.Array,
-    partners: Partners,
-    within: bool,
-    axes: Sequence[int],
-    backend: str,
-) -> jax.Array:
-    """Each image with its partner's amplitude."""
-    if within:
-        return recombine_within(images, partners.order, axes=axes, backend=backend)
-    return recombine(partners.images, images, axes=axes, backend=backend)
+    return strength * draw_per(jax.random.uniform, key, count, per)

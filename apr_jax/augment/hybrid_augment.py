@@ -4,30 +4,25 @@ Yucel, Cinbis & Duygulu, "HybridAugment++: Unified Frequency Spectra Perturbatio
 Model Robustness", ICCV 2023. The label is that of the low frequencies.
 """
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.apr_pair import (
     Partners,
     apr_pair,
-    check_per,
-    check_pixels,
+    by_chance,
     choose_partners,
 )
 from apr_jax.augment.apr_single import (
     apr_single,
-    augment_twice,
-    chunk_size,
-    draw_single,
-    from_levels,
+    round_levels,
     to_levels,
+    two_versions,
 )
-from apr_jax.augment.keys import image_coins, per_image_keys, split_keys
-from apr_jax.augment.packed import pack, unpack
+from apr_jax.augment.keys import per_image_keys, split_keys
 from apr_jax.spectral import split_bands
 
 LOW = ("gaussian", "radial")
@@ -114,20 +109,18 @@ def hybrid_augment(
     Raises:
         TypeError, ValueError: as `apr_pair` and `low_part`.
     """
-    blur: dict[str, Any] = {
-        "low": low,
-        "kernel": kernel,
-        "sigma": sigma,
-        "radius": radius,
-    }
+    low_pass = functools.partial(
+        low_part, low=low, kernel=kernel, sigma=sigma, radius=radius
+    )
     partner_key, coin_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
-        own, high = _bands(images, partners, donors is None, blur)
-        return own + high
+        own, high = _bands(images, partners, low_pass)
+        mixed = own + high
+        return jnp.clip(mixed, 0, 1) if clip else mixed
 
-    return _by_chance(coin_key, images, mix, prob=prob, per=per, clip=clip)
+    return by_chance(coin_key, images, mix, prob=prob, per=per)
 
 
 def hybrid_augment_pp(
@@ -165,30 +158,27 @@ def hybrid_augment_pp(
 
     Returns, raises: as `hybrid_augment`.
     """
-    blur: dict[str, Any] = {
-        "low": low,
-        "kernel": kernel,
-        "sigma": sigma,
-        "radius": radius,
-    }
+    low_pass = functools.partial(
+        low_part, low=low, kernel=kernel, sigma=sigma, radius=radius
+    )
     partner_key, coin_key, pair_key = split_keys(key, 3)
     partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
-        own, high = _bands(images, partners, donors is None, blur)
-        recombined = apr_pair(
+        own, high = _bands(images, partners, low_pass)
+        mixed = high + apr_pair(
             pair_key,
             own,
             prob=pair_prob,
             per=per,
             axes=axes,
-            donors=None if donors is None else low_part(partners.pool, **blur),
+            donors=None if partners.within else low_pass(partners.pool),
             donor_index=amplitude_index,
             backend=backend,
         )
-        return recombined + high
+        return jnp.clip(mixed, 0, 1) if clip else mixed
 
-    return _by_chance(coin_key, images, mix, prob=prob, per=per, clip=clip)
+    return by_chance(coin_key, images, mix, prob=prob, per=per)
 
 
 def hybrid_augment_single(
@@ -227,45 +217,26 @@ def hybrid_augment_single(
     Raises:
         TypeError, ValueError: as `apr_single` and `low_part`.
     """
-    blur: dict[str, Any] = {
-        "low": low,
-        "kernel": kernel,
-        "sigma": sigma,
-        "radius": radius,
-    }
-    names = ops_lib.op_set(ops)
-    words = pack(to_levels(images))
-    count, height, width, channels = images.shape
-    once, other, twice, swap = augment_twice(
-        words,
-        draw_single(key, count),
-        prob=prob,
-        level=level,
-        names=names,
-        channels=channels,
-        chunk=chunk_size(chunk, height, width),
+    low_pass = functools.partial(
+        low_part, low=low, kernel=kernel, sigma=sigma, radius=radius
     )
-    swap = swap[:, None, None]
-    low_from, high_from = (
-        unpack(jnp.where(swap, *pair), channels)
-        for pair in ((other, once), (once, other))
+    versions = two_versions(
+        key, to_levels(images), prob=prob, level=level, ops=ops, chunk=chunk
     )
-    rest = high_from.astype(jnp.float32)
-    high = rest - low_part(rest, **blur)
-    own = low_part(low_from.astype(jnp.float32), **blur)
+    rest = versions.second.astype(jnp.float32)
+    high = rest - low_pass(rest)
+    own = low_pass(versions.first.astype(jnp.float32))
     if plus:
         inner = apr_single(
-            inner_keys(key, count),
-            _levels(own),
+            inner_keys(key, len(images)),
+            round_levels(own),
             prob=0.5,
             level=level,
             ops=ops,
             chunk=chunk,
         )
         own = inner.astype(jnp.float32)
-    mixed = _levels(own + high)
-    chosen = jnp.where(twice[:, None, None, None], mixed, unpack(once, channels))
-    return from_levels(chosen, images.dtype)
+    return versions.or_once(round_levels(own + high), images.dtype)
 
 
 def inner_keys(key: jax.Array, count: int) -> jax.Array:
@@ -274,67 +245,11 @@ def inner_keys(key: jax.Array, count: int) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
 
 
-def hybrid_augment_both(
-    key: jax.Array,
-    images: jax.Array,
-    *,
-    plus: bool = True,
-    single_prob: float | jax.Array = 0.5,
-    pair_prob: float | jax.Array = 0.6,
-    **knobs: Any,
-) -> jax.Array:
-    """HybridAugment-PS: `hybrid_augment_single`, then the pair form on the result.
-
-    Args:
-        key: one key.
-        images: [N, H, W, C], C of 1 or 3: uint8, or floating point in [0, 1].
-        plus: HybridAugment++ for both instead of HybridAugment.
-        single_prob, pair_prob: probabilities of the two.
-        knobs: `low_part`'s, for both.
-
-    Returns:
-        [N, H, W, C], float32 for uint8 images, else of their type.
-    """
-    single_key, pair_key = jax.random.split(key)
-    images = hybrid_augment_single(
-        single_key, images, prob=single_prob, plus=plus, **knobs
-    )
-    if images.dtype == jnp.uint8:
-        images = images.astype(jnp.float32) / 255
-    pair = hybrid_augment_pp if plus else hybrid_augment
-    return pair(pair_key, images, prob=pair_prob, **knobs)
-
-
-def _levels(values: jax.Array) -> jax.Array:
-    return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)
-
-
 def _bands(
-    images: jax.Array, partners: Partners, within: bool, blur: dict[str, Any]
+    images: jax.Array, partners: Partners, low_pass: Callable[[jax.Array], jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     """Each image's own low part, and its partner's high part."""
-    own = low_part(images, **blur)
-    if within:
+    own = low_pass(images)
+    if partners.within:
         return own, jnp.take(images - own, partners.order, axis=0)
-    return own, partners.images - low_part(partners.images, **blur)
-
-
-def _by_chance(
-    key: jax.Array,
-    images: jax.Array,
-    mix: Any,
-    *,
-    prob: float | jax.Array,
-    per: str,
-    clip: bool,
-) -> jax.Array:
-    """`mix(images)` where a coin says so."""
-    check_per(per)
-    check_pixels(images)
-    change = lambda images: jnp.clip(mix(images), 0, 1) if clip else mix(images)
-    if per == "batch":
-        # Only one side is computed, so that a lost coin costs nothing.
-        coin = jax.random.bernoulli(key, prob)
-        return jax.lax.cond(coin, change, lambda images: images, images)
-    coin = image_coins(key, len(images), prob)
-    return jnp.where(coin[:, None, None, None], change(images), images)
+    return own, partners.images - low_pass(partners.images)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.apr_pair import check_per, choose_partners
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.apr_pair import choose_partners
+from apr_jax.augment.keys import draw_per
 
 
 class Mixed(NamedTuple):
@@ -97,7 +97,6 @@ def cutmix(
 
 def draw_weights(key: jax.Array, count: int, *, alpha: float, per: str) -> jax.Array:
     """Weights from Beta(alpha, alpha): float32 [N], all the same for "batch"."""
-    check_per(per)
     if alpha <= 0:
         raise ValueError(f"alpha must be positive, got {alpha}")
 
@@ -106,23 +105,16 @@ def draw_weights(key: jax.Array, count: int, *, alpha: float, per: str) -> jax.A
         first, second = jax.random.loggamma(key, alpha, (2,))
         return jax.nn.sigmoid(first - second)
 
-    if per == "batch":
-        return jnp.broadcast_to(draw(key), (count,))
-    return jax.vmap(draw)(per_image_keys(key, count))
+    return draw_per(draw, key, count, per)
 
 
 def draw_boxes(
     key: jax.Array, weight: jax.Array, *, height: int, width: int, per: str
 ) -> Boxes:
     """Rectangles of share 1 - weight around any pixel, cut by the border."""
-    check_per(per)
-    count = len(weight)
     sides = jnp.array([height, width])
     draw = lambda k: jax.random.randint(k, (2,), 0, sides)
-    if per == "batch":
-        centre = jnp.broadcast_to(draw(key), (count, 2))
-    else:
-        centre = jax.vmap(draw)(per_image_keys(key, count))
+    centre = draw_per(draw, key, len(weight), per)
     half = jnp.floor(jnp.sqrt(1 - weight)[:, None] * sides[None]).astype(jnp.int32) // 2
     low = jnp.clip(centre - half, 0, sides[None])
     high = jnp.clip(centre + half, 0, sides[None])

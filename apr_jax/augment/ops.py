@@ -4,7 +4,8 @@ Grouped in families, each one computation for all its operations, so that a batc
 a few passes and no branch per image.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,34 +117,44 @@ def apply_ops(
         names, op, level, negate, height=height, width=width
     )
 
-    def warp(words: jax.Array, matrices: jax.Array, *_: jax.Array) -> jax.Array:
-        return ops_geometric.warp(words, matrices, channels=channels)
-
-    def stretch(words: jax.Array, *_: jax.Array) -> jax.Array:
-        return ops_tonal.autocontrast(words, channels=channels)
-
-    def point(words: jax.Array, *rest: jax.Array) -> jax.Array:
-        _, op, level = rest
-        return ops_tonal.point(names, op, level, words, channels=channels)
-
-    def blend(words: jax.Array, *rest: jax.Array) -> jax.Array:
-        _, op, level = rest
-        return ops_tonal.blend(names, op, level, words, channels=channels)
-
     def equalize(words: jax.Array, *_: jax.Array) -> jax.Array:
         tables = ops_tonal.equalize_tables(words, channels=channels)
         return ops_tonal.apply_tables(words, tables)
 
+    def of_each(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        return lambda words, _, op, level: function(
+            names, op, level, words, channels=channels
+        )
+
     families: dict[Callable[..., jax.Array], tuple[str, ...]] = {
-        warp: ops_geometric.GEOMETRIC,
-        stretch: ("autocontrast",),
+        lambda words, matrices, *_: ops_geometric.warp(
+            words, matrices, channels=channels
+        ): ops_geometric.GEOMETRIC,
+        lambda words, *_: ops_tonal.autocontrast(words, channels=channels): (
+            "autocontrast",
+        ),
         equalize: ("equalize",),
-        point: ops_tonal.POINT,
+        of_each(ops_tonal.point): ops_tonal.POINT,
     }
     if ops_tonal.BLEND[0] in names:
-        families[blend] = ops_tonal.BLEND
+        families[of_each(ops_tonal.blend)] = ops_tonal.BLEND
     kinds = np.full(len(names) + 1, len(families))
     for family, members in enumerate(families.values()):
         kinds[[names.index(name) for name in members if name in names]] = family
     kind = jnp.asarray(kinds)[jnp.minimum(op, len(names))]
     return update_rows(kind, list(families), words, matrices, op, level, chunk=chunk)
+
+
+def apply_in_turn(
+    words: jax.Array, steps: Sequence[jax.Array], **knobs: Any
+) -> jax.Array:
+    """Several operations on each image, one after the other.
+
+    Args:
+        words: packed uint32 [N, H, W].
+        steps: `op`, `level` and `negate` of `apply_ops`, [D, N] each.
+        knobs: as its others.
+    """
+    # A loop, not unrolled: the operations are compiled once.
+    step = lambda words, step: (apply_ops(words, *step, **knobs), None)
+    return jax.lax.scan(step, words, tuple(steps))[0]

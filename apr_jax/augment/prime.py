@@ -4,16 +4,16 @@ Modas et al., "PRIME: A Few Primitives Can Boost Robustness to Common Corruption
 2022; the primitives are in `primitives.py`.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from apr_jax.augment import prime_primitives
-from apr_jax.augment.apr_pair import check_pixels
 from apr_jax.augment.apr_single import chunk_size
-from apr_jax.augment.augmix import draw_mixture
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.augmix import draw_mixture, mix_chains
+from apr_jax.augment.keys import check_pixels, per_image_keys
 from apr_jax.augment.packed import update_rows
 
 PRIMITIVES = ("deform", "recolour", "filter")
@@ -85,34 +85,36 @@ def prime(
     count, height, breadth, channels = images.shape
     drawn = draw_chains(key, count, width=width, depth=depth)
 
-    def deform(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: prime_primitives.draw_field(k, height, breadth, cut=deform_cut)
-        return jax.vmap(prime_primitives.deform)(rows, jax.vmap(draw)(keys))
-
-    def recolour(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: prime_primitives.draw_curve(
-            k, channels, cut=colour_cut, scale=colour_scale, band=colour_band
+    # How each of `PRIMITIVES` is drawn for an image, and applied to it.
+    pairs: list[tuple[Callable[..., Any], Callable[..., jax.Array]]] = [
+        (
+            lambda k: prime_primitives.draw_field(k, height, breadth, cut=deform_cut),
+            prime_primitives.deform,
+        ),
+        (
+            lambda k: prime_primitives.draw_curve(
+                k, channels, cut=colour_cut, scale=colour_scale, band=colour_band
+            ),
+            prime_primitives.recolour,
+        ),
+        (
+            lambda k: prime_primitives.draw_filter(k, filter_size, sigma=filter_sigma),
+            prime_primitives.convolve,
+        ),
+    ]
+    functions = [
+        lambda rows, keys, draw=draw, apply=apply: jax.vmap(apply)(
+            rows, jax.vmap(draw)(keys)
         )
-        return jax.vmap(prime_primitives.recolour)(rows, jax.vmap(draw)(keys))
-
-    def convolve(rows: jax.Array, keys: jax.Array) -> jax.Array:
-        draw = lambda k: prime_primitives.draw_filter(
-            k, filter_size, sigma=filter_sigma
-        )
-        return jax.vmap(prime_primitives.convolve)(rows, jax.vmap(draw)(keys))
+        for draw, apply in pairs
+    ]
+    at_once = chunk_size(chunk, height, breadth)
 
     def advance(
         rows: jax.Array, step: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, None]:
         kind, keys = step
-        rows = update_rows(
-            kind,
-            [deform, recolour, convolve],
-            rows,
-            keys,
-            chunk=chunk_size(chunk, height, breadth),
-        )
-        return rows, None
+        return update_rows(kind, functions, rows, keys, chunk=at_once), None
 
     # Past a chain's end the image stays as it is.
     active = jnp.arange(depth)[None, None] < drawn.depth[..., None]
@@ -124,10 +126,7 @@ def prime(
         (kind.T, drawn.keys.reshape(-1, depth).T),
     )
     chains = rows.reshape(count, width, height, breadth, channels)
-    share = drawn.blend[:, None] * drawn.weight
-    mixed = (1 - drawn.blend)[:, None, None, None] * pixels
-    for chain in range(width):
-        mixed += share[:, chain, None, None, None] * chains[:, chain]
+    mixed = mix_chains(pixels, chains, drawn.weight, drawn.blend)
     return mixed.astype(images.dtype)
 
 

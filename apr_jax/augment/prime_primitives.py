@@ -212,12 +212,6 @@ def _arcsine(key: jax.Array) -> jax.Array:
     return jnp.sin(jnp.pi / 2 * jax.random.uniform(key)) ** 2
 
 
-def _modes(size: int) -> jax.Array:
-    """sin(pi k x) at `size` points x from 0 to 1, k = 1 ...: [size, size - 2]."""
-    places = jnp.outer(jnp.arange(size), jnp.arange(1, size - 1))
-    return jnp.sin(jnp.pi / (size - 1) * places)
-
-
 def _folded(values: jax.Array, size: int) -> jax.Array:
     """Sums of the modes 0 to M that coincide on `size` points."""
     period = 2 * (size - 1)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import check_pixels, per_image_keys
 
 # Of red, green and blue in the brightness of a pixel (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
@@ -274,9 +274,8 @@ def quarter_turns(images: jax.Array, turns: int) -> jax.Array:
 
 
 def _keys(key: jax.Array, images: jax.Array) -> jax.Array:
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be floating point in [0, 1], got {images.dtype}")
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+    check_pixels(images)
+    if images.shape[-1] not in (1, 3):
         raise ValueError(
             f"images must be [N, H, W, C] with C of 1 or 3, got {images.shape}"
         )

@@ -4,23 +4,19 @@ Lee, Lee & Myung, "Domain Generalization with Vital Phase Augmentation", AAAI 20
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from apr_jax import fast_random, spectral
-from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.apr_single import (
-    augment_twice,
-    chunk_size,
-    draw_single,
-    from_levels,
     recombine_levels,
+    round_levels,
     to_levels,
+    two_versions,
 )
 from apr_jax.augment.keys import per_image_keys
-from apr_jax.augment.packed import pack, unpack
 from apr_jax.spectral.inputs import AXES, TINY
 
 
@@ -164,46 +160,31 @@ def vital_phase_single(
     Returns:
         [N, H, W, C] of the same type.
     """
-    names = ops_lib.op_set(ops)
     levels = to_levels(images)
-    count, height, width, channels = levels.shape
     pool = levels if fractals is None else to_levels(fractals)
     noise_keys, coins = draw_coins(
-        key, count, len(pool), fractal_prob=fractal_prob, vary_prob=vary_prob
+        key, len(images), len(pool), fractal_prob=fractal_prob, vary_prob=vary_prob
     )
-    knobs: dict[str, Any] = {"kernel": kernel, "vital": vital, "nonvital": nonvital}
     own = levels.astype(jnp.float32)
     borrowed = jnp.take(pool, coins.which, axis=0).astype(jnp.float32)
     borrowed = vital_phase(noise_keys, own, phase_from=borrowed, kernel=kernel)
     fractal = coins.fractal[:, None, None, None]
-    levels = jnp.where(fractal, _levels(borrowed), levels)
-    once, other, twice, swap = augment_twice(
-        pack(levels),
-        draw_single(key, count),
-        prob=prob,
-        level=level,
-        names=names,
-        channels=channels,
-        chunk=chunk_size(chunk, height, width),
-    )
-    swap = swap[:, None, None]
-    amplitude_from, phase_from = (
-        unpack(jnp.where(swap, *pair), channels)
-        for pair in ((other, once), (once, other))
-    )
+    levels = jnp.where(fractal, round_levels(borrowed), levels)
+    versions = two_versions(key, levels, prob=prob, level=level, ops=ops, chunk=chunk)
     varied = vital_phase(
         noise_keys,
-        phase_from.astype(jnp.float32),
-        amplitude_from=amplitude_from.astype(jnp.float32),
-        **knobs,
+        versions.second.astype(jnp.float32),
+        amplitude_from=versions.first.astype(jnp.float32),
+        kernel=kernel,
+        vital=vital,
+        nonvital=nonvital,
     )
     mixed = jnp.where(
         coins.vary[:, None, None, None],
-        _levels(varied),
-        recombine_levels(amplitude_from, phase_from),
+        round_levels(varied),
+        recombine_levels(versions.first, versions.second),
     )
-    chosen = jnp.where(twice[:, None, None, None], mixed, unpack(once, channels))
-    return from_levels(chosen, images.dtype)
+    return versions.or_once(mixed, images.dtype)
 
 
 def draw_coins(
@@ -230,7 +211,3 @@ def _phasor(images: jax.Array) -> jax.Array:
     square = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
     zero = square < TINY
     return jnp.where(zero, 1.0, spectrum * jax.lax.rsqrt(jnp.where(zero, 1.0, square)))
-
-
-def _levels(values: jax.Array) -> jax.Array:
-    return jnp.clip(jnp.round(values), 0, 255).astype(jnp.uint8)

@@ -110,16 +110,6 @@ def test_an_image_alone_is_augmented_the_same(key, photos):
     np.testing.assert_allclose(alone, augmix(key, photos)[3:5], atol=1e-6)
 
 
-@pytest.mark.slow
-def test_views_differ_and_go_with_the_image(key, photos):
-    views = jax.jit(augment.augmix_views)(key, photos[:4])
-    assert views.shape == (2, *photos[:4].shape)
-    assert np.all(np.abs(views[0] - views[1]).mean((1, 2, 3)) > 0)
-    own = np.abs(views[0] - photos[:4] / 255).mean()
-    others = np.abs(views[0] - photos[3::-1] / 255).mean()
-    assert own < others
-
-
 def test_jensen_shannon_is_scipys(rng):
     logits = rng.normal(0, 3, (3, 5, 7)).astype(np.float32)
     p = np.exp(logits.astype(np.float64))

@@ -140,15 +140,6 @@ def test_single_is_pillow_and_the_formula(key, plus):
 inner_single = jax.jit(augment.apr_single)
 
 
-@pytest.mark.slow
-def test_both_compose(key):
-    photos = oracle.photo_crops((9, 8), 4)
-    got = jax.jit(augment.hybrid_augment_both)(key, photos)
-    assert got.shape == photos.shape
-    assert got.dtype == np.float32
-    assert np.isfinite(got).all()
-
-
 def test_wrong_arguments_are_named(key, pixels):
     with pytest.raises(ValueError, match=r"'haar'.*gaussian.*radial"):
         hybrid_lib.low_part(pixels, low="haar")
