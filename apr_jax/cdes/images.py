@@ -6,6 +6,8 @@ import numpy as np
 from scipy import stats
 
 from apr_jax import spectral
+from apr_jax.spectral.analysis import centre_distance
+from apr_jax.spectral.inputs import min_max
 
 
 def double_peak(
@@ -34,9 +36,7 @@ def ring_mask(height: int, width: int, low: int, high: int) -> np.ndarray:
     bool [H, W], shifted spectrum. The middle is ((H - 1) / 2, (W - 1) / 2), as of the
     density: beside the zero frequency where a side is even.
     """
-    rows = np.arange(height)[:, None] - (height - 1) / 2
-    columns = np.arange(width)[None, :] - (width - 1) / 2
-    ring = np.floor(np.hypot(rows, columns) + 0.5)
+    ring = np.floor(centre_distance(height, width) + 0.5)
     return (ring >= low) & (ring < high)
 
 
@@ -68,10 +68,7 @@ def restructure(
         spectrum = jnp.fft.rfft2(planes)
         parts.append(spectrum * jnp.broadcast_to(half, spectrum.shape))
     joined = jnp.fft.irfft2(parts[0] + parts[1], (height, width))
-    joined = jnp.moveaxis(joined, -3, -1)
-    least = joined.min((-3, -2), keepdims=True)
-    span = joined.max((-3, -2), keepdims=True) - least
-    return (joined - least) / jnp.where(span == 0, 1.0, span)
+    return min_max(jnp.moveaxis(joined, -3, -1), (-3, -2))
 
 
 def foreign_low(

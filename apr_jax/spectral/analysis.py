@@ -9,11 +9,14 @@ import numpy as np
 from apr_jax.spectral import dft
 from apr_jax.spectral.inputs import (
     TINY,
+    as_real,
     channels_of,
     check_axes,
     float_dtype,
     image_shape,
     magnitude,
+    min_max,
+    wave_turns,
     weighted_sum,
 )
 
@@ -70,10 +73,8 @@ def split_bands(
     The low part keeps the frequencies of `radial_mask`, the high part is the rest:
     low + high = images. Neither is clipped. Raises as `recombine` does.
     """
-    images = jnp.asarray(images)
-    dtype = float_dtype(images, "images")
-    height, width, _ = image_shape(images)
-    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    pixels, dtype = as_real(images)
+    height, width = pixels.shape[-3:-1]
     low = filter_bands(pixels, radial_mask(height, width, radius))
     return low.astype(dtype), (pixels - low).astype(dtype)
 
@@ -89,13 +90,11 @@ def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
     Raises:
         TypeError, ValueError: as `recombine`, and for a mask of another shape.
     """
-    images = jnp.asarray(images)
-    dtype = float_dtype(images, "images")
-    height, width, _ = image_shape(images)
+    pixels, dtype = as_real(images)
+    height, width = pixels.shape[-3:-1]
     if mask.shape != (height, width):
         raise ValueError(f"mask must be [{height}, {width}], got shape {mask.shape}")
     half = jnp.fft.ifftshift(mask)[:, : width // 2 + 1]
-    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
     spectrum = jnp.fft.rfft2(jnp.moveaxis(pixels, -1, -3))
     kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
     low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
@@ -111,11 +110,7 @@ def fourier_basis(
     W), traced ones too. The same image as the normalised inverse real DFT of a one
     there (Yin et al. 2019).
     """
-    # Reduced as integers first: float32 angles of large products would be inexact.
-    rows = jnp.arange(height) * (jnp.asarray(i) % height) % height
-    columns = jnp.arange(width) * (jnp.asarray(j) % width) % width
-    turns = rows[:, None] / height + columns[None, :] / width
-    wave = jnp.cos(2 * jnp.pi * turns)
+    wave = jnp.cos(2 * jnp.pi * wave_turns(height, width, i, j))
     return (wave / jnp.sqrt(jnp.sum(wave * wave))).astype(jnp.float32)
 
 
@@ -166,20 +161,19 @@ def azimuthal_profile(
     profile = jnp.moveaxis(sums[1:-1], 0, -1)
     sizes_like = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), profile.shape)
     profile = profile / sizes_like
-    return _min_max(profile) if normalise else profile
+    return min_max(profile, -1) if normalise else profile
 
 
-def _min_max(values: jax.Array) -> jax.Array:
-    low = jnp.min(values, axis=-1, keepdims=True)
-    span = jnp.max(values, axis=-1, keepdims=True) - low
-    return (values - low) / jnp.where(span == 0, 1.0, span)
+def centre_distance(height: int, width: int) -> np.ndarray:
+    """Distance from the middle, ((H - 1) / 2, (W - 1) / 2): float64 [H, W]."""
+    rows = np.arange(height)[:, None] - (height - 1) / 2
+    columns = np.arange(width)[None, :] - (width - 1) / 2
+    return np.hypot(rows, columns)
 
 
 def _rings(height: int, width: int) -> tuple[np.ndarray, list[int]]:
     """Ring number of each unshifted frequency, and the sizes of the rings in use."""
-    rows = np.arange(height)[:, None] - (height - 1) / 2
-    columns = np.arange(width)[None, :] - (width - 1) / 2
-    ring = np.hypot(rows, columns).astype(np.int32)
+    ring = centre_distance(height, width).astype(np.int32)
     sizes = np.bincount(ring.ravel())
     if len(sizes) < 3 or not sizes[1:-1].all():
         raise ValueError(f"{height} x {width} pixels are too few for spectral rings")
@@ -187,9 +181,6 @@ def _rings(height: int, width: int) -> tuple[np.ndarray, list[int]]:
 
 
 def _spectrum(images: jax.Array, axes: Sequence[int]) -> dft.Pair:
-    images = jnp.asarray(images)
-    dtype = float_dtype(images, "images")
-    image_shape(images)
-    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
+    pixels, _ = as_real(images)
     spectrum = jnp.fft.fftn(pixels, axes=check_axes(axes))
     return jnp.real(spectrum), jnp.imag(spectrum)

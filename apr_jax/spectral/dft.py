@@ -111,26 +111,27 @@ def _dot(values: jax.Array, matrix: np.ndarray) -> jax.Array:
 
 def _full(count: int, sign: int) -> np.ndarray:
     """[2 N, 2 N]: complex DFT, exp(sign 2 pi i j k / N), unscaled."""
-    cos, sin = _waves(count)
+    cos, sin = waves(count)
     return np.block([[cos, sign * sin], [-sign * sin, cos]])
 
 
 def _half(count: int) -> np.ndarray:
     """[N, 2 (N // 2 + 1)]: DFT of a real line, the half that the rest mirrors."""
-    cos, sin = (wave[:, : count // 2 + 1] for wave in _waves(count))
+    cos, sin = (wave[:, : count // 2 + 1] for wave in waves(count))
     return np.concatenate([cos, -sin], axis=1)
 
 
 def _half_inverse(count: int) -> np.ndarray:
     """[2 (N // 2 + 1), N]: the inverse of `_half`."""
-    cos, sin = (wave[: count // 2 + 1] for wave in _waves(count))
+    cos, sin = (wave[: count // 2 + 1] for wave in waves(count))
     # All but the zero and the Nyquist frequency stand for their mirror image too.
     index = np.arange(count // 2 + 1)[:, None]
     weight = np.where((index == 0) | (2 * index == count), 1.0, 2.0) / count
     return np.concatenate([weight * cos, -weight * sin], axis=0)
 
 
-def _waves(count: int) -> tuple[np.ndarray, np.ndarray]:
+def waves(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine and sine of 2 pi j k / N, [N, N] each."""
     turns = np.outer(np.arange(count), np.arange(count)) % count / count
     return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
 

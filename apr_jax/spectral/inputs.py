@@ -61,3 +61,33 @@ def magnitude(spectrum: dft.Pair) -> jax.Array:
     zero = square < TINY
     # The inner where keeps sqrt's infinite derivative at 0 out of the gradient.
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def as_real(images: jax.Array) -> tuple[jax.Array, Any]:
+    """Floating point [..., H, W, C] in float32 or wider, and the type it had.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: fewer axes.
+    """
+    images = jnp.asarray(images)
+    dtype = float_dtype(images, "images")
+    image_shape(images)
+    return images.astype(jnp.promote_types(dtype, jnp.float32)), dtype
+
+
+def wave_turns(
+    height: int, width: int, i: int | jax.Array, j: int | jax.Array
+) -> jax.Array:
+    """i n / H + j m / W at row n and column m, up to whole turns: [H, W]."""
+    # Reduced as integers first: float32 angles of large products would be inexact.
+    rows = jnp.arange(height) * (jnp.asarray(i) % height) % height
+    columns = jnp.arange(width) * (jnp.asarray(j) % width) % width
+    return rows[:, None] / height + columns[None, :] / width
+
+
+def min_max(values: jax.Array, axes: int | Sequence[int]) -> jax.Array:
+    """Values scaled to [0, 1] over some axes; constant ones become 0."""
+    low = jnp.min(values, axis=axes, keepdims=True)
+    span = jnp.max(values, axis=axes, keepdims=True) - low
+    return (values - low) / jnp.where(span == 0, 1.0, span)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from apr_jax.spectral import dft
 from apr_jax.spectral.inputs import (
     TINY,
+    as_real,
     channels_of,
     check_axes,
     float_dtype,
@@ -100,10 +100,8 @@ def recombine_within(
     Returns:
         [N, H, W, C] of the same type.
     """
-    images = jnp.asarray(images)
-    dtype = float_dtype(images, "images")
-    image_shape(images)
-    channels = channels_of(images.astype(jnp.promote_types(dtype, jnp.float32)))
+    pixels, dtype = as_real(images)
+    channels = channels_of(pixels)
     spectra = _forward(channels, axes, backend)
     magnitudes = [jnp.take(magnitude(s), donor_index, axis=0) for s in spectra]
     return _stacked(_inverse(magnitudes, spectra, channels, axes, backend)).astype(
@@ -201,7 +199,7 @@ def _channel_dft(
     complex one.
     """
     count = len(channels)
-    cos, sin = _channel_waves(count)
+    cos, sin = dft.waves(count)
     real = [weighted_sum(channels, cos[0])]
     if count % 2 == 0:
         real.append(weighted_sum(channels, cos[count // 2]))
@@ -215,7 +213,7 @@ def _channel_dft(
 def _inverse_channel_dft(
     real: list[jax.Array], pairs: list[dft.Pair], count: int
 ) -> list[jax.Array]:
-    cos, sin = _channel_waves(count)
+    cos, sin = dft.waves(count)
     planes = real + [part for pair in pairs for part in pair]
     waves = [cos[0]] + ([cos[count // 2]] if count % 2 == 0 else [])
     for k in range(1, (count + 1) // 2):
@@ -223,8 +221,3 @@ def _inverse_channel_dft(
     return [
         weighted_sum(planes, [wave[c] / count for wave in waves]) for c in range(count)
     ]
-
-
-def _channel_waves(count: int) -> tuple[np.ndarray, np.ndarray]:
-    turns = np.outer(np.arange(count), np.arange(count)) % count / count
-    return np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)

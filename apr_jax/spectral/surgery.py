@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax.spectral.analysis import radial_mask
-from apr_jax.spectral.inputs import TINY, float_dtype, image_shape
+from apr_jax.spectral.inputs import TINY, as_real, min_max
 
 BANDS = ("full", "low", "intermediate", "high")
 
@@ -66,14 +66,12 @@ def keep_bands(
         TypeError: pixels are not floating point.
         ValueError: as `band_mask`, or fewer axes.
     """
-    images = jnp.asarray(images)
-    dtype = float_dtype(images, "images")
-    height, width, _ = image_shape(images)
+    pixels, dtype = as_real(images)
+    height, width = pixels.shape[-3:-1]
     masks = [
         jnp.fft.ifftshift(band_mask(height, width, band, edges))
         for band in (amplitude, phase)
     ]
-    pixels = images.astype(jnp.promote_types(dtype, jnp.float32))
     spectrum = jnp.fft.fft2(jnp.moveaxis(pixels, -1, -3))
     length = jnp.abs(spectrum)
     zero = length * length < TINY
@@ -90,7 +88,4 @@ def stretch(images: jax.Array) -> jax.Array:
 
     Floating point [..., H, W, C] -> same; a constant image becomes 0.
     """
-    axes = (-3, -2, -1)
-    low = jnp.min(images, axis=axes, keepdims=True)
-    span = jnp.max(images, axis=axes, keepdims=True) - low
-    return (images - low) / jnp.where(span == 0, 1.0, span)
+    return min_max(images, (-3, -2, -1))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.spectral.inputs import float_dtype, image_shape
+from apr_jax.spectral.inputs import as_real, wave_turns
 
 
 class Templates(NamedTuple):
@@ -35,11 +35,7 @@ def contrast_templates(
         u, v: row and column of the unshifted spectrum, any integers (taken modulo H
             and W), traced ones too.
     """
-    # Reduced as integers first: float32 angles of large products would be inexact.
-    rows = jnp.arange(height) * (jnp.asarray(u) % height) % height
-    columns = jnp.arange(width) * (jnp.asarray(v) % width) % width
-    turns = rows[:, None] / height + columns[None, :] / width
-    angle = (-2 * jnp.pi * turns).astype(jnp.float32)
+    angle = (-2 * jnp.pi * wave_turns(height, width, u, v)).astype(jnp.float32)
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     rectified = (jnp.maximum(x, 0.0) for x in (cos, -cos, sin, -sin))
     return Templates(*rectified)
@@ -60,10 +56,8 @@ def template_sums(
     Raises:
         TypeError, ValueError: as ``recombine`` does.
     """
-    images = jnp.asarray(images)
-    float_dtype(images, "images")
-    height, width, _ = image_shape(images)
-    pixels = images.astype(jnp.float32)
+    pixels = as_real(images)[0].astype(jnp.float32)
+    height, width = pixels.shape[-3:-1]
     found = (
         jnp.einsum("...hwc,hw->...c", pixels, t, precision=jax.lax.Precision.HIGHEST)
         for t in contrast_templates(height, width, u, v)
