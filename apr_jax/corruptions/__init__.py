@@ -29,7 +29,10 @@ from apr_jax.corruptions.constants import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
     SEVERITIES,
+    Arrays,
+    Values,
     check,
+    named,
 )
 
 __all__ = [
@@ -53,31 +56,31 @@ Frost = str | os.PathLike[str] | Sequence[npt.NDArray[np.uint8]] | None
 class _Corruption(NamedTuple):
     # (name, size, severity) -> arrays that have the same shapes for all severities,
     # so that one program serves them all.
-    values: Callable[[str, int, int], dict[str, npt.NDArray | np.generic]]
+    values: Callable[[str, int, int], Arrays]
     # (seeds [N, 2], images uint8 [N, S, S, 3], values) -> uint8 [N, S, S, 3]
-    apply: Callable[[jax.Array, jax.Array, dict[str, jax.Array]], jax.Array]
+    apply: Callable[[jax.Array, jax.Array, Values], jax.Array]
 
 
 # All but JPEG, which isn't computed on the device.
 _CORRUPTIONS: dict[str, _Corruption] = {
-    "gaussian_noise": _Corruption(noise.scale, noise.gaussian_noise),
+    "gaussian_noise": _Corruption(named("scale"), noise.gaussian_noise),
     "shot_noise": _Corruption(noise.shot_table, noise.shot_noise),
-    "impulse_noise": _Corruption(noise.scale, noise.impulse_noise),
+    "impulse_noise": _Corruption(named("scale"), noise.impulse_noise),
     "defocus_blur": _Corruption(blur.disk, blur.defocus_blur),
     "glass_blur": _Corruption(blur.glass_values, blur.glass_blur),
     "motion_blur": _Corruption(blur.motion_kernel, blur.motion_blur),
     "zoom_blur": _Corruption(blur.zoom_matrices, blur.zoom_blur),
     "snow": _Corruption(weather.snow_values, weather.snow),
-    "frost": _Corruption(weather.frost_values, weather.frost),
-    "fog": _Corruption(weather.fog_values, weather.fog),
-    "brightness": _Corruption(noise.scale, digital.brightness),
-    "contrast": _Corruption(noise.scale, digital.contrast),
+    "frost": _Corruption(named("image", "photograph"), weather.frost),
+    "fog": _Corruption(named("bright", "decay"), weather.fog),
+    "brightness": _Corruption(named("scale"), digital.brightness),
+    "contrast": _Corruption(named("scale"), digital.contrast),
     "elastic_transform": _Corruption(digital.elastic_values, digital.elastic_transform),
     "pixelate": _Corruption(digital.pixelate_matrix, digital.pixelate),
-    "speckle_noise": _Corruption(noise.scale, noise.speckle_noise),
+    "speckle_noise": _Corruption(named("scale"), noise.speckle_noise),
     "gaussian_blur": _Corruption(blur.gaussian_matrix, blur.gaussian_blur),
     "spatter": _Corruption(spatter.spatter_values, spatter.spatter),
-    "saturate": _Corruption(digital.saturate_values, digital.saturate),
+    "saturate": _Corruption(named("factor", "shift"), digital.saturate),
 }
 _ORDER = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 
@@ -156,7 +159,7 @@ def _part(
     numbers: Any,
     start: int,
     count: int,
-    values: dict[str, jax.Array],
+    values: Values,
 ) -> jax.Array:
     """Corrupts ``count`` images from ``start`` on."""
     # Few sizes, so few programs.
@@ -182,18 +185,18 @@ def _program(name: str) -> Callable[..., jax.Array]:
 
 
 @functools.lru_cache(maxsize=len(_ORDER) * len(SEVERITIES))
-def _values(name: str, size: int, severity: int) -> dict[str, npt.NDArray | np.generic]:
+def _values(name: str, size: int, severity: int) -> Arrays:
     return _CORRUPTIONS[name].values(name, size, severity)
 
 
-def _sheets(frost: Frost, size: int) -> dict[str, npt.NDArray | np.generic]:
+def _sheets(frost: Frost, size: int) -> Arrays:
     if frost is None or isinstance(frost, str | os.PathLike):
         return _sheets_of(os.fspath(frost) if frost else "", size)
     return weather.frost_sheets(list(frost), size)
 
 
 @functools.lru_cache(maxsize=4)
-def _sheets_of(folder: str, size: int) -> dict[str, npt.NDArray | np.generic]:
+def _sheets_of(folder: str, size: int) -> Arrays:
     return weather.frost_sheets(frost_files.load(folder), size)
 
 

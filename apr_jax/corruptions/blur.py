@@ -8,13 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax import fast_random
-from apr_jax.augment.packed import channel, look_up, pack, unpack
+from apr_jax.augment.packed import look_up, pack, unpack
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import SEVERITIES, strength
+from apr_jax.corruptions.constants import SEVERITIES, Arrays, Values, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
-
-Values = dict[str, jax.Array]
-Arrays = dict[str, npt.NDArray | np.generic]
 
 # Kernels with a radius above this are applied in the frequency domain.
 _SMALL_RADIUS = 3
@@ -115,11 +112,7 @@ def motion_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Arra
     taps, (_, size, _, channels) = values["taps"], images.shape
     degrees = 45.0 * fast_random.uniform(seeds, (), low=-1.0)
     words = settle(pack(images).reshape(-1))
-
-    def levels_at(index: jax.Array) -> list[jax.Array]:
-        word = look_up(words, index)
-        return [channel(word, c).astype(jnp.float32) for c in range(channels)]
-
+    levels_at = lambda index: resample.channels_at(words, index, channels)
     levels = resample.along_motion(levels_at, taps, degrees, size, channels)
     return to_uint8(jnp.stack(levels, axis=-1))
 

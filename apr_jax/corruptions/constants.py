@@ -9,149 +9,132 @@ white is 1.
 """
 
 import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import numpy.typing as npt
 
 CIFAR_SIZE, IMAGENET_SIZE = 32, 224
+
+# The values of a corruption by name: on the host, and as its program takes them.
+Arrays = dict[str, npt.NDArray | np.generic]
+Values = dict[str, jax.Array]
 
 Row = tuple[float, ...]
 Rows = tuple[Row, Row, Row, Row, Row]
 
-# Factors of the zoom blur go from 1 to the first number in steps of the second.
-_ZOOM_32: Rows = ((1.06, 0.01), (1.11, 0.01), (1.15, 0.01), (1.2, 0.01), (1.25, 0.01))
-_ZOOM_224: Rows = ((1.11, 0.01), (1.15, 0.01), (1.2, 0.02), (1.24, 0.02), (1.3, 0.03))
 
-# Name -> (severities 1 to 5 at 32 pixels, the same at 224 pixels).
-TABLE: dict[str, tuple[Rows, Rows]] = {
+def _singles(*values: float) -> Rows:
+    """Five severities of a single value."""
+    one, two, three, four, five = ((value,) for value in values)
+    return one, two, three, four, five
+
+
+# Severities 1 to 5 at 32 pixels.
+_CIFAR: dict[str, Rows] = {
     # Standard deviation.
-    "gaussian_noise": (
-        ((0.04,), (0.06,), (0.08,), (0.09,), (0.10,)),
-        ((0.08,), (0.12,), (0.18,), (0.26,), (0.38,)),
-    ),
+    "gaussian_noise": _singles(0.04, 0.06, 0.08, 0.09, 0.10),
     # Photons that make white.
-    "shot_noise": (
-        ((500,), (250,), (100,), (75,), (50,)),
-        ((60,), (25,), (12,), (5,), (3,)),
-    ),
+    "shot_noise": _singles(500, 250, 100, 75, 50),
     # Share of values replaced.
-    "impulse_noise": (
-        ((0.01,), (0.02,), (0.03,), (0.05,), (0.07,)),
-        ((0.03,), (0.06,), (0.09,), (0.17,), (0.27,)),
-    ),
+    "impulse_noise": _singles(0.01, 0.02, 0.03, 0.05, 0.07),
     # Radius of the disk, and of the blur of its edge.
-    "defocus_blur": (
-        ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-        ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
-    ),
+    "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
     # Blur before and after, farthest displacement, rounds.
-    "glass_blur": (
-        ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
-        ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
-    ),
+    "glass_blur": ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)),
     # Radius of the kernel, its standard deviation.
-    "motion_blur": (
-        ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-        ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
-    ),
-    "zoom_blur": (_ZOOM_32, _ZOOM_224),
+    "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
+    # Factors go from 1 to the first number in steps of the second.
+    "zoom_blur": ((1.06, 0.01), (1.11, 0.01), (1.15, 0.01), (1.2, 0.01), (1.25, 0.01)),
     # Flakes: mean, deviation, zoom, threshold; motion: radius, deviation; share of
     # the image that stays as it is.
     "snow": (
-        (
-            (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-            (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-            (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-            (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-            (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-        ),
-        (
-            (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
-            (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
-            (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
-            (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
-            (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
-        ),
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
     ),
     # Weights of image and photograph.
-    "frost": (
-        ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
-        ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
-    ),
+    "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
     # Brightness of the fog, and how fast its finer parts fade.
-    "fog": (
-        ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
-        ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
-    ),
+    "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
     # Added to the value of HSV.
-    "brightness": (
-        ((0.05,), (0.1,), (0.15,), (0.2,), (0.3,)),
-        ((0.1,), (0.2,), (0.3,), (0.4,), (0.5,)),
-    ),
+    "brightness": _singles(0.05, 0.1, 0.15, 0.2, 0.3),
     # Factor about the mean.
-    "contrast": (
-        ((0.75,), (0.5,), (0.4,), (0.3,), (0.15,)),
-        ((0.4,), (0.3,), (0.2,), (0.1,), (0.05,)),
-    ),
+    "contrast": _singles(0.75, 0.5, 0.4, 0.3, 0.15),
     # Largest displacement, its blur, shift of the three points of the affine map.
     "elastic_transform": (
-        (
-            (0, 0, 2.56),
-            (1.6, 6.4, 2.24),
-            (2.56, 1.92, 1.92),
-            (3.2, 1.28, 1.6),
-            (3.2, 0.96, 0.96),
-        ),
-        # The generator has 244 for 224; the published files were made so.
-        (
-            (488, 170.8, 24.4),
-            (488, 19.52, 48.8),
-            (12.2, 2.44, 4.88),
-            (17.08, 2.44, 4.88),
-            (29.28, 2.44, 4.88),
-        ),
+        (0, 0, 2.56),
+        (1.6, 6.4, 2.24),
+        (2.56, 1.92, 1.92),
+        (3.2, 1.28, 1.6),
+        (3.2, 0.96, 0.96),
     ),
     # Side of the small image, as a share.
-    "pixelate": (
-        ((0.95,), (0.9,), (0.85,), (0.75,), (0.65,)),
-        ((0.6,), (0.5,), (0.4,), (0.3,), (0.25,)),
-    ),
+    "pixelate": _singles(0.95, 0.9, 0.85, 0.75, 0.65),
     # Quality.
-    "jpeg_compression": (
-        ((80,), (65,), (58,), (50,), (40,)),
-        ((25,), (18,), (15,), (10,), (7,)),
-    ),
+    "jpeg_compression": _singles(80, 65, 58, 50, 40),
     # Standard deviation, of a factor.
-    "speckle_noise": (
-        ((0.06,), (0.1,), (0.12,), (0.16,), (0.2,)),
-        ((0.15,), (0.2,), (0.35,), (0.45,), (0.6,)),
-    ),
+    "speckle_noise": _singles(0.06, 0.1, 0.12, 0.16, 0.2),
     # Standard deviation in pixels.
-    "gaussian_blur": (
-        ((0.4,), (0.6,), (0.7,), (0.8,), (1,)),
-        ((1,), (2,), (3,), (4,), (6,)),
-    ),
+    "gaussian_blur": _singles(0.4, 0.6, 0.7, 0.8, 1),
     # Liquid: mean, deviation, blur, threshold; strength of the water, or blur of the
     # mud; whether it is mud.
     "spatter": (
-        (
-            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
-            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
-            (0.65, 0.3, 1, 0.69, 0.5, 0),
-            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
-            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
-        ),
-        (
-            (0.65, 0.3, 4, 0.69, 0.6, 0),
-            (0.65, 0.3, 3, 0.68, 0.6, 0),
-            (0.65, 0.3, 2, 0.68, 0.5, 0),
-            (0.65, 0.3, 1, 0.65, 1.5, 1),
-            (0.67, 0.4, 1, 0.65, 1.5, 1),
-        ),
+        (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+        (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+        (0.65, 0.3, 1, 0.69, 0.5, 0),
+        (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+        (0.65, 0.1, 0.5, 0.68, 0.6, 1),
     ),
     # Factor of the saturation of HSV, and what is added.
-    "saturate": (
-        ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-        ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
-    ),
+    "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
 }
+# The same at 224 pixels.
+_IMAGENET: dict[str, Rows] = {
+    "gaussian_noise": _singles(0.08, 0.12, 0.18, 0.26, 0.38),
+    "shot_noise": _singles(60, 25, 12, 5, 3),
+    "impulse_noise": _singles(0.03, 0.06, 0.09, 0.17, 0.27),
+    "defocus_blur": ((3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)),
+    "glass_blur": ((0.7, 1, 2), (0.9, 2, 1), (1, 2, 3), (1.1, 3, 2), (1.5, 4, 2)),
+    "motion_blur": ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+    "zoom_blur": ((1.11, 0.01), (1.15, 0.01), (1.2, 0.02), (1.24, 0.02), (1.3, 0.03)),
+    "snow": (
+        (0.1, 0.3, 3, 0.5, 10, 4, 0.8),
+        (0.2, 0.3, 2, 0.5, 12, 4, 0.7),
+        (0.55, 0.3, 4, 0.9, 12, 8, 0.7),
+        (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
+        (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
+    ),
+    "frost": ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
+    "fog": ((1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)),
+    "brightness": _singles(0.1, 0.2, 0.3, 0.4, 0.5),
+    "contrast": _singles(0.4, 0.3, 0.2, 0.1, 0.05),
+    # The generator has 244 for 224; the published files were made so.
+    "elastic_transform": (
+        (488, 170.8, 24.4),
+        (488, 19.52, 48.8),
+        (12.2, 2.44, 4.88),
+        (17.08, 2.44, 4.88),
+        (29.28, 2.44, 4.88),
+    ),
+    "pixelate": _singles(0.6, 0.5, 0.4, 0.3, 0.25),
+    "jpeg_compression": _singles(25, 18, 15, 10, 7),
+    "speckle_noise": _singles(0.15, 0.2, 0.35, 0.45, 0.6),
+    "gaussian_blur": _singles(1, 2, 3, 4, 6),
+    "spatter": (
+        (0.65, 0.3, 4, 0.69, 0.6, 0),
+        (0.65, 0.3, 3, 0.68, 0.6, 0),
+        (0.65, 0.3, 2, 0.68, 0.5, 0),
+        (0.65, 0.3, 1, 0.65, 1.5, 1),
+        (0.67, 0.4, 1, 0.65, 1.5, 1),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
+}
+# Name -> (severities at 32 pixels, at 224 pixels).
+TABLE = {name: (rows, _IMAGENET[name]) for name, rows in _CIFAR.items()}
 SEVERITIES = (1, 2, 3, 4, 5)
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CORRUPTIONS = (
@@ -173,6 +156,12 @@ CORRUPTIONS = (
 )
 
 
+def share_of(size: int) -> float:
+    """The place of a size between 32 and 224 pixels, from 0 to 1."""
+    share = (size - CIFAR_SIZE) / (IMAGENET_SIZE - CIFAR_SIZE)
+    return min(max(share, 0.0), 1.0)
+
+
 @functools.cache
 def strength(name: str, size: int, severity: int) -> Row:
     """The values of a corruption for images of ``size`` pixels.
@@ -187,9 +176,18 @@ def strength(name: str, size: int, severity: int) -> Row:
     """
     check(name, severity)
     small, large = (rows[severity - 1] for rows in TABLE[name])
-    share = (size - CIFAR_SIZE) / (IMAGENET_SIZE - CIFAR_SIZE)
-    share = min(max(share, 0.0), 1.0)
+    share = share_of(size)
     return tuple((1 - share) * a + share * b for a, b in zip(small, large, strict=True))
+
+
+def named(*parts: str) -> Callable[[str, int, int], Arrays]:
+    """A function that gives a corruption's values under these names, float32."""
+
+    def values(name: str, size: int, severity: int) -> Arrays:
+        numbers = strength(name, size, severity)
+        return {p: np.float32(n) for p, n in zip(parts, numbers, strict=True)}
+
+    return values
 
 
 def check(name: str, severity: int) -> None:

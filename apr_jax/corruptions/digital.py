@@ -12,14 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from apr_jax import fast_random
-from apr_jax.augment.packed import channel, look_up, pack
+from apr_jax.augment.packed import look_up, pack
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import CIFAR_SIZE, strength
+from apr_jax.corruptions.constants import CIFAR_SIZE, Arrays, Values, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
-
-Values = dict[str, jax.Array]
-Arrays = dict[str, npt.NDArray | np.generic]
-
 
 # --- Shades --------------------------------------------------------------------------
 
@@ -42,12 +38,6 @@ def brightness(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array
     # neither and becomes grey.
     scaled = levels * (brighter / jnp.maximum(value, 1.0))
     return to_uint8(jnp.where(value > 0, scaled, brighter))
-
-
-def saturate_values(name: str, size: int, severity: int) -> Arrays:
-    """Factor of the saturation, and what is added."""
-    factor, shift = strength(name, size, severity)
-    return {"factor": np.float32(factor), "shift": np.float32(shift)}
 
 
 def saturate(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
@@ -86,11 +76,7 @@ def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> ja
     count, size, _, channels = images.shape
     x, y = _affine(seeds, size, values["shift"])
     words = pack(images).reshape(-1)
-
-    def first_at(index: jax.Array) -> list[jax.Array]:
-        word = look_up(words, index)
-        return [channel(word, c).astype(jnp.float32) for c in range(channels)]
-
+    first_at = lambda index: resample.channels_at(words, index, channels)
     mapped = _bilinear(first_at, x, y, size, _mirror_edge, channels)
     wild = fast_random.uniform(seeds, (2, size, size), low=-1.0, lane=1)
     wild = wild.reshape(2 * count, size, size).transpose(1, 2, 0)

@@ -3,21 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 import scipy.special
 
 from apr_jax import fast_random
 from apr_jax.augment.packed import look_up
-from apr_jax.corruptions.constants import strength
+from apr_jax.corruptions.constants import Arrays, Values, strength
 from apr_jax.corruptions.resample import to_uint8
-
-Values = dict[str, jax.Array]
-Arrays = dict[str, npt.NDArray | np.generic]
-
-
-def scale(name: str, size: int, severity: int) -> Arrays:
-    """The one number that the noise depends on."""
-    return {"scale": np.float32(strength(name, size, severity)[0])}
 
 
 def gaussian_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:

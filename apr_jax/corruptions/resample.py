@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.augment.packed import channel, look_up
+
 T = TypeVar("T")
 Matrix = npt.NDArray[np.float64]
 
@@ -155,6 +157,12 @@ def motion_offsets(degrees: jax.Array, count: int) -> tuple[jax.Array, jax.Array
     step = jnp.arange(count, dtype=jnp.float32)[None]
     nearest = lambda x: jnp.ceil(x - 0.5).astype(jnp.int32)
     return nearest(step * jnp.sin(radians)), nearest(step * jnp.cos(radians))
+
+
+def channels_at(words: jax.Array, index: jax.Array, count: int) -> list[jax.Array]:
+    """Levels of each of ``count`` channels at flat indices of packed words, float32."""
+    word = look_up(words, index)
+    return [channel(word, c).astype(jnp.float32) for c in range(count)]
 
 
 def along_motion(

@@ -7,15 +7,11 @@ histogram and an embossing filter, all over the whole batch at once.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 
 from apr_jax import fast_random
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import strength
+from apr_jax.corruptions.constants import Arrays, Values, strength
 from apr_jax.corruptions.resample import to_uint8
-
-Values = dict[str, jax.Array]
-Arrays = dict[str, npt.NDArray | np.generic]
 
 _WATER = np.array([175.0, 238.0, 238.0], np.float32)
 _MUD = np.array([63.0, 42.0, 20.0], np.float32)

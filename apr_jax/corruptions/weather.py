@@ -11,15 +11,13 @@ from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import (
-    CIFAR_SIZE,
-    IMAGENET_SIZE,
     SEVERITIES,
+    Arrays,
+    Values,
+    share_of,
     strength,
 )
 from apr_jax.corruptions.resample import settle, to_uint8
-
-Values = dict[str, jax.Array]
-Arrays = dict[str, npt.NDArray | np.generic]
 
 # The photographs are shrunk by this for 32 pixels, and not at all for 224.
 _FROST_SHARE = 0.2
@@ -37,15 +35,10 @@ def snow_values(name: str, size: int, severity: int) -> Arrays:
     return {
         "zoom": resample.zoom(size, factor).astype(np.float32),
         "taps": resample.motion_taps(round(radius), sigma, 2 * max(radii) + 1),
-        **{
-            name: np.float32(value)
-            for name, value in (
-                ("mean", mean),
-                ("deviation", deviation),
-                ("threshold", threshold),
-                ("keep", keep),
-            )
-        },
+        "mean": np.float32(mean),
+        "deviation": np.float32(deviation),
+        "threshold": np.float32(threshold),
+        "keep": np.float32(keep),
     }
 
 
@@ -72,12 +65,6 @@ def snow(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 # --- Frost ---------------------------------------------------------------------------
 
 
-def frost_values(name: str, size: int, severity: int) -> Arrays:
-    """Weights of image and photograph."""
-    image, photograph = strength(name, size, severity)
-    return {"image": np.float32(image), "photograph": np.float32(photograph)}
-
-
 def frost_sheets(photographs: list[npt.NDArray[np.uint8]], size: int) -> Arrays:
     """The photographs in the size that belongs to ``size``, side by side.
 
@@ -89,8 +76,7 @@ def frost_sheets(photographs: list[npt.NDArray[np.uint8]], size: int) -> Arrays:
         "words", uint32 [P, H, W] with three channels in each (see ``packed.pack``),
         and "sizes", int32 [P, 2], height and width of what is filled.
     """
-    share = (size - CIFAR_SIZE) / (IMAGENET_SIZE - CIFAR_SIZE)
-    share = _FROST_SHARE + (1 - _FROST_SHARE) * min(max(share, 0.0), 1.0)
+    share = _FROST_SHARE + (1 - _FROST_SHARE) * share_of(size)
     sheets = []
     for photograph in photographs:
         height, width, _ = photograph.shape
@@ -144,12 +130,6 @@ def frost(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 
 
 # --- Fog -----------------------------------------------------------------------------
-
-
-def fog_values(name: str, size: int, severity: int) -> Arrays:
-    """Brightness of the fog and how fast its finer parts fade."""
-    bright, decay = strength(name, size, severity)
-    return {"bright": np.float32(bright), "decay": np.float32(decay)}
 
 
 def fog(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
