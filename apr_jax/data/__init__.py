@@ -6,7 +6,6 @@ project that imports TensorFlow, inside the functions that need it.
 """
 
 import hashlib
-import logging
 import types
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,8 +40,6 @@ __all__ = [
     "imagenet",
     "load",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 # Each has fingerprint(data, split), which is quick, and read(data, split).
 _SOURCES: dict[str, types.ModuleType] = {
@@ -104,27 +101,14 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
         splits = (data.train_split, data.test_split, *data.shifted_splits)
     entries, digests = {}, {}
     for split in splits:
-        key = {
-            "source": data.source,
-            "name": data.name,
-            "split": split,
-            "image_size": data.image_size,
-            "eval_resize": data.eval_resize,
-            **source.fingerprint(data, split),
-        }
-        entries[split], digests[split] = cache.load_or_build(
-            cache.folder(data.cache_dir),
+        facts = {"source": data.source, "name": data.name, "split": split}
+        entries[split], digests[split] = cache.load_split(
+            data,
             f"{data.source}-{data.name}-{split}",
-            key,
+            {**facts, **source.fingerprint(data, split)},
             lambda split=split: _read(source, data, split),  # type: ignore[misc]
+            called=f"split {split!r}",
         )
-        if left_out := entries[split].left_out:
-            _LOG.warning(
-                "split %r is without %d broken files: %s",
-                split,
-                len(left_out),
-                ", ".join(left_out),
-            )
     names = {split: entry.class_names for split, entry in entries.items()}
     if len(set(names.values())) > 1:
         counts = ", ".join(f"{split!r} {len(n)}" for split, n in names.items())

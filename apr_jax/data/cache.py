@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from apr_jax.config import Data
 from apr_jax.data.batches import ArraySplit
 from apr_jax.errors import DataError
 
@@ -99,6 +100,32 @@ def load_or_build(
     if found is None:
         raise DataError(f"the cache entry {final} vanished while it was written")
     return found
+
+
+def load_split(
+    data: Data,
+    name: str,
+    facts: Mapping[str, Any],
+    read: Callable[[], Entry],
+    *,
+    called: str,
+) -> tuple[Entry, str]:
+    """``load_or_build`` of a split in the folder and the sizes of images of ``data``.
+
+    Args:
+        data: the set.
+        name: for people to recognise the entry by.
+        facts: what else the contents depend on, as JSON values.
+        read: reads the split from its source.
+        called: the split in the warning of broken files that are left out.
+    """
+    sizes = {"image_size": data.image_size, "eval_resize": data.eval_resize}
+    place = folder(data.cache_dir)
+    entry, digest = load_or_build(place, name, {**sizes, **facts}, read)
+    if left_out := entry.left_out:
+        listed = ", ".join(left_out)
+        _LOG.warning("%s is without %d broken files: %s", called, len(left_out), listed)
+    return entry, digest
 
 
 @contextlib.contextmanager

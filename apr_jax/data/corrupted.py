@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from apr_jax.config import Data
+from apr_jax.data import folder, tfds
 from apr_jax.data import images as images_lib
-from apr_jax.data import tfds
 from apr_jax.data.batches import ArraySplit, Batch, pad
 from apr_jax.errors import DataError
 from apr_jax.runs import files as files_lib
@@ -139,19 +139,6 @@ def _npy_labels(root: pathlib.Path, count: int) -> np.ndarray:
 # --- JPEG trees ----------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
-class Tree:
-    """One severity of a corruption as image files.
-
-    Attributes:
-        files: in sorted order.
-        labels: int32 [N].
-    """
-
-    files: tuple[pathlib.Path, ...]
-    labels: np.ndarray
-
-
 def tree_root(root: pathlib.Path, name: str) -> pathlib.Path:
     """The folder of a corruption: ROOT/NAME, or ROOT/GROUP/NAME as in the archives.
 
@@ -172,8 +159,8 @@ def list_tree(
     class_names: Sequence[str],
     *,
     examples: int = 0,
-) -> Tree:
-    """Lists the images of one severity.
+) -> folder.Listing:
+    """Lists the images of one severity, in sorted order.
 
     Args:
         root: folder of all corruptions.
@@ -188,34 +175,24 @@ def list_tree(
     top = tree_root(root, name) / str(severity)
     if not top.is_dir():
         raise DataError(f"{top} is missing")
-    there = {p.name for p in top.iterdir() if p.is_dir() and p.name[0] != "."}
-    if there != set(class_names):
-        missing = sorted(set(class_names) - there)[:5]
-        added = sorted(there - set(class_names))[:5]
+    there = folder.class_folders(top)
+    if set(there) != set(class_names):
         raise DataError(
-            f"the classes in {top} aren't the classifier's: {len(there)} and "
-            f"{len(class_names)}, missing {missing}, only there {added}"
+            f"the classes in {top} aren't the classifier's: "
+            f"{folder.difference(there, class_names)}"
         )
-    files, labels = [], []
-    for label, class_name in sorted(enumerate(class_names), key=lambda pair: pair[1]):
-        with os.scandir(top / class_name) as entries:
-            found = sorted(
-                e.name
-                for e in entries
-                if e.name.lower().endswith(images_lib.EXTENSIONS)
-            )
-        files += [top / class_name / file for file in found]
-        labels += [label] * len(found)
-    if not files:
-        raise DataError(f"no images in {top}/*/")
-    chosen = np.arange(len(files))
-    if 0 < examples < len(files):
-        chosen = np.linspace(0, len(files) - 1, examples).round().astype(int)
-    return Tree(tuple(files[i] for i in chosen), np.asarray(labels, np.int32)[chosen])
+    found = folder.list_classes(top, there)
+    label_of = {name: label for label, name in enumerate(class_names)}
+    labels = np.asarray([label_of[name] for name in there], np.int32)[found.labels]
+    chosen = np.arange(len(labels))
+    if 0 < examples < len(labels):
+        chosen = np.linspace(0, len(labels) - 1, examples).round().astype(int)
+    files = [found.files[i] for i in chosen]
+    return folder.Listing(top, files, labels[chosen], tuple(class_names))
 
 
 def tree_batches(
-    tree: Tree, *, image_size: int, batch_size: int, rows: slice = slice(None)
+    tree: folder.Listing, *, image_size: int, batch_size: int, rows: slice = slice(None)
 ) -> Iterator[Batch]:
     """Decodes a tree on several threads, in order, the last batch filled up.
 
@@ -229,11 +206,9 @@ def tree_batches(
         DataError: an image is damaged or has another size; the message names it.
     """
 
-    def read(path: pathlib.Path) -> np.ndarray:
-        try:
-            image = images_lib.decode(path)
-        except images_lib.BrokenImageError as error:
-            raise DataError(f"{path} can't be read: {error}") from error
+    def read(number: int) -> np.ndarray:
+        path = tree.root / tree.files[number]
+        image = images_lib.read(path)
         if image.shape[:2] != (image_size, image_size):
             height, width = image.shape[:2]
             raise DataError(
@@ -249,10 +224,10 @@ def tree_batches(
             np.arange(start, min(start + batch_size, len(tree.files)))[rows]
             for start in starts
         ]
-        waiting = [[pool.submit(read, tree.files[i]) for i in p] for p in parts[:1]]
+        waiting = [[pool.submit(read, i) for i in p] for p in parts[:1]]
         for number, part in enumerate(parts):
             if number + 1 < len(parts):
-                ahead = [pool.submit(read, tree.files[i]) for i in parts[number + 1]]
+                ahead = [pool.submit(read, i) for i in parts[number + 1]]
                 waiting.append(ahead)
             images = [future.result() for future in waiting.pop(0)]
             stacked = np.stack(images) if images else _nothing(image_size)

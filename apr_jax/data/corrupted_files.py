@@ -8,6 +8,7 @@ call goes on when it is repeated.
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -96,8 +97,7 @@ def write_npy(
     with files_lib.replacing(out / "labels.npy") as file:
         np.save(file, np.tile(labels.astype(kind), len(SEVERITIES)))
     missing = [name for name in names if not (out / f"{name}.npy").exists()]
-    key = jax.random.key(recipe.seed)
-    chunk = corruptions_lib.default_chunk(size)
+    corrupt = _corruptor(recipe, frost_dir)
     total = len(names) * len(SEVERITIES) * count
     with console.make_bar("{task.fields[said]}", disable=quiet) as bar:
         start = (len(names) - len(missing)) * len(SEVERITIES) * count
@@ -109,7 +109,7 @@ def write_npy(
             target = np.lib.format.open_memmap(
                 partial, mode="w+", dtype=np.uint8, shape=shape
             )
-            for where, result in _chunks(key, images, name, chunk, frost_dir):
+            for where, result in _chunks(corrupt, images, name):
                 target[where : where + len(result)] = result
                 bar.update(task, advance=len(result))
             target.flush()
@@ -117,23 +117,24 @@ def write_npy(
             partial.replace(out / f"{name}.npy")
 
 
+def _corruptor(recipe: Recipe, frost_dir: str) -> Callable[..., jax.Array]:
+    """``corruptions.corrupt`` with a recipe's key and a folder of photographs."""
+    return functools.partial(
+        corruptions_lib.corrupt, jax.random.key(recipe.seed), frost=frost_dir or None
+    )
+
+
 def _chunks(
-    key: jax.Array, images: np.ndarray, name: str, chunk: int, frost_dir: str
+    corrupt: Callable[..., jax.Array], images: np.ndarray, name: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (row, corrupted images) of all severities."""
-    count = len(images)
+    count, chunk = len(images), corruptions_lib.default_chunk(images.shape[1])
     waiting: list[tuple[int, jax.Array]] = []
     for severity in SEVERITIES:
         for start in range(0, count, chunk):
-            numbers = np.arange(start, min(start + chunk, count))
-            result = corruptions_lib.corrupt(
-                key,
-                np.asarray(images[start : start + chunk]),
-                name,
-                severity,
-                indices=numbers,
-                frost=frost_dir or None,
-            )
+            part = np.asarray(images[start : start + chunk])
+            numbers = np.arange(start, start + len(part))
+            result = corrupt(part, name, severity, indices=numbers)
             waiting.append(((severity - 1) * count + start, result))
             # Reading waits; some chunks under way keep all cores busy.
             if len(waiting) > _UNDER_WAY:
@@ -168,7 +169,11 @@ def write_tree(
     """
     claim(out, recipe)
     count, size = len(listing.files), recipe.size
-    key = jax.random.key(recipe.seed)
+    corrupt = _corruptor(recipe, frost_dir)
+
+    def read(file: str) -> np.ndarray:
+        return images_lib.fit(images_lib.read(listing.root / file), size, resize)
+
     chunk = min(corruptions_lib.default_chunk(size), count)
     total = len(names) * len(SEVERITIES) * count
     with (
@@ -178,7 +183,6 @@ def write_tree(
         task = bar.add_task("images", total=total, said="")
         for start in range(0, count, chunk):
             files = listing.files[start : start + chunk]
-            read = _reader(listing.root, size, resize)
             images: np.ndarray | None = None
             for name in names:
                 for severity in SEVERITIES:
@@ -188,14 +192,8 @@ def write_tree(
                         continue
                     if images is None:  # decoded once for all corruptions
                         images = np.stack(list(pool.map(read, files)))
-                    result = corruptions_lib.corrupt(
-                        key,
-                        images,
-                        name,
-                        severity,
-                        indices=np.arange(start, start + len(files)),
-                        frost=frost_dir or None,
-                    )
+                    numbers = np.arange(start, start + len(files))
+                    result = corrupt(images, name, severity, indices=numbers)
                     list(pool.map(_save, targets, np.asarray(result)))
 
 
@@ -224,16 +222,6 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
             "choose another folder"
         )
     files_lib.write_text(settings, json.dumps(wanted, indent=1) + "\n")
-
-
-def _reader(root: pathlib.Path, size: int, resize: int) -> Callable[[str], np.ndarray]:
-    def read(file: str) -> np.ndarray:
-        try:
-            return images_lib.fit(images_lib.decode(root / file), size, resize)
-        except images_lib.BrokenImageError as error:
-            raise DataError(f"{root / file} can't be read: {error}") from error
-
-    return read
 
 
 def _target(out: pathlib.Path, name: str, severity: int, file: str) -> pathlib.Path:

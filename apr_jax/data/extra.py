@@ -17,7 +17,6 @@ main set alone.
 import dataclasses
 import logging
 import pathlib
-from typing import Any
 
 import numpy as np
 
@@ -133,19 +132,10 @@ def _load_one(
         files = folder.list_classes(root, names)
         facts = folder.fingerprint_files(data, files)
         read = lambda: folder.read_files(data, files)
-    key: dict[str, Any] = {
-        "source": "extra",
-        "image_size": data.image_size,
-        "eval_resize": data.eval_resize,
-        **facts,
-    }
-    place = cache.folder(data.cache_dir)
-    entry, _ = cache.load_or_build(place, f"extra-{root.stem}", key, read)
-    if entry.left_out:
-        listed = ", ".join(entry.left_out)
-        _LOG.warning(
-            "%s is without %d broken files: %s", root, len(entry.left_out), listed
-        )
+    facts = {"source": "extra", **facts}
+    entry, _ = cache.load_split(
+        data, f"extra-{root.stem}", facts, read, called=str(root)
+    )
     images, labels = entry.split
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(entry.class_names):
         raise DataError(

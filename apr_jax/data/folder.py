@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,6 +100,13 @@ def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
     return Listing(root, files, np.asarray(labels, np.int32), names)
 
 
+def difference(names: Sequence[str], wanted: Sequence[str]) -> str:
+    """How some classes differ from others, in words."""
+    missing = sorted(set(wanted) - set(names))[:5]
+    added = sorted(set(names) - set(wanted))[:5]
+    return f"{len(names)} and {len(wanted)}, missing {missing}, only there {added}"
+
+
 def fingerprint(data: Data, split: str) -> dict[str, Any]:
     """Returns what the contents of a split depend on, as JSON values."""
     return fingerprint_files(data, listing(data, split))
@@ -137,12 +144,10 @@ def read_files(data: Data, files: Listing) -> Entry:
     good = np.ones(len(files.files), bool)
     broken = images_lib.Broken(data.max_broken)
     for i, name in enumerate(files.files):
-        path = files.root / name
-        try:
-            images[i] = images_lib.fit(images_lib.decode(path), size, shorter)
-        except images_lib.BrokenImageError as error:
-            good[i] = False
-            broken.add(str(path), str(error))
+        image = broken.fitted(files.root / name, size, shorter)
+        good[i] = image is not None
+        if image is not None:
+            images[i] = image
     split_arrays = ArraySplit(images[good], files.labels[good])
     return Entry(split_arrays, files.class_names, tuple(broken.files))
 
@@ -183,10 +188,7 @@ def _check_classes(
 ) -> None:
     if names == train:
         return
-    missing = sorted(set(train) - set(names))[:5]
-    added = sorted(set(names) - set(train))[:5]
     raise DataError(
         f"the classes of split {split!r} in {data.data_dir} aren't those of "
-        f"{data.train_split!r}: {len(names)} and {len(train)}, missing {missing}, "
-        f"only there {added}"
+        f"{data.train_split!r}: {difference(names, train)}"
     )

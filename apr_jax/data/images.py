@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import pathlib
 
 import numpy as np
 from PIL import Image
@@ -47,6 +48,30 @@ class Broken:
                 f"{count} {noun} broken, and data.max_broken is {self._limit}:"
                 f"\n  {listed}"
             )
+
+    def fitted(self, path: pathlib.Path, size: int, shorter: int) -> np.ndarray | None:
+        """The image of a file as ``fit`` makes it; None where it is broken.
+
+        Raises:
+            DataError: as ``add``.
+        """
+        try:
+            return fit(decode(path), size, shorter)
+        except BrokenImageError as error:
+            self.add(str(path), str(error))
+            return None
+
+
+def read(path: pathlib.Path) -> np.ndarray:
+    """``decode`` of a file that must not be broken.
+
+    Raises:
+        DataError: it is; the message names it.
+    """
+    try:
+        return decode(path)
+    except BrokenImageError as error:
+        raise DataError(f"{path} can't be read: {error}") from error
 
 
 def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:

@@ -235,17 +235,9 @@ def _tfds_train(data: Data, seed: int, first: int, pieces: list[_Piece]) -> Raw:
         for column in columns:
             column.set_shape([None])
         mixing.set_shape([])
-        examples = _read(tf, columns, min(_FILES_AT_ONCE, len(pieces)))
-        shuffled = examples.shuffle(
+        examples = _read(tf, columns, mixing, min(_FILES_AT_ONCE, len(pieces)))
+        return examples.shuffle(
             data.shuffle_buffer, seed=mixing, reshuffle_each_iteration=False
-        )
-        return shuffled.map(
-            lambda contents, label, number, name: (
-                contents,
-                label,
-                tf.stack([mixing, number]),
-                name,
-            )
         )
 
     epochs = tf.data.Dataset.counter(np.int64(first_epoch))
@@ -254,17 +246,8 @@ def _tfds_train(data: Data, seed: int, first: int, pieces: list[_Piece]) -> Raw:
 
 def _tfds_eval(pieces: list[_Piece]) -> Raw:
     tf = tfds.engine().tf
-    examples = _read(tf, [tf.constant(c) for c in _columns(pieces)], 1)
-    return _tfds_raw(
-        examples.map(
-            lambda contents, label, number, name: (
-                contents,
-                label,
-                tf.stack([tf.zeros_like(number), number]),
-                name,
-            )
-        )
-    )
+    columns = [tf.constant(column) for column in _columns(pieces)]
+    return _tfds_raw(_read(tf, columns, tf.constant(0, tf.int64), 1))
 
 
 def _columns(pieces: list[_Piece]) -> tuple[np.ndarray, ...]:
@@ -275,8 +258,11 @@ def _columns(pieces: list[_Piece]) -> tuple[np.ndarray, ...]:
     )
 
 
-def _read(tf: Any, columns: list[Any], at_once: int) -> Any:
-    """Returns (contents, label, number, name) of the records of pieces, by turns."""
+def _read(tf: Any, columns: list[Any], mixing: Any, at_once: int) -> Any:
+    """Returns examples of the records of pieces, by turns.
+
+    Elements are (contents, label, seed, name); the seed is ``mixing`` and the number.
+    """
     wanted = {
         "image": tf.io.FixedLenFeature([], tf.string),
         "label": tf.io.FixedLenFeature([], tf.int64),
@@ -287,7 +273,8 @@ def _read(tf: Any, columns: list[Any], at_once: int) -> Any:
             example = tf.io.parse_single_example(record, wanted)
             place = tf.strings.as_string(skip + number - first)
             name = tf.strings.join([file, place], "__")
-            return example["image"], example["label"], number, name
+            seed = tf.stack([mixing, number])
+            return example["image"], example["label"], seed, name
 
         found = tf.data.TFRecordDataset(file).skip(skip).take(take)
         return found.enumerate(first).map(parsed)

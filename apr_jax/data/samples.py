@@ -116,11 +116,10 @@ def _of_folder(
         images, labels = [], []
         for place in places[start : start + rows]:
             path = listing.root / listing.files[place]
-            try:
-                images.append(images_lib.fit(images_lib.decode(path), size, shorter))
+            image = broken.fitted(path, size, shorter)
+            if image is not None:
+                images.append(image)
                 labels.append(listing.labels[place])
-            except images_lib.BrokenImageError as error:
-                broken.add(str(path), str(error))
         pixels = np.reshape(np.asarray(images, np.uint8), (-1, size, size, 3))
         yield batches_lib.pad(pixels, np.asarray(labels, np.int32), rows)
 
