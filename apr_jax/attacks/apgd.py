@@ -346,6 +346,4 @@ def apgd(
         targets=targets if loss == "dlr-targeted" else 0,
         restarts=restarts,
     )
-    return run_alone(
-        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
-    )
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

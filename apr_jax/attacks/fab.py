@@ -57,7 +57,6 @@ class FAB:
 
     def init(self, logits_fn: LogitsFn, points: Points) -> FABState:
         """Starts at the image, or within eps / 2 of it where ``noise`` is 1."""
-        del logits_fn
         noise = norms.random_direction(
             fold_all(points.keys, _START), points.images, self.norm
         )
@@ -212,6 +211,4 @@ def fab(
         restarts=restarts,
         noise="again",
     )
-    return run_alone(
-        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
-    )
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

@@ -43,6 +43,4 @@ def fgsm(
     share = 1.0 if step_size is None else step_size / eps
     noise = "always" if random_start else "never"
     stage = Stage("fgsm", PGD(norm, "ce", 1, share), noise=noise)
-    return run_alone(
-        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
-    )
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

@@ -26,13 +26,11 @@ def cross_entropy(
     logits: jax.Array, labels: jax.Array, targets: jax.Array
 ) -> jax.Array:
     """Cross-entropy of the labels, in nats."""
-    del targets
     return jax.nn.logsumexp(logits, axis=1) - logit_of(logits, labels)
 
 
 def margin(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     """Largest other logit less the label's; above 0 where the answer is wrong."""
-    del targets
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
     return jnp.where(own, -jnp.inf, logits).max(1) - logit_of(logits, labels)
 
@@ -43,7 +41,6 @@ def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     The margin over the distance from the largest to the third logit, so that scaling
     all logits changes nothing. With two classes there is no third: the plain margin.
     """
-    del targets
     values, order = _ranked(logits, 3)
     other = jnp.where(order[:, 0] == labels, values[:, 1], values[:, 0])
     lead = other - logit_of(logits, labels)

@@ -40,7 +40,6 @@ class PGD:
 
     def init(self, logits_fn: LogitsFn, points: Points) -> PGDState:
         """Starts at the image, or at random in the ball where ``noise`` is 1."""
-        del logits_fn
         start = norms.random_inside(
             fold_all(points.keys, _START), points.images, points.eps, self.norm
         )
@@ -125,6 +124,4 @@ def pgd(
     share = 2.5 / steps if step_size is None else step_size / eps
     noise = "always" if random_start else "never"
     stage = Stage("pgd", PGD(norm, loss, steps, share), restarts=restarts, noise=noise)
-    return run_alone(
-        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
-    )
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

@@ -263,7 +263,6 @@ def run_alone(
     logits_fn: LogitsFn,
     images: jax.Array | np.ndarray,
     labels: jax.Array | np.ndarray,
-    *,
     norm: str,
     eps: float,
     chunk: int,

@@ -297,6 +297,4 @@ def square(
     """
     attack = Square(norm, queries, p_init, rescale)
     stage = Stage("square", attack, restarts=restarts)
-    return run_alone(
-        stage, key, logits_fn, images, labels, norm=norm, eps=eps, chunk=chunk
-    )
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

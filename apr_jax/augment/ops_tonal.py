@@ -19,16 +19,16 @@ def autocontrast(words: jax.Array, *, channels: int) -> jax.Array:
 
     Packed words [N, H, W] -> same.
     """
-    levels = []
-    for c in range(channels):
-        own = channel(words, c)
+
+    def stretched(own: jax.Array) -> jax.Array:
         low = jnp.min(own, axis=(1, 2), keepdims=True)
         span = jnp.max(own, axis=(1, 2), keepdims=True) - low
         # Pillow rounds a float64 product and sum before it truncates, and so is one
         # lower at some of the levels where this quotient is whole.
-        stretched = _quotient((own - low) * 255, jnp.maximum(span, 1))
-        levels.append(jnp.where(span > 0, stretched, own))
-    return join(levels)
+        new = _quotient((own - low) * 255, jnp.maximum(span, 1))
+        return jnp.where(span > 0, new, own)
+
+    return join([stretched(channel(words, c)) for c in range(channels)])
 
 
 def equalize_tables(words: jax.Array, *, channels: int) -> jax.Array:
@@ -120,12 +120,9 @@ def blend(
     color = (op == names.index("color"))[:, None, None]
     factor = enhance_factor(level)[:, None, None]
     luma = _luma(words, channels)
-    levels = []
-    for c in range(channels):
-        own = channel(words, c)
-        base = jnp.where(color, luma, _smooth(own))
-        levels.append(_blend(base, own, factor))
-    return join(levels)
+    base = lambda own: jnp.where(color, luma, _smooth(own))
+    levels = [channel(words, c) for c in range(channels)]
+    return join([_blend(base(own), own, factor) for own in levels])
 
 
 def _quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -30,7 +30,6 @@ def gaussian_matrix(name: str, size: int, severity: int) -> Arrays:
 
 def gaussian_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Blurs; the edge is repeated."""
-    del seeds
     blurred = resample.both(values["blur"], to_planes(images))
     return to_uint8(from_planes(blurred, images.shape[-1]))
 
@@ -77,7 +76,6 @@ def _disk(radius: float, soft: float) -> npt.NDArray[np.float64]:
 
 def defocus_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Spreads every point over a disk; the image is mirrored at its edge."""
-    del seeds
     kernel = values["disk"]
     radius, size = len(kernel) // 2, images.shape[1]
     width = ((radius, radius), (radius, radius), (0, 0))
@@ -145,7 +143,6 @@ def zoom_matrices(name: str, size: int, severity: int) -> Arrays:
 
 def zoom_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """The mean of the image and of its centre at several enlargements."""
-    del seeds
     planes, channels = to_planes(images), images.shape[-1]
     if "whole" in values:
         shape = planes.shape

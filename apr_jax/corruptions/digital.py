@@ -22,7 +22,6 @@ from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint
 
 def contrast(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Brings every value nearer to the image's mean of its channel."""
-    del seeds
     levels = images.astype(jnp.float32)
     mean = levels.mean(axis=(1, 2), keepdims=True)
     return to_uint8((levels - mean) * values["scale"] + mean)
@@ -30,7 +29,6 @@ def contrast(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 
 def brightness(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds to the value of HSV, at most up to 1."""
-    del seeds
     levels = images.astype(jnp.float32)
     value = levels.max(axis=-1, keepdims=True)
     brighter = jnp.minimum(value + 255.0 * values["scale"], 255.0)
@@ -42,7 +40,6 @@ def brightness(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array
 
 def saturate(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Multiplies the saturation of HSV and adds to it, within [0, 1]."""
-    del seeds
     levels = images.astype(jnp.float32)
     value = levels.max(axis=-1, keepdims=True)
     below = value - levels
@@ -178,7 +175,6 @@ def pixelate_matrix(name: str, size: int, severity: int) -> Arrays:
 
 def pixelate(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Makes the image small and large again by Pillow's BOX filter."""
-    del seeds
     # Pillow rounds after each of the two directions, across first.
     across = resample.columns(values["coarse"], to_planes(images))
     down = resample.rows(values["coarse"], jnp.floor(across + 0.5))

@@ -125,15 +125,9 @@ def _canny(planes: jax.Array) -> jax.Array:
 
     def grow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         edges, _ = state
-        sides = [
-            _shifted(edges, i, j, False)
-            for i in (-1, 0, 1)
-            for j in (-1, 0, 1)
-            if (i, j) != (0, 0)
-        ]
         grown = edges
-        for side in sides:
-            grown = grown | side
+        for i, j in np.ndindex(3, 3):
+            grown = grown | _shifted(edges, i - 1, j - 1, False)
         grown = grown & possible
         return grown, jnp.any(grown != edges)
 

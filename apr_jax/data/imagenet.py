@@ -145,11 +145,9 @@ def eval_stream(
     raw = records.evaluate(data, split, part)
 
     def tf_image(contents: Any, seed: Any) -> Any:
-        del seed
         return jpeg.tf_eval_image(tf, contents, data.image_size, data.eval_resize)
 
     def image(contents: bytes, seed: np.ndarray) -> np.ndarray:
-        del seed
         decoded = images_lib.decode(contents)
         return images_lib.fit(decoded, data.image_size, data.eval_resize)
 
@@ -222,28 +220,17 @@ def _decoded(
     tf = tfds.engine().tf
 
     def image_or_handle(handle: Any, label: Any, seed: Any, name: Any) -> Any:
+        def element(image: Any, good: bool, left: Any) -> tuple[Any, ...]:
+            return image, label, good, left, seed, name
+
         # A graph can't catch an error, but a data set can leave out what failed:
         # then the second of two, without an image, is the first.
-        example = tf.data.Dataset.from_tensors((handle, label, seed, name))
+        example = tf.data.Dataset.from_tensors(handle)
         good = example.map(
-            lambda handle, label, seed, name: (
-                tf_image(raw.tf_contents(handle), seed),
-                label,
-                True,
-                b"",
-                seed,
-                name,
-            )
+            lambda handle: element(tf_image(raw.tf_contents(handle), seed), True, b"")
         )
         failed = example.map(
-            lambda handle, label, seed, name: (
-                tf.zeros((size, size, 3), tf.uint8),
-                label,
-                False,
-                handle,
-                seed,
-                name,
-            )
+            lambda handle: element(tf.zeros((size, size, 3), tf.uint8), False, handle)
         )
         return good.ignore_errors().concatenate(failed).take(1)
 

@@ -139,11 +139,8 @@ def _block(files: folder.Files, indices: np.ndarray, seeds: Iterable[int]) -> Bl
     labels = files.labels[indices].astype(np.int64)
     numbers = np.asarray(list(seeds), np.int64)
     # An empty list of paths would be taken for numbers.
-    return (
-        np.asarray(paths, np.bytes_),
-        labels,
-        np.stack([numbers, indices], axis=1),
-    )
+    names = np.asarray(paths, np.bytes_)
+    return names, labels, np.stack([numbers, indices], axis=1)
 
 
 def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
@@ -153,9 +150,8 @@ def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
     def block_in_graph(i: Any) -> Any:
         kinds = (tf.string, tf.int64, tf.int64)
         paths, labels, seeds = tf.numpy_function(block, [i], kinds)
-        paths.set_shape([None])
-        labels.set_shape([None])
-        seeds.set_shape([None, 2])
+        for part, shape in ((paths, [None]), (labels, [None]), (seeds, [None, 2])):
+            part.set_shape(shape)
         return paths, labels, seeds, paths
 
     # Not Dataset.from_generator: at the end of the program it complains of Python
@@ -342,12 +338,7 @@ def _mixed(
         return pathlib.Path(handle[len(_PATH) :].decode()).read_bytes()
 
     extra_examples = _folder_raw(block, None).examples.map(
-        lambda path, label, seed, name: (
-            tf.strings.join([_PATH, path]),
-            label,
-            seed,
-            name,
-        )
+        lambda path, *others: (tf.strings.join([_PATH, path]), *others)
     )
     choices = tf.data.Dataset.counter().map(choice_in_graph).unbatch()
     examples = tf.data.Dataset.choose_from_datasets(

@@ -98,11 +98,8 @@ def read(data: Data, split: str) -> Entry:
         read_config=tfds.ReadConfig(try_autocache=False),
     )
     images, labels = [], []
-    if None not in builder.info.features["image"].shape:
-        examples = examples.batch(512)
-    else:
-        examples = examples.batch(1)
-    for example in tfds.as_numpy(examples.prefetch(2)):
+    rows = 1 if None in builder.info.features["image"].shape else 512
+    for example in tfds.as_numpy(examples.batch(rows).prefetch(2)):
         pixels = images_lib.three_channels(example["image"])
         if pixels.shape[1:3] != (size, size):
             pixels = np.stack([images_lib.fit(p, size, shorter) for p in pixels])

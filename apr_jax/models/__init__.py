@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from apr_jax.models.allconv import AllConv
@@ -79,6 +81,12 @@ def build(
 def minimum_size(name: str) -> int:
     """Smallest height and width in pixels that the network `name` can take."""
     return build(name, num_classes=1).minimum_size
+
+
+def variable_shapes(model: nn.Module, size: int) -> Any:
+    """The variables of a network for images of `size` pixels, as shapes and types."""
+    image = jnp.zeros((1, size, size, 3))
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
 
 
 def check_image_size(

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apr_jax.models import build
+from apr_jax.models import build, variable_shapes
 
 
 def parameters(name: str, *, num_classes: int, size: int) -> int:
     """Returns how many numbers the network learns; BatchNorm's statistics aren't."""
-    variables = _variables(build(name, num_classes=num_classes), size)
+    variables = variable_shapes(build(name, num_classes=num_classes), size)
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
@@ -27,16 +27,10 @@ def multiply_adds(name: str, *, num_classes: int, size: int) -> int:
         size: pixels of the square, three-channel image.
     """
     model = build(name, num_classes=num_classes)
-    variables = _variables(model, size)
+    variables = variable_shapes(model, size)
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     traced = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))
     return _count(traced(variables, image).jaxpr)
-
-
-def _variables(model: Any, size: int) -> Any:
-    image = jnp.zeros((1, size, size, 3))
-    key = jax.random.key(0)
-    return jax.eval_shape(lambda: model.init(key, image, train=False))
 
 
 def _count(jaxpr: Any) -> int:

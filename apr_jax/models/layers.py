@@ -29,8 +29,7 @@ def torch_default(
 
     `shape` is a Flax kernel shape, outputs last; fan in is the product of the rest.
     """
-    bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
-    return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
+    return torch_default_bias(math.prod(shape[:-1]))(key, tuple(shape), dtype)
 
 
 def torch_default_bias(fan_in: int) -> nn.initializers.Initializer:

@@ -1,5 +1,7 @@
 """A network for contrastive training: a projection beside its linear layer."""
 
+import functools
+
 import flax.linen as nn
 import jax
 
@@ -50,13 +52,10 @@ class Projected(nn.Module):
         linear layer alone: no gradient passes from them to the features.
         """
         _, features = self.network(images, train=train, capture=True)
-        heads = nn.Dense(self.num_outputs, kernel_init=layers.torch_default, name=HEADS)
-        hidden = nn.Dense(
-            features.shape[-1], kernel_init=layers.torch_default, name="projection_0"
-        )
-        last = nn.Dense(
-            self.width, kernel_init=layers.torch_default, name="projection_1"
-        )
+        dense = functools.partial(nn.Dense, kernel_init=layers.torch_default)
+        heads = dense(self.num_outputs, name=HEADS)
+        hidden = dense(features.shape[-1], name="projection_0")
+        last = dense(self.width, name="projection_1")
         if project or self.is_initializing():
             projections = last(nn.relu(hidden(features)))
         if project:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.models import build, minimum_size
+from apr_jax.models import build, minimum_size, variable_shapes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 _HEADS = ("fc.bias", "linear.bias", "classifier.bias")
@@ -103,12 +103,7 @@ def _flat(state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def _template(name: str, *, num_classes: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shape of every variable of the network by its path, in the network's order."""
     model = build(name, num_classes=num_classes)
-    size = minimum_size(name)
-    shapes = jax.eval_shape(
-        lambda: model.init(
-            jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False
-        )
-    )
+    shapes = variable_shapes(model, minimum_size(name))
     leaves = jax.tree_util.tree_leaves_with_path(shapes)
     return {tuple(str(p.key) for p in path): leaf.shape for path, leaf in leaves}
 

@@ -20,7 +20,6 @@ def msp(
     logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
 ) -> jax.Array:
     """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
-    del features, fitted
     return -jnp.log1p(jnp.sum(_odds_of_others(real(logits)), axis=-1))
 
 
@@ -28,7 +27,6 @@ def max_logit(
     logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
 ) -> jax.Array:
     """The largest logit (Hendrycks et al. 2022); what the authors of APR score by."""
-    del features, fitted
     return jnp.max(real(logits), axis=-1)
 
 
@@ -40,7 +38,6 @@ def energy(
     temperature: float = 1.0,
 ) -> jax.Array:
     """Negative free energy, T log sum exp(logits / T) (Liu et al. 2020)."""
-    del features, fitted
     return temperature * jax.nn.logsumexp(real(logits) / temperature, axis=-1)
 
 
@@ -67,7 +64,6 @@ def gen(
     -sum p^gamma (1 - p)^gamma over the `top` largest probabilities, or over all where
     there are fewer classes.
     """
-    del features, fitted
     scores = real(logits)
     count = min(top, scores.shape[-1])
     ordered = jax.lax.top_k(scores, count)[0]
@@ -83,7 +79,6 @@ def react(
     logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
 ) -> jax.Array:
     """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
-    del logits
     limit, weight, bias = parts("react", fitted, "react_limit", "weight", "bias")
     return energy(_linear(jnp.minimum(real(features), limit), weight, bias))
 
@@ -92,7 +87,6 @@ def dice(
     logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
 ) -> jax.Array:
     """Energy through the weights that contribute most (Sun and Li 2022)."""
-    del logits
     weight, bias = parts("dice", fitted, "dice_weight", "bias")
     return energy(_linear(real(features), weight, bias))
 
@@ -118,7 +112,6 @@ def ash(
     Raises:
         ValueError: for an unknown variant, or a `prune` outside [0, 1).
     """
-    del logits
     if variant not in ASH_VARIANTS:
         raise ValueError(f"unknown variant {variant!r}; choose from {ASH_VARIANTS}")
     if not 0 <= prune < 1:
@@ -152,7 +145,6 @@ def mahalanobis(
     In units of the covariance within classes, shared by all; features of the
     penultimate layer alone, the input as it is.
     """
-    del logits
     means, whiten = parts("mahalanobis", fitted, "class_means", "class_whiten")
     return -_nearest(real(features), means, whiten)
 
@@ -178,7 +170,6 @@ def knn(
 
     Features are scaled to unit length. Fewer than k training examples: the farthest.
     """
-    del logits
     (bank,) = parts("knn", fitted, "bank")
     values = real(features)
     length = jnp.sqrt(jnp.sum(values * values, axis=-1, keepdims=True))

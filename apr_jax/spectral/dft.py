@@ -58,7 +58,6 @@ def _full_forward(plane: jax.Array) -> Pair:
 
 
 def _full_inverse(spectrum: Pair, width: int) -> jax.Array:
-    del width
     return _ifft(spectrum)[0]
 
 

@@ -133,7 +133,6 @@ def choose_backend(platform: str, height: int, width: int) -> str:
     GPUs have an FFT library too. TPUs lower FFTs to something slow and have matrix
     units.
     """
-    del height, width
     return "matmul" if platform == "tpu" else "rfft"
 
 
