@@ -54,7 +54,7 @@ def read(data: Data, split: str) -> Entry:
     where = f"split {split!r} of {root}"
     labels = _checked_labels(labels, len(images), where)
     classes = _class_names(root, data.train_split, labels)
-    images = _to_uint8(_checked_shape(images, where), where)
+    images = to_uint8(checked_shape(images, where), where)
     size, shorter = data.image_size, data.eval_resize or data.image_size
     if images.shape[1:3] != (size, size):
         images = np.stack([images_lib.fit(image, size, shorter) for image in images])
@@ -143,8 +143,12 @@ def _checked_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def _checked_shape(images: np.ndarray, where: str) -> np.ndarray:
-    """Returns images [N, H, W, 3 or 1]."""
+def checked_shape(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images [N, H, W, 3 or 1], which may come without the last axis.
+
+    Raises:
+        DataError: another shape; the message names ``where``.
+    """
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -158,8 +162,12 @@ def _checked_shape(images: np.ndarray, where: str) -> np.ndarray:
     return images
 
 
-def _to_uint8(images: np.ndarray, where: str) -> np.ndarray:
-    """Returns images uint8 [N, H, W, 3]."""
+def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images uint8 [N, H, W, 3] of [N, H, W, 3 or 1].
+
+    Raises:
+        DataError: neither uint8 nor floats in [0, 1]; the message names ``where``.
+    """
     if images.dtype == np.uint8:
         return images_lib.three_channels(np.asarray(images))
     if images.dtype.kind != "f":

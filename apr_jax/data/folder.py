@@ -89,7 +89,7 @@ def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
     files, labels = [], []
     for label, name in enumerate(names):
         with os.scandir(root / name) as entries:
-            found = [e.name for e in entries if _is_image(e.name)]
+            found = [e.name for e in entries if images_lib.is_image(e.name)]
         files += [f"{name}/{file}" for file in sorted(found)]
         labels += [label] * len(found)
     if not files:
@@ -177,10 +177,6 @@ def _classes(root: pathlib.Path, split: str) -> tuple[str, ...]:
 def _folders(root: pathlib.Path) -> list[str]:
     with os.scandir(root) as entries:
         return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(images_lib.EXTENSIONS) and not name.startswith(".")
 
 
 def _check_classes(

@@ -62,6 +62,11 @@ class Broken:
             return None
 
 
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image, and doesn't hide it."""
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+
+
 def read(path: pathlib.Path) -> np.ndarray:
     """``decode`` of a file that must not be broken.
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import data
+from apr_jax.data import arrays, samples
 from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
-from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.runs import files
 
@@ -154,11 +154,7 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     root = pathlib.Path(where).expanduser()
     if not root.is_dir():
         raise DataError(f"{where!r} is no folder")
-    files = sorted(
-        path
-        for path in root.rglob("*")
-        if path.name.lower().endswith(images_lib.EXTENSIONS) and path.name[0] != "."
-    )
+    files = sorted(p for p in root.rglob("*") if images_lib.is_image(p.name))
     if not files:
         raise DataError(
             f"no images below {where!r}; their names end in one of "
@@ -168,10 +164,7 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     def read(rows: np.ndarray) -> np.ndarray:
         images = []
         for row in rows:
-            try:
-                image = images_lib.decode(files[row])
-            except images_lib.BrokenImageError as error:
-                raise DataError(f"{files[row]} is broken: {error}") from error
+            image = images_lib.read(files[row])
             images.append(_fitted(image, settings, fit, str(files[row])))
         return np.stack(images)
 
@@ -186,16 +179,7 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     path = _array_file(pathlib.Path(where).expanduser())
     images = _load_images(path)
     grey = images.ndim == 3 or images.shape[-1] == 1
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        hint = ""
-        if images.ndim == 4 and images.shape[1] in (1, 3):
-            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
-        raise DataError(
-            f"images of {path} have the shape {list(images.shape)}; it must be "
-            f"[N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
-        )
+    images = arrays.checked_shape(images, str(path))
     height, width = images.shape[1:3]
     size = settings.image_size
     if fit == "refuse" and (height, width) != (size, size) and len(images):
@@ -207,7 +191,7 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
         steps.append(f"{height} x {width}, {done} to {size} x {size}")
 
     def read(rows: np.ndarray) -> np.ndarray:
-        pixels = images_lib.three_channels(_to_uint8(images[rows], path))
+        pixels = arrays.to_uint8(images[rows], str(path))
         return np.stack([_fitted(x, settings, fit, str(path)) for x in pixels])
 
     stat = path.stat()
@@ -241,18 +225,6 @@ def _load_images(path: pathlib.Path) -> np.ndarray:
         return possible[0]
     listed = ", ".join(f"{k} {list(v.shape)}" for k, v in shapes.items()) or "nothing"
     raise DataError(f"no 'images' in {path}; it has {listed}")
-
-
-def _to_uint8(images: np.ndarray, path: pathlib.Path) -> np.ndarray:
-    if images.dtype == np.uint8:
-        return np.asarray(images)
-    low, high = images.min(), images.max()
-    if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
-        raise DataError(
-            f"images of {path} are {images.dtype} from {low} to {high}; they must be "
-            "uint8, or floats in [0, 1]"
-        )
-    return np.rint(np.asarray(images) * 255).astype(np.uint8)
 
 
 def _fitted(
