@@ -15,14 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.attacks import losses, norms
-from apr_jax.attacks.core import (
-    Array,
-    LogitsFn,
-    Points,
-    answers_wrong,
-    fold_all,
-    look,
-)
+from apr_jax.attacks.core import Array, LogitsFn, Points, answers_wrong, fold_all, look
 from apr_jax.attacks.rounds import Result, Stage, run_alone
 
 _START = 0xA96D  # keeps the start's draws apart from those of the steps

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 # Each Newton step fixes at least one more coordinate at the box; in practice a few do.
 _MOST_STEPS = 60
+_Carry = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def to_hyperplane(
@@ -54,13 +55,11 @@ def _together(
         # Without a slope there is nothing left to move: the corner.
         return jnp.maximum(t, jnp.where(slope > 0, reached, t))
 
-    def going(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+    def going(carry: _Carry) -> jax.Array:
         old, new, count = carry
         return (count < _MOST_STEPS) & jnp.any(new > old)
 
-    def go(
-        carry: tuple[jax.Array, jax.Array, jax.Array],
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def go(carry: _Carry) -> _Carry:
         _, t, count = carry
         return t, more(t), count + 1
 

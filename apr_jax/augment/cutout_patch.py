@@ -1,7 +1,7 @@
 """A square of each image blanked (Cutout) or filled with noise (Patch Gaussian)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,9 +83,7 @@ def patch_gaussian(
         TypeError: pixels are not floating point.
         ValueError: `size` below 1, not four axes, or a wrong number of keys.
     """
-    return _patch(
-        key, images, size=size, sigma=sigma, random_size=random_size, uniform=False
-    )
+    return _patch(key, images, size, sigma=sigma, random_size=random_size)
 
 
 def patch_uniform(
@@ -103,9 +101,7 @@ def patch_uniform(
     between -s and s with s uniform in [0, sigma sqrt(3)], which has the standard
     deviation of the Gaussian one. Arguments and errors likewise.
     """
-    return _patch(
-        key, images, size=size, sigma=sigma, random_size=random_size, uniform=True
-    )
+    return _patch(key, images, size, sigma=sigma, random_size=random_size, uniform=True)
 
 
 def draw_centres(key: jax.Array, count: int, *, height: int, width: int) -> jax.Array:
@@ -157,25 +153,12 @@ def square_mask(
     return inside[0][:, :, None] & inside[1][:, None, :]
 
 
-def _patch(
-    key: jax.Array,
-    images: jax.Array,
-    *,
-    size: int,
-    sigma: float,
-    random_size: bool,
-    uniform: bool,
-) -> jax.Array:
+def _patch(key: jax.Array, images: jax.Array, size: int, **knobs: Any) -> jax.Array:
+    """Noise in a square of each image; knobs as `draw_patches`'s."""
     check_pixels(images)
-    count, height, width, channels = _shape(images, size)
-    patches = draw_patches(
-        key,
-        (count, height, width, channels),
-        size=size,
-        sigma=sigma,
-        random_size=random_size,
-        uniform=uniform,
-    )
+    shape = _shape(images, size)
+    patches = draw_patches(key, shape, size=size, **knobs)
+    _, height, width, _ = shape
     mask = square_mask(patches.centre, patches.size, height=height, width=width)
     noise = (patches.scale[:, None, None, None] * patches.noise).astype(images.dtype)
     noisy = jnp.clip(images + noise, 0, 1)

@@ -10,18 +10,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.apr_pair import (
-    Partners,
-    apr_pair,
-    by_chance,
-    choose_partners,
-)
-from apr_jax.augment.apr_single import (
-    apr_single,
-    round_levels,
-    to_levels,
-    two_versions,
-)
+from apr_jax.augment.apr_pair import Partners, apr_pair, by_chance, choose_partners
+from apr_jax.augment.apr_single import apr_single, round_levels, to_levels, two_versions
 from apr_jax.augment.keys import per_image_keys, split_keys
 from apr_jax.spectral import split_bands
 

@@ -17,14 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax import fast_random
-from apr_jax.corruptions import (
-    blur,
-    digital,
-    frost_files,
-    noise,
-    spatter,
-    weather,
-)
+from apr_jax.corruptions import blur, digital, frost_files, noise, spatter, weather
 from apr_jax.corruptions.constants import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,

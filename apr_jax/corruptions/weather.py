@@ -10,13 +10,7 @@ import numpy.typing as npt
 from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import (
-    SEVERITIES,
-    Arrays,
-    Values,
-    share_of,
-    strength,
-)
+from apr_jax.corruptions.constants import SEVERITIES, Arrays, Values, share_of, strength
 from apr_jax.corruptions.resample import settle, to_uint8
 
 # The photographs are shrunk by this for 32 pixels, and not at all for 224.

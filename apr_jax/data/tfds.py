@@ -153,10 +153,9 @@ def prepared_dir(data: Data) -> epath.Path:
         lock = re.sub(r"\W+", "_", f"{_root(data)}_{data.name}")
         with cache.locked(cache.folder(data.cache_dir) / f"download_{lock}"):
             # Another process may have downloaded it while this one waited.
-            found = _find(_root(data), data.name)
-            if found is None:
+            if _find(_root(data), data.name) is None:
                 _download(data)
-                found = _find(_root(data), data.name)
+        found = _find(_root(data), data.name)
     if found is None:
         raise DataError(_how_to_get(data, "downloading it left no prepared set"))
     return found
