@@ -28,7 +28,7 @@ _FIRST_SHARE = 0.2  # l1: share of the pixels that the first steps change
 
 
 class APGDState(NamedTuple):
-    """Where the search is, what it has found and how it is going."""
+    """The place of the search, its finds and how it is going."""
 
     points: Points
     iteration: jax.Array
@@ -50,7 +50,7 @@ class APGDState(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What each step does, fixed beforehand; NumPy arrays over the steps."""
+    """The plan of each step, fixed beforehand; NumPy arrays over the steps."""
 
     radius: Array  # in eps
     restart: Array  # a new phase begins at the best point of the one before
@@ -105,7 +105,7 @@ class APGD:
 
     @property
     def plan(self) -> Plan:
-        """What each step does."""
+        """The plan of each step."""
         return make_plan(self.norm, self.iterations, self.shrink)
 
     @property
@@ -274,7 +274,7 @@ class APGD:
 
 
 def _count(delta: jax.Array) -> jax.Array:
-    """How many numbers of each perturbation [B] differ from 0."""
+    """The number of each perturbation's values [B] that differ from 0."""
     return (norms.flat(delta) != 0).sum(1).astype(jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""What an attack is, and the loop that runs one over many images.
+"""The form of an attack, and the loop that runs one over many images.
 
 An attack is a frozen dataclass with three pure functions for one batch on one device:
 ``init`` makes its state, ``step`` advances it, ``result`` reads it. The caller owns
@@ -56,7 +56,7 @@ class Attack(Protocol):
 
     @property
     def steps(self) -> int:
-        """How often ``step`` is called."""
+        """The number of calls of ``step``."""
 
     def init(self, logits_fn: LogitsFn, points: Points) -> Any:
         """Returns the state before the first step."""
@@ -65,7 +65,7 @@ class Attack(Protocol):
         """Returns the state after one more step."""
 
     def done(self, state: Any) -> jax.Array:
-        """Which examples [B] no further step can change the outcome of."""
+        """The examples, bool [B], whose outcome no further step can change."""
 
     def result(self, state: Any) -> jax.Array:
         """Returns images [B, H, W, C] in the ball and the box, to be judged."""
@@ -128,7 +128,7 @@ def fold_all(keys: jax.Array, number: int | jax.Array) -> jax.Array:
 
 
 def answers_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Which examples [B] are misclassified; the first of equal logits counts."""
+    """The misclassified examples, bool [B]; the first of equal logits counts."""
     return logits.argmax(1) != labels
 
 

@@ -30,7 +30,7 @@ _SHORTEST = 1e-8  # of the lengths whose ratio weighs the two projections
 
 
 class FABState(NamedTuple):
-    """Where the search is, and the nearest misclassified image so far."""
+    """The place of the search, and the nearest misclassified image so far."""
 
     points: Points
     iteration: jax.Array
@@ -99,7 +99,7 @@ class FAB:
         wrong = answers_wrong(logits_of(logits_fn, moved, key), points.labels)
         delta = moved - points.images
         distance = norms.size(delta, self.norm)
-        # What is within eps stays, so that it doesn't matter when a chunk stops.
+        # An image within eps stays, so that it doesn't matter when a chunk stops.
         nearer = wrong & (distance < state.distance) & ~self.done(state)
         return FABState(
             points=points,

@@ -1,4 +1,4 @@
-"""What the attacks climb: losses of logits, one number for each example.
+"""The hills that attacks climb: losses of logits, one number for each example.
 
 All take logits [B, K], labels [B] and targets [B], and grow as the label loses.
 """

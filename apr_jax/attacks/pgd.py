@@ -15,7 +15,7 @@ _START = 0x57A7  # keeps the start's draws apart from those of the steps
 
 
 class PGDState(NamedTuple):
-    """Where the search is, and what it has found."""
+    """The place of the search, and its finds."""
 
     points: Points
     iteration: jax.Array

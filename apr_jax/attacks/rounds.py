@@ -25,7 +25,7 @@ TOLERANCE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an attack achieved.
+    """The outcome of an attack.
 
     Attributes:
         images: float32 [N, H, W, C], misclassified and within the ball and [0, 1]
@@ -39,7 +39,7 @@ class Result:
 
     @property
     def robust(self) -> np.ndarray:
-        """Which points [N] withstood everything."""
+        """The points, bool [N], that withstood everything."""
         return list(self.survived.values())[-1]
 
 
@@ -109,7 +109,7 @@ def distances(images: np.ndarray, clean: np.ndarray, norm: str) -> np.ndarray:
 
 
 class Task(NamedTuple):
-    """What attacks are run on.
+    """The points that attacks are run on, and the ball.
 
     Attributes:
         key: of the whole evaluation.

@@ -18,7 +18,7 @@ DIRECTIONS = 448
 
 
 class Waves(NamedTuple):
-    """What `fourier_basis_noise` draws: float32 [N, C, K] each.
+    """The draws of `fourier_basis_noise`: float32 [N, C, K] each.
 
     Attributes:
         frequency: periods along the longer side, 1 to its pixels.
@@ -105,7 +105,7 @@ def draw_waves(
     least_strength: float | jax.Array,
     waves: int,
 ) -> Waves:
-    """What `fourier_basis_noise` draws for images of a shape."""
+    """The draws of `fourier_basis_noise` for images of a shape."""
     count, height, width, channels = shape
 
     def draw(key: jax.Array) -> Waves:

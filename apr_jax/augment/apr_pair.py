@@ -145,7 +145,7 @@ def by_chance(
 def pair_coin(
     key: jax.Array, count: int, *, prob: float | jax.Array, per: str
 ) -> jax.Array:
-    """Which of ``count`` images `apr_pair` mixes with the same key: bool [count]."""
+    """The ones of ``count`` images that `apr_pair` mixes with a key: bool [count]."""
     coin_key = split_keys(key, 2)[1]
     if per == "batch":
         return jnp.broadcast_to(jax.random.bernoulli(coin_key, prob), (count,))

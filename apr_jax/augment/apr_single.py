@@ -94,7 +94,7 @@ def apr_single(
 
 
 def draw_single(key: jax.Array, count: int) -> jax.Array:
-    """What `apr_single` draws: uniform in [0, 1), [8, N].
+    """The draws of `apr_single`: uniform in [0, 1), [8, N].
 
     Operation, level and sign twice, then the coins for a second operation and for which
     of the two gives the amplitude.
@@ -248,7 +248,7 @@ def _check_overflow(overflow: str) -> None:
 
 
 def chunk_size(chunk: int | str, height: int, width: int) -> int | None:
-    """What `apr_single`'s `chunk` stands for; None computes all at once."""
+    """The number that `apr_single`'s `chunk` stands for; None computes all at once."""
     if chunk == "all":
         return None
     if chunk == "auto":

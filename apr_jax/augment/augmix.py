@@ -16,7 +16,7 @@ from apr_jax.augment.packed import pack, unpack
 
 
 class Chains(NamedTuple):
-    """What `augmix` draws for N images, W chains each, of up to D operations.
+    """The draws of `augmix` for N images, W chains each, of up to D operations.
 
     Attributes:
         weight: float32 [N, W], of the chains, summing to 1.
@@ -104,7 +104,7 @@ def draw_chains(
     alpha: float,
     ops: str,
 ) -> Chains:
-    """What `augmix` draws, with its arguments."""
+    """The draws of `augmix`, with its arguments."""
     shape = (width, depth)
     number = len(ops_lib.op_set(ops))
 

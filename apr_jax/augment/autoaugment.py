@@ -152,7 +152,7 @@ def random_autoaugment(
 
 
 def draw_policy(key: jax.Array, count: int, *, policy: str, ops: str) -> Pairs:
-    """What `autoaugment` draws."""
+    """The draws of `autoaugment`."""
     if policy not in POLICIES:
         raise ValueError(f"unknown policy {policy!r}, choose from {tuple(POLICIES)}")
     kept = ops_lib.op_set(ops)
@@ -171,7 +171,7 @@ def draw_policy(key: jax.Array, count: int, *, policy: str, ops: str) -> Pairs:
 
 
 def draw_random(key: jax.Array, count: int, *, ops: str) -> Pairs:
-    """What `random_autoaugment` draws."""
+    """The draws of `random_autoaugment`."""
     # The four that "base" leaves out come last, and what AugMix left out after them.
     number = len(POLICY_OPS) if ops == "all" else len(ops_lib.op_set(ops))
 

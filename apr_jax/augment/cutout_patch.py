@@ -11,7 +11,7 @@ from apr_jax.augment.keys import check_pixels, check_shape, per_image_keys
 
 
 class Patches(NamedTuple):
-    """What `patch_gaussian` and `patch_uniform` draw for N images.
+    """The draws of `patch_gaussian` and `patch_uniform` for N images.
 
     Attributes:
         centre: int32 [N, 2], row and column, anywhere in the image.
@@ -120,7 +120,7 @@ def draw_patches(
     random_size: bool = False,
     uniform: bool = False,
 ) -> Patches:
-    """What `patch_gaussian`, or `patch_uniform`, draws for images of this shape."""
+    """The draws of `patch_gaussian`, or `patch_uniform`, for images of this shape."""
     count, height, width, channels = shape
     keys = jax.vmap(lambda k: jax.random.split(k, 4))(per_image_keys(key, count))
     centre = draw_centres(keys[:, 0], count, height=height, width=width)

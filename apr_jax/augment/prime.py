@@ -20,7 +20,7 @@ PRIMITIVES = ("deform", "recolour", "filter")
 
 
 class Chains(NamedTuple):
-    """What `prime` draws for N images, W chains each, of up to D primitives.
+    """The draws of `prime` for N images, W chains each, of up to D primitives.
 
     Attributes:
         weight: float32 [N, W], of the chains, summing to 1.
@@ -131,7 +131,7 @@ def prime(
 
 
 def draw_chains(key: jax.Array, count: int, *, width: int, depth: int) -> Chains:
-    """What `prime` draws, with its arguments."""
+    """The draws of `prime`, with its arguments."""
 
     def draw(key: jax.Array) -> Chains:
         mix_key, depth_key, kind_key, own_key = jax.random.split(key, 4)

@@ -24,7 +24,7 @@ _ATTEMPTS = 10
 
 
 class Jitter(NamedTuple):
-    """What `color_jitter` draws for N images.
+    """The draws of `color_jitter` for N images.
 
     Attributes:
         brightness, contrast, saturation: float32 [N], factors; 1 changes nothing.
@@ -169,7 +169,7 @@ def color_jitter(
 
 
 def draw_jitter(keys: jax.Array, *, strength: float) -> Jitter:
-    """What `color_jitter` does to the images of keys [N]."""
+    """The draws of `color_jitter` for the images of keys [N]."""
     spread = 0.8 * strength
 
     def draw(key: jax.Array) -> Jitter:
@@ -198,7 +198,7 @@ def apply_jitter(images: jax.Array, jitter: Jitter) -> jax.Array:
         now = spread(jitter.order[:, place])
         grey = luma(images)
         middle = jnp.mean(grey, axis=(1, 2, 3), keepdims=True)
-        # What is drawn away from: black, the mean, or the pixel without colour.
+        # The colour to draw away from: black, the mean, or the pixel without colour.
         base = jnp.where(now == 0, 0.0, jnp.where(now == 1, middle, grey))
         factor = jnp.where(
             now == 0,

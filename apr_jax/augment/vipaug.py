@@ -21,7 +21,7 @@ from apr_jax.spectral.inputs import AXES, TINY
 
 
 class Coins(NamedTuple):
-    """What `vital_phase_single` draws besides `draw_single`: [N] each.
+    """The draws of `vital_phase_single` besides `draw_single`'s: [N] each.
 
     Attributes:
         fractal: bool, whether phases come from a fractal first.
@@ -35,7 +35,7 @@ class Coins(NamedTuple):
 
 
 def vital_mask(images: jax.Array, *, kernel: int = 2) -> jax.Array:
-    """Where the vital phases are: the largest amplitude of each block of frequencies.
+    """The places of vital phases: the largest amplitude of each block of frequencies.
 
     Args:
         images: floating point [..., H, W, C]; the DFT is over all three axes.

@@ -69,7 +69,7 @@ def _filter(kernels: Kernels, images: jax.Array) -> jax.Array:
     """Both convolutions as one product in frequency space."""
     height, width, channels = images.shape[-3:]
     border = kernels["first"].shape[0] - 1
-    # What wraps around the end meets the zeros before the image.
+    # Pixels that wrap around the end meet the zeros before the image.
     shape = tuple(fft.next_fast_len(n + border, real=True) for n in (height, width))
     after = (shape[0] - height - border, shape[1] - width - border)
     space = ((0, 0), (0, 0), (border, after[0]), (border, after[1]))
@@ -88,7 +88,7 @@ def _filter(kernels: Kernels, images: jax.Array) -> jax.Array:
 
 
 def _response(kernels: Kernels, shape: tuple[int, ...]) -> jax.Array:
-    """What both convolutions make of each frequency: complex [C, C, H, W / 2 + 1]."""
+    """The response of both convolutions: complex [C, C, H, W / 2 + 1]."""
     # Networks correlate: hence the conjugate. The DFT of a few taps is a product.
     waves = [
         np.exp(2j * np.pi * np.outer(np.arange(count), np.arange(taps)) / full)

@@ -18,7 +18,7 @@ WAYS = ("vmap", "map")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How kernels are trained; the values are the published ones."""
+    """The training of kernels; the values are the published ones."""
 
     filters: int = 16  # between the two convolutions
     kernel_size: int = 7  # odd

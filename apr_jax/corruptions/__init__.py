@@ -139,7 +139,7 @@ def corrupt(
 
 
 def default_chunk(size: int) -> int:
-    """How many images of ``size`` pixels ``corrupt`` works on at a time."""
+    """The number of images of ``size`` pixels that ``corrupt`` works on at a time."""
     on_cpu = jax.default_backend() == "cpu"
     pixels = _CPU_PIXELS if on_cpu else _ACCELERATOR_PIXELS
     return 1 << max(pixels // size**2, 1).bit_length() - 1  # a power of two

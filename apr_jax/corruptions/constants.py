@@ -1,4 +1,4 @@
-"""How strong each corruption is: five severities, for 32 and for 224 pixels.
+"""The strengths of the corruptions: five severities, for 32 and for 224 pixels.
 
 The values are those of CIFAR-10-C and ImageNet-C (Hendrycks & Dietterich,
 "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR

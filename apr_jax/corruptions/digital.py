@@ -90,7 +90,7 @@ def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> ja
 def _affine(
     seeds: jax.Array, size: int, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel comes from, x and y [N, S, S].
+    """The place that each pixel comes from, x and y [N, S, S].
 
     The map takes three points about the centre to places up to ``shift`` away in each
     direction; each pixel looks up its place under the inverse.

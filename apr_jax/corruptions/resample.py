@@ -148,7 +148,7 @@ def motion_taps(radius: int, sigma: float, count: int) -> npt.NDArray[np.float32
 
 
 def motion_offsets(degrees: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Where ImageMagick's motion blur looks: (down, right) in pixels, int32 [N, count].
+    """The offsets of ImageMagick's motion blur: (down, right), int32 [N, count] pixels.
 
     Tap j is the pixel nearest to j steps in the direction of the angle, halves to the
     lower side.

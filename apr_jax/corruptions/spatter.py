@@ -26,7 +26,7 @@ _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 
 
 def spatter_values(name: str, size: int, severity: int) -> Arrays:
-    """Of the liquid, and of what is made of it."""
+    """Values of the liquid, and of what is made of it."""
     mean, deviation, sigma, threshold, last, mud = strength(name, size, severity)
     blur = resample.gaussian(size, last) if mud else np.eye(size)
     return {
@@ -75,7 +75,7 @@ def _relief(liquid: jax.Array) -> jax.Array:
 
 
 def _shifted(planes: jax.Array, down: int, right: int, fill: float) -> jax.Array:
-    """What lies ``down`` and ``right`` of each pixel; ``fill`` outside."""
+    """The pixels ``down`` and ``right`` of each pixel; ``fill`` outside."""
     reach = max(abs(down), abs(right))
     width = ((reach, reach), (reach, reach), (0, 0))
     padded = jnp.pad(planes, width, constant_values=fill)

@@ -21,7 +21,7 @@ _FROST_SHARE = 0.2
 
 
 def snow_values(name: str, size: int, severity: int) -> Arrays:
-    """Of the flakes, of their motion and of the bleached image."""
+    """Values of the flakes, of their motion and of the bleached image."""
     mean, deviation, factor, threshold, radius, sigma, keep = strength(
         name, size, severity
     )

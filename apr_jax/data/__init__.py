@@ -51,7 +51,7 @@ _SOURCES: dict[str, types.ModuleType] = {
 
 
 class Description(NamedTuple):
-    """What a network has to know of its data.
+    """The facts that a network has to know of its data.
 
     Attributes:
         class_names: in the order of the labels.

@@ -1,4 +1,4 @@
-"""What the rest of the project sees of data, and the order in which it sees it.
+"""Data as the rest of the project sees them, and the order in which it does.
 
 The order of training examples is a function of (seed, step) alone: example number
 ``t = step * batch_size + i`` of a run is example ``t % size`` of the permutation
@@ -74,7 +74,7 @@ class DataSet:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """How many training images there are, and which share of a run each kind has.
+    """The numbers of training images, and the share of a run that each kind has.
 
     Of the first t places of a run, floor(t * share) have extra images, for every t. So
     they are spread evenly, and each batch has its share to within one image.
@@ -92,18 +92,18 @@ class Mix:
 
     @property
     def share(self) -> fractions.Fraction:
-        """Of the extra images."""
+        """The share of the extra images."""
         if not self.extra or not self.ratio:
             return fractions.Fraction(self.extra, self.main + self.extra)
         return fractions.Fraction(self.ratio).limit_denominator(_FINEST)
 
     def extra_before(self, numbers: np.ndarray) -> np.ndarray:
-        """How many of the places before each of some, int64 [N], have extra images."""
+        """The number of places before each of some, int64 [N], with extra images."""
         share = self.share
         return numbers * share.numerator // share.denominator
 
     def is_extra(self, numbers: np.ndarray) -> np.ndarray:
-        """Which places, int64 [N], have extra images, bool [N]."""
+        """The ones of some places, int64 [N], that have extra images, bool [N]."""
         return self.extra_before(numbers + 1) > self.extra_before(numbers)
 
 

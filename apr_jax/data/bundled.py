@@ -55,12 +55,12 @@ _AREAS: dict[str, tuple[tuple[int, int, int, int, int], ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How the set is made; a change makes another set."""
+    """The making of the set; a change makes another set."""
 
     seed: int = 0
     train: int = 9000  # images
     test: int = 2000  # images, of each of the two test splits
-    # Of the 1,797 digits; the others are for the test splits.
+    # A share of the 1,797 digits; the others are for the test splits.
     train_digits: float = 0.7
     # Share of images whose background is of their class's kind. Lower, and a network
     # does well to leave the background alone; at 1 nothing would say that the digit

@@ -54,7 +54,7 @@ class Entry(NamedTuple):
 
 
 class _DamagedError(Exception):
-    """What is wrong with an entry."""
+    """A fault of an entry."""
 
 
 def folder(cache_dir: str) -> pathlib.Path:

@@ -263,7 +263,7 @@ def tfds_data(data: Data, name: str, severity: int) -> Data:
         source="tfds",
         name=f"{whole}/{there}_{severity}",
         test_split=split,
-        # What is there has its final size: never resized again.
+        # Images there have their final size: never resized again.
         eval_resize=0,
     )
 

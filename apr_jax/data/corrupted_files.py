@@ -37,7 +37,7 @@ _UNDER_WAY = 4
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What decides about the contents of the files.
+    """The facts that decide about the contents of the files.
 
     Attributes:
         data: where the images come from, in words.

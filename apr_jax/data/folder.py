@@ -101,7 +101,7 @@ def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
 
 
 def difference(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """How some classes differ from others, in words."""
+    """The difference of some classes from others, in words."""
     missing = sorted(set(wanted) - set(names))[:5]
     added = sorted(set(names) - set(wanted))[:5]
     return f"{len(names)} and {len(wanted)}, missing {missing}, only there {added}"

@@ -198,7 +198,7 @@ def _batches(
     """
     decoded = _decoded(raw, tf_image, size, rows)
     for images, labels, good, handles, seeds, names in decoded.as_numpy_iterator():
-        # What TensorFlow gives out may be read-only.
+        # Arrays of TensorFlow may be read-only.
         images, good = np.array(images), np.array(good)
         for i in np.flatnonzero(~good):
             try:

@@ -42,7 +42,7 @@ def watched(split: data.ArraySplit, count: int) -> data.ArraySplit:
 
 
 def hold_out(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which of ``size`` images to train on and which ``count`` to hold out, sorted.
+    """The ones of ``size`` images to train on, and the ``count`` to hold out, sorted.
 
     The same ones for every run; int32.
 

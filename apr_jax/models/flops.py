@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds, without running it."""
+"""The costs of a network: parameters and multiply-adds, without running it."""
 
 import math
 from typing import Any

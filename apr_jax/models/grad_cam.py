@@ -18,7 +18,7 @@ from apr_jax.pixels import normalise, to_pixels
 
 
 class GradCam(NamedTuple):
-    """What ``grad_cam`` finds.
+    """The finds of ``grad_cam``.
 
     Attributes:
         heatmap: float32 [N, h, w], 0 or more, at the size of the last maps.

@@ -37,7 +37,7 @@ def smooth(kernels: jax.Array, rho: float | jax.Array) -> jax.Array:
 
 
 def roughness(kernels: jax.Array) -> jax.Array:
-    """How much each kernel changes from tap to tap: [h, w, in, out] -> [in, out].
+    """The change of each kernel from tap to tap: [h, w, in, out] -> [in, out].
 
     The mean squared difference of taps side by side and one above the other, over twice
     the variance of all taps of the kernel about zero: 1 for independent noise, 0 for a

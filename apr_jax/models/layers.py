@@ -178,7 +178,7 @@ def check_images(images: jax.Array, minimum: int, network: str) -> None:
 
 
 class LastMaps(nn.Module):
-    """What the global mean is taken of: passed on, and open to `grad_cam`.
+    """The maps that the global mean is taken of: passed on, and open to `grad_cam`.
 
     Adds the variable `perturbations/<name>/maps` where one is given, and puts the sum
     into `intermediates/<name>/maps` where that collection is mutable. Neither exists

@@ -1,4 +1,4 @@
-"""What the scores that know the training set take from it, computed in float64."""
+"""The facts that some scores take from the training set, computed in float64."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ Array = npt.NDArray[Any]
 
 @flax.struct.dataclass
 class Fitted:
-    """What `fit` finds, float32; None where it was not asked for. A pytree.
+    """The finds of `fit`, float32; None where it was not asked for. A pytree.
 
     Attributes:
         weight, bias: last layer, [F, K] and [K].

@@ -1,4 +1,4 @@
-"""What every function here asks of its input, and the one zero-safe magnitude."""
+"""The checks of inputs, and arithmetic that the functions here share."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -44,7 +44,7 @@ def contrast_templates(
 def template_sums(
     images: jax.Array, u: int | jax.Array, v: int | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """What each template of (u, v) gathers of each channel: sum of x times T.
+    """The sum that each template of (u, v) has of each channel: of x times T.
 
     Args:
         images: floating point [..., H, W, C].
