@@ -8,9 +8,8 @@ from apr_jax.attacks.apgd import apgd
 from apr_jax.attacks.autoattack import autoattack
 from apr_jax.attacks.checks import AttackWarning
 from apr_jax.attacks.fab import fab
-from apr_jax.attacks.fgsm import fgsm
 from apr_jax.attacks.norms import NORMS
-from apr_jax.attacks.pgd import pgd
+from apr_jax.attacks.pgd import fgsm, pgd
 from apr_jax.attacks.rounds import Result
 from apr_jax.attacks.sequence import ATTACKS, VERSIONS
 from apr_jax.attacks.square import square

@@ -1,4 +1,7 @@
-"""Projected gradient descent (Madry et al. 2018), and its single step, FGSM."""
+"""Projected gradient descent (Madry et al. 2018), and its single step, FGSM.
+
+FGSM is the fast gradient sign method (Goodfellow et al. 2015), with or without noise.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -118,10 +121,51 @@ def pgd(
         TypeError: pixels are not floating point.
         ValueError: an unknown name, or images or labels of another shape or range.
     """
-    if norm == "l1":
-        raise ValueError("unknown norm 'l1' for pgd; choose from linf, l2")
+    _refuse_l1(norm, "pgd")
     losses.get_loss(loss)
     share = 2.5 / steps if step_size is None else step_size / eps
     noise = "always" if random_start else "never"
     stage = Stage("pgd", PGD(norm, loss, steps, share), restarts=restarts, noise=noise)
     return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)
+
+
+def fgsm(
+    key: jax.Array,
+    logits_fn: LogitsFn,
+    images: jax.Array | np.ndarray,
+    labels: jax.Array | np.ndarray,
+    *,
+    eps: float,
+    norm: str = "linf",
+    step_size: float | None = None,
+    random_start: bool = False,
+    chunk: int = 256,
+) -> Result:
+    """Attacks with one gradient step; survivors are in ``survived["fgsm"]``.
+
+    Args:
+        key: one key; used by the random start.
+        logits_fn: pixels [B, H, W, C] in [0, 1] -> logits [B, K]; see ``pgd``.
+        images: floating point [N, H, W, C] in [0, 1].
+        labels: int [N].
+        eps: radius of the ball.
+        norm: "linf", or "l2" for a step along the gradient itself.
+        step_size: length of the step; None is eps.
+        random_start: start anywhere in the ball, as "fast" adversarial training does
+            (Wong et al. 2020, with a step of 1.25 eps).
+        chunk: images worked on at a time.
+
+    Raises:
+        TypeError: pixels are not floating point.
+        ValueError: an unknown norm, or images or labels of another shape or range.
+    """
+    _refuse_l1(norm, "fgsm")
+    share = 1.0 if step_size is None else step_size / eps
+    noise = "always" if random_start else "never"
+    stage = Stage("fgsm", PGD(norm, "ce", 1, share), noise=noise)
+    return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)
+
+
+def _refuse_l1(norm: str, attack: str) -> None:
+    if norm == "l1":
+        raise ValueError(f"unknown norm 'l1' for {attack}; choose from linf, l2")

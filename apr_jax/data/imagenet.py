@@ -108,8 +108,7 @@ def train_stream(
         draws = np.asarray(jpeg.uniforms(tf, seed))
         return jpeg.train_image(contents, draws, data.image_size)
 
-    broken = images_lib.Broken(data.max_broken)
-    batches = _batches(raw, tf_image, image, data.image_size, rows, broken)
+    batches = _batches(data, raw, tf_image, image, rows)
     return (_replaced(batch) for batch in batches)
 
 
@@ -151,8 +150,7 @@ def eval_stream(
         decoded = images_lib.decode(contents)
         return images_lib.fit(decoded, data.image_size, data.eval_resize)
 
-    broken = images_lib.Broken(data.max_broken)
-    batches = _batches(raw, tf_image, image, data.image_size, rows, broken)
+    batches = _batches(data, raw, tf_image, image, rows)
     # The largest share decides, so that all processes take part in every step.
     steps = math.ceil(math.ceil(size / process_count) / rows)
     return _filled(batches, steps, rows, data.image_size)
@@ -176,27 +174,26 @@ def _rows(batch_size: int, process_count: int) -> int:
 
 
 def _batches(
+    data: Data,
     raw: records.Raw,
     tf_image: Callable[[Any, Any], Any],
     image: Callable[[bytes, np.ndarray], np.ndarray],
-    size: int,
     rows: int,
-    broken: images_lib.Broken,
 ) -> Iterator[Batch]:
     """Decodes with TensorFlow, and what that can't decode with Pillow.
 
     Args:
+        data: the set.
         raw: the examples.
         tf_image: (contents, seed) to uint8 [S, S, 3], in TensorFlow.
         image: the same in NumPy.
-        size: of an image, S.
         rows: of a batch; the last may have fewer.
-        broken: is told of broken files.
 
     Yields:
         Batches; the mask is false where the file is broken.
     """
-    decoded = _decoded(raw, tf_image, size, rows)
+    broken = images_lib.Broken(data.max_broken)
+    decoded = _decoded(raw, tf_image, data.image_size, rows)
     for images, labels, good, handles, seeds, names in decoded.as_numpy_iterator():
         # Arrays of TensorFlow may be read-only.
         images, good = np.array(images), np.array(good)

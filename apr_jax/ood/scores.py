@@ -13,18 +13,20 @@ import jax.numpy as jnp
 
 from apr_jax.ood.fitting import Fitted
 
+# What a score does not use may be None.
+Unused = jax.Array | None
+Found = Fitted | None
+
 ASH_VARIANTS = ("s", "p", "b")
 
 
-def msp(
-    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
-) -> jax.Array:
+def msp(logits: jax.Array, features: Unused = None, fitted: Found = None) -> jax.Array:
     """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
     return -jnp.log1p(jnp.sum(_odds_of_others(real(logits)), axis=-1))
 
 
 def max_logit(
-    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
+    logits: jax.Array, features: Unused = None, fitted: Found = None
 ) -> jax.Array:
     """The largest logit (Hendrycks et al. 2022); what the authors of APR score by."""
     return jnp.max(real(logits), axis=-1)
@@ -32,8 +34,8 @@ def max_logit(
 
 def energy(
     logits: jax.Array,
-    features: jax.Array | None = None,
-    fitted: Fitted | None = None,
+    features: Unused = None,
+    fitted: Found = None,
     *,
     temperature: float = 1.0,
 ) -> jax.Array:
@@ -42,7 +44,7 @@ def energy(
 
 
 def entropy(
-    logits: jax.Array, features: jax.Array | None = None, fitted: Fitted | None = None
+    logits: jax.Array, features: Unused = None, fitted: Found = None
 ) -> jax.Array:
     """Negative entropy of the softmax, in nats: from -log K to 0."""
     scores = real(logits)
@@ -53,8 +55,8 @@ def entropy(
 
 def gen(
     logits: jax.Array,
-    features: jax.Array | None = None,
-    fitted: Fitted | None = None,
+    features: Unused = None,
+    fitted: Found = None,
     *,
     gamma: float = 0.1,
     top: int = 100,
@@ -75,26 +77,22 @@ def gen(
     return -jnp.sum((p * rest) ** gamma, axis=-1)
 
 
-def react(
-    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
-) -> jax.Array:
+def react(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
     limit, weight, bias = parts("react", fitted, "react_limit", "weight", "bias")
     return energy(_linear(jnp.minimum(real(features), limit), weight, bias))
 
 
-def dice(
-    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
-) -> jax.Array:
+def dice(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy through the weights that contribute most (Sun and Li 2022)."""
     weight, bias = parts("dice", fitted, "dice_weight", "bias")
     return energy(_linear(real(features), weight, bias))
 
 
 def ash(
-    logits: jax.Array | None,
+    logits: Unused,
     features: jax.Array,
-    fitted: Fitted | None,
+    fitted: Found,
     *,
     prune: float = 0.9,
     variant: str = "s",
@@ -137,9 +135,7 @@ def ash(
     return energy(_linear(shaped, weight, bias))
 
 
-def mahalanobis(
-    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
-) -> jax.Array:
+def mahalanobis(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Negative squared distance to the nearest class mean (Lee et al. 2018).
 
     In units of the covariance within classes, shared by all; features of the
@@ -150,7 +146,7 @@ def mahalanobis(
 
 
 def relative_mahalanobis(
-    logits: jax.Array | None, features: jax.Array, fitted: Fitted | None
+    logits: Unused, features: jax.Array, fitted: Found
 ) -> jax.Array:
     """As `mahalanobis`, less the distance to all of training (Ren et al. 2021)."""
     name = "relative_mahalanobis"
@@ -160,9 +156,9 @@ def relative_mahalanobis(
 
 
 def knn(
-    logits: jax.Array | None,
+    logits: Unused,
     features: jax.Array,
-    fitted: Fitted | None,
+    fitted: Found,
     *,
     k: int = 50,
 ) -> jax.Array:
@@ -179,7 +175,7 @@ def knn(
     return -jnp.sqrt(jnp.maximum(2 - 2 * kth, 0.0))
 
 
-def vim(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.Array:
+def vim(logits: jax.Array, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy less the virtual logit of the residual (Wang et al. 2022)."""
     origin, residual, alpha = parts(
         "vim", fitted, "vim_origin", "vim_residual", "vim_alpha"
@@ -211,9 +207,7 @@ def _odds_of_others(scores: jax.Array) -> jax.Array:
     return jnp.where(is_top, 0.0, jnp.exp(scores - largest))
 
 
-def _linear(
-    features: jax.Array, weight: jax.Array, bias: jax.Array | None
-) -> jax.Array:
+def _linear(features: jax.Array, weight: jax.Array, bias: Unused) -> jax.Array:
     # On accelerators the default precision of a product is lower than float32's.
     product = jnp.matmul(features, weight, precision=jax.lax.Precision.HIGHEST)
     return product if bias is None else product + bias[None]
@@ -229,7 +223,7 @@ def _nearest(values: jax.Array, means: jax.Array, whiten: jax.Array) -> jax.Arra
     return jnp.min(jax.lax.map(distance, centres), axis=0)
 
 
-def parts(name: str, fitted: Fitted | None, *fields: str) -> list[jax.Array]:
+def parts(name: str, fitted: Found, *fields: str) -> list[jax.Array]:
     """The fields of `fitted` that the score `name` needs.
 
     Raises:
