@@ -21,7 +21,7 @@ from apr_jax.corruptions import (
 )
 from apr_jax.corruptions import blur as blur_lib
 from apr_jax.corruptions import spatter as spatter_lib
-from apr_jax.corruptions.constants import TABLE, strength
+from apr_jax.corruptions.constants import TABLE, named, strength
 
 ALL = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
 FIXED = (
@@ -378,7 +378,8 @@ def test_relative_mce():
 def test_saturation_of_grey_turns_red():
     grey = np.full((1, 8, 8, 3), 100, np.uint8)
     values = {
-        k: jnp.asarray(v) for k, v in digital.saturate_values("saturate", 32, 5).items()
+        k: jnp.asarray(v)
+        for k, v in named("factor", "shift")("saturate", 32, 5).items()
     }
     red = np.asarray(digital.saturate(None, jnp.asarray(grey), values))[0, 0, 0]
     np.testing.assert_array_equal(red, [100, 80, 80])
