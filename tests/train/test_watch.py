@@ -16,7 +16,7 @@ from apr_jax.report import run_view, sections
 from apr_jax.runs import checkpoint
 from apr_jax.runs import epochs as epochs_lib
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import loop, watch
+from apr_jax.train import hooks, loop, watch
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
@@ -224,7 +224,7 @@ def test_watching_is_not_part_of_what_is_computed(folder, tmp_path):
 
 
 def test_numbers_that_are_none_become_null(tmp_path):
-    assert watch._finite([1.0, np.nan]) == [1.0, None]
+    assert hooks._finite([1.0, np.nan]) == [1.0, None]
     rows = [{"watch": "bands", "epoch": 1.0, "low": [0.5, None]}]
     _, low = epochs_lib.table(rows, "bands", "low")
     assert np.isnan(low[0, 1])
