@@ -14,11 +14,9 @@ the sizes that ImageNet has, as JPEGs of quality 90.
 """
 
 import argparse
-import dataclasses
 import io
 import os
 import pathlib
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,13 +37,7 @@ WARM_UP = 200  # images
 SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (400, 300))
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One way of reading: images per second of processor time and of the clock."""
-
-    name: str
-    per_core: float
-    per_second: float
+STREAM, WINDOWS = "this project", "Pillow: decode, crop, resize"
 
 
 def write_photographs(root: pathlib.Path, count: int) -> None:
@@ -69,7 +61,7 @@ def write_photographs(root: pathlib.Path, count: int) -> None:
 
 def compute(
     settings: config_lib.Data, *, images: int, rounds: int
-) -> tuple[list[Result], list[float]]:
+) -> dict[str, np.ndarray]:
     """Measures all ways on the same files, ``rounds`` times by turns.
 
     Args:
@@ -78,8 +70,7 @@ def compute(
         rounds: how many rounds.
 
     Returns:
-        Medians for the stream, Pillow, and Pillow without windows; and the stream's
-        speed per core over Pillow's, one for each round.
+        Name -> [rounds, 2], images per second of processor time and of the clock.
     """
     listing = folder.listing(settings, settings.train_split)
     files = [(listing.root / name).read_bytes() for name in listing.files]
@@ -102,7 +93,7 @@ def compute(
     def pillow_whole() -> None:
         list(pool.map(whole, range(images)))
 
-    def round_of_stream() -> Result:
+    def round_of_stream() -> tuple[float, float]:
         stream = data.imagenet.train_stream(
             settings, seed=0, start_step=0, batch_size=BATCH_SIZE
         )
@@ -115,45 +106,39 @@ def compute(
             for _ in range(images // BATCH_SIZE):
                 next(stream)
 
-        result = measure("this project", streamed, images)
+        result = measure(streamed, images)
         stream.close()  # or it would go on reading ahead
         return result
 
     ways = {
-        "this project": round_of_stream,
-        "Pillow": lambda: measure("Pillow: decode, crop, resize", pillow, images),
-        "whole": lambda: measure("Pillow: decode, resize", pillow_whole, images),
+        STREAM: round_of_stream,
+        WINDOWS: lambda: measure(pillow, images),
+        "Pillow: decode, resize": lambda: measure(pillow_whole, images),
     }
-    found: dict[str, list[Result]] = {name: [] for name in ways}
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             found[name].append(way())
-    medians = [
-        Result(
-            results[0].name,
-            statistics.median(r.per_core for r in results),
-            statistics.median(r.per_second for r in results),
-        )
-        for results in found.values()
-    ]
-    pairs = zip(found["this project"], found["Pillow"], strict=True)
-    return medians, [a.per_core / b.per_core for a, b in pairs]
+    return {name: np.array(speeds) for name, speeds in found.items()}
 
 
-def measure(name: str, work: Callable[[], None], images: int) -> Result:
-    """Times one call, in processor time of all threads and by the clock."""
+def measure(work: Callable[[], None], images: int) -> tuple[float, float]:
+    """Images a second of one call: of all threads' processor time, and of the clock."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     processor, clock = time.process_time() - processor, time.perf_counter() - clock
-    return Result(name, images / processor, images / clock)
+    return images / processor, images / clock
 
 
-def table(results: list[Result], ratios: list[float]) -> str:
-    """Formats results as text."""
+def table(found: dict[str, np.ndarray]) -> str:
+    """The medians as text, and the stream's speed per core over Pillow's."""
     rows = [f"{'':30}{'images/s per core':>20}{'images/s':>12}"]
-    rows += [f"{r.name:30}{r.per_core:20.0f}{r.per_second:12.0f}" for r in results]
+    for name, speeds in found.items():
+        per_core, per_second = np.median(speeds, axis=0)
+        rows.append(f"{name:30}{per_core:20.0f}{per_second:12.0f}")
+    ratios = found[STREAM][:, 0] / found[WINDOWS][:, 0]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
-    ratio = statistics.median(ratios)
+    ratio = np.median(ratios)
     rows.append(f"\nper core, against Pillow's windows: {ratio:.2f} times ({spread})")
     return "\n".join(rows)
 
@@ -179,7 +164,7 @@ def main() -> None:
             streaming=True,
         )
         settings = config_lib.parse(config.to_dict()).data
-        print(table(*compute(settings, images=args.images, rounds=args.rounds)))
+        print(table(compute(settings, images=args.images, rounds=args.rounds)))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,12 @@ SIZES: dict[str, dict[str, Any]] = {
 OPTIONS = networks_lib.OPTIONS | {
     "--out_set": {"help": "unknown images, name=source:where; SVHN"}
 }
-OUTCOMES = ("swapped", "kept", "other")
+# Outcome -> colour and label.
+OUTCOMES = {
+    "swapped": ("tab:red", "both go with the amplitude"),
+    "kept": ("tab:green", "both stay with the phase"),
+    "other": ("lightgrey", "something else"),
+}
 SHOWN = 2  # pairs of each set
 
 
@@ -203,24 +208,18 @@ def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
 
 
 def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
-    colours = {"swapped": "tab:red", "kept": "tab:green", "other": "lightgrey"}
-    labels = {
-        "swapped": "both go with the amplitude",
-        "kept": "both stay with the phase",
-        "other": "something else",
-    }
     splits = list(dict.fromkeys(r.split for r in records))
     figure = drawing.figure(6.4, 0.6 + 0.5 * len(splits))
     axis = figure.subplots()
     ticks = []
     for place, split in enumerate(splits):
         left, rows = 0.0, {r.metric: r for r in records if r.split == split}
-        for name in OUTCOMES:
+        for name, (colour, label) in OUTCOMES.items():
             if name not in rows:
                 continue
             share = 100 * rows[name].value
-            label = labels[name] if place == 0 else None
-            axis.barh(place, share, left=left, color=colours[name], label=label)
+            shown = None if place else label
+            axis.barh(place, share, left=left, color=colour, label=shown)
             if share > 2:
                 middle = {"ha": "center", "va": "center", "fontsize": 8}
                 axis.text(left + share / 2, place, f"{share:.1f}", **middle)
