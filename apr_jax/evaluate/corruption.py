@@ -32,7 +32,7 @@ CLEAN = "clean"
 # The mean over corruptions; of one severity, "mean/SEVERITY".
 MEAN = "mean"
 METRICS = ("error", "nll", "ece", "rms_calibration_error", "brier")
-# Of each set; 75 sets need shorter intervals to compute than a single one.
+# Bootstrap replicates of each set: 75 sets need to be quicker than a single one.
 _REPLICATES = 200
 _IMAGENET_CLASSES = 1000
 

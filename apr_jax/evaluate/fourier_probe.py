@@ -155,7 +155,7 @@ class Probe:
         return found
 
     def phase_or_amplitude(self, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Whose label the answer is, on images of one's phase and another's amplitude.
+        """The image whose label the answer is, of one's phase and another's amplitude.
 
         Each image gives its phase once; the other of another label is drawn by the
         seed. Recombined images are not clipped.

@@ -16,7 +16,7 @@ from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
 GROUPS = ("near", "far", "all")
-# Of a set and a score; "oscr" is missing where it isn't known who was right.
+# The metrics of a set and a score; "oscr" needs to know which answers were right.
 METRICS = (
     "auroc",
     "aupr_in",
