@@ -1,4 +1,4 @@
-"""The frame of the experiments: command line, data, small networks, records, pictures.
+"""The frame of the experiments: command line, data, small networks, records.
 
 An experiment is a module, run by ``main``, with
 
@@ -12,10 +12,9 @@ An experiment is a module, run by ``main``, with
     if __name__ == "__main__":
         lab_lib.main(__name__)
 
-``compute`` yields records as they are known, and leaves out the parts that are done.
-They go to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and
-writes its pictures beside. Networks and data sets that are made on the way stay in
-``--work``, so that a stopped experiment goes on where it was.
+``compute`` yields records as they are known, without the parts that are done. They go
+to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and draws beside.
+Networks and sets stay in ``--work``: a stopped experiment goes on where it was.
 """
 
 import argparse
@@ -43,7 +42,7 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
-from experiments import measures
+from experiments import measures, recipes
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RECORDS = "records.jsonl"
@@ -87,7 +86,7 @@ class Lab:
 
     def settings(self, **changes: Any) -> ml_collections.ConfigDict:
         """A copy of the configuration, changed: ``optim__epochs=3.0``."""
-        return changed(self.base, **changes)
+        return recipes.changed(self.base, **changes)
 
     def short(
         self,
@@ -99,7 +98,7 @@ class Lab:
         """A short training of the knobs "model" and "epochs", with fields changed."""
         base = self.base if settings is None else settings
         own = {"model": self["model"], "epochs": self["epochs"], "method": method}
-        return changed(short(base, **own), **changes)
+        return recipes.changed(recipes.short(base, **own), **changes)
 
     def load(self, *splits: str) -> data.DataSet:
         """Splits of the data, "train" and "test" if none is named."""
@@ -149,9 +148,7 @@ class Lab:
     ) -> classifier_lib.Classifier:
         """Trains by the project's own loop, or takes what an earlier call trained.
 
-        Args:
-            name: of the network, a folder in ``work``.
-            settings: a complete configuration.
+        The name is that of a folder in ``work``, the configuration a complete one.
 
         Raises:
             SystemExit: a signal stopped it; the state is saved.
@@ -236,12 +233,11 @@ class Part:
     def done(self) -> list[Record]:
         """The records of an earlier call with the same settings and data."""
         path = self.lab.out / RECORDS
+        found = records_lib.read(path) if path.exists() else []
         wanted = json.loads(json.dumps(self.settings))
         return [
             record
-            for record in records_lib.latest(
-                records_lib.read(path) if path.exists() else []
-            )
+            for record in records_lib.latest(found)
             if record.split == self.split
             and record.data == self.lab.config.data.name
             and record.seed == self.lab.seed
@@ -402,30 +398,3 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
     base.data.cache_dir = options.cache_dir
     base.train.tensorboard = False
     return base
-
-
-def changed(
-    settings: ml_collections.ConfigDict, **changes: Any
-) -> ml_collections.ConfigDict:
-    """A copy of a configuration with fields changed: ``optim__epochs=3.0``."""
-    copy = ml_collections.ConfigDict(settings.to_dict())
-    copy.update_from_flattened_dict(
-        {field.replace("__", "."): value for field, value in changes.items()}
-    )
-    return copy
-
-
-def short(
-    settings: ml_collections.ConfigDict, *, model: str, epochs: float, method: str
-) -> ml_collections.ConfigDict:
-    """A configuration for a short training: one cycle of the learning rate."""
-    return changed(
-        settings,
-        model__name=model,
-        augment__method=method,
-        optim__epochs=float(epochs),
-        optim__schedule="cyclic",
-        optim__peak=0.3,
-        optim__learning_rate=0.2,
-        checkpoint__every_steps=500,
-    )

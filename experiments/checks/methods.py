@@ -21,7 +21,7 @@ from apr_jax import data
 from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError
 from apr_jax.runs.records import Record
-from experiments import drawing, measures
+from experiments import drawing, measures, recipes
 from experiments import lab as lab_lib
 from experiments.lab import Lab
 
@@ -100,12 +100,12 @@ def compute(lab: Lab) -> Iterator[Record]:
             continue
         if "data__extra_dirs" in check.changes:
             write_extra(lab, found)
-        settings = lab_lib.short(
+        settings = recipes.short(
             lab.base, model=lab["network"], epochs=epochs, method=check.method
         )
         network = lab.train(
             name.replace(" ", "_").replace(",", ""),
-            lab_lib.changed(settings, **check.changes),
+            recipes.changed(settings, **check.changes),
         )
         for split, part in parts.items():
             images, labels = map(np.asarray, found.splits[split])

@@ -2,12 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel
 from apr_jax.console import say
-from apr_jax.runs import workdir
+from apr_jax.runs import curves, workdir
 from experiments.tables import page, plan
 
 
@@ -44,7 +44,7 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
     if not missing:
         say("nothing is missing")
         return
-    speeds = plan.speed_of(p for p in root.glob("*") if p.is_dir())
+    speeds = speed_of(p for p in root.glob("*") if p.is_dir())
     sizes: dict[str, tuple[int, int]] = {}
     total, hours, unknown = 0.0, 0.0, set()
     # A run is measured when it has been trained.
@@ -77,3 +77,23 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
         )
     if hours:
         say(f"  about {hours:.1f} hours by the speed of the runs that are there")
+
+
+def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
+    """Network -> passes a second of one image, of runs that were trained here before.
+
+    As ``plan.passes`` counts them.
+    """
+    found: dict[str, list[float]] = {}
+    for root in roots:
+        run = workdir.RunDir(root)
+        config = workdir.read_config(run)
+        if config is None or not run.curve.exists():
+            continue
+        rows = curves.read_curve(run.curve)
+        speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
+        if speeds:
+            speeds.sort()
+            median = speeds[len(speeds) // 2] * plan.passes(config)
+            found.setdefault(config.model.name, []).append(median)
+    return {name: sum(each) / len(each) for name, each in found.items()}

@@ -2,8 +2,7 @@
 
 import dataclasses
 import itertools
-import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
@@ -12,9 +11,8 @@ from apr_jax import augment, models, presets
 from apr_jax import config as config_lib
 from apr_jax.models import flops
 from apr_jax.report import published
-from apr_jax.runs import curves, workdir
 from apr_jax.runs.records import Record
-from experiments import lab as lab_lib
+from experiments import recipes
 from experiments.tables import cells as cells_lib
 from experiments.tables.rows import ROWS, canonical, row_of
 
@@ -169,7 +167,7 @@ def runs_of(
     small, found = budget == "small", []
     for seed, column, name in itertools.product(range(seeds), columns, rows):
         row, (data, _, network) = row_of(name), column.partition(" ")
-        settings = lab_lib.changed(table.settings(data, network, name, small))
+        settings = recipes.changed(table.settings(data, network, name, small))
         settings.seed = seed
         own = table.changes | (table.small if small else {})
         own |= row.changes | (row.small if small else {})
@@ -261,7 +259,7 @@ def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.Con
     settings = presets.cifar(f"{network},{row_of(row).method},{name}")
     settings.train.tensorboard = False
     if small:
-        settings = lab_lib.short(
+        settings = recipes.short(
             settings, model=network, epochs=3.0, method=row_of(row).method
         )
     return settings
@@ -384,23 +382,3 @@ def columns_of(table: Table, budget: str) -> tuple[str, ...]:
         return table.columns
     sets = dict.fromkeys(column.split()[0] for column in table.columns)
     return tuple(f"{name} {SMALL_NETWORK}" for name in sets)
-
-
-def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
-    """Network -> passes a second of one image, of runs that were trained here before.
-
-    As ``passes`` counts them.
-    """
-    found: dict[str, list[float]] = {}
-    for root in roots:
-        run = workdir.RunDir(root)
-        config = workdir.read_config(run)
-        if config is None or not run.curve.exists():
-            continue
-        rows = curves.read_curve(run.curve)
-        speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
-        if speeds:
-            speeds.sort()
-            median = speeds[len(speeds) // 2] * passes(config)
-            found.setdefault(config.model.name, []).append(median)
-    return {name: sum(each) / len(each) for name, each in found.items()}

@@ -11,7 +11,7 @@ from apr_jax import models
 from apr_jax.data import ArraySplit
 from apr_jax.errors import ConfigError
 from experiments import lab as lab_lib
-from experiments import measures
+from experiments import measures, recipes
 from tests import toy
 
 SIZES = {"small": {"images": 3}, "paper": {"images": 300}}
@@ -85,7 +85,7 @@ def test_trains_on_a_set_that_it_makes(tmp_path, rng, monkeypatch):
     def compute(lab):
         train = lab.load("train").splits["train"]
         dark = ArraySplit(train.images // 2, train.labels)
-        settings = lab_lib.short(
+        settings = recipes.short(
             lab.arrays("dark", "wxyz", train=dark, test=dark),
             model="tiny",
             epochs=1,
