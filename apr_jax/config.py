@@ -25,7 +25,7 @@ _STEPS = (1, 2, 3, 4, 5)
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Where images come from; their pixels are in [0, 1]."""
+    """The images and their splits; pixels are in [0, 1]."""
 
     source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
@@ -47,7 +47,7 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What happens to a training image; see ``apr_jax.augment``."""
+    """The augmentation of training images; see ``apr_jax.augment``."""
 
     method: str = setting("apr_sp", 'name of augment.AUGMENTS; several joined by "+"')
     crop_pad: int = setting(4, "pixels a side before a random crop; 0: no crop", low=0)
@@ -97,7 +97,7 @@ class Contrast:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """Which network; see ``apr_jax.models``."""
+    """The network; see ``apr_jax.models``."""
 
     name: str = setting("wrn_40_2", "name that apr_jax.models knows")
     dtype: str = choice("of the arithmetic, not of parameters", "float32", "bfloat16")
@@ -125,7 +125,7 @@ class Optim:
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """How the work is done."""
+    """The batches, the devices, and the words of a training."""
 
     batch_size: int = setting(128, "images a step, all devices, none added yet", low=1)
     sync_batch_norm: bool = setting(False, "statistics over all devices, not of each")
@@ -143,7 +143,7 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When the state is saved. Saving never blocks a step longer than a copy."""
+    """The saving of the state, which never blocks a step longer than a copy."""
 
     every_steps: int = incidental(2000, "between saved states", low=1)
     keep: int = incidental(3, "the newest so many stay", low=1)
@@ -218,7 +218,7 @@ class Fourier:
 
 @dataclasses.dataclass(frozen=True)
 class Eval:
-    """How a finished network is measured; see ``apr_jax.evaluate.card``."""
+    """The measurements of a finished network; see ``apr_jax.evaluate.card``."""
 
     batch_size: int = setting(1000, "images, over all devices", low=1)
     parts: tuple[str, ...] = setting(("clean",), "what is measured", choices=PARTS)

@@ -1,4 +1,4 @@
-"""How a program starts, stops on a signal, and fails."""
+"""A program's start, its stop on a signal, and its failure."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""How far confidences are from the share that is correct.
+"""Calibration: how far confidences are from the share that is correct.
 
 Host-side NumPy in float64 like ``apr_jax.metrics``, which exports these functions too.
 """

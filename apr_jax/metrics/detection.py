@@ -1,4 +1,4 @@
-"""How well a score separates in-distribution from out-of-distribution examples.
+"""Detection of the unknown: how well a score separates in- from out-of-distribution.
 
 Host-side NumPy in float64 like ``apr_jax.metrics``, which exports these functions too.
 Every result is a fraction in [0, 1].
@@ -17,7 +17,7 @@ def ood_detection(
     *,
     convention: str = "exact",
 ) -> dict[str, float]:
-    """How well scores (higher = more in-distribution) separate ID from OOD.
+    """The separation of ID from OOD by scores (higher = more in-distribution).
 
     Examples of equal score pass a threshold together, and a tie counts half in the
     AUROC. Areas under precision-recall curves are average precisions: the trapezoid

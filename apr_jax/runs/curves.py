@@ -15,7 +15,7 @@ FILE_NAME = "metrics.jsonl"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CurveRow:
-    """How training stood at one step.
+    """The state of a training at one step.
 
     Attributes:
         step: steps taken so far.

@@ -159,7 +159,7 @@ def work(options: argparse.Namespace) -> str | None:
 
 
 def share(text: str) -> slice:
-    """Which of the groups of runs "I/N" stands for.
+    """The groups of runs that "I/N" stands for.
 
     Raises:
         ValueError: it isn't 1/N to N/N.
