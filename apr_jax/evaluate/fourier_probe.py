@@ -47,6 +47,9 @@ class Probe:
         self._quiet = quiet or not parallel.is_primary()
         self._variables = parallel.replicate(classifier.variables, layout)
         self._clean: np.ndarray | None = None
+        self._answers = lambda variables, images: jnp.argmax(
+            classifier.predict(variables, images)[0], axis=-1
+        )
         rows = parallel.local_rows(self._batch_size, layout)
         self._share = lambda batch: parallel.split_batch(
             jax.tree.map(lambda x: x[rows], batch), layout
@@ -126,7 +129,7 @@ class Probe:
             radii: of the circle of frequencies that parts the two; one program
                 serves all.
         """
-        predict, masks = self._classifier.predict, self._band_masks(radii)
+        masks = self._band_masks(radii)
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, _), keep = batch
@@ -135,7 +138,7 @@ class Probe:
             kept = spectrum * keep[None, :, :, None]
             low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
             wrong = [
-                jnp.sum((jnp.argmax(predict(variables, x)[0], -1) != labels) & mask)
+                jnp.sum((self._answers(variables, x) != labels) & mask)
                 for x in (low, pixels - low)
             ]
             return jnp.stack(wrong)
@@ -171,12 +174,11 @@ class Probe:
         """
         labels = self._images.labels
         donors = draw_donors(labels, self._classifier.config.seed)
-        predict = self._classifier.predict
 
         def answer(variables: Any, batch: Any) -> jax.Array:
             images, amplitudes = (to_pixels(x) for x in batch)
             mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
-            return jnp.argmax(predict(variables, mixed)[0], axis=-1)
+            return self._answers(variables, mixed)
 
         gather = parallel.make_gather(answer, self._layout)
         answers = []
@@ -221,11 +223,7 @@ class Probe:
 
     def _clean_answers(self) -> np.ndarray:
         if self._clean is None:
-            predict = self._classifier.predict
-            gather = parallel.make_gather(
-                lambda variables, images: jnp.argmax(predict(variables, images)[0], -1),
-                self._layout,
-            )
+            gather = parallel.make_gather(self._answers, self._layout)
             self._clean = np.concatenate(
                 [
                     gather(self._variables, self._share(images))[mask]
@@ -236,7 +234,7 @@ class Probe:
 
     def _wave_counter(self, norm: float, in_program: bool) -> Callable[..., Any]:
         """(variables, (batch, waves)) -> errors under each of the waves."""
-        predict, seed = self._classifier.predict, self._classifier.config.seed
+        seed = self._classifier.config.seed
 
         def count(variables: Any, batch: Any) -> jax.Array:
             (images, labels, mask, numbers), waves = batch
@@ -252,8 +250,8 @@ class Probe:
                 draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
                 signs = jax.vmap(draw)(keys)[:, None, None, :]
                 noise = norm * signs * basis[None, :, :, None]
-                logits, _ = predict(variables, jnp.clip(pixels + noise, 0.0, 1.0))
-                return jnp.sum((jnp.argmax(logits, axis=-1) != labels) & mask)
+                answers = self._answers(variables, jnp.clip(pixels + noise, 0.0, 1.0))
+                return jnp.sum((answers != labels) & mask)
 
             # On a CPU convolutions lose their fast kernels inside a loop.
             return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
@@ -263,12 +261,9 @@ class Probe:
     def _band_masks(self, radii: Sequence[float]) -> list[np.ndarray]:
         """The frequencies that the low part keeps, float32 [H, W // 2 + 1] a radius."""
         height, width = self._images.images.shape[1:3]
-        masks = []
-        for radius in radii:
-            shifted = np.asarray(spectral.radial_mask(height, width, radius))
-            whole = np.fft.ifftshift(shifted)
-            masks.append(whole[:, : width // 2 + 1].astype(np.float32))
-        return masks
+        masks = (np.asarray(spectral.radial_mask(height, width, r)) for r in radii)
+        half = slice(width // 2 + 1)
+        return [np.fft.ifftshift(mask)[:, half].astype(np.float32) for mask in masks]
 
     def _state(self, what: str) -> pathlib.Path | None:
         """File for counts under way, of these weights, images and settings."""
