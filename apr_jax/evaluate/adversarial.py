@@ -10,6 +10,7 @@ attack, so that a run that was stopped goes on from there.
 """
 
 import dataclasses
+import itertools
 import pathlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -181,19 +182,15 @@ class _Attacker:
         sent: int,
     ) -> Iterator[Record]:
         """Yields the records of the attacks from the ``sent``-th on."""
-        for number, (name, standing) in enumerate(result.survived.items()):
-            if number < sent:
-                continue
+        every = enumerate(result.survived.items())
+        for number, (name, standing) in itertools.islice(every, sent, None):
             metric = "clean_accuracy" if name == "clean" else f"after_{name}"
             measured = {metric: metrics.wilson(int(standing.sum()), len(standing))}
             more = {"order": number, "seconds": round(seconds[number], 2)}
             yield from self._records(measured, threat, more)
 
     def _final(
-        self,
-        result: rounds.Result,
-        threat: _Threat,
-        sheet: bool,
+        self, result: rounds.Result, threat: _Threat, sheet: bool
     ) -> Iterator[Record]:
         """Yields the worst case over all attacks, and facts on the images."""
         count, found = len(self.labels), result.images

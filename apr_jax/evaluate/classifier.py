@@ -80,8 +80,7 @@ def in_float32(classifier: Classifier) -> tuple[Classifier, dict[str, str]]:
     wide = dataclasses.replace(
         config, model=dataclasses.replace(config.model, dtype="float32")
     )
-    model = network.make_model(wide, num_classes=len(classifier.class_names))
-    predict = network.make_predict(model, wide)
+    predict = make(wide, {}, classifier.class_names).predict
     return dataclasses.replace(classifier, predict=predict), {"dtype": "float32"}
 
 

@@ -184,7 +184,7 @@ def _means(
     members = CORRUPTIONS if whole else tuple(corruptions)
     extra: dict[str, Any] = {"severities": chosen, "corruptions": list(members)}
     # A mean over fewer severities is another number and has another name.
-    some = "" if every else severities_name(chosen)
+    some = "" if every else f", severities {' '.join(map(str, chosen))}"
 
     def means(over: Sequence[int]) -> dict[str, metrics.Measured]:
         made = {}
@@ -217,11 +217,6 @@ def _means(
     for name, value in sums.items():
         numbers[name] = metrics.Measured(value, None, None, "fraction", total)
     yield from job.records(numbers, f"{MEAN}{some}", **extra)
-
-
-def severities_name(severities: Sequence[int]) -> str:
-    """The end of the name of a mean over some of the severities."""
-    return f", severities {' '.join(map(str, severities))}"
 
 
 if __name__ == "__main__":

@@ -68,10 +68,8 @@ def measure(
             "--scores_file"
         )
     parallel.check_batch("eval.batch_size", classifier.config.eval.batch_size, layout)
-    path = pathlib.Path(settings.scores_file)
-    given = (
-        ood_records.read_scores(settings.scores_file) if settings.scores_file else None
-    )
+    file, near = settings.scores_file, set(settings.near)
+    given = ood_records.read_scores(file) if file else None
     config = classifier.config
     opened = [
         ood_sets.open_set(
@@ -88,9 +86,9 @@ def measure(
     job = Measurement(JOB, classifier, layout, tuple(done))
     if opened:
         inside = _Inside(job, settings, resident=resident, scratch=scratch, quiet=quiet)
-        yield from _measure_sets(job, inside, opened, set(settings.near))
+        yield from _measure_sets(job, inside, opened, near)
     if given is not None:
-        yield from ood_records.measure_given(job, given, path, set(settings.near))
+        yield from ood_records.measure_given(job, given, pathlib.Path(file), near)
 
 
 # --- Measuring -----------------------------------------------------------------------
@@ -257,18 +255,15 @@ def _measure_sets(
 
 def _complete(rows: Mapping[str, Any], inside: _Inside) -> bool:
     """Whether earlier records hold every metric of every score that is possible."""
+    metrics = ood_records.METRICS
+    holds = lambda scores: all(f"{s}.{m}" in rows for s in scores for m in metrics)
     if not rows:
         return False
-    wanted = [
-        f"{score}.{metric}" for score in inside.asked for metric in ood_records.METRICS
-    ]
-    if all(metric in rows for metric in wanted):
+    if holds(inside.asked):
         return True
     # Perhaps not all that is asked for is possible; that takes the outputs to know.
     inside.prepare()
-    return all(
-        f"{s}.{metric}" in rows for s in inside.names for metric in ood_records.METRICS
-    )
+    return holds(inside.names)
 
 
 # --- Settings ------------------------------------------------------------------------

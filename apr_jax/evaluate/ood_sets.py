@@ -104,10 +104,8 @@ def open_set(
     """
     opened = {"tfds": _tfds, "folder": _folder, "arrays": _arrays}[source]
     try:
-        if source == "tfds":
-            read, count, mark, note = opened(where, settings, tfds_dir)
-        else:
-            read, count, mark, note = opened(where, settings, fit)
+        how = tfds_dir if source == "tfds" else fit
+        read, count, mark, note = opened(where, settings, how)
     except DataError as error:
         raise DataError(f"out set {name!r}: {error}") from error
     if count == 0:
@@ -162,11 +160,9 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
         )
 
     def read(rows: np.ndarray) -> np.ndarray:
-        images = []
-        for row in rows:
-            image = images_lib.read(files[row])
-            images.append(_fitted(image, settings, fit, str(files[row])))
-        return np.stack(images)
+        chosen = [files[row] for row in rows]
+        pairs = ((images_lib.read(file), str(file)) for file in chosen)
+        return np.stack([_fitted(image, settings, fit, f) for image, f in pairs])
 
     stats = [(str(f.relative_to(root)), f.stat().st_size) for f in files]
     size = settings.image_size
@@ -203,9 +199,8 @@ def _array_file(path: pathlib.Path) -> pathlib.Path:
     if path.is_file():
         return path
     names = ("test.npz", "test_images.npy", "test.npy")
-    for name in names:
-        if (path / name).is_file():
-            return path / name
+    if there := [path / name for name in names if (path / name).is_file()]:
+        return there[0]
     raise DataError(
         f"{str(path)!r} is neither a file nor a folder with one of {', '.join(names)}"
     )
