@@ -6,6 +6,8 @@ methods: HybridAugment++-PS (Yucel et al., ICCV 2023) and PRIME with the Jensen-
 loss (Modas et al., ECCV 2022), both ResNet-18.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from apr_jax.corruptions import CORRUPTIONS
 
 Cells = dict[str, float]
@@ -82,10 +84,14 @@ _TABLE_2 = {
 
 def table_2() -> dict[str, Cells]:
     """Row -> "accuracy", or out set, or "mean" -> accuracy, or AUROC."""
-    return {
-        row: dict(zip(("accuracy", *_OUT), values, strict=True))
-        for row, values in _TABLE_2.items()
-    }
+    return _named(("accuracy", *_OUT), _TABLE_2)
+
+
+def _named(
+    names: Sequence[str], rows: Mapping[str, Iterable[float]]
+) -> dict[str, Cells]:
+    """The values of each row, in order, by name."""
+    return {row: dict(zip(names, rows[row], strict=True)) for row in rows}
 
 
 # Data sets of unknown images -> the paper's, and the rows of table 2 that a page shows.
@@ -109,17 +115,14 @@ OUT_METHODS = {
 
 def table_3() -> dict[str, Cells]:
     """Row -> "accuracy", "robust" -> accuracy, that under AutoAttack at 8/255."""
-    values = {
+    rows = {
         "standard": (83.3, 43.2),
         "cutout": (81.3, 41.6),
         "apr_p": (85.3, 44.1),
         "apr_s": (83.5, 45.0),
         "apr_sp": (84.3, 45.7),
     }
-    return {
-        row: {"accuracy": clean, "robust": robust}
-        for row, (clean, robust) in values.items()
-    }
+    return _named(("accuracy", "robust"), rows)
 
 
 # PreAct-ResNet-18 on CIFAR-10: the rows of table 3 that a page shows, and the radius.
@@ -150,8 +153,5 @@ _TABLE_4 = {
 
 def table_4() -> dict[str, Cells]:
     """Row -> "error", corruption, "mce" -> clean error, CE, mCE."""
-    names = ("error", *CORRUPTIONS, "mce")
-    return {
-        row: dict(zip(names, map(float, line.split()), strict=True))
-        for row, line in _TABLE_4.items()
-    }
+    rows = {row: map(float, line.split()) for row, line in _TABLE_4.items()}
+    return _named(("error", *CORRUPTIONS, "mce"), rows)
