@@ -283,10 +283,17 @@ def boxes(
     parts: Sequence[str], size: tuple[int, int], label: str, *, scale: float
 ) -> str:
     """An ``<svg>`` of rectangles and text, up to ``scale`` times its size wide."""
+    view = f"0 0 {size[0]} {size[1]}"
+    opened = _open('class="confusion"', view, label, scale * size[0])
+    return f"{opened}>{''.join(parts)}</svg>"
+
+
+def _open(first: str, view: str, label: str, width: float) -> str:
+    """The beginning of an ``<svg>`` up to ``width`` pixels wide."""
     return (
-        f'<svg class="confusion" viewBox="0 0 {size[0]} {size[1]}" role="img" '
+        f'<svg {first} viewBox="{view}" role="img" '
         f'aria-label="{html.escape(label, quote=True)}" '
-        f'style="max-width:{scale * size[0]:.0f}px">{"".join(parts)}</svg>'
+        f'style="max-width:{width:.0f}px"'
     )
 
 
@@ -348,9 +355,5 @@ def svg(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -
     view = re.search(r'viewBox="([^"]*)"', head)
     assert view is not None, "Matplotlib's SVG has a viewBox"
     width = float(view[1].split()[2])
-    safe = html.escape(label, quote=True)
-    return (
-        f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{view[1]}" '
-        f'role="img" aria-label="{safe}" style="max-width:{1.5 * width:.0f}px"'
-        + text[text.index(">") :].strip()
-    )
+    names = 'xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return _open(names, view[1], label, 1.5 * width) + text[text.index(">") :].strip()

@@ -148,11 +148,6 @@ def card(body: str) -> str:
     return f'<div class="card">{body}</div>'
 
 
-def scroll(body: str) -> str:
-    """A box that scrolls by itself where its contents are wider than the page."""
-    return f'<div class="scroll">{body}</div>'
-
-
 def note(text: str) -> str:
     """A paragraph in the soft colour; the text is HTML."""
     return f'<p class="soft">{text}</p>'
@@ -223,7 +218,7 @@ def tabulate(
         lines += [f"<tr>{''.join(row)}</tr>" for row in rows]
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
     head = f"<thead><tr><th></th>{''.join(heads)}</tr></thead>"
-    return scroll(f"<table>{head}{''.join(bodies)}</table>")
+    return f'<div class="scroll"><table>{head}{"".join(bodies)}</table></div>'
 
 
 def _class(kind: str) -> str:

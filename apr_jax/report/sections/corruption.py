@@ -20,6 +20,7 @@ _GROUPS = (
     ("Digital", CORRUPTIONS[10:]),
     ("Held out", EXTRA_CORRUPTIONS),
 )
+_WIDE, _HIGH = 46, 22  # of a heatmap's cells, in pixels
 # The columns of the table: metric of the split "mean", heading.
 _COLUMNS = (
     ("error", "Mean error ↓"),
@@ -131,11 +132,11 @@ def _heatmap(
         most: the value of the strongest colour.
         signed: whether values are differences.
     """
-    wide, high, margin, top = 46, 22, 128, 46
+    margin, top = 128, 46
     columns = sorted({severity for _, severity in cells})
     parts = [f'<text x="2" y="16" class="title">{html_lib.escape(title)}</text>']
     for j, heading in enumerate([*map(str, columns), "mean"]):
-        x = margin + wide * j + wide / 2 + (8 if heading == "mean" else 0)
+        x = margin + _WIDE * j + _WIDE / 2 + (8 if heading == "mean" else 0)
         parts.append(f'<text x="{x}" y="{top - 7}">{heading}</text>')
     y = top
     for _, members in _GROUPS:
@@ -147,27 +148,25 @@ def _heatmap(
             values = [cells.get((corruption, s)) for s in columns]
             known = [v for v in values if v is not None]
             for j, value in enumerate([*values, sum(known) / len(known)]):
-                x = margin + wide * j + (8 if j == len(columns) else 0)
-                parts.append(_cell(x, y, wide, high, value, most, signed))
-            y += high
+                x = margin + _WIDE * j + (8 if j == len(columns) else 0)
+                parts.append(_cell(x, y, value, most, signed))
+            y += _HIGH
         y += 8 if here else 0
-    width = margin + wide * (len(columns) + 1) + 12
+    width = margin + _WIDE * (len(columns) + 1) + 12
     label = f"Error under corruption, {title}"
     return figures.boxes(parts, (width, y), label, scale=1.3)
 
 
-def _cell(
-    x: float, y: float, w: int, h: int, value: float | None, most: float, signed: bool
-) -> str:
+def _cell(x: int, y: int, value: float | None, most: float, signed: bool) -> str:
+    middle = f'<text x="{x + _WIDE / 2}" y="{y + 15}">'
     if value is None:
-        return f'<text x="{x + w / 2}" y="{y + 15}">–</text>'
+        return f"{middle}–</text>"
     text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
     tint = "var(--run-2)" if signed and value < 0 else "var(--bad)"
     strength = 0.75 * min(abs(value) / most, 1.0) if most else 0.0
     return (
-        f'<rect x="{x}" y="{y}" width="{w - 1}" height="{h - 1}" fill="{tint}" '
-        f'fill-opacity="{strength:.2f}"/>'
-        f'<text x="{x + w / 2}" y="{y + 15}">{text}</text>'
+        f'<rect x="{x}" y="{y}" width="{_WIDE - 1}" height="{_HIGH - 1}" '
+        f'fill="{tint}" fill-opacity="{strength:.2f}"/>{middle}{text}</text>'
     )
 
 
