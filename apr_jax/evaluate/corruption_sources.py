@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,20 +20,6 @@ from apr_jax.evaluate.classifier import Classifier, share, stream_share
 CLEAN = "clean"
 
 
-class Source(Protocol):
-    """Sets of images by split, "clean" or "NAME/SEVERITY"."""
-
-    @property
-    def has_clean(self) -> bool:
-        """Whether there is a split "clean"."""
-
-    def size(self, split: str) -> int:
-        """Examples of a split, over all processes."""
-
-    def batches(self, split: str) -> Iterator[data.Batch]:
-        """This process's batches, equally many on each, padded and masked."""
-
-
 def open_source(
     settings: config_lib.Corruption,
     names: Sequence[str],
@@ -41,7 +27,7 @@ def open_source(
     layout: parallel.Layout,
     *,
     resident: data.DataSet | None,
-) -> Source:
+) -> "Source":
     """Opens a source, with all checks that are possible before any work.
 
     Args:
@@ -72,15 +58,7 @@ def open_source(
         if settings.source == "generated":
             raise
         clean = None
-    if settings.source == "generated":
-        assert clean is not None
-        if "frost" in names:
-            try:
-                frost_files.load(settings.frost_dir)
-            except FileNotFoundError as error:
-                raise ConfigError(str(error)) from error
-        return _Generated(clean, settings)
-    kind: type[_Stored] = _Tfds
+    kind: type[Source] = _Generated if settings.source == "generated" else _Tfds
     if settings.source == "folder":
         root = _root(settings)
         if not root.is_dir():
@@ -140,8 +118,6 @@ def fingerprint(
 class _Clean:
     """The undisturbed test split, in memory or streamed."""
 
-    has_clean = True
-
     def __init__(
         self,
         classifier: Classifier,
@@ -162,10 +138,6 @@ class _Clean:
             total = len(resident.splits[name].labels)
         self.count = min(examples, total) if examples else total
         self.total = total
-
-    def size(self, split: str) -> int:
-        del split
-        return self.count
 
     def numbered(self) -> Iterator[tuple[data.Batch, np.ndarray]]:
         """This process's batches with the number of each image in the split."""
@@ -191,42 +163,13 @@ class _Clean:
                 return
             yield data.Batch(batch.image, batch.label, wanted), number
 
-    def batches(self, split: str) -> Iterator[data.Batch]:
-        del split
-        return (batch for batch, _ in self.numbered())
 
+class Source:
+    """Sets of images by split, "clean" or "NAME/SEVERITY".
 
-@dataclasses.dataclass(frozen=True)
-class _Generated:
-    """Made of the test split, batch by batch, on the device."""
-
-    clean: _Clean
-    settings: config_lib.Corruption
-    has_clean: bool = True
-
-    def size(self, split: str) -> int:
-        return self.clean.size(split)
-
-    def batches(self, split: str) -> Iterator[data.Batch]:
-        if split == CLEAN:
-            yield from self.clean.batches(split)
-            return
-        name, severity = split.split("/")
-        key = jax.random.key(self.settings.seed)
-        for batch, number in self.clean.numbered():
-            images = corruptions_lib.corrupt(
-                key,
-                np.asarray(batch.image),
-                name,
-                int(severity),
-                indices=number,
-                frost=self.settings.frost_dir or None,
-            )
-            yield data.Batch(np.asarray(images), batch.label, batch.mask)
-
-
-class _Stored:
-    """A source of finished images."""
+    Attributes:
+        has_clean: whether there is a split "clean".
+    """
 
     def __init__(
         self,
@@ -236,7 +179,8 @@ class _Stored:
         rows: slice,
         clean: _Clean | None,
     ) -> None:
-        self.examples, self.root = settings.examples, _root(settings)
+        self.settings, self.root = settings, _root(settings)
+        self.examples = settings.examples
         self.classifier, self.config = classifier, classifier.config
         self.rows, self.clean = rows, clean
         self.has_clean = clean is not None
@@ -248,13 +192,15 @@ class _Stored:
         raise NotImplementedError
 
     def size(self, split: str) -> int:
+        """Examples of a split, over all processes; known once it is read."""
         if split == CLEAN and self.clean is not None:
-            return self.clean.size(split)
+            return self.clean.count
         return self.sizes[split]
 
     def batches(self, split: str) -> Iterator[data.Batch]:
+        """This process's batches, equally many on each, padded and masked."""
         if split == CLEAN and self.clean is not None:
-            return self.clean.batches(split)
+            return (batch for batch, _ in self.clean.numbered())
         name, severity = split.split("/")
         return self.read(split, name, int(severity))
 
@@ -270,7 +216,36 @@ class _Stored:
         return share(data.eval_batches(arrays, size), self.rows)
 
 
-class _Npy(_Stored):
+class _Generated(Source):
+    """Made of the test split, batch by batch, on the device."""
+
+    def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
+        if "frost" in names:
+            try:
+                frost_files.load(self.settings.frost_dir)
+            except FileNotFoundError as error:
+                raise ConfigError(str(error)) from error
+
+    def read(self, split: str, name: str, severity: int) -> Iterator[data.Batch]:
+        assert self.clean is not None
+        self.sizes[split] = self.clean.count
+        key = jax.random.key(self.settings.seed)
+
+        def made(batch: data.Batch, number: np.ndarray) -> data.Batch:
+            images = corruptions_lib.corrupt(
+                key,
+                np.asarray(batch.image),
+                name,
+                severity,
+                indices=number,
+                frost=self.settings.frost_dir or None,
+            )
+            return data.Batch(np.asarray(images), batch.label, batch.mask)
+
+        return (made(*pair) for pair in self.clean.numbered())
+
+
+class _Npy(Source):
     """A folder like CIFAR-10-C."""
 
     def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
@@ -290,7 +265,7 @@ class _Npy(_Stored):
         return self.from_arrays(split, arrays)
 
 
-class _Tree(_Stored):
+class _Tree(Source):
     """A folder like ImageNet-C."""
 
     def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
@@ -330,7 +305,7 @@ class _Tree(_Stored):
         )
 
 
-class _Tfds(_Stored):
+class _Tfds(Source):
     """A corrupted set of TFDS, a configuration for each corruption and severity."""
 
     def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
