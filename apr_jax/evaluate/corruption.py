@@ -1,7 +1,7 @@
 """Error and calibration of a classifier on corrupted images.
 
     python -m apr_jax.evaluate.corruption RUN
-    python -m apr_jax.evaluate.corruption RUN --source folder --corruption_dir DIR
+    python -m apr_jax.evaluate.corruption RUN --source folder --dir DIR
 
 measures fifteen corruptions in five severities. The images are made on the fly from
 the test split ("generated"), or read: the official ``.npy`` folders of CIFAR-10-C and
