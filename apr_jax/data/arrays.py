@@ -56,8 +56,7 @@ def read(data: Data, split: str) -> Entry:
     classes = _class_names(root, data.train_split, labels)
     images = to_uint8(checked_shape(images, where), where)
     size, shorter = data.image_size, data.eval_resize or data.image_size
-    if images.shape[1:3] != (size, size):
-        images = np.stack([images_lib.fit(image, size, shorter) for image in images])
+    images = images_lib.fit_all(images, size, shorter)
     return Entry(ArraySplit(images, labels), classes)
 
 

@@ -160,7 +160,12 @@ def _read(final: pathlib.Path) -> tuple[Entry, str] | None:
         arrays = {name: manifest["arrays"][name] for name in _ARRAYS}
         if digest not in _compared:
             for name, facts in arrays.items():
-                _compare(final / f"{name}.npy", facts["sha256"])
+                with open(final / f"{name}.npy", "rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                if found != facts["sha256"]:
+                    raise _DamagedError(
+                        f"{name}.npy doesn't have the checksum of its manifest"
+                    )
             _compared.add(digest)
         images, labels = (
             np.load(final / f"{name}.npy", mmap_mode="r", allow_pickle=False)
@@ -174,16 +179,6 @@ def _read(final: pathlib.Path) -> tuple[Entry, str] | None:
     entry = Entry(ArraySplit(images, np.asarray(labels)), classes, left_out)
     contents = [classes, *(arrays[name]["sha256"] for name in _ARRAYS)]
     return entry, hashlib.sha256(json.dumps(contents).encode()).hexdigest()
-
-
-def _compare(path: pathlib.Path, expected: str) -> None:
-    if _sha256(path) != expected:
-        raise _DamagedError(f"{path.name} doesn't have the checksum of its manifest")
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recover(final: pathlib.Path) -> tuple[Entry, str] | None:
@@ -230,8 +225,11 @@ def _write(final: pathlib.Path, key: Mapping[str, Any], entry: Entry) -> None:
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can read
         # Another process, on a machine that doesn't share our locks, may have been
         # first; its entry is as good as ours.
-        with contextlib.suppress(FileExistsError):
-            _rename(temporary, final)
+        try:
+            temporary.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -250,15 +248,6 @@ class _Digested:
     def write(self, contents: bytes) -> int:
         self.sha256.update(contents)
         return self._file.write(contents)
-
-
-def _rename(source: pathlib.Path, target: pathlib.Path) -> None:
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno == errno.ENOTEMPTY:
-            raise FileExistsError(str(target)) from error
-        raise
 
 
 @contextlib.contextmanager

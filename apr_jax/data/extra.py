@@ -123,7 +123,10 @@ def _load_one(
     root: pathlib.Path, data: Data, class_names: tuple[str, ...]
 ) -> ArraySplit:
     if root.suffix == ".npz":
-        inside = _as_arrays(root, data)
+        # Arrays are found as a split.
+        inside = dataclasses.replace(
+            data, source="arrays", data_dir=str(root.parent), train_split=root.stem
+        )
         facts = arrays.fingerprint(inside, root.stem)
         read = lambda: arrays.read(inside, root.stem)
     else:
@@ -144,10 +147,3 @@ def _load_one(
         )
     own = _labels_of(entry.class_names, class_names, root, data)
     return ArraySplit(images, own[labels])
-
-
-def _as_arrays(root: pathlib.Path, data: Data) -> Data:
-    """Returns where ``apr_jax.data.arrays`` finds an .npz file: as a split."""
-    return dataclasses.replace(
-        data, source="arrays", data_dir=str(root.parent), train_split=root.stem
-    )

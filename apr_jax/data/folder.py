@@ -68,16 +68,22 @@ def listing(data: Data, split: str) -> Listing:
         DataError: there is no such folder, it has no images, or its classes aren't
             those of the training split.
     """
-    names = _classes(_root(data), split)
-    train = _root(data) / data.train_split
-    if split != data.train_split and train.is_dir():
-        _check_classes(names, _classes(_root(data), data.train_split), split, data)
-    return list_classes(_root(data) / split, names)
+    root = _root(data)
+    names = _classes(root, split)
+    if split != data.train_split and (root / data.train_split).is_dir():
+        train = _classes(root, data.train_split)
+        if names != train:
+            raise DataError(
+                f"the classes of split {split!r} in {data.data_dir} aren't those of "
+                f"{data.train_split!r}: {difference(names, train)}"
+            )
+    return list_classes(root / split, names)
 
 
 def class_folders(root: pathlib.Path) -> tuple[str, ...]:
     """Returns the names of the folders in one, sorted."""
-    return tuple(_folders(root))
+    with os.scandir(root) as entries:
+        return tuple(sorted(e.name for e in entries if e.is_dir() and e.name[0] != "."))
 
 
 def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
@@ -166,25 +172,9 @@ def _classes(root: pathlib.Path, split: str) -> tuple[str, ...]:
         raise DataError(f"data.data_dir is {str(root)!r}, which is no folder")
     folder = root / split
     if not folder.is_dir():
-        there = ", ".join(_folders(root)) or "no folder"
+        there = ", ".join(class_folders(root)) or "no folder"
         raise DataError(f"no split {split!r} in data.data_dir {str(root)!r}: {there}")
-    names = _folders(folder)
+    names = class_folders(folder)
     if not names:
         raise DataError(f"no class folders in {folder}; it must have CLASS/IMAGE.jpg")
-    return tuple(names)
-
-
-def _folders(root: pathlib.Path) -> list[str]:
-    with os.scandir(root) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
-
-
-def _check_classes(
-    names: tuple[str, ...], train: tuple[str, ...], split: str, data: Data
-) -> None:
-    if names == train:
-        return
-    raise DataError(
-        f"the classes of split {split!r} in {data.data_dir} aren't those of "
-        f"{data.train_split!r}: {difference(names, train)}"
-    )
+    return names

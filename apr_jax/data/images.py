@@ -145,6 +145,13 @@ def fit(image: np.ndarray, size: int, shorter: int) -> np.ndarray:
     return centre_crop(resize_shorter(image, max(shorter, size)), size)
 
 
+def fit_all(images: np.ndarray, size: int, shorter: int) -> np.ndarray:
+    """``fit`` of each image: uint8 [N, H, W, 3] to uint8 [N, size, size, 3]."""
+    if images.shape[1:3] == (size, size):
+        return images
+    return np.stack([fit(image, size, shorter) for image in images])
+
+
 def three_channels(images: np.ndarray) -> np.ndarray:
     """Repeats grey [..., 1] to [..., 3]; leaves [..., 3] alone."""
     if images.shape[-1] == 3:

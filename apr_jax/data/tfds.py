@@ -101,9 +101,7 @@ def read(data: Data, split: str) -> Entry:
     rows = 1 if None in builder.info.features["image"].shape else 512
     for example in tfds.as_numpy(examples.batch(rows).prefetch(2)):
         pixels = images_lib.three_channels(example["image"])
-        if pixels.shape[1:3] != (size, size):
-            pixels = np.stack([images_lib.fit(p, size, shorter) for p in pixels])
-        images.append(pixels)
+        images.append(images_lib.fit_all(pixels, size, shorter))
         labels.append(example["label"].astype(np.int32))
     if not labels:
         raise DataError(f"split {split!r} of {data.name!r} has no examples")
