@@ -14,6 +14,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, parallel, process
 from apr_jax.console import say
 from apr_jax.evaluate import card, classifier, command
+from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
@@ -93,9 +94,8 @@ def run(
         )
         command.keep(
             plan.run,
-            functools.partial(
-                card.measure, network, plan.layout, resident=plan.resident, quiet=quiet
-            ),
+            functools.partial(card.measure, network, None),
+            Context(plan.layout, resident=plan.resident, quiet=quiet),
         )
         if parallel.is_primary():
             _draw(plan, beside)

@@ -11,16 +11,15 @@ attack, so that a run that was stopped goes on from there.
 
 import dataclasses
 import itertools
-import pathlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, metrics, parallel
+from apr_jax import console, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ConfigError
@@ -28,6 +27,7 @@ from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
@@ -39,26 +39,17 @@ _LARGEST_SHOWN = 64
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
     settings: config_lib.Adversarial,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    context: Context,
 ) -> Iterator[Record]:
     """Attacks a classifier at each radius of each norm.
 
     Args:
         classifier: the classifier; its configuration names the data.
-        layout: the devices.
         settings: the attacks and their radii. ``examples`` are the first ones of the
             test split; ``batch`` changes no result.
-        resident: the images, where they are in memory already.
-        done: records of earlier calls, which aren't measured again.
-        scratch: directory for the images and the examples left standing, after each
-            attack; they are found again there.
-        quiet: no progress bar.
+        context: its surroundings; images and the examples left standing are kept after
+            each attack.
 
     Yields:
         For each norm and radius, as split "linf/0.03137" and so on: "clean_accuracy",
@@ -72,9 +63,10 @@ def measure(
         ConfigError: a setting isn't allowed; the message names it.
         DataError: the data aren't there, or have fewer examples.
     """
+    layout = context.layout
     parallel.check_batch("batch", settings.batch, layout)
     threats = check(settings, classifier.config.data)
-    images, labels = state.load(classifier, settings.examples, resident)
+    images, labels = state.load(classifier, settings.examples, context.resident)
     chunk = min(settings.batch, -(-len(labels) // layout.count) * layout.count)
     wide, dtype = classifier_lib.in_float32(classifier)
     recorded = {
@@ -86,9 +78,7 @@ def measure(
         "weights": classifier_lib.weights_digest(classifier),
         **dtype,
     }
-    job = Measurement(
-        JOB, classifier, layout, tuple(done), recorded, seed=settings.seed
-    )
+    job = Measurement(JOB, classifier, context, recorded, seed=settings.seed)
     known, splits = job.found(), {threat.split for threat in threats}
     yield from job.hidden(r for (split, _), r in known.items() if split in splits)
     left = [t for t in threats if (t.split, "robust_accuracy") not in known]
@@ -100,13 +90,7 @@ def measure(
     )
     for message in warned:
         console.say(f"Warning: {message}")
-    folder = None
-    if scratch is not None:
-        name = state.digest(classifier, recorded, labels)
-        folder = scratch / "adversarial" / name
-    attacker = _Attacker(
-        job, engine, images, labels, settings.seed, folder, warned, quiet
-    )
+    attacker = _Attacker(job, engine, images, labels, settings.seed, warned)
     for threat in left:
         largest = max(t.eps for t in threats if t.norm == threat.norm)
         for record in attacker.run(threat, sheet=threat.eps == largest):
@@ -132,21 +116,25 @@ class _Attacker:
     images: np.ndarray
     labels: np.ndarray
     seed: int
-    folder: pathlib.Path | None
     warned: list[str]
-    quiet: bool
 
     def run(self, threat: _Threat, *, sheet: bool) -> Iterator[Record]:
         """Yields the records of one norm and radius."""
         images, labels, split = self.images, self.labels, threat.split
-        path = None
-        if self.folder is not None:
-            path = self.folder / f"{split.replace('/', '_')}.npz"
+        path = self.job.context.kept(
+            f"adversarial/{{}}/{split.replace('/', '_')}.npz",
+            lambda: [
+                self.job.settings,  # with a digest of the weights
+                config_lib.config_hash(self.job.classifier.config),
+                self.job.classifier.step,
+                labels.tolist(),
+            ],
+            alone=False,
+        )
         result, seconds = state.restore(path, images, labels)
         sent = 0
         started = time.monotonic()
-        quiet = self.quiet or not parallel.is_primary()
-        with console.make_bar(disable=quiet) as bar:
+        with self.job.context.bar() as bar:
             task = bar.add_task(split, total=len(threat.stages))
 
             def tick(name: str, share: float) -> None:

@@ -1,18 +1,15 @@
 """The images that are attacked, and the state that is kept while that goes on."""
 
 import base64
-import hashlib
 import io
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
-from apr_jax import config as config_lib
 from apr_jax import console, data, parallel
 from apr_jax.attacks import rounds
 from apr_jax.data import imagenet, samples
@@ -49,27 +46,6 @@ def load(
         # All of them on every process.
         images, labels = samples.joined(samples.first(stream, count))
     return images.astype(np.float32) / 255, np.asarray(labels, np.int32)
-
-
-def digest(
-    classifier: classifier_lib.Classifier,
-    settings: Mapping[str, Any],
-    labels: np.ndarray,
-) -> str:
-    """Hexadecimal digits that name an attack: classifier, examples and settings."""
-    config = classifier.config
-    facts = {
-        "settings": settings,
-        "classifier": classifier.name,
-        "config": config_lib.config_hash(config),
-        "step": classifier.step,
-        "data": [config.data.name, config.data.test_split],
-    }
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for leaf in jax.tree.leaves(classifier.variables):
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    found.update(labels.tobytes())
-    return found.hexdigest()[:16]
 
 
 def restore(

@@ -15,18 +15,19 @@ import pathlib
 import shlex
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, parallel, process
+from apr_jax import console, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
@@ -47,39 +48,24 @@ _PARTS: dict[str, types.ModuleType] = {
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    settings: None,
+    context: Context,
 ) -> Iterator[Record]:
     """Measures the parts that the classifier's configuration lists.
 
     Args:
         classifier: the classifier; ``eval`` of its configuration says how.
-        layout: the devices.
-        resident: the data, where they are in memory already.
-        done: records of earlier calls, which aren't measured again, but for those
-            of "clean", which is short.
-        scratch: directory for the state of measurements under way.
-        quiet: no progress bar.
+        settings: not used.
+        context: its surroundings; "clean", which is short, is always measured anew.
 
     Yields:
         The records of the parts. A part that can't be measured is said and left out.
     """
-    done = tuple(done)
+    del settings
     for part in classifier.config.eval.parts:
         try:
-            yield from _PARTS[part].measure(
-                classifier,
-                layout,
-                _settings(part, classifier.config),
-                resident=resident,
-                done=done,
-                scratch=scratch,
-                quiet=quiet,
-            )
+            settings = _settings(part, classifier.config)
+            yield from _PARTS[part].measure(classifier, settings, context)
         except (ConfigError, DataError) as why:
             console.say(f"{part} is left out: {why}")
 
@@ -207,9 +193,8 @@ def run(
     try:
         for root, (place, _), network in zip(roots, opened, networks, strict=True):
             console.say(f"{root}, step {network.step:,}")
-            command.keep(
-                place, functools.partial(measure, network, layout, quiet=quiet)
-            )
+            context = Context(layout, quiet=quiet)
+            command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
             page_lib.write(

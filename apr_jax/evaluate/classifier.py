@@ -14,6 +14,7 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, network, parallel
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
+from apr_jax.evaluate.context import Context
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
@@ -167,11 +168,10 @@ def collect(
     classifier: Classifier,
     batches: Iterable[data.Batch],
     expected: int,
-    layout: parallel.Layout,
+    context: Context,
     *,
     max_broken: int = 0,
     what: str = "the split",
-    quiet: bool = False,
 ) -> Outputs:
     """Runs a classifier over a split on all devices; every example counts once.
 
@@ -179,26 +179,25 @@ def collect(
         classifier: the classifier.
         batches: this process's batches, equally many on each, padded and masked.
         expected: examples of the split, over all processes.
-        layout: the devices.
+        context: the devices, and whether there is a progress bar.
         max_broken: so many examples may be missing, as their files can't be read.
         what: the name of the split, for messages and the progress bar.
-        quiet: no progress bar.
 
     Raises:
         RuntimeError: the batches held more examples than ``expected``, or fewer.
     """
-    run = make_collect(classifier, layout)
-    return run(batches, expected, max_broken=max_broken, what=what, quiet=quiet)
+    run = make_collect(classifier, context)
+    return run(batches, expected, max_broken=max_broken, what=what)
 
 
 def make_collect(
-    classifier: Classifier, layout: parallel.Layout, *, features: bool = True
+    classifier: Classifier, context: Context, *, features: bool = True
 ) -> Callable[..., Outputs]:
     """Returns ``collect`` of a classifier, one program for any number of splits.
 
     Args:
         classifier: the classifier.
-        layout: the devices.
+        context: the devices, and whether there is a progress bar.
         features: whether the outputs have the penultimate features.
 
     Returns:
@@ -210,6 +209,7 @@ def make_collect(
         # First, so that the loop below needn't know how many arrays there are.
         return batch.mask, logits, batch.label, *([penultimate] if features else [])
 
+    layout = context.layout
     gather = parallel.make_gather(run, layout)
     variables = parallel.replicate(classifier.variables, layout)
 
@@ -219,11 +219,9 @@ def make_collect(
         *,
         max_broken: int = 0,
         what: str = "the split",
-        quiet: bool = False,
     ) -> Outputs:
         parts: list[tuple[np.ndarray, ...]] = []
-        quiet = quiet or not parallel.is_primary()
-        with console.make_bar(disable=quiet) as bar:
+        with context.bar() as bar:
             task = bar.add_task(what, total=expected)
             for batch in batches:
                 arrays = data.Batch(*map(np.asarray, batch))
@@ -244,29 +242,20 @@ def make_collect(
     return collect
 
 
-def collect_split(
-    classifier: Classifier,
-    split: str,
-    layout: parallel.Layout,
-    *,
-    resident: data.DataSet | None,
-    quiet: bool = False,
-) -> Outputs:
+def collect_split(classifier: Classifier, split: str, context: Context) -> Outputs:
     """Runs a classifier over one split of its data; see ``collect``.
 
     Args:
         classifier: the classifier.
         split: of the data that its configuration names.
-        layout: the devices.
-        resident: the images, where they are in memory; None streams them.
-        quiet: no progress bar.
+        context: its surroundings; images that aren't resident are streamed.
     """
-    config = classifier.config
+    config, resident = classifier.config, context.resident
     batch_size = config.eval.batch_size
     if resident is not None:
         images = resident.splits[split]
         size = len(images.labels)
-        rows = parallel.local_rows(batch_size, layout)
+        rows = parallel.local_rows(batch_size, context.layout)
         batches = share(data.eval_batches(images, batch_size), rows)
     else:
         size = imagenet.num_examples(config.data, split)
@@ -275,10 +264,9 @@ def collect_split(
         classifier,
         batches,
         size,
-        layout,
+        context,
         max_broken=config.data.max_broken if resident is None else 0,
         what=split,
-        quiet=quiet,
     )
 
 

@@ -8,12 +8,12 @@ and on the shifted splits. It prints a table, appends one record for each number
 ``results.jsonl`` in the work directory, and draws ``report.html`` there.
 """
 
-import pathlib
-from collections.abc import Iterable
+import dataclasses
 
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
@@ -22,23 +22,15 @@ JOB = "evaluate.clean"
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
-    settings: None = None,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    settings: None,
+    context: Context,
 ) -> list[Record]:
     """Measures a classifier on its test split and the shifted ones.
 
     Args:
         classifier: the classifier; its configuration names the data.
-        layout: the devices.
         settings: not used; there are none.
-        resident: the images, where they are in memory already.
-        done, scratch: not used; the measurement is short and always made anew.
-        quiet: no progress bar.
+        context: its surroundings; the measurement is short and always made anew.
 
     Returns:
         One record for each split and metric: accuracy, error, top-5 accuracy where
@@ -49,17 +41,16 @@ def measure(
     Raises:
         DataError: the data aren't there, or have other classes.
     """
-    del settings, done, scratch
+    del settings
     config = classifier.config
-    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
-    if resident is None and not config.data.streaming:
-        splits = (config.data.test_split, *config.data.shifted_splits)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
+    splits = (config.data.test_split, *config.data.shifted_splits)
+    if context.resident is None and not config.data.streaming:
         resident = data.load(config.data, splits=splits)
-    job, records = Measurement(JOB, classifier, layout), []
-    for split in (config.data.test_split, *config.data.shifted_splits):
-        outputs = classifier_lib.collect_split(
-            classifier, split, layout, resident=resident, quiet=quiet
-        )
+        context = dataclasses.replace(context, resident=resident)
+    job, records = Measurement(JOB, classifier, context), []
+    for split in splits:
+        outputs = classifier_lib.collect_split(classifier, split, context)
         diagram = metrics.reliability_of(outputs.logits, outputs.labels)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
         records += job.records(

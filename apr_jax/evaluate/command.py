@@ -1,5 +1,6 @@
 """The command line that the evaluations share."""
 
+import dataclasses
 import functools
 import pathlib
 import shlex
@@ -15,15 +16,14 @@ from apr_jax import parallel, process
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
 from apr_jax.runs import records
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
 
-# (classifier, layout, settings, *, done, scratch, quiet) -> records as they come.
-# ``done`` holds the records of earlier calls, which needn't be measured again;
-# ``scratch`` is a directory for the state from which a stopped call goes on.
-Measure = Callable[..., Iterable[Record]]
+# (classifier, settings, context) -> records as they come.
+Measure = Callable[[classifier_lib.Classifier, Any, Context], Iterable[Record]]
 
 
 def main(measure: Measure, cls: type | None = None) -> None:
@@ -61,8 +61,8 @@ def main(measure: Measure, cls: type | None = None) -> None:
         place = workdir_lib.prepare(
             root, classifier.config, write=parallel.is_primary()
         )
-        bound = functools.partial(measure, classifier, layout, settings)
-        keep(place, functools.partial(bound, quiet=quiet.value))
+        bound = functools.partial(measure, classifier, settings)
+        keep(place, bound, Context(layout, quiet=quiet.value))
         if parallel.is_primary():
             workdir_lib.write_class_names(place, classifier.class_names)
             shown = [root, *map(pathlib.Path, beside.value)]
@@ -76,15 +76,21 @@ def main(measure: Measure, cls: type | None = None) -> None:
     app.run(work)
 
 
-def keep(run: workdir_lib.RunDir, measure: Measure) -> None:
+def keep(
+    run: workdir_lib.RunDir,
+    measure: Callable[[Context], Iterable[Record]],
+    context: Context,
+) -> None:
     """Measures, and writes each record to a work directory as soon as it is known.
 
     Args:
         run: the work directory; ``measure`` needn't make its records again.
-        measure: bound to all but ``done`` and ``scratch``.
+        measure: bound to all but its context.
+        context: to which the records and the state that the directory has are added.
     """
     done = records.read(run.results) if run.results.exists() else []
-    for record in measure(done=done, scratch=run.scratch):
+    context = dataclasses.replace(context, done=tuple(done), scratch=run.scratch)
+    for record in measure(context):
         if parallel.is_primary():
             records.append(run.results, [record])
 

@@ -10,19 +10,20 @@ CIFAR-100-C and the JPEG tree of ImageNet-C ("folder"), or ``cifar10_corrupted``
 the first corruption and severity that has no record yet.
 """
 
-import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, metrics, parallel
+from apr_jax import metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, corruption_sources
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
@@ -39,25 +40,16 @@ _IMAGENET_CLASSES = 1000
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
     settings: config_lib.Corruption,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    context: Context,
 ) -> Iterator[Record]:
     """Measures a classifier on corrupted images, record by record.
 
     Args:
         classifier: the classifier; its configuration names the data.
-        layout: the devices.
         settings: which images. Of a JPEG tree, which is sorted by class, fewer
             ``examples`` are evenly spread ones.
-        resident: the test split, where it is in memory already.
-        done: records of earlier calls, which aren't measured again.
-        scratch: not used; a set of one severity is soon measured anew.
-        quiet: no progress bar.
+        context: its surroundings; of a set under way nothing is kept.
 
     Yields:
         For each "NAME/SEVERITY", and for "clean" where the test split is at hand:
@@ -71,19 +63,15 @@ def measure(
         ConfigError: a setting that isn't allowed.
         DataError: files are missing, or images or labels don't fit.
     """
-    del scratch
     check(settings, classifier.config.data)
     config = classifier.config
-    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
     names, severities = names_of(settings), settings.severities
-    sets = corruption_sources.open_source(
-        settings, names, classifier, layout, resident=resident
-    )
+    sets = corruption_sources.open_source(settings, names, classifier, context)
     job = Measurement(
         JOB,
         classifier,
-        layout,
-        tuple(done),
+        context,
         {
             "source": settings.source,
             "examples": settings.examples,
@@ -98,7 +86,7 @@ def measure(
     if sets.has_clean:
         splits.insert(0, CLEAN)
     missing = [s for s in splits if any((s, m) not in found for m in METRICS)]
-    for record in _measured(job, sets, missing, quiet):
+    for record in _measured(job, sets, missing):
         found[record.split, record.metric] = record
         yield record
     for record in _means(job, found, names, severities):
@@ -144,25 +132,22 @@ def _label(data: config_lib.Data, source: str) -> str:
 
 
 def _measured(
-    job: Measurement,
-    sets: corruption_sources.Source,
-    splits: Sequence[str],
-    quiet: bool,
+    job: Measurement, sets: corruption_sources.Source, splits: Sequence[str]
 ) -> Iterator[Record]:
     """Measures split by split, with one compiled program for all."""
     if not splits:
         return
     config = job.classifier.config
-    collect = classifier_lib.make_collect(job.classifier, job.layout, features=False)
+    silent = dataclasses.replace(job.context, quiet=True)
+    collect = classifier_lib.make_collect(job.classifier, silent, features=False)
     max_broken = config.data.max_broken if config.data.streaming else 0
-    quiet = quiet or not parallel.is_primary()
-    with console.make_bar("{task.fields[said]}", disable=quiet) as bar:
+    with job.context.bar("{task.fields[said]}") as bar:
         task = bar.add_task("corruptions", total=len(splits), said="")
         for split in splits:
             bar.update(task, said=split)
             batches = sets.batches(split)  # first, as some know their size only then
             outputs = collect(
-                batches, sets.size(split), max_broken=max_broken, what=split, quiet=True
+                batches, sets.size(split), max_broken=max_broken, what=split
             )
             numbers = metrics.summary(
                 outputs.logits, outputs.labels, seed=config.seed, replicates=_REPLICATES

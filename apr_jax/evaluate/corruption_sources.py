@@ -16,6 +16,7 @@ from apr_jax.corruptions import frost_files
 from apr_jax.data import corrupted, imagenet, records, tfds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier, share, stream_share
+from apr_jax.evaluate.context import Context
 
 CLEAN = "clean"
 
@@ -24,9 +25,7 @@ def open_source(
     settings: config_lib.Corruption,
     names: Sequence[str],
     classifier: Classifier,
-    layout: parallel.Layout,
-    *,
-    resident: data.DataSet | None,
+    context: Context,
 ) -> "Source":
     """Opens a source, with all checks that are possible before any work.
 
@@ -34,14 +33,13 @@ def open_source(
         settings: the source and its parts.
         names: of the corruptions.
         classifier: the classifier; its configuration names the data.
-        layout: the devices.
-        resident: the test split, where it is in memory already.
+        context: the devices, and the test split where it is in memory already.
 
     Raises:
         ConfigError: there are no photographs of frost.
         DataError: files are missing, or images or labels don't fit.
     """
-    config = classifier.config
+    config, layout = classifier.config, context.layout
     if settings.examples:
         # A batch of no more than there are images: the rest would be padding.
         enough = -(-settings.examples // layout.count) * layout.count
@@ -52,7 +50,7 @@ def open_source(
         classifier = dataclasses.replace(classifier, config=config)
     rows = parallel.local_rows(config.eval.batch_size, layout)
     try:
-        clean = _Clean(classifier, rows, resident, settings.examples)
+        clean = _Clean(classifier, rows, context.resident, settings.examples)
     except DataError:
         # Published files can be measured without the images that they come from.
         if settings.source == "generated":

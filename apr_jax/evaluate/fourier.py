@@ -10,19 +10,19 @@ one image with the amplitude of another (Figures 2 and 3 of the APR paper as num
 """
 
 import dataclasses
-import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel
+from apr_jax import metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, fourier_probe
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
@@ -34,27 +34,18 @@ _SMALL, _SMALL_NORM, _LARGE_NORM, _LARGE_EXTENT = 64, 4.0, 15.7, 63
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
     settings: config_lib.Fourier,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    context: Context,
 ) -> Iterator[Record]:
     """Measures a classifier by frequency, on images of its test split.
 
     Args:
         classifier: the classifier.
-        layout: the devices.
         settings: the parts, and how they are measured. Images are drawn by the seed
             of the configuration. ``norm`` is of a wave in one channel, of pixels in
             [0, 1]; ``extent`` the side of the heatmap in frequencies around zero,
             even only if it is all; ``radii`` are in cycles an image.
-        resident: the data, where they are in memory already.
-        done: records of earlier calls, which aren't measured again.
-        scratch: keeps the counts of a heatmap that is under way.
-        quiet: no progress bar.
+        context: its surroundings; the counts of a heatmap under way are kept.
 
     Yields:
         "heatmap_error", the mean over the map, with the map itself; "low_pass_error"
@@ -68,7 +59,7 @@ def measure(
     """
     config = classifier.config
     settings = check(settings, config.data)
-    parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
     wide, dtype = classifier_lib.in_float32(classifier)
     common = {
         "examples": settings.examples,
@@ -80,13 +71,12 @@ def measure(
         "bands": {"radii": list(settings.radii)},
         "phase": {"axes": list(config.augment.axes)},
     }
-    done = tuple(done)
     missing = []
     for part in PARTS:
         if part not in settings.parts:
             continue
         plan = {**common, "part": part, **plans[part]}
-        job = Measurement(JOB, classifier, layout, done, plan)
+        job = Measurement(JOB, classifier, context, plan)
         found = job.found().values()
         if any(record.extra.get("last") for record in found):
             yield from job.hidden(found)
@@ -99,9 +89,9 @@ def measure(
         config.data.test_split,
         examples=settings.examples,
         seed=config.seed,
-        resident=resident,
+        resident=context.resident,
     )
-    probe = fourier_probe.Probe(wide, layout, chosen, quiet=quiet, scratch=scratch)
+    probe = fourier_probe.Probe(wide, context, chosen)
     for job in missing:
         assert job.settings is not None
         part = job.settings["part"]

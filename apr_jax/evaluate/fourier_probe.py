@@ -1,7 +1,6 @@
 """Runs a classifier on images whose frequencies were changed, on all devices."""
 
 import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate.context import Context
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
 
@@ -33,18 +33,14 @@ class Probe:
     def __init__(
         self,
         classifier: classifier_lib.Classifier,
-        layout: parallel.Layout,
+        context: Context,
         images: data.ArraySplit,
-        *,
-        scratch: pathlib.Path | None = None,
-        quiet: bool = False,
     ) -> None:
         """Takes uint8 images [N, H, W, C] with labels; N above 0."""
         self._classifier = classifier
-        self._layout = layout
+        self._context, self._layout = context, context.layout
         self._images = images
-        self._scratch = scratch
-        self._quiet = quiet or not parallel.is_primary()
+        layout = self._layout
         self._variables = parallel.replicate(classifier.variables, layout)
         self._clean: np.ndarray | None = None
         self._answers = lambda variables, images: jnp.argmax(
@@ -78,11 +74,21 @@ class Probe:
         """
         height, width = self._images.images.shape[1:3]
         places, number = unique_waves(height, width, extent)
-        path = self._state(f"heatmap {norm} {extent}")
+        path = self._context.kept(
+            "fourier/{}.npy",
+            lambda: [
+                f"heatmap {norm} {extent}",
+                config_lib.config_hash(self._classifier.config),
+                self._classifier.step,
+                classifier_lib.weights_digest(self._classifier),
+                self.size,
+                hashlib.sha256(self._images.images.tobytes()).hexdigest(),
+            ],
+        )
         wrong = _read_counts(path, len(places))
         count, step = self.waves(norm), _PER_CALL if self._layout.accelerated else 1
         first = int(np.sum(wrong >= 0))
-        with console.make_bar(disable=self._quiet) as bar:
+        with self._context.bar() as bar:
             task = bar.add_task("frequencies", total=len(places), completed=first)
             for start in range(first, len(places), step):
                 end = min(start + step, len(places))
@@ -145,7 +151,7 @@ class Probe:
 
         gather = parallel.make_gather(count, self._layout)
         found = []
-        with console.make_bar(disable=self._quiet) as bar:
+        with self._context.bar() as bar:
             task = bar.add_task("low and high pass", total=len(masks))
             for keep in masks:
                 wrong = np.zeros(2, np.int64)
@@ -182,7 +188,7 @@ class Probe:
 
         gather = parallel.make_gather(answer, self._layout)
         answers = []
-        with console.make_bar(disable=self._quiet) as bar:
+        with self._context.bar() as bar:
             task = bar.add_task("phase or amplitude", total=self.size)
             for images, _, mask, numbers in self._batches():
                 donor = self._images.images[donors[numbers]]
@@ -264,22 +270,6 @@ class Probe:
         masks = (np.asarray(spectral.radial_mask(height, width, r)) for r in radii)
         half = slice(width // 2 + 1)
         return [np.fft.ifftshift(mask)[:, half].astype(np.float32) for mask in masks]
-
-    def _state(self, what: str) -> pathlib.Path | None:
-        """File for counts under way, of these weights, images and settings."""
-        if self._scratch is None or jax.process_count() > 1:
-            return None
-        config = self._classifier.config
-        identity = [
-            what,
-            config_lib.config_hash(config),
-            self._classifier.step,
-            classifier_lib.weights_digest(self._classifier),
-            self.size,
-            hashlib.sha256(self._images.images.tobytes()).hexdigest(),
-        ]
-        digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
-        return self._scratch / "fourier" / f"{digest}.npy"
 
 
 def unique_waves(height: int, width: int, extent: int) -> tuple[np.ndarray, np.ndarray]:

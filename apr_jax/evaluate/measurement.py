@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from apr_jax import config as config_lib
-from apr_jax import metrics, parallel
+from apr_jax import metrics
 from apr_jax.evaluate.classifier import Classifier
+from apr_jax.evaluate.context import Context
 from apr_jax.runs import records
 from apr_jax.runs.records import Record
 
@@ -18,8 +19,7 @@ class Measurement:
     Attributes:
         job: the name of the records' job.
         classifier: the classifier that is measured.
-        layout: the devices.
-        done: records of earlier calls.
+        context: its surroundings.
         settings: everything that the numbers depend on, beside configuration and
             weights, as JSON values; None where nothing is.
         data: the name of the data in records; that of the configuration if unset.
@@ -28,8 +28,7 @@ class Measurement:
 
     job: str
     classifier: Classifier
-    layout: parallel.Layout
-    done: tuple[Record, ...] = ()
+    context: Context
     settings: Mapping[str, Any] | None = None
     data: str = ""
     seed: int | None = None
@@ -37,7 +36,7 @@ class Measurement:
     def found(self) -> dict[tuple[str, str], Record]:
         """(split, metric) -> the last record of these weights and settings."""
         finished = records.finished(
-            self.done,
+            self.context.done,
             job=self.job,
             config_hash=config_lib.config_hash(self.classifier.config),
             step=self.classifier.step,
@@ -51,7 +50,7 @@ class Measurement:
 
     def hidden(self, found: Iterable[Record]) -> list[Record]:
         """The records to write again, as later ones hide them from the page."""
-        return records.hidden(self.done, found)
+        return records.hidden(self.context.done, found)
 
     def records(
         self,
@@ -72,7 +71,7 @@ class Measurement:
             step=self.classifier.step,
             config_hash=config_lib.config_hash(config),
             seed=config.seed if self.seed is None else self.seed,
-            device=self.layout.describe(),
+            device=self.context.layout.describe(),
             extra={"classifier": self.classifier.name, **settings, **extra},
             extra_of=extra_of,
         )

@@ -10,7 +10,7 @@ measures scores from elsewhere: arrays ``SCORE/id`` and ``SCORE/SET`` for each o
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, ood_records, ood_scores, ood_sets
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
@@ -29,27 +30,18 @@ JOB = ood_records.JOB
 
 def measure(
     classifier: classifier_lib.Classifier,
-    layout: parallel.Layout,
     settings: config_lib.Ood,
-    *,
-    resident: data.DataSet | None = None,
-    done: Iterable[Record] = (),
-    scratch: pathlib.Path | None = None,
-    quiet: bool = False,
+    context: Context,
 ) -> Iterator[Record]:
     """Measures detection of any number of out sets by every score.
 
     Args:
         classifier: the classifier; its test split is the in-distribution side.
-        layout: the devices.
         settings: the sets and the scores. Sets that aren't ``near`` are far. No
             ``scores`` are all that the classifier allows. Images of each set are
             drawn by the seed of the configuration; for ``out`` and ``fit`` see
             ``ood_sets``, for ``scores_file`` this module's documentation.
-        resident: the classifier's own data, where they are in memory already.
-        done: records of earlier calls, which aren't measured again.
-        scratch: keeps the outputs for the classifier's own data.
-        quiet: no progress bar.
+        context: its surroundings; outputs for the classifier's own data are kept.
 
     Yields:
         A record for each out set, score and metric, named "SCORE.METRIC" with the
@@ -67,10 +59,10 @@ def measure(
             "there is nothing to measure: give --out name=source:where, or "
             "--scores_file"
         )
-    parallel.check_batch("eval.batch_size", classifier.config.eval.batch_size, layout)
+    config = classifier.config
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
     file, near = settings.scores_file, set(settings.near)
     given = ood_records.read_scores(file) if file else None
-    config = classifier.config
     opened = [
         ood_sets.open_set(
             name,
@@ -83,10 +75,9 @@ def measure(
         )
         for name, where in sets.items()
     ]
-    job = Measurement(JOB, classifier, layout, tuple(done))
+    job = Measurement(JOB, classifier, context)
     if opened:
-        inside = _Inside(job, settings, resident=resident, scratch=scratch, quiet=quiet)
-        yield from _measure_sets(job, inside, opened, near)
+        yield from _measure_sets(job, _Inside(job, settings), opened, near)
     if given is not None:
         yield from ood_records.measure_given(job, given, pathlib.Path(file), near)
 
@@ -97,18 +88,10 @@ def measure(
 class _Inside:
     """The in-distribution side: collected when first needed."""
 
-    def __init__(
-        self,
-        job: Measurement,
-        settings: config_lib.Ood,
-        *,
-        resident: data.DataSet | None,
-        scratch: pathlib.Path | None,
-        quiet: bool,
-    ) -> None:
-        """Takes the arguments of ``measure``."""
-        self.classifier = job.classifier
-        self.settings, self.quiet = settings, quiet
+    def __init__(self, job: Measurement, settings: config_lib.Ood) -> None:
+        """Takes the job and the settings of ``measure``."""
+        self.classifier, self.context = job.classifier, job.context
+        self.settings = settings
         turns = ood_scores.has_turns(job.classifier)
         if "csi" in settings.scores and not turns:
             raise ConfigError(
@@ -126,16 +109,10 @@ class _Inside:
         self.names: tuple[str, ...] = ()
         self.scores: dict[str, np.ndarray] = {}
         self.correct = np.zeros(0, bool)
-        self._resident = resident
         self._fitted: ood.Fitted | None = None
         self._ready = False
         self._collector = ood_scores.Collector(
-            job.classifier,
-            job.layout,
-            settings,
-            self.asked,
-            scratch=scratch,
-            quiet=quiet,
+            job.classifier, job.context, settings, self.asked
         )
 
     def of(self, out_set: ood_sets.OutSet) -> dict[str, np.ndarray]:
@@ -176,7 +153,7 @@ class _Inside:
 
     def _split(self, split: str, examples: int) -> ood_scores.Collected:
         """Outputs for a split of the classifier's own data, or for a part of it."""
-        described, resident = self.classifier.config.data, self._resident
+        described, resident = self.classifier.config.data, self.context.resident
         if described.streaming:
             resident = None
         elif resident is None or split not in resident.splits:
@@ -212,7 +189,7 @@ def _measure_sets(
     table: dict[str, dict[str, Record]] = {}
     identity = []
     for out_set in opened:
-        if out_set.note and not inside.quiet:
+        if out_set.note and not inside.context.quiet:
             console.say(f"{out_set.name}: {out_set.note}")
         marks = {
             "source": out_set.source,

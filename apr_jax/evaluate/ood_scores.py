@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_sets
 from apr_jax.evaluate.classifier import weights_digest
+from apr_jax.evaluate.context import Context
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
@@ -55,18 +54,12 @@ class Collector:
     def __init__(
         self,
         classifier: classifier_lib.Classifier,
-        layout: parallel.Layout,
+        context: Context,
         settings: config_lib.Ood,
         asked: Collection[str],
-        *,
-        scratch: pathlib.Path | None,
-        quiet: bool,
     ) -> None:
         """Takes the settings of ``ood.measure``, and the names of the scores wanted."""
-        self._original = classifier
-        self._layout = layout
-        self._scratch = scratch
-        self._quiet = quiet
+        self._original, self._context = classifier, context
         self._wrapped = _with_scores(classifier, settings, asked)
         of_images: list[Any] = [name for name in ood.OF_IMAGES if name in asked]
         if "odin" in asked:
@@ -81,11 +74,7 @@ class Collector:
         ]
 
     def split(
-        self,
-        split: str,
-        *,
-        resident: data.DataSet | None,
-        examples: int,
+        self, split: str, *, resident: data.DataSet | None, examples: int
     ) -> Collected:
         """A split of the classifier's own data, or a part that its seed draws."""
         seed = self._original.config.seed
@@ -106,16 +95,14 @@ class Collector:
             batches = data.eval_batches(part, self._batch_size)
             return self._run(batches, len(part.labels), split)
 
-        # Reading a file must not part processes that collect together.
-        if self._scratch is None or jax.process_count() > 1:
-            return _parted(collect())
-        text = json.dumps([*self._identity, *key])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        path = self._scratch / "ood" / f"{split}-{digest}.npz"
-        found = _read(path)
+        path = self._context.kept(
+            f"ood/{split}-{{}}.npz", lambda: [*self._identity, *key]
+        )
+        found = _read(path) if path else None
         if found is None:
             found = _parted(collect())
-            files.write_arrays(path, vars(found))
+            if path:
+                files.write_arrays(path, vars(found))
         return found
 
     def out(self, out_set: ood_sets.OutSet) -> Collected:
@@ -132,9 +119,8 @@ class Collector:
         settings = self._original.config.data
         size = imagenet.num_examples(settings, split)
         if not examples or examples >= size:
-            return classifier_lib.collect_split(
-                self._wrapped, split, self._layout, resident=None, quiet=self._quiet
-            )
+            streamed = dataclasses.replace(self._context, resident=None)
+            return classifier_lib.collect_split(self._wrapped, split, streamed)
         part = samples.stream(
             settings, split, examples=examples, seed=seed, rows=self._batch_size
         )
@@ -145,18 +131,16 @@ class Collector:
         batches: Iterable[data.Batch],
         size: int,
         what: str,
-        *,
-        max_broken: int = 0,
+        **options: Any,
     ) -> classifier_lib.Outputs:
-        rows = parallel.local_rows(self._batch_size, self._layout)
+        rows = parallel.local_rows(self._batch_size, self._context.layout)
         return classifier_lib.collect(
             self._wrapped,
             classifier_lib.share(batches, rows),
             size,
-            self._layout,
-            max_broken=max_broken,
+            self._context,
             what=what,
-            quiet=self._quiet,
+            **options,
         )
 
 

@@ -85,6 +85,7 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     from apr_jax import config as config_lib
     from apr_jax import data, parallel, presets
     from apr_jax.evaluate import classifier, fourier_probe
+    from apr_jax.evaluate.context import Context
     from apr_jax.models import torch_weights
 
     variables = torch_weights.from_torch(args.model, stored)
@@ -97,7 +98,7 @@ def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     layout = parallel.make_layout(1)
     labels = np.load(args.folder / "labels.npy")
     split = data.ArraySplit(images(args.images), labels)
-    probe = fourier_probe.Probe(network, layout, split, quiet=True)
+    probe = fourier_probe.Probe(network, Context(layout, quiet=True), split)
     places, _ = fourier_probe.unique_waves(32, 32, 31)
     count = probe.waves(NORM)
     return lambda numbers: count(places[numbers]).tolist()

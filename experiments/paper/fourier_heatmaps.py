@@ -16,6 +16,7 @@ from apr_jax import config as config_lib
 from apr_jax import parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier
+from apr_jax.evaluate.context import Context
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
@@ -69,10 +70,8 @@ def _measure(lab: Lab, network: classifier_lib.Classifier) -> Record:
     layout = parallel.make_layout(network.config.train.devices)
     measured = fourier.measure(
         network,
-        layout,
         config_lib.Fourier(parts=("heatmap",), examples=lab["images"]),
-        scratch=lab.work,
-        quiet=lab.options.quiet,
+        Context(layout, scratch=lab.work, quiet=lab.options.quiet),
     )
     return next(r for r in measured if r.metric == "heatmap_error")
 

@@ -16,6 +16,7 @@ from apr_jax.attacks import rounds
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate.context import Context
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import adversarial as section
 from apr_jax.runs.records import Record
@@ -50,9 +51,8 @@ def found(records):
 def start(network, devices=1, done=(), scratch=None, **given):
     layout = parallel.make_layout(devices)
     settings = config_lib.Adversarial(**(FEW | given))
-    return adversarial.measure(
-        network, layout, settings, done=done, scratch=scratch, quiet=True
-    )
+    context = Context(layout, done=done, scratch=scratch, quiet=True)
+    return adversarial.measure(network, settings, context)
 
 
 def measured(network, **given):
@@ -231,11 +231,7 @@ def test_weights_are_an_argument_and_part_of_the_state(network):
     changed = classifier_lib.Classifier(
         **{**vars(network), "variables": {"w": jnp.zeros(3)}}
     )
-    labels = np.zeros(3, np.int32)
-    names = {
-        adversarial.state.digest(c, {"steps": 1}, labels)
-        for c in (network, other, changed)
-    }
+    names = {classifier_lib.weights_digest(c) for c in (network, other, changed)}
     assert len(names) == 3
     assert jax.tree.leaves(other.variables)
 
@@ -304,6 +300,8 @@ def test_records_in_another_arithmetic_are_not_taken_up(
     assert [r.metric for r in again] == [r.metric for r in records[: len(again)]]
     assert bool(again) == (dtype == "bfloat16")
     # Nor is what an older run has kept of its images.
-    names = adversarial.state.digest(network, older[0].extra["settings"], np.arange(6))
-    now = adversarial.state.digest(network, records[0].extra["settings"], np.arange(6))
-    assert (names != now) == (dtype == "bfloat16")
+    context = Context(parallel.make_layout(1), scratch=tmp_path)
+    then, now = (
+        context.kept("{}", lambda r=r: r[0].extra["settings"]) for r in (older, records)
+    )
+    assert (then != now) == (dtype == "bfloat16")

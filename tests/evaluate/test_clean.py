@@ -12,6 +12,7 @@ from apr_jax import corruptions, data, job, models, parallel
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import clean, corruption
+from apr_jax.evaluate.context import Context
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
 from tests import toy
@@ -58,8 +59,7 @@ def test_every_example_once(finished, folder, batch, devices):
         network,
         data.eval_batches(split, batch),
         50,
-        parallel.make_layout(devices),
-        quiet=True,
+        Context(parallel.make_layout(devices), quiet=True),
     )
     logits, labels = expected_logits(finished, folder)
     np.testing.assert_array_equal(outputs.labels, labels)
@@ -76,8 +76,7 @@ def test_a_wrong_count_is_an_error(finished, folder, expected):
             network,
             data.eval_batches(split, 16),
             expected,
-            parallel.make_layout(1),
-            quiet=True,
+            Context(parallel.make_layout(1), quiet=True),
         )
 
 
@@ -114,7 +113,7 @@ def test_the_page_is_complete(finished):
 
 def test_measuring_a_run_again_gives_the_same_numbers(finished):
     network = classifier_lib.from_run(finished)
-    again = clean.measure(network, parallel.make_layout(1), quiet=True)
+    again = clean.measure(network, None, Context(parallel.make_layout(1), quiet=True))
     before = {r.metric: r.value for r in records_lib.read(finished / "results.jsonl")}
     assert {r.metric: r.value for r in again} == pytest.approx(before, rel=1e-5)
 
@@ -152,7 +151,7 @@ def test_pytorch_weights(folder, tmp_path, rng):
     torch.save({"state_dict": tensors}, tmp_path / "weights.pth")
     loaded = classifier_lib.from_weights(tmp_path / "weights.pth", config)
     assert loaded.name == "weights"
-    records = clean.measure(loaded, parallel.make_layout(1), quiet=True)
+    records = clean.measure(loaded, None, Context(parallel.make_layout(1), quiet=True))
     assert {record.n for record in records} == {50}
 
     tensors.pop("fc.bias")
@@ -209,7 +208,7 @@ def test_a_plain_function_of_pixels(folder):
         return np.array([0.0, 1.0, 0.0, 0.0])[None] * mean[:, None]
 
     theirs = classifier_lib.from_function(brightness, config, "abcd", name="bright")
-    records = clean.measure(theirs, parallel.make_layout(2), quiet=True)
+    records = clean.measure(theirs, None, Context(parallel.make_layout(2), quiet=True))
     labels = data.load(config.data).splits["test"].labels
     found = {record.metric: record for record in records}
     assert found["accuracy"].value == pytest.approx(np.mean(labels == 1), abs=1e-9)
@@ -285,7 +284,7 @@ def test_both_frameworks_measure_the_same(folder, tmp_path):
     torch.save(net.state_dict(), tmp_path / "theirs.pth")
     net.eval()
     ours = classifier_lib.from_weights(tmp_path / "theirs.pth", config)
-    layout = parallel.make_layout(1)
+    context = Context(parallel.make_layout(1), quiet=True)
 
     def check(images, records):
         with torch.no_grad():
@@ -299,9 +298,9 @@ def test_both_frameworks_measure_the_same(folder, tmp_path):
         assert found["brier"] == pytest.approx(float(brier.mean()), rel=1e-3)
         return float(wrong)
 
-    check(split.images, clean.measure(ours, layout, quiet=True))
+    check(split.images, clean.measure(ours, None, context))
     sets = config_lib.Corruption(corruptions=("gaussian_noise",), severities=(5,))
-    records = list(corruption.measure(ours, layout, sets, quiet=True))
+    records = list(corruption.measure(ours, sets, context))
     noisy = corruptions.corrupt(
         jax.random.key(0), np.asarray(split.images), "gaussian_noise", 5
     )

@@ -22,6 +22,7 @@ from apr_jax.data import corrupted, corrupted_command, corrupted_files
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
+from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.report import run_view
 from apr_jax.report.sections import corruption as section
@@ -67,7 +68,8 @@ def network(folder, **changes):
 def measure(classifier, devices=1, done=(), **given):
     layout = parallel.make_layout(devices)
     settings = config_lib.Corruption(**{**QUICK, **given})
-    return list(corruption.measure(classifier, layout, settings, done=done, quiet=True))
+    context = Context(layout, done=done, quiet=True)
+    return list(corruption.measure(classifier, settings, context))
 
 
 def errors(records):
@@ -372,7 +374,8 @@ def test_mce_of_a_thousand_classes(folder):
 
     names = map(str, range(1000))
     of_a_thousand = dataclasses.replace(network(folder), class_names=tuple(names))
-    job = Measurement(corruption.JOB, of_a_thousand, parallel.make_layout(1))
+    context = Context(parallel.make_layout(1))
+    job = Measurement(corruption.JOB, of_a_thousand, context)
     values = {("clean", "error"): metrics.ALEXNET_CLEAN_ERROR}
     for (c, error), s in itertools.product(ALEXNET_ERROR.items(), range(1, 6)):
         values |= {(f"{c}/{s}", m): error for m in corruption.METRICS}

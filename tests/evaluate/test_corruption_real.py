@@ -22,6 +22,7 @@ from apr_jax.data import tfds
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption
+from apr_jax.evaluate.context import Context
 from tests import toy
 from tests.data.test_tf import ROOT
 
@@ -53,7 +54,8 @@ def network(config, names):
 def measure(classifier, done=(), **given):
     layout = parallel.make_layout(1)
     settings = config_lib.Corruption(**{**QUICK, **given})
-    return list(corruption.measure(classifier, layout, settings, done=done, quiet=True))
+    context = Context(layout, done=done, quiet=True)
+    return list(corruption.measure(classifier, settings, context))
 
 
 def errors(records):

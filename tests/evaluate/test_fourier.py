@@ -14,6 +14,7 @@ from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, fourier_probe
+from apr_jax.evaluate.context import Context
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import fourier as section
 from apr_jax.runs import records as records_lib
@@ -56,14 +57,15 @@ def network(folder):
 
 def probe(network, images, devices=1, **more):
     layout = parallel.make_layout(devices)
-    return fourier_probe.Probe(network, layout, images, quiet=True, **more)
+    return fourier_probe.Probe(network, Context(layout, quiet=True, **more), images)
 
 
 def run(network, devices=1, done=(), **settings):
     layout = parallel.make_layout(devices)
     wanted = {"extent": 3, "norm": 0.5, "radii": (2.0, 4.0), **settings}
     settings = config_lib.Fourier(**wanted)
-    return list(fourier.measure(network, layout, settings, done=done, quiet=True))
+    context = Context(layout, done=done, quiet=True)
+    return list(fourier.measure(network, settings, context))
 
 
 def numpy_answers(pixels):

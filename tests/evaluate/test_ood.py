@@ -16,6 +16,7 @@ from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood, ood_records, ood_sets
+from apr_jax.evaluate.context import Context
 from apr_jax.pixels import to_pixels
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import ood as section
@@ -67,11 +68,10 @@ def run(network, folder, devices=1, done=(), scratch=None, quiet=True, **setting
     return list(
         ood.measure(
             network,
-            parallel.make_layout(devices),
             config_lib.Ood(**wanted),
-            done=done,
-            scratch=scratch,
-            quiet=quiet,
+            Context(
+                parallel.make_layout(devices), done=done, scratch=scratch, quiet=quiet
+            ),
         )
     )
 

@@ -14,6 +14,7 @@ from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, ood_scores
 from apr_jax.evaluate import ood as evaluate_ood
+from apr_jax.evaluate.context import Context
 from apr_jax.models import grad_cam, projected
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
@@ -280,9 +281,8 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
     for names in ((), ("csi", "msp")):
         for record in evaluate_ood.measure(
             network,
-            parallel.make_layout(1),
             config_lib.Ood(out=(f"dark=arrays:{folder / 'dark.npz'}",), scores=names),
-            quiet=True,
+            Context(parallel.make_layout(1), quiet=True),
         ):
             found[record.metric, names] = record.value
     assert found["csi.auroc", ()] == found["csi.auroc", ("csi", "msp")]
@@ -305,11 +305,10 @@ def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
         list(
             evaluate_ood.measure(
                 network,
-                parallel.make_layout(1),
                 config_lib.Ood(
                     out=(f"test=arrays:{folder / 'test.npz'}",), scores=("csi",)
                 ),
-                quiet=True,
+                Context(parallel.make_layout(1), quiet=True),
             )
         )
     with pytest.raises(ValueError, match="'supclr' has no turns"):

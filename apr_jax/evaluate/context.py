@@ -1,0 +1,58 @@
+"""The surroundings of a measurement: devices, data at hand, what is done already."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from apr_jax import console, data, parallel
+from apr_jax.runs.records import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Everything that a measurement is given beside classifier and settings.
+
+    Attributes:
+        layout: the devices.
+        resident: the classifier's own data, where they are in memory already.
+        done: records of earlier calls, which aren't measured again.
+        scratch: directory for the state of measurements under way, from which a
+            stopped call goes on; None keeps none.
+        quiet: no progress bar.
+    """
+
+    layout: parallel.Layout
+    resident: data.DataSet | None = None
+    done: Sequence[Record] = ()
+    scratch: pathlib.Path | None = None
+    quiet: bool = False
+
+    def bar(self, *columns: str) -> contextlib.AbstractContextManager[Any]:
+        """A progress bar, as ``console.make_bar``; shown by the first process."""
+        return console.make_bar(
+            *columns, disable=self.quiet or not parallel.is_primary()
+        )
+
+    def kept(
+        self, name: str, identity: Callable[[], Any], *, alone: bool = True
+    ) -> pathlib.Path | None:
+        """File for state under way, None where it isn't kept.
+
+        Args:
+            name: of the file below ``scratch``, with "{}" for sixteen digits.
+            identity: gives everything that the state depends on, as JSON values;
+                called where it is kept.
+            alone: of one process only: reading a file must not part processes that
+                work together.
+        """
+        if self.scratch is None or (alone and jax.process_count() > 1):
+            return None
+        text = json.dumps(identity(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.scratch / name.format(digest)
