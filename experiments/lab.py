@@ -3,14 +3,14 @@
 An experiment is a module, run by ``main``, with
 
     NAME = "cdes_hars"  # of its folder of results
-    SIZES = {"small": {"images": 2000, "epochs": 5.0}, "paper": {...}}
+    SIZES = sizes(images=(2000, 0), epochs=(5.0, 200.0))  # small, as published
     OPTIONS = {"--only": {"nargs": "+"}}  # flags of its own; may be left out
 
     def compute(lab: Lab) -> Iterator[Record]: ...
     def plot(records, out: pathlib.Path) -> list[pathlib.Path]: ...
 
     if __name__ == "__main__":
-        lab_lib.main(__name__)
+        main(__name__)
 
 ``compute`` yields records as they are known, without the parts that are done. They go
 to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and draws beside.
@@ -339,6 +339,14 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
             say(f"wrote {picture}")
 
     process.finish(work)
+
+
+def sizes(**knobs: tuple[Any, Any]) -> dict[str, dict[str, Any]]:
+    """The ``SIZES`` of an experiment: knob=(in minutes, as published)."""
+    return {
+        size: {name: values[i] for name, values in knobs.items()}
+        for i, size in enumerate(("small", "paper"))
+    }
 
 
 def networks_in(name: str) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from apr_jax import cdes, data, parallel
 from apr_jax.console import say
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs import files
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, networks_in, sizes
 
 # Where the published networks were measured, and what they reached, in percent.
 RADII = (10, 12, 14, 16, 18)
@@ -31,21 +30,23 @@ COLOURS = {"plain": "#555555", "scr": "#c0392b", "wcr": "#2471a3"}
 
 # A fifth of the images in batches of a fifth: as many steps as published, in minutes.
 # "kernel_images" are of each class, "mixed_images" of all classes together.
-KERNELS: dict[str, dict[str, Any]] = {
-    "small": {"kernel_images": 1000, "mixed_images": 1000}
-    | {"kernel_batch": 20, "kernel_epochs": 20},
-    "paper": {"kernel_images": 5000, "mixed_images": 50_000}
-    | {"kernel_batch": 100, "kernel_epochs": 20},
-}
-NETWORKS: dict[str, dict[str, Any]] = {
-    "small": {"images": 10_000, "test_images": 2000, "watched": 500}
-    | {"model": "wrn_10_1", "epochs": 6.0, "batch_size": 128},
-    "paper": {"images": 0, "test_images": 0, "watched": 1000}
-    | {"model": "resnet18", "epochs": 150.0, "batch_size": 128},
-}
+KERNELS = sizes(
+    kernel_images=(1000, 5000),
+    mixed_images=(1000, 50_000),
+    kernel_batch=(20, 100),
+    kernel_epochs=(20, 20),
+)
+NETWORKS = sizes(
+    images=(10_000, 0),
+    test_images=(2000, 0),
+    watched=(500, 1000),
+    model=("wrn_10_1", "resnet18"),
+    epochs=(6.0, 150.0),
+    batch_size=(128, 128),
+)
 SIZES = {size: KERNELS[size] | NETWORKS[size] for size in KERNELS}
 # One folder of kernels, sets and networks for all of these experiments.
-OPTIONS: dict[str, dict[str, Any]] = {"--work": lab_lib.networks_in("cdes")}
+OPTIONS: dict[str, dict[str, Any]] = {"--work": networks_in("cdes")}
 
 
 def way() -> str:

@@ -18,9 +18,8 @@ from apr_jax import spectral
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.cdes import common
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "cdes_discrimination"
 SIZES, OPTIONS = common.SIZES, common.OPTIONS
@@ -122,4 +121,4 @@ def _line(
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -20,9 +20,8 @@ from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.cdes import common
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "cdes_hars"
 RADIUS = 12
@@ -159,4 +158,4 @@ def _images(records: Sequence[Record], out: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

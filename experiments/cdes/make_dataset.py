@@ -21,9 +21,8 @@ from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.cdes import common
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "cdes_make_dataset"
 SIZES, OPTIONS = common.SIZES, common.OPTIONS
@@ -145,4 +144,4 @@ def _densities(found: dict[str, Record], out: Any) -> Any:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

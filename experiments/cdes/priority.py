@@ -20,9 +20,8 @@ from apr_jax.pixels import to_pixels
 from apr_jax.runs import epochs as epochs_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.cdes import common
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "cdes_priority"
 SIZES, OPTIONS = common.SIZES, common.OPTIONS
@@ -104,4 +103,4 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -23,9 +23,8 @@ from apr_jax.console import say
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.cdes import common
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "cdes_train_kernels"
 SIZES, OPTIONS = common.KERNELS, common.OPTIONS
@@ -218,4 +217,4 @@ def _filters(found: Any, out: Any) -> Any:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -15,9 +15,8 @@ from typing import Any
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.hfc import networks as networks_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "hfc_bands"
 SIZES = networks_lib.SIZES
@@ -107,4 +106,4 @@ def _draw_epochs(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -21,9 +21,8 @@ from scipy import special
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.hfc import networks
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "hfc_examples"
 SIZES = networks.SIZES
@@ -169,4 +168,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

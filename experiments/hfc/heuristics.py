@@ -15,9 +15,8 @@ import numpy as np
 
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.hfc import networks
-from experiments.lab import Lab
+from experiments.lab import Lab, main
 
 NAME = "hfc_heuristics"
 SIZES, OPTIONS = networks.SIZES, networks.OPTIONS
@@ -86,4 +85,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -23,25 +23,16 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.models import kernels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.hfc import networks
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "hfc_kernels"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        **networks.SIZES["small"],
-        "attacked": 300,
-        "rhos": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6),
-        "levels": (1, 2, 4),
-    },
-    "paper": {
-        **networks.SIZES["paper"],
-        "attacked": 10_000,
-        "rhos": tuple(k / 10 for k in range(11)),
-        "levels": (1, 2, 4, 8),
-    },
-}
+SIZES = sizes(
+    **networks.KNOBS,
+    attacked=(300, 10_000),
+    rhos=((0.0, 0.1, 0.2, 0.3, 0.4, 0.6), tuple(k / 10 for k in range(11))),
+    levels=((1, 2, 4), (1, 2, 4, 8)),
+)
 OPTIONS = networks.OPTIONS
 KINDS = ("plain", "adversarial")
 STEPS = 10
@@ -170,4 +161,4 @@ def sheet(first: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

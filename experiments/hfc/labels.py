@@ -18,29 +18,18 @@ from apr_jax import metrics
 from apr_jax.data import ArraySplit
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
 from experiments.hfc import networks
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "hfc_labels"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "model": "wrn_10_1",
-        "images": 300,
-        "watched": 200,
-        "epochs": 40.0,
-        "batch": 25,
-        "rate": 0.05,
-    },
-    "paper": {
-        "model": "resnet18",
-        "images": 0,
-        "watched": 5000,
-        "epochs": 100.0,
-        "batch": 100,
-        "rate": 0.05,
-    },
-}
+SIZES = sizes(
+    model=("wrn_10_1", "resnet18"),
+    images=(300, 0),
+    watched=(200, 5000),
+    epochs=(40.0, 100.0),
+    batch=(25, 100),
+    rate=(0.05, 0.05),
+)
 OPTIONS = networks.OPTIONS
 
 
@@ -117,4 +106,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -14,28 +14,19 @@ import numpy as np
 from apr_jax import data, spectral
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs import epochs
-from experiments import lab as lab_lib
 from experiments import measures
-from experiments.lab import Lab
+from experiments.lab import Lab, networks_in, sizes
 
 # One folder of networks for all experiments of this family.
-OPTIONS: dict[str, dict[str, Any]] = {"--work": lab_lib.networks_in("hfc")}
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "model": "wrn_10_1",
-        "images": 6000,
-        "tested": 2000,
-        "epochs": 5.0,
-        "rate": 0.1,
-    },
-    "paper": {
-        "model": "wrn_28_10",
-        "images": 0,
-        "tested": 0,
-        "epochs": 100.0,
-        "rate": 0.1,
-    },
+OPTIONS: dict[str, dict[str, Any]] = {"--work": networks_in("hfc")}
+KNOBS: dict[str, tuple[Any, Any]] = {
+    "model": ("wrn_10_1", "wrn_28_10"),
+    "images": (6000, 0),
+    "tested": (2000, 0),
+    "epochs": (5.0, 100.0),
+    "rate": (0.1, 0.1),
 }
+SIZES = sizes(**KNOBS)
 # What is changed in training, the heuristics of the paper's section 5.
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},

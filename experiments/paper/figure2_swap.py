@@ -22,15 +22,15 @@ from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 from experiments.paper import networks as networks_lib
 
 NAME = "apr_figure2_swap"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {**networks_lib.SMALL, "pairs": 2000, "confident": 0.8},
-    "paper": {"model": "allconv", "epochs": 200.0, "pairs": 10_000, "confident": 0.9},
-}
+SIZES = sizes(
+    **networks_lib.KNOBS | {"model": ("wrn_10_1", "allconv")},
+    pairs=(2000, 10_000),
+    confident=(0.8, 0.9),
+)
 OPTIONS = networks_lib.OPTIONS | {
     "--out_set": {"help": "unknown images, name=source:where; SVHN"}
 }
@@ -239,4 +239,4 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -24,14 +24,15 @@ from apr_jax import spectral
 from apr_jax.data import ArraySplit
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "apr_figure4_bands"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"model": "wrn_10_1", "images": 5000, "tested": 5000, "epochs": 6.0},
-    "paper": {"model": "resnet18", "images": 0, "tested": 0, "epochs": 200.0},
-}
+SIZES = sizes(
+    model=("wrn_10_1", "resnet18"),
+    images=(5000, 0),
+    tested=(5000, 0),
+    epochs=(6.0, 200.0),
+)
 # Rows: amplitude, columns: phase, in percent (Chen et al., ICCV 2021, Figure 4).
 PUBLISHED = (
     (93.0, 89.5, 83.0, 77.8),
@@ -129,4 +130,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -27,15 +27,13 @@ from apr_jax.metrics import detection
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "apr_figure5_tsne"
 # Amplitudes beyond a radius of 12 of 16 cycles; luma, log.
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"images": 1000, "radius": 0.375, "folds": 5, "severity": 1},
-    "paper": {"images": 1000, "radius": 0.375, "folds": 10, "severity": 1},
-}
+SIZES = sizes(
+    images=(1000, 1000), radius=(0.375, 0.375), folds=(5, 10), severity=(1, 1)
+)
 OPTIONS = {"--out_set": {"help": "another set, name=source:where; CIFAR-100"}}
 PROBES: dict[str, Any] = {
     "linear": lambda: LogisticRegression(C=0.01, max_iter=2000),
@@ -142,4 +140,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -8,7 +8,6 @@ NumPy's FFT, with arctan2, and with the quotient alone as the paper writes it.
 
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,14 +16,11 @@ from apr_jax import spectral
 from apr_jax.report import numbers
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "apr_figure6_templates"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"images": 20, "shown": [[0, 1], [1, 0], [2, 3], [7, 4]]},
-    "paper": {"images": 1000, "shown": [[0, 1], [1, 0], [2, 3], [7, 4]]},
-}
+SHOWN = [[0, 1], [1, 0], [2, 3], [7, 4]]
+SIZES = sizes(images=(20, 1000), shown=(SHOWN, SHOWN))
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -98,4 +94,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

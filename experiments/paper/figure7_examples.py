@@ -7,7 +7,6 @@ With the pictures the mean absolute change of a pixel by each, over more images.
 
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +15,10 @@ import numpy as np
 from apr_jax import apr_pair, apr_single
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "apr_figure7_examples"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"images": 500, "shown": 5},
-    "paper": {"images": 10_000, "shown": 5},
-}
+SIZES = sizes(images=(500, 10_000), shown=(5, 5))
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -77,4 +72,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -20,15 +20,11 @@ from apr_jax import network as network_lib
 from apr_jax.models import grad_cam
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 from experiments.paper import networks as networks_lib
 
 NAME = "apr_figure8_gradcam"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {**networks_lib.SMALL, "images": 500, "severity": 5},
-    "paper": {"model": "resnet18", "epochs": 200.0, "images": 10_000, "severity": 5},
-}
+SIZES = sizes(**networks_lib.KNOBS, images=(500, 10_000), severity=(5, 5))
 OPTIONS = networks_lib.OPTIONS
 SHOWN = 5
 STRONGEST = 0.2  # share of the pixels that count as where the clean map points
@@ -167,4 +163,4 @@ def _caption(records: Sequence[Record]) -> str:
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

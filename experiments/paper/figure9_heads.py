@@ -30,28 +30,19 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "apr_figure9_heads"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {
-        "model": "wrn_10_1",
-        "images": 10_000,
-        "epochs": 6.0,
-        "lambdas": (0.0, 0.25, 0.5, 0.75, 1.0),
-        "corrupted": 500,
-        "unknown": 2000,
-    },
-    "paper": {
-        "model": "resnet18",
-        "images": 0,
-        "epochs": 200.0,
-        "lambdas": tuple(k / 10 for k in range(11)),
-        "corrupted": 10_000,
-        "unknown": 10_000,
-    },
-}
+# Asked of the network that was trained with equal weights.
+ASKED = tuple(k / 10 for k in range(11))
+SIZES = sizes(
+    model=("wrn_10_1", "resnet18"),
+    images=(10_000, 0),
+    epochs=(6.0, 200.0),
+    lambdas=((0.0, 0.25, 0.5, 0.75, 1.0), ASKED),
+    corrupted=(500, 10_000),
+    unknown=(2000, 10_000),
+)
 OPTIONS = {
     "--out_set": {
         "action": "append",
@@ -60,8 +51,6 @@ OPTIONS = {
     "--only": {"type": float, "nargs": "+", "help": "these lambdas; the others later"},
     "--frost_dir": {"default": "", "help": "photographs of frost"},
 }
-# Asked of the network that was trained with equal weights.
-ASKED = tuple(k / 10 for k in range(11))
 USUAL_OUT = ("svhn=tfds:svhn_cropped", "cifar100=tfds:cifar100")
 
 
@@ -211,4 +200,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

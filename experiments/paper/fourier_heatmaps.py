@@ -8,7 +8,6 @@ measured its heatmap already, that is in its ``results.jsonl``, and is taken fro
 
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -20,15 +19,11 @@ from apr_jax.evaluate.context import Context
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 from experiments.paper import networks as networks_lib
 
 NAME = "apr_fourier"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {**networks_lib.SMALL, "images": 500},
-    "paper": {"model": "resnet18", "epochs": 200.0, "images": 10_000},
-}
+SIZES = sizes(**networks_lib.KNOBS, images=(500, 10_000))
 OPTIONS = networks_lib.OPTIONS
 
 
@@ -109,4 +104,4 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)

@@ -7,12 +7,15 @@ from typing import Any
 import ml_collections
 
 from apr_jax.evaluate import classifier as classifier_lib
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, networks_in
 
 METHODS = ("standard", "apr_sp")
 TITLES = {"standard": "standard", "apr_sp": "APR-SP"}
-SMALL = {"model": "wrn_10_1", "epochs": 12.0}
+# Their knobs at the small size and as published; see ``lab.sizes``.
+KNOBS: dict[str, tuple[Any, Any]] = {
+    "model": ("wrn_10_1", "resnet18"),
+    "epochs": (12.0, 200.0),
+}
 
 
 # Flags that name the two networks.
@@ -22,7 +25,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "help": f"directory of a run trained by {method}; without it one is trained",
     }
     for method in METHODS
-} | {"--networks": lab_lib.networks_in("networks")}
+} | {"--networks": networks_in("networks")}
 
 
 def recipe(lab: Lab, method: str) -> ml_collections.ConfigDict:
