@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 
 from apr_jax.runs.records import Record
 
+Figures = dict[str, Figure]  # name of the picture's file -> figure
+
 
 def find(records: Iterable[Record], **fields: Any) -> Iterator[Record]:
     """Records with these fields; those not of ``Record`` are looked for in settings."""
@@ -36,12 +38,13 @@ def figure(width: float, height: float, title: str = "", *, size: float = 10) ->
 
 def picture(
     axis: Any, image: np.ndarray, title: str = "", *, size: float = 8, **drawn: Any
-) -> None:
-    """Draws an image without ticks, under its title if it has one."""
-    axis.imshow(image, **drawn)
+) -> Any:
+    """Draws an image without ticks, under its title if it has one; returns it."""
+    shown = axis.imshow(image, **drawn)
     axis.set(xticks=[], yticks=[])
     if title:
         axis.set_title(title, fontsize=size)
+    return shown
 
 
 def curve(

@@ -7,13 +7,14 @@ An experiment is a module, run by ``main``, with
     OPTIONS = {"--only": {"nargs": "+"}}  # flags of its own; may be left out
 
     def compute(lab: Lab) -> Iterator[Record]: ...
-    def plot(records, out: pathlib.Path) -> list[pathlib.Path]: ...
+    def plot(records) -> drawing.Figures: ...
 
     if __name__ == "__main__":
         main(__name__)
 
 ``compute`` yields records as they are known, without the parts that are done. They go
-to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else and draws beside.
+to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else; its figures lie
+beside.
 Networks and sets stay in ``--work``: a stopped experiment goes on where it was.
 """
 
@@ -42,7 +43,7 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
-from experiments import measures, recipes
+from experiments import drawing, measures, recipes
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RECORDS = "records.jsonl"
@@ -335,8 +336,8 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
             )
         found = records_lib.latest(records_lib.read(path))
         rich.console.Console().print(numbers.table({name: found}))
-        for picture in own.plot(found, lab.out):
-            say(f"wrote {picture}")
+        for picture, figure in own.plot(found).items():
+            say(f"wrote {drawing.save(figure, lab.out / f'{picture}.png')}")
 
     process.finish(work)
 

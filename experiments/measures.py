@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import data, metrics, parallel
+from apr_jax import data, metrics, parallel, spectral
 from apr_jax.evaluate import classifier as classifier_lib
 
 
@@ -69,6 +70,12 @@ def in_parts(work: Callable[..., Any], *arrays: Any, at_once: int = 500) -> Any:
         for start in range(0, len(arrays[0]), at_once)
     ]
     return jax.tree.map(lambda *each: np.concatenate(each), *parts)
+
+
+def bands(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high part of uint8 images, as unclipped pixels."""
+    pixels = np.asarray(images, np.float32) / 255
+    return in_parts(lambda x: spectral.split_bands(jnp.asarray(x), radius), pixels)
 
 
 def number(value: float, n: int, *, unit: str = "1") -> metrics.Measured:

@@ -63,61 +63,43 @@ def high_part(images: np.ndarray, radius: float) -> np.ndarray:
     return measures.in_parts(lambda x: run(x, np.float32(radius)), images)
 
 
-def plot(records: Sequence[Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Accuracy over the radius, ours beside the published."""
-    figure = drawing.figure(
-        11,
-        3.7,
+    title = (
         "What a network can tell from high frequencies, by what it was trained on; "
-        "dashed: chance of ten classes",
-        size=11,
+        "dashed: chance of ten classes"
     )
+    figure = drawing.figure(11, 3.7, title, size=11)
     grid = figure.subplots(1, len(PANELS), sharey=True)
     for axes, (title, on, metric) in zip(grid, PANELS, strict=True):
         for kind, label in common.KINDS.items():
             split = f"{kind} on {kind if on == 'own' else on}"
-            _line(axes, records, split, metric, common.COLOURS[kind], label)
-            if axes is grid[0]:
-                axes.plot(
-                    common.RADII,
-                    common.PUBLISHED[kind],
-                    "x:",
-                    color=common.COLOURS[kind],
-                    lw=1,
-                    label="published",
+            found = {r.metric: r for r in drawing.find(records, split=split)}
+            wanted = [metric.format(radius) for radius in common.RADII]
+            style: dict[str, Any] = {"color": common.COLOURS[kind]}
+            if found.keys() >= set(wanted):
+                style["label"] = (
+                    f"{label} (whole: {100 * found['accuracy'].value:.0f} %)"
                 )
+                drawing.curve(
+                    axes,
+                    [found[m] for m in wanted],
+                    lambda r: int(r.metric.split("_")[1]),
+                    "o-",
+                    interval=0.2,
+                    ms=4,
+                    **style,
+                )
+            if axes is grid[0]:
+                style["label"] = "published"
+                axes.plot(common.RADII, common.PUBLISHED[kind], "x:", lw=1, **style)
         axes.axhline(10, color="black", lw=0.6, ls="--")
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="only frequencies beyond this radius", ylim=(0, 100))
         axes.set_xticks(common.RADII)
         axes.legend(fontsize=7)
     grid[0].set_ylabel("accuracy, percent")
-    return [drawing.save(figure, out / "discrimination.png")]
-
-
-def _line(
-    axes: Any,
-    records: Sequence[Record],
-    split: str,
-    metric: str,
-    colour: str,
-    label: str,
-) -> None:
-    """One network's accuracy over the radii with its intervals, if it was measured."""
-    found = {r.metric: r for r in drawing.find(records, split=split)}
-    mine = [found[m] for m in map(metric.format, common.RADII) if m in found]
-    if len(mine) < len(common.RADII):
-        return
-    drawing.curve(
-        axes,
-        mine,
-        lambda r: int(r.metric.split("_")[1]),
-        "o-",
-        interval=0.2,
-        ms=4,
-        color=colour,
-        label=f"{label} (whole: {100 * found['accuracy'].value:.0f} %)",
-    )
+    return {"discrimination": figure}
 
 
 if __name__ == "__main__":

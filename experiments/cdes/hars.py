@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
-from apr_jax import cdes, data, metrics, spectral
+from apr_jax import cdes, data, metrics
 from apr_jax.evaluate import fourier_probe
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
@@ -74,10 +74,7 @@ def answers(
     network: Any, plain: data.ArraySplit, hars: data.ArraySplit, donors: np.ndarray
 ) -> dict[str, metrics.Measured]:
     """Shares of answers, named as in ``MEASURES``."""
-    pixels = np.asarray(plain.images, np.float32) / 255
-    low, high = measures.in_parts(
-        lambda x: spectral.split_bands(jnp.asarray(x), RADIUS), pixels
-    )
+    low, high = measures.bands(plain.images, RADIUS)
     measured = {
         name: measures.accuracy(network, images, plain.labels)
         for name, images in (("plain", plain.images), ("low", low), ("high", high))
@@ -99,9 +96,8 @@ def examples(
     """A record of a few images: own, other, and joined."""
     labels = np.asarray(plain.labels)
     chosen = np.unique(labels, return_index=True)[1][:SHOWN]
-    distance = np.mean(
-        np.abs(np.float32(hars.images[chosen]) - np.float32(plain.images[chosen]))
-    )
+    apart = np.float32(hars.images[chosen]) - np.float32(plain.images[chosen])
+    distance = np.mean(np.abs(apart))
     yield from lab.part("examples", radius=RADIUS).records(
         {"distance": measures.number(distance / 255, len(chosen))},
         own=np.asarray(plain.images[chosen]).tolist(),
@@ -111,12 +107,12 @@ def examples(
     )
 
 
-def plot(records: Sequence[Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Bars for both networks, and a few of the images."""
-    return [_bars(records, out), *_images(records, out)]
+    return {"hars": _bars(records), **_images(records)}
 
 
-def _bars(records: Sequence[Record], out: Any) -> Any:
+def _bars(records: Sequence[Record]) -> Figure:
     figure = drawing.figure(8.5, 3.6)
     axes = figure.subplots()
     for k, (kind, label) in enumerate(TRAINED.items()):
@@ -132,17 +128,15 @@ def _bars(records: Sequence[Record], out: Any) -> Any:
     axes.set_xticks(range(len(MEASURES)), list(MEASURES.values()), fontsize=8)
     axes.set(ylabel="percent of test images", ylim=(0, 100))
     axes.legend(fontsize=8)
-    axes.set_title(
-        f"Low part (radius {RADIUS}) of another class, own high part: what is used?",
-        fontsize=11,
-    )
-    return drawing.save(figure, out / "hars.png")
+    title = f"Low part (radius {RADIUS}) of another class, own high part: what is used?"
+    axes.set_title(title, fontsize=11)
+    return figure
 
 
-def _images(records: Sequence[Record], out: Any) -> list[Any]:
+def _images(records: Sequence[Record]) -> drawing.Figures:
     found = next(drawing.find(records, split="examples"), None)
     if found is None:
-        return []
+        return {}
     columns = found.extra["labels"]
     figure = drawing.figure(1.3 * len(columns) + 1, 4.2, "HARS images")
     grid = figure.subplots(3, len(columns), squeeze=False)
@@ -154,7 +148,7 @@ def _images(records: Sequence[Record], out: Any) -> list[Any]:
             title = {"own": own, "other": other, "hars": f"label: {own}"}[kind]
             drawing.picture(axes, image, title, interpolation="nearest")
         line[0].set_ylabel(label, fontsize=8)
-    return [drawing.save(figure, out / "examples.png")]
+    return {"examples": figure}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from apr_jax import cdes, data
 from apr_jax.pixels import to_pixels
@@ -46,11 +47,8 @@ def measure(
 ) -> Iterator[Record]:
     """Distance of the densities from the target, by class, and a sheet of images."""
     labels = np.asarray(split.labels)
-    profiles = measures.in_parts(
-        lambda images: cdes.density(to_pixels(jnp.asarray(images))),
-        split.images,
-        at_once=1000,
-    )
+    densities = lambda images: cdes.density(to_pixels(jnp.asarray(images)))
+    profiles = measures.in_parts(densities, split.images, at_once=1000)
     target = cdes.double_peak(profiles.shape[-1])
     by_class = [profiles[labels == c].mean(0) for c in range(len(names))]
     missed = np.mean((profiles - target) ** 2)
@@ -95,22 +93,23 @@ def timings(lab: Lab, split: data.ArraySplit) -> Iterator[Record]:
     for i in range(count):
         one(i)
     single = count / (time.monotonic() - started)
-    yield from lab.part("time").records(
-        {
-            "made in batches": measures.number(together, len(few.labels), unit="img/s"),
-            "made image by image": measures.number(single, count, unit="img/s"),
-        }
-    )
+    speeds = {
+        "made in batches": measures.number(together, len(few.labels), unit="img/s"),
+        "made image by image": measures.number(single, count, unit="img/s"),
+    }
+    yield from lab.part("time").records(speeds)
 
 
-def plot(records: Sequence[Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """The three sheets side by side, and the densities."""
     found = {r.split: r for r in drawing.find(records, metric="density_error")}
     found = {kind: found[kind] for kind in common.KINDS if kind in found}
-    return [_sheets(found, out), _densities(found, out)] if found else []
+    if not found:
+        return {}
+    return {"sheets": _sheets(found), "densities": _densities(found)}
 
 
-def _sheets(found: dict[str, Record], out: Any) -> Any:
+def _sheets(found: dict[str, Record]) -> Figure:
     names = next(iter(found.values())).extra["classes"]
     title = "The same images, their high frequencies replaced"
     figure = drawing.figure(4.0, 5.4, title)
@@ -121,10 +120,10 @@ def _sheets(found: dict[str, Record], out: Any) -> Any:
         side = picture.shape[0] / len(names)
         if axes is grid[0]:
             axes.set_yticks((np.arange(len(names)) + 0.5) * side, names, fontsize=8)
-    return drawing.save(figure, out / "sheets.png")
+    return figure
 
 
-def _densities(found: dict[str, Record], out: Any) -> Any:
+def _densities(found: dict[str, Record]) -> Figure:
     figure = drawing.figure(9, 3.4)
     left, right = figure.subplots(1, 2)
     left.plot(next(iter(found.values())).extra["target"], "k--", lw=1, label="target")
@@ -138,9 +137,9 @@ def _densities(found: dict[str, Record], out: Any) -> Any:
     left.set_title("Mean density of the sets", fontsize=10)
     right.legend(fontsize=7)
     right.set_title("Spread of the density between classes", fontsize=10)
-    right.set(xlabel="band, low to high")
-    right.set(ylabel="standard deviation of class means", ylim=(0, None))
-    return drawing.save(figure, out / "densities.png")
+    right.set(xlabel="band, low to high", ylim=(0, None))
+    right.set_ylabel("standard deviation of class means")
+    return figure
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ and what tells their classes, should come first.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,24 +63,20 @@ def mean_density(split: data.ArraySplit) -> np.ndarray:
     return np.asarray(cdes.density(pixels).mean(0), np.float64)
 
 
-def plot(records: Sequence[Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """For each kind a heatmap, band upwards and epoch across, and the density."""
-    found = {
-        r.split: r for r in drawing.find(records, metric="correlation_with_density")
-    }
+    ends = drawing.find(records, metric="correlation_with_density")
+    found = {r.split: r for r in ends}
     kinds = [kind for kind in common.KINDS if kind in found]
     if not kinds:
-        return []
-    figure = drawing.figure(
-        3.7 * len(kinds) + 0.6,
-        3.6,
+        return {}
+    title = (
         "Spectrum of the loss's gradient to the pixels over the epochs, and the "
-        "density of the training images",
-        size=11,
+        "density of the training images"
     )
-    grid = figure.subplots(
-        1, 2 * len(kinds), width_ratios=[3, 1] * len(kinds), sharey=True
-    )
+    figure = drawing.figure(3.7 * len(kinds) + 0.6, 3.6, title, size=11)
+    widths = [3, 1] * len(kinds)
+    grid = figure.subplots(1, len(widths), width_ratios=widths, sharey=True)
     for i, kind in enumerate(kinds):
         record, (map_axes, side) = found[kind], grid[2 * i : 2 * i + 2]
         spectra = np.array(record.extra["spectra"])
@@ -89,9 +84,8 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
         shown = map_axes.pcolormesh(
             record.extra["epochs"], bands, spectra.T, cmap="magma", vmin=0, vmax=1
         )
-        map_axes.set_title(
-            f"{common.KINDS[kind]}\ncorrelation {record.value:.2f}", fontsize=9
-        )
+        title = f"{common.KINDS[kind]}\ncorrelation {record.value:.2f}"
+        map_axes.set_title(title, fontsize=9)
         map_axes.set_xlabel("epoch")
         side.plot(record.extra["density"], bands, color=common.COLOURS[kind])
         side.set_title("images", fontsize=9)
@@ -99,7 +93,7 @@ def plot(records: Sequence[Record], out: Any) -> list[Any]:
     grid[0].set_ylabel("band, low to high")
     grid[0].yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     figure.colorbar(shown, ax=grid, label="gradient, each epoch 0 to 1", shrink=0.9)
-    return [drawing.save(figure, out / "priority.png")]
+    return {"priority": figure}
 
 
 if __name__ == "__main__":

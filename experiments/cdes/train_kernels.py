@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
 
 from apr_jax import cdes
 from apr_jax.console import say
@@ -30,6 +31,11 @@ NAME = "cdes_train_kernels"
 SIZES, OPTIONS = common.KERNELS, common.OPTIONS
 # Images of each class that are timed in one step, and the least time of a timing.
 TIMED, SECONDS = 100, 2.0
+PROFILES = {
+    "before": ("images", "#7f8c8d"),
+    "convolved": ("convolved", "#e67e22"),
+    "after": ("new images", "#c0392b"),
+}
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -40,9 +46,7 @@ def compute(lab: Lab) -> Iterator[Record]:
     if not all(lab.part(name).done for name in names):
         made = common.kernels(lab, train)
         images = common.kernel_images(lab, train)
-        mixed = images[:, : -(-images.shape[1] // len(images))].reshape(
-            -1, *images.shape[2:]
-        )
+        mixed = np.concatenate(images[:, : -(-images.shape[1] // len(images))])
         for i, name in enumerate(names):
             own, at = (made["scr"], i) if i < len(images) else (made["wcr"], 0)
             yield from measure(lab, name, own, at, [*images, mixed][i])
@@ -104,20 +108,19 @@ def timings(lab: Lab, images: np.ndarray) -> Iterator[Record]:
     for form in cdes.FORMS:
         gradient = cdes.make_gradient(cdes.double_peak(bands), recipe, form=form)
         single = jax.jit(gradient)
-        ways: dict[str, tuple[int, Callable[[int], Any]]] = {
-            "one class after the other": (
-                count,
-                lambda i, run=single: run(
-                    own[i % sets], everything[i % sets], keys[i % sets]
-                ),
+        ways: dict[str, tuple[int, Callable[[int], Any]]] = {}
+        ways["one class after the other"] = (
+            count,
+            lambda i, run=single: run(
+                own[i % sets], everything[i % sets], keys[i % sets]
             ),
-            "image by image": (
-                1,
-                lambda i, run=single: run(
-                    own[i % sets], everything[i % sets, i % count][None], keys[0]
-                ),
+        )
+        ways["image by image"] = (
+            1,
+            lambda i, run=single: run(
+                own[i % sets], everything[i % sets, i % count][None], keys[0]
             ),
-        }
+        )
         # Plain convolutions inside a loop are slow on a CPU.
         for way in cdes.WAYS if form == "fft" else ("vmap",):
             together = jax.jit(cdes.over_sets(gradient, way))
@@ -143,24 +146,22 @@ def seconds_of(call: Callable[[int], Any]) -> float:
     return best
 
 
-def plot(records: Sequence[Record], out: Any) -> list[Any]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Densities, and filters with their losses."""
     found = list(drawing.find(records, metric="density_error.before"))
     if not found:
-        return []
-    return [_densities(records, found, out), _filters(found, out)]
+        return {}
+    return {"densities": _densities(records, found), "filters": _filters(found)}
 
 
-def _densities(records: Any, found: Any, out: Any) -> Any:
+def _densities(records: Any, found: Any) -> Figure:
     columns = 6
     rows = -(-len(found) // columns)
-    figure = drawing.figure(
-        11,
-        2.0 * rows + 0.6,
+    title = (
         "Spectral density of images, of the convolved and of the new ones, beside the "
-        "target",
-        size=11,
+        "target"
     )
+    figure = drawing.figure(11, 2.0 * rows + 0.6, title, size=11)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
@@ -168,14 +169,9 @@ def _densities(records: Any, found: Any, out: Any) -> Any:
         axes.xaxis.set_tick_params(labelbottom=True)
     for axes, record in zip(grid.flat, found, strict=False):
         axes.plot(record.extra["target"], "k--", lw=1, label="target")
-        for kind, colour in (
-            ("before", "#7f8c8d"),
-            ("convolved", "#e67e22"),
-            ("after", "#c0392b"),
-        ):
+        for kind, (label, colour) in PROFILES.items():
             metric = f"density_error.{kind}"
             one = next(drawing.find(records, split=record.split, metric=metric))
-            label = {"before": "images", "after": "new images"}.get(kind, kind)
             axes.plot(one.extra["profile"], color=colour, label=label)
         axes.set_title(record.split, fontsize=10)
     grid[0, 0].legend(fontsize=7)
@@ -183,17 +179,15 @@ def _densities(records: Any, found: Any, out: Any) -> Any:
         axes.set_ylabel("density, 0 to 1")
     for axes in grid[-1]:
         axes.set_xlabel("band, low to high")
-    return drawing.save(figure, out / "densities.png")
+    return figure
 
 
-def _filters(found: Any, out: Any) -> Any:
-    figure = drawing.figure(
-        11,
-        5.4,
+def _filters(found: Any) -> Figure:
+    title = (
         "What each pair of convolutions does to a grey image: gain of every frequency, "
-        "the lowest in the middle",
-        size=11,
+        "the lowest in the middle"
     )
+    figure = drawing.figure(11, 5.4, title, size=11)
     columns = -(-(len(found) + 1) // 2)
     grid = figure.subplots(2, columns)
     top = max(np.max(record.extra["response"]) for record in found)
@@ -213,7 +207,7 @@ def _filters(found: Any, out: Any) -> Any:
     last.set(xlabel="epoch", yscale="log")
     last.set_title("losses: density (blue),\npixels (orange)", fontsize=9)
     figure.colorbar(shown, ax=grid[:, -1], label="gain", shrink=0.8)
-    return drawing.save(figure, out / "filters.png")
+    return figure
 
 
 if __name__ == "__main__":

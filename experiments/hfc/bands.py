@@ -10,9 +10,7 @@ epoch, and over the radius for trained networks, those given by ``--run`` beside
 
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
 from experiments.hfc import networks as networks_lib
@@ -45,33 +43,30 @@ def compute(lab: Lab) -> Iterator[Record]:
         whole = lab.part(f"{name}, all", **own)
         if whole.done:
             continue
-        if where:
-            network = classifier_lib.from_run(pathlib.Path(where))
-        else:
-            network, _ = networks_lib.network(lab, "plain")
+        network = networks_lib.given(lab, where)
         for radius in networks_lib.radii(test.images.shape[1]):
-            pairs = networks_lib.parts(test.images, radius)
+            pairs = measures.bands(test.images, radius)
             for band, pixels in zip(("low", "high"), pairs, strict=True):
-                part = lab.part(
-                    f"{name}, {band} {radius:g}", **own, band=band, radius=radius
-                )
+                here = {**own, "band": band, "radius": radius}
+                part = lab.part(f"{name}, {band} {radius:g}", **here)
                 found = {"accuracy": measures.accuracy(network, pixels, test.labels)}
                 yield from part.records(found, network)
         found = {"accuracy": measures.accuracy(network, test.images, test.labels)}
         yield from whole.records(found, network)
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws accuracy over the epochs, and over the radius."""
-    figure = drawing.figure(
-        11,
-        4.2,
-        "Accuracy on test images of which only low or only high frequencies are left",
+    title = (
+        "Accuracy on test images of which only low or only high frequencies are left"
     )
+    figure = drawing.figure(11, 4.2, title)
     left, right = figure.subplots(1, 2)
-    for record in records:
-        if record.split == "epochs":
-            _draw_epochs(left, record.extra["rows"])
+    for record in drawing.find(records, split="epochs"):
+        rows = record.extra["rows"]
+        networks_lib.draw_epochs(left, rows, range(1, len(rows[0]["radius"]), 2)[:3])
+        left.set_ylabel("accuracy, percent")
+        left.legend(fontsize=7)
     left.set_title("a short training, epoch by epoch", fontsize=9)
     networks = dict.fromkeys(
         r.extra["settings"]["network"] for r in records if r.split != "epochs"
@@ -89,20 +84,11 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
                 label=f"{name}, {band} part",
             )
     right.set_title("when trained", fontsize=9)
-    right.set_xlabel("radius, cycles an image: low within, high beyond")
-    right.set_ylabel("accuracy, percent")
+    label = "radius, cycles an image: low within, high beyond"
+    right.set(xlabel=label, ylabel="accuracy, percent")
     right.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.13))
     right.grid(alpha=0.3)
-    return [drawing.save(figure, out / "bands.png")]
-
-
-def _draw_epochs(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
-    """Accuracy on whole images and on some parts of them over the epochs."""
-    epochs = [row["epoch"] for row in rows]
-    axis.plot(epochs, [100 * r["accuracy"] for r in rows], "k", label="whole image")
-    networks_lib.draw_epochs(axis, rows, range(1, len(rows[0]["radius"]), 2)[:3])
-    axis.set_ylabel("accuracy, percent")
-    axis.legend(fontsize=7)
+    return {"bands": figure}
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from scipy import special
 
-from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
 from experiments.hfc import networks
@@ -45,25 +44,17 @@ def compute(lab: Lab) -> Iterator[Record]:
     last = {r: "found" if r == wanted[SHOWN_RADIUS] else USUAL for r in wanted}
     own = {"run": pathlib.Path(run).name if run else ""}
     parts = {r: lab.part(f"radius {r:g}", **own) for r in wanted}
-    missing = {
-        r: part
-        for r, part in parts.items()
-        if last[r] not in {record.metric for record in part.done}
-    }
+    done = lambda r: last[r] in {record.metric for record in parts[r].done}
+    missing = {r: part for r, part in parts.items() if not done(r)}
     if not missing:
         return
-    if run:
-        network = classifier_lib.from_run(pathlib.Path(run))
-    else:
-        network, _ = networks.network(lab, "plain")
+    network = networks.given(lab, run)
     whole = measures.logits_of(network, test.images, test.labels).logits
     for radius, part in missing.items():
-        low, high = networks.parts(test.images, radius)
-        logits = {
-            "whole": whole,
-            "low": measures.logits_of(network, low).logits,
-            "high": measures.logits_of(network, high).logits,
-        }
+        low, high = measures.bands(test.images, radius)
+        logits = {"whole": whole}
+        for band, pixels in (("low", low), ("high", high)):
+            logits[band] = measures.logits_of(network, pixels).logits
         right = {name: x.argmax(1) == test.labels for name, x in logits.items()}
         found = {}
         for on_low, on_high in itertools.product((True, False), repeat=2):
@@ -101,10 +92,7 @@ def _example(
     return {
         "label": names[labels[i]],
         "images": [packed(part[i]) for part in parts],
-        "answers": [
-            [names[values[i].argmax()], float(values[i].max())]
-            for values in sure.values()
-        ],
+        "answers": [[names[x[i].argmax()], float(x[i].max())] for x in sure.values()],
     }
 
 
@@ -121,18 +109,16 @@ def unpacked(text: str) -> np.ndarray:
     return levels.reshape(side, side, 3)
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws images of the odd case, surest first, and the shares of all four cases."""
     (best,) = (r for r in records if r.metric == "found")
     examples = best.extra["examples"]
-    figure = drawing.figure(
-        2 + 1.35 * max(len(examples), 3),
-        7,
+    title = (
         "Known by the high part (shown plus mid-grey), not by the low one: "
         f"{best.value:.0f} of {best.n} images at radius {best.extra['radius']:g} "
-        "cycles. Answers with confidence, green where right",
-        size=9,
+        "cycles. Answers with confidence, green where right"
     )
+    figure = drawing.figure(2 + 1.35 * max(len(examples), 3), 7, title, size=9)
     grid = figure.add_gridspec(2, 1, height_ratios=[3, 1.5])
     if examples:
         tiles = grid[0].subgridspec(3, len(examples))
@@ -164,7 +150,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     axis.set_xlim(0, 100)
     axis.set_xlabel("percent of the images that are recognised as a whole")
     axis.legend(fontsize=7, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
-    return [drawing.save(figure, out / "examples.png")]
+    return {"examples": figure}
 
 
 if __name__ == "__main__":

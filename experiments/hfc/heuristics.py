@@ -8,7 +8,6 @@ images over the epochs, and how far the two are apart in the end (Wang et al., C
 turns away from it).
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -33,7 +32,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         network, root = networks.network(lab, kind)
         found = {"accuracy": measures.accuracy(network, test.images, test.labels)}
         for radius in networks.radii(size)[:4]:
-            pairs = networks.parts(test.images, radius)
+            pairs = measures.bands(test.images, radius)
             both = [measures.accuracy(network, x, test.labels) for x in pairs]
             for band, accuracy in zip(("low", "high"), both, strict=True):
                 found[f"accuracy on the {band} part, radius {radius:g}"] = accuracy
@@ -43,15 +42,12 @@ def compute(lab: Lab) -> Iterator[Record]:
         yield from part.records(found, network, rows=networks.watched(root))
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws the end of each training, and low and high over the epochs."""
     kinds = list(dict.fromkeys(r.split for r in records))
     radius = records[0].extra["rows"][0]["radius"][1]
-    figure = drawing.figure(
-        11,
-        4.2,
-        "Five ways to train: accuracy on low and high frequencies of test images",
-    )
+    title = "Five ways to train: accuracy on low and high frequencies of test images"
+    figure = drawing.figure(11, 4.2, title)
     bars, lines = figure.subplots(1, 2)
     names = {"accuracy": "whole image"}
     for band in ("low", "high"):
@@ -61,9 +57,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         rows = {r.split: r for r in records if r.metric == metric}
         at = np.arange(len(kinds)) + 0.27 * (number - 1)
         values = np.array([100 * rows[kind].value for kind in kinds])
-        ends = np.array(
-            [[100 * (rows[k].low or 0), 100 * (rows[k].high or 0)] for k in kinds]
-        )
+        sides = lambda r: [100 * (r.low or 0), 100 * (r.high or 0)]
+        ends = np.array([sides(rows[kind]) for kind in kinds])
         bars.bar(at, values, 0.25, yerr=np.abs(ends.T - values[None]), label=label)
     bars.set_xticks(range(len(kinds)), kinds, fontsize=8)
     bars.set_ylabel("accuracy, percent; 95 % intervals")
@@ -71,17 +66,12 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     bars.legend(fontsize=7)
     for number, kind in enumerate(kinds):
         (record,) = (r for r in records if r.split == kind and r.metric == "accuracy")
-        networks.draw_epochs(
-            lines,
-            record.extra["rows"],
-            (1,),
-            label=f"{kind}, {{band}} part",
-            colour=f"C{number}",
-        )
+        own = {"label": f"{kind}, {{band}} part", "colour": f"C{number}"}
+        networks.draw_epochs(lines, record.extra["rows"], (1,), **own)
     lines.set_title(f"over the epochs, radius {radius:g}", fontsize=9)
     lines.set_ylabel("accuracy, percent")
     lines.legend(fontsize=6)
-    return [drawing.save(figure, out / "heuristics.png")]
+    return {"heuristics": figure}
 
 
 if __name__ == "__main__":

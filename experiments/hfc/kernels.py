@@ -10,7 +10,6 @@ attacked by FGSM and PGD (Wang et al., CVPR 2020, section 6).
 
 import functools
 import itertools
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +35,7 @@ SIZES = sizes(
 OPTIONS = networks.OPTIONS
 KINDS = ("plain", "adversarial")
 STEPS = 10
+ATTACKS = {"FGSM": attacks.fgsm, "PGD": functools.partial(attacks.pgd, steps=STEPS)}
 
 
 def compute(lab: Lab) -> Iterator[Record]:
@@ -55,9 +55,8 @@ def compute(lab: Lab) -> Iterator[Record]:
         for rho, part in missing.items():
             smoothed = kernels.smooth(jnp.asarray(first), rho)
             variables = with_first(network.variables, smoothed)
-            measured = attacked(
-                network, variables, pixels, labels, levels=lab["levels"]
-            )
+            given = variables, pixels, labels
+            measured = attacked(network, *given, levels=lab["levels"])
             rough = np.asarray(kernels.roughness(smoothed))
             measured["roughness"] = measures.number(rough.mean(), rough.size)
             extra = {} if rho else {"kernels": np.asarray(smoothed).tolist()}
@@ -86,12 +85,8 @@ def attacked(
     logits_fn = functools.partial(_logits, variables, predict=network.predict)
     key = jax.random.key(0)
     found: dict[str, metrics.Measured] = {}
-    for level, name in itertools.product(levels, ("FGSM", "PGD")):
-        if name == "FGSM":
-            work = attacks.fgsm
-        else:
-            work = functools.partial(attacks.pgd, steps=STEPS)
-        result = work(key, logits_fn, pixels, labels, eps=level / 255)
+    for level, name in itertools.product(levels, ATTACKS):
+        result = ATTACKS[name](key, logits_fn, pixels, labels, eps=level / 255)
         found.setdefault("accuracy", measures.share(result.survived["clean"]))
         name = f"accuracy under {name}, eps {level}/255"
         found[name] = measures.share(result.robust)
@@ -102,7 +97,7 @@ def _logits(variables: Any, pixels: jax.Array, *, predict: Any) -> jax.Array:
     return predict(variables, pixels)[0]
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws the kernels, and accuracy over rho."""
     figure = drawing.figure(11, 6.4)
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.5])
@@ -112,15 +107,12 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis = figure.add_subplot(grid[0, column])
         axis.imshow(sheet(np.array(plain.extra["kernels"])), interpolation="nearest")
         axis.set_axis_off()
-        axis.set_title(
-            f"{kind}: kernels of the first layer, roughness {plain.value:.2f} "
-            "(1 is noise, 0 constant)",
-            fontsize=9,
-        )
+        title = f"{kind}: kernels of the first layer, roughness {plain.value:.2f} "
+        axis.set_title(title + "(1 is noise, 0 constant)", fontsize=9)
         axis = figure.add_subplot(grid[1, column])
         draw_curves(axis, [r for r in mine if r.metric != "roughness"])
         axis.set_title(f"{kind}: accuracy, kernels smoothed", fontsize=9)
-    return [drawing.save(figure, out / "kernels.png")]
+    return {"kernels": figure}
 
 
 def draw_curves(axis: Any, records: Sequence[Record]) -> None:
@@ -128,6 +120,7 @@ def draw_curves(axis: Any, records: Sequence[Record]) -> None:
     colours = {"accuracy": "k"}
     for metric in dict.fromkeys(r.metric for r in records):
         kind, _, level = metric.partition(", ")
+        label = metric.removeprefix("accuracy under ").replace("accuracy", "no attack")
         colour = colours.setdefault(level or metric, f"C{len(colours) - 1}")
         drawing.curve(
             axis,
@@ -138,13 +131,10 @@ def draw_curves(axis: Any, records: Sequence[Record]) -> None:
             marker="o",
             ms=3,
             color=colour,
-            label=metric.removeprefix("accuracy under ").replace(
-                "accuracy", "no attack"
-            ),
+            label=label,
         )
     axis.set_xlabel("rho: how much each tap is mixed with its neighbours")
-    axis.set_ylabel("accuracy, percent; 95 % intervals")
-    axis.set_ylim(0, 100)
+    axis.set(ylabel="accuracy, percent; 95 % intervals", ylim=(0, 100))
     axis.legend(fontsize=7, ncols=2)
     axis.grid(alpha=0.3)
 

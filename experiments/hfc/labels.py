@@ -8,7 +8,6 @@ labels and with shuffled ones; accuracy on the low and the high part of the trai
 images is followed over the epochs (Wang et al., CVPR 2020, section 4).
 """
 
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -38,10 +37,8 @@ def compute(lab: Lab) -> Iterator[Record]:
     found = lab.load("train")
     (natural,) = lab.some(found, train="images").values()
     order = np.random.default_rng([0x5AFF1E, lab.seed]).permutation(len(natural.labels))
-    for kind, labels in (
-        ("natural", natural.labels),
-        ("shuffled", natural.labels[order]),
-    ):
+    kinds = {"natural": natural.labels, "shuffled": natural.labels[order]}
+    for kind, labels in kinds.items():
         part = lab.part(kind, labels=kind)
         if part.done:
             continue
@@ -85,24 +82,21 @@ def when_half(rows: Sequence[Mapping[str, Any]]) -> dict[str, metrics.Measured]:
     return found
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws the accuracies on training images over the epochs."""
     records = [r for r in records if r.metric == "training accuracy"]
-    figure = drawing.figure(
-        11,
-        4.2,
-        "Training images, whole and filtered: how much is remembered from which part",
+    title = (
+        "Training images, whole and filtered: how much is remembered from which part"
     )
+    figure = drawing.figure(11, 4.2, title)
     axes = figure.subplots(1, len(records), squeeze=False, sharey=True)[0]
     for axis, record in zip(axes, records, strict=True):
         rows = record.extra["rows"]
-        epochs = [row["epoch"] for row in rows]
-        axis.plot(epochs, [100 * r["accuracy"] for r in rows], "k", label="whole image")
         networks.draw_epochs(axis, rows, range(len(rows[0]["radius"][:4])), high=":")
         axis.set_title(f"{record.split} labels", fontsize=9)
     axes[0].set_ylabel("accuracy, percent")
     axes[-1].legend(fontsize=7, loc="upper left")
-    return [drawing.save(figure, out / "labels.png")]
+    return {"labels": figure}
 
 
 if __name__ == "__main__":

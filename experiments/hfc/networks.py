@@ -9,12 +9,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from apr_jax import data, spectral
+from apr_jax import data
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.runs import epochs
-from experiments import measures
 from experiments.lab import Lab, networks_in, sizes
 
 # One folder of networks for all experiments of this family.
@@ -48,6 +45,13 @@ def images(lab: Lab) -> tuple[data.ArraySplit, data.ArraySplit, tuple[str, ...]]
     return train, test, found.class_names
 
 
+def given(lab: Lab, run: str) -> classifier_lib.Classifier:
+    """The network of a run's directory, or the plain one if there is none."""
+    if run:
+        return classifier_lib.from_run(pathlib.Path(run))
+    return network(lab, "plain")[0]
+
+
 def network(lab: Lab, kind: str) -> tuple[classifier_lib.Classifier, pathlib.Path]:
     """A network of ``KINDS``, and its work directory."""
     train, test, names = images(lab)
@@ -73,13 +77,6 @@ def radii(size: int) -> list[float]:
     return [size * k / 8 for k in range(1, 8)]
 
 
-def parts(images: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low and high part of uint8 images, as unclipped pixels."""
-    pixels = np.asarray(images, np.float32) / 255
-    work = lambda x: spectral.split_bands(x, radius)
-    return measures.in_parts(work, pixels, at_once=1000)
-
-
 def draw_epochs(
     axis: Any,
     rows: Sequence[Mapping[str, Any]],
@@ -89,20 +86,24 @@ def draw_epochs(
     colour: str = "",
     high: str = "--",
 ) -> None:
-    """Accuracy on low and high parts over the epochs.
+    """Accuracy on low and high parts, and on whole images, over the epochs.
 
     Args:
         axis: of Matplotlib.
         rows: of ``watched``.
         radii: places of the radii to draw in the row's.
         label: of the lines, with "{band}" and "{radius:g}" in it.
-        colour: of all lines; by the radius if there is none.
+        colour: of all lines, with no line of whole images; by the radius if there is
+            none.
         high: style of the lines of high parts.
     """
+    epochs = [row["epoch"] for row in rows]
+    if not colour:
+        axis.plot(epochs, [100 * r["accuracy"] for r in rows], "k", label="whole image")
     for k in radii:
         for band, style in (("low", "-"), ("high", high)):
             axis.plot(
-                [row["epoch"] for row in rows],
+                epochs,
                 [100 * row[band][k] for row in rows],
                 style,
                 color=colour or f"C{k}",

@@ -9,12 +9,12 @@ default SVHN, are paired by what the standard network answers. The pictures are 
 pairs whose answers the standard network swaps with the highest confidence.
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import special
 
 from apr_jax import metrics, spectral
@@ -164,27 +164,24 @@ def _story(
     }
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws the chosen pairs, and how often each outcome occurs."""
-    stories = []
-    for r in records:
-        if r.extra["method"] == "standard" and r.metric == "pairs that count":
-            stories += [(r.extra["kind"], story) for story in r.extra["pairs"]]
-    pictures = []
-    if stories:
-        pictures.append(_examples(stories, out / "pairs.png"))
-    return [*pictures, _bars(records, out / "counts.png")]
+    stories = [
+        (r.extra["kind"], story)
+        for r in drawing.find(records, metric="pairs that count")
+        for story in r.extra.get("pairs", ())
+    ]
+    pairs = {"pairs": _examples(stories)} if stories else {}
+    return pairs | {"counts": _bars(records)}
 
 
-def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
+def _examples(stories: Sequence[Any]) -> Figure:
     titles = ("a", "b", "phase a,\namplitude b", "phase b,\namplitude a")
-    figure = drawing.figure(
-        6.4,
-        2.1 * len(stories) + 0.6,
+    title = (
         "Chosen pairs in which the standard network's answers go with the amplitude\n"
-        "(red: answer of the amplitude's image, green: of the phase's)",
-        size=9,
+        "(red: answer of the amplitude's image, green: of the phase's)"
     )
+    figure = drawing.figure(6.4, 2.1 * len(stories) + 0.6, title, size=9)
     grid = figure.subplots(len(stories), 4, squeeze=False)
     for i, (row, (kind, story)) in enumerate(zip(grid, stories, strict=True)):
         for k, axis in enumerate(row):
@@ -198,16 +195,15 @@ def _examples(stories: Sequence[Any], target: pathlib.Path) -> pathlib.Path:
                     colour = {phase: "green", amplitude: "red"}.get(name, "grey")
                 text = f"{networks_lib.TITLES[method]}: {name} {100 * sure:.0f} %"
                 place = {"ha": "center", "va": "top", "transform": axis.transAxes}
-                axis.text(
-                    0.5, -0.04 - 0.12 * line, text, fontsize=7, color=colour, **place
-                )
+                place |= {"fontsize": 7, "color": colour}
+                axis.text(0.5, -0.04 - 0.12 * line, text, **place)
             # Room for the two lines of text, which the layout does not count.
             axis.set_xlabel("\n ", fontsize=9)
         row[0].set_ylabel(kind, fontsize=8)
-    return drawing.save(figure, target)
+    return figure
 
 
-def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
+def _bars(records: Sequence[Record]) -> Figure:
     splits = list(dict.fromkeys(r.split for r in records))
     figure = drawing.figure(6.4, 0.6 + 0.5 * len(splits))
     axis = figure.subplots()
@@ -228,14 +224,13 @@ def _bars(records: Sequence[Record], target: pathlib.Path) -> pathlib.Path:
         ticks.append(f"{split}\n{count:,} pairs")
     axis.set_yticks(range(len(splits)), ticks, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel(
-        "percent of the pairs whose images get two answers (known: right ones)"
-    )
-    axis.set_title(
-        "What becomes of both answers when amplitudes are swapped", fontsize=9
+    title = "What becomes of both answers when amplitudes are swapped"
+    axis.set_title(title, fontsize=9)
+    axis.set(
+        xlabel="percent of the pairs whose images get two answers (known: right ones)"
     )
     axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.35))
-    return drawing.save(figure, target)
+    return figure
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ stretched to [0, 255] and rounded, its channels together.
 """
 
 import itertools
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,9 +56,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         part = lab.part(name, amplitude=amplitude, phase=phase)
         if part.done or (lab.options.only and name not in lab.options.only):
             continue
-        made = {
-            split: keep(images, amplitude, phase) for split, images in splits.items()
-        }
+        made = {which: keep(own, amplitude, phase) for which, own in splits.items()}
         base = lab.arrays(name, found.class_names, **made)
         network = lab.train(name, lab.short(base))
         yield from part.records(
@@ -90,7 +87,7 @@ def keep(split: ArraySplit, amplitude: str, phase: str) -> ArraySplit:
     return ArraySplit(measures.in_parts(work, split.images, at_once=1000), split.labels)
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws our matrix, with an image of each cell, beside the published one."""
     ours = np.full((4, 4), np.nan)
     pictures: dict[tuple[int, int], Any] = {}
@@ -124,9 +121,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     for axis in (shown, mine, theirs):
         axis.set_xticks(range(4), spectral.BANDS)
         axis.set_yticks(range(4), spectral.BANDS)
-        axis.set_xlabel("phase")
-        axis.set_ylabel("amplitude")
-    return [drawing.save(figure, out / "figure4.png")]
+        axis.set(xlabel="phase", ylabel="amplitude")
+    return {"figure4": figure}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ copy always in the same fold. 0.5 is no separation, 1 a perfect one.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,12 +51,9 @@ def compute(lab: Lab) -> Iterator[Record]:
         both = np.concatenate([features, high_amplitudes(others, lab["radius"])])
         label = np.repeat([1, 0], [len(features), len(others)])
         together = np.concatenate([np.arange(len(features)), groups])
-        numbers = {
-            f"auroc, {probe}": separation(
-                make(), both, label, together, folds=lab["folds"]
-            )
-            for probe, make in PROBES.items()
-        }
+        own, numbers = (both, label, together), {}
+        for probe, make in PROBES.items():
+            numbers[f"auroc, {probe}"] = separation(make(), *own, folds=lab["folds"])
         scaled = StandardScaler().fit_transform(both)
         places = TSNE(random_state=lab.seed, init="pca").fit_transform(scaled)
         extra = {"places": np.round(places, 1).tolist(), "known": len(features)}
@@ -87,9 +83,8 @@ def high_amplitudes(images: np.ndarray, radius: float) -> np.ndarray:
     pixels = np.asarray(to_pixels(jax.numpy.asarray(images)))
     grey = pixels @ np.array([0.2989, 0.5870, 0.1140], np.float32)
     height, width = grey.shape[1:]
-    whole = np.asarray(
-        jax.jit(lambda x: spectral.amplitude(x, axes=(-3, -2)))(grey[..., None])
-    )[..., 0]
+    amplitude = jax.jit(lambda x: spectral.amplitude(x, axes=(-3, -2)))
+    whole = np.asarray(amplitude(grey[..., None]))[..., 0]
     near = spectral.radial_mask(height, width, radius * max(height, width))
     keep = ~np.fft.ifftshift(np.asarray(near))
     keep[:, width // 2 + 1 :] = False
@@ -116,14 +111,13 @@ def separation(
     return dataclasses.replace(number, low=low, high=high)
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws each embedding beside its numbers."""
     splits = list(dict.fromkeys(r.split for r in records))
     title = "t-SNE of the high-frequency amplitude (Figure 5)"
     figure = drawing.figure(4.2 * len(splits), 4.4, title)
-    for axis, split in zip(
-        figure.subplots(1, len(splits), squeeze=False)[0], splits, strict=True
-    ):
+    axes = figure.subplots(1, len(splits), squeeze=False)[0]
+    for axis, split in zip(axes, splits, strict=True):
         own = [r for r in records if r.split == split]
         extra = next(r.extra for r in own if "places" in r.extra)
         places, count = np.array(extra["places"]), extra["known"]
@@ -136,7 +130,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis.set_title("\n".join([f"clean against {split}", *numbers]), fontsize=8)
         axis.set(xticks=[], yticks=[])
         axis.legend(fontsize=8, markerscale=3)
-    return [drawing.save(figure, out / "tsne.png")]
+    return {"tsne": figure}
 
 
 if __name__ == "__main__":

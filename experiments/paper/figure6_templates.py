@@ -6,7 +6,6 @@ Every coefficient of some images: the phase by the four contrasts against the ph
 NumPy's FFT, with arctan2, and with the quotient alone as the paper writes it.
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -39,9 +38,8 @@ def compute(lab: Lab) -> Iterator[Record]:
     truth = spectrum[:, rows, columns].transpose(1, 0, 2)
     # A coefficient that vanishes has no phase to speak of.
     clear = np.abs(truth) > 1e-2
-    apart = lambda phase: np.abs(np.angle(np.exp(1j * (phase - np.angle(truth)))))[
-        clear
-    ]
+    angle = np.angle(truth)
+    apart = lambda phase: np.abs(np.angle(np.exp(1j * (phase - angle))))[clear]
     by_four = apart(np.asarray(phases(images, rows, columns)))
     with np.errstate(divide="ignore", invalid="ignore"):
         by_quotient = apart(np.nan_to_num(np.arctan((up - down) / (plus - minus))))
@@ -64,7 +62,7 @@ def compute(lab: Lab) -> Iterator[Record]:
     )
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws the templates of some coefficients, and what each gathers of an image."""
     extra = records[0].extra
     height, width = extra["size"]
@@ -72,25 +70,22 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     count = len(extra["shown"])
     lines = [f"{r.metric}: {numbers.shown(r)[0]}" for r in records]
     title = (
-        "Contrast templates (eq. 3) and what they gather of the image's mean channel\n"
+        "Contrast templates (eq. 3) and what they gather of the image's mean channel"
     )
-    figure = drawing.figure(7.0, 1.55 * count + 0.9, title + "; ".join(lines), size=8)
+    title += "\n" + "; ".join(lines)
+    figure = drawing.figure(7.0, 1.55 * count + 0.9, title, size=8)
     grid = figure.subplots(count, 5, squeeze=False)
     for row, (u, v), sums in zip(grid, extra["shown"], extra["sums"], strict=True):
-        row[0].imshow(drawing.unpack(extra["image"]))
+        drawing.picture(row[0], drawing.unpack(extra["image"]))
         row[0].set_ylabel(f"(u, v) = ({u}, {v})", fontsize=8)
         phase = np.arctan2(sums[2] - sums[3], sums[0] - sums[1])
         row[0].set_xlabel(f"phase {phase:.2f}", fontsize=8)
         templates = spectral.contrast_templates(height, width, u, v)
-        for axis, name, template, value in zip(
-            row[1:], names, templates, sums, strict=True
-        ):
-            drawn = axis.imshow(template, cmap="gray", vmin=0, vmax=1)
-            axis.set_xlabel(f"{name}: sum {value:.1f}", fontsize=8)
-        for axis in row:
-            axis.set(xticks=[], yticks=[])
+        for k, axis in enumerate(row[1:]):
+            drawn = drawing.picture(axis, templates[k], cmap="gray", vmin=0, vmax=1)
+            axis.set_xlabel(f"{names[k]}: sum {sums[k]:.1f}", fontsize=8)
     figure.colorbar(drawn, ax=grid, shrink=0.4).set_label("weight", fontsize=8)
-    return [drawing.save(figure, out / "templates.png")]
+    return {"templates": figure}
 
 
 if __name__ == "__main__":

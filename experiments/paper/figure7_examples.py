@@ -5,7 +5,6 @@
 With the pictures the mean absolute change of a pixel by each, over more images.
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -41,20 +40,19 @@ def compute(lab: Lab) -> Iterator[Record]:
         "APR-S": np.asarray(single),
     }
     few = slice(0, lab["shown"])
-    change = lambda name: float(np.abs(np.clip(made[name], 0, 1) - pixels).mean())
+    changes = {}
+    for name in ("APR-P", "APR-S"):
+        change = np.abs(np.clip(made[name], 0, 1) - pixels).mean()
+        number = measures.number(change, len(pixels))
+        changes[f"mean change of a pixel, {name}"] = number
     yield from part.records(
-        {
-            f"mean change of a pixel, {name}": measures.number(
-                change(name), len(pixels)
-            )
-            for name in ("APR-P", "APR-S")
-        },
+        changes,
         images={k: [drawing.pack(x) for x in v[few]] for k, v in made.items()},
         names=[found.class_names[i] for i in test.labels[order[few]]],
     )
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws an image a row: original, donor, APR-P, APR-S."""
     extra = records[0].extra
     count = len(extra["names"])
@@ -68,7 +66,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
             drawing.picture(axis, drawing.unpack(image))
     for axis, name in zip(grid[:, 0], extra["names"], strict=True):
         axis.set_ylabel(name, fontsize=8)
-    return [drawing.save(figure, out / "examples.png")]
+    return {"examples": figure}
 
 
 if __name__ == "__main__":

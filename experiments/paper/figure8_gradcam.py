@@ -8,7 +8,6 @@ strongest fifth, over images that both networks recognise when clean. Maps are o
 true class.
 """
 
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,9 +50,8 @@ def compute(lab: Lab) -> Iterator[Record]:
     drawn = np.random.default_rng([8, lab.seed]).permutation(rows)
     shown = np.searchsorted(rows, drawn[:SHOWN])
     for method, network in networks.items():
-        model = network_lib.make_model(
-            network.config, num_classes=len(network.class_names)
-        )
+        classes = len(network.class_names)
+        model = network_lib.make_model(network.config, num_classes=classes)
         explain = grad_cam.make_grad_cam(model, network.config.data)
         clean, foul = (
             measures.in_parts(
@@ -119,17 +117,13 @@ def _small(heatmap: np.ndarray) -> Any:
     return np.round(heatmap / max(float(heatmap.max()), 1e-12), 2).tolist()
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws originals, foggy images, and both networks' maps on both."""
     found = {r.extra["method"]: r for r in records if "original" in r.extra}
     any_one = found["standard"].extra
     count = len(any_one["names"])
-    columns: list[tuple[str, str, str | None, str]] = [
-        ("original", "original", None, ""),
-        ("fog", "foggy", None, ""),
-    ]
-    for method in networks_lib.METHODS:
-        title = networks_lib.TITLES[method]
+    columns = [("original", "original", "", ""), ("fog", "foggy", "", "")]
+    for method, title in networks_lib.TITLES.items():
         columns.append((f"{title},\nclean", "original", method, "clean"))
         columns.append((f"{title},\nfog", "foggy", method, "fog"))
     figure = drawing.figure(8.4, 1.4 * count + 1.0, _caption(records), size=9)
@@ -138,27 +132,24 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         for axis, (title, image, method, which) in zip(row, columns, strict=True):
             shown = drawing.unpack(any_one[image][i])
             drawing.picture(axis, shown, "" if i else title)
-            if method is not None:
+            if method:
                 own = found[method].extra
-                drawn = axis.imshow(
-                    np.array(own[which][i]), cmap="jet", alpha=0.5, vmin=0, vmax=1
-                )
+                style = {"cmap": "jet", "alpha": 0.5, "vmin": 0, "vmax": 1}
+                drawn = axis.imshow(np.array(own[which][i]), **style)
                 if which == "fog":
                     axis.set_xlabel("right" if own["right"][i] else "wrong", fontsize=7)
         row[0].set_ylabel(any_one["names"][i], fontsize=8)
     bar = figure.colorbar(drawn, ax=grid, shrink=0.4)
     bar.set_label("Grad-CAM of the true class, each map's maximum is 1", fontsize=7)
-    return [drawing.save(figure, out / "gradcam.png")]
+    return {"gradcam": figure}
 
 
 def _caption(records: Sequence[Record]) -> str:
     lines = ["Where the networks look; images drawn among those both recognise clean"]
-    for method in networks_lib.METHODS:
-        own = {r.metric: r for r in records if r.extra["method"] == method}
-        parts = [
-            f"{name} {own[name].value:.2f}" for name in own if own[name].unit == "1"
-        ]
-        lines.append(f"{networks_lib.TITLES[method]}: " + ", ".join(parts))
+    for method, title in networks_lib.TITLES.items():
+        own = (r for r in records if r.extra["method"] == method and r.unit == "1")
+        parts = [f"{r.metric} {r.value:.2f}" for r in own]
+        lines.append(f"{title}: " + ", ".join(parts))
     return "\n".join(lines)
 
 

@@ -12,7 +12,6 @@ shows what the two layers know without training anew.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,12 +72,8 @@ def compute(lab: Lab) -> Iterator[Record]:
         missing = {key: part for key, part in parts.items() if not part.done}
         if not missing:
             continue
-        config = lab.short(
-            base,
-            method="apr_p_heads",
-            augment__heads_weight=weight,
-            augment__pair_prob=1.0,
-        )
+        heads = {"augment__heads_weight": weight, "augment__pair_prob": 1.0}
+        config = lab.short(base, method="apr_p_heads", **heads)
         network = lab.train(f"lambda_{weight:g}", config)
         answers = Answers(lab, network, test)
         for (kind, asked), part in missing.items():
@@ -99,9 +94,8 @@ class Answers:
         key = jax.random.key(lab.seed)
         for name in corruptions_at_hand(lab.options.frost_dir):
             for severity in corruptions.SEVERITIES:
-                made = corruptions.corrupt(
-                    key, images[few], name, severity, frost=lab.options.frost_dir
-                )
+                how = {"frost": lab.options.frost_dir}
+                made = corruptions.corrupt(key, images[few], name, severity, **how)
                 out = measures.logits_of(both, np.asarray(made))
                 self.corrupted[name, severity] = out.logits
         unknown = lab.unknown(lab.out_sets(*USUAL_OUT), lab["unknown"])
@@ -128,9 +122,8 @@ class Answers:
         inside = confidence(self.clean)
         for name, logits in self.unknown.items():
             auroc = metrics.ood_detection(inside, confidence(logits))["auroc"]
-            found[f"auroc, {name}"] = measures.number(
-                auroc, len(logits), unit="fraction"
-            )
+            number = measures.number(auroc, len(logits), unit="fraction")
+            found[f"auroc, {name}"] = number
         return found
 
 
@@ -159,28 +152,26 @@ def _both_heads(network: classifier_lib.Classifier) -> Any:
     return predict
 
 
+KINDS = {
+    "trained": "trained and asked with lambda (Figure 9)",
+    "asked": "trained with lambda 0.5, asked with lambda",
+}
 _LABELS = {
     "accuracy": "Accuracy",
     "accuracy under 15 corruptions": "Accuracy under 15 corruptions",
 }
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws each number over lambda."""
-    kinds = {
-        "trained": "trained and asked with lambda (Figure 9)",
-        "asked": "trained with lambda 0.5, asked with lambda",
-    }
     metric_names = list(dict.fromkeys(r.metric for r in records))
-    figure = drawing.figure(
-        9,
-        3.6,
+    title = (
         "How much the label of the phase weighs (lambda): 0 asks for the amplitude's "
-        "label only, 1 for the phase's",
+        "label only, 1 for the phase's"
     )
-    for axis, (kind, title) in zip(
-        figure.subplots(1, 2, sharey=True), kinds.items(), strict=True
-    ):
+    figure = drawing.figure(9, 3.6, title)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (kind, title) in zip(axes, KINDS.items(), strict=True):
         for metric in metric_names:
             drawing.curve(
                 axis,
@@ -196,7 +187,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     figure.axes[0].set_ylabel("percent")
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, fontsize=8, loc="outside lower center", ncols=4)
-    return [drawing.save(figure, out / "figure9.png")]
+    return {"figure9": figure}
 
 
 if __name__ == "__main__":

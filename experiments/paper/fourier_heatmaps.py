@@ -71,17 +71,16 @@ def _measure(lab: Lab, network: classifier_lib.Classifier) -> Record:
     return next(r for r in measured if r.metric == "heatmap_error")
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws both maps on one scale, and their difference."""
     found = {r.extra["method"]: r for r in records}
     maps = {m: 100 * np.array(r.extra["heatmap"]) for m, r in found.items()}
     first = next(iter(found.values()))
-    figure = drawing.figure(
-        3.4 * (len(maps) + 1),
-        3.5,
+    title = (
         f"Error under one wave of L2 norm {first.extra['norm']:g} in each channel, "
-        f"{first.n:,} images; low frequencies in the centre",
+        f"{first.n:,} images; low frequencies in the centre"
     )
+    figure = drawing.figure(3.4 * (len(maps) + 1), 3.5, title)
     axes = figure.subplots(1, len(maps) + 1, squeeze=False)[0]
     for axis, (method, values) in zip(axes, maps.items(), strict=False):
         drawn = axis.imshow(values, cmap="magma", vmin=0, vmax=100)
@@ -100,7 +99,7 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
         axis.set_yticks(ticks, [str(t - centre) for t in ticks])
         axis.set_xlabel("cycles across", fontsize=8)
     axes[0].set_ylabel("cycles down", fontsize=8)
-    return [drawing.save(figure, out / "heatmaps.png")]
+    return {"heatmaps": figure}
 
 
 if __name__ == "__main__":

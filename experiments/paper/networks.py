@@ -54,6 +54,4 @@ def both(lab: Lab) -> dict[str, classifier_lib.Classifier]:
 
 def digests(networks: dict[str, classifier_lib.Classifier]) -> dict[str, str]:
     """The digests that tell the weights apart, for the settings of records."""
-    return {
-        m: classifier_lib.weights_digest(network) for m, network in networks.items()
-    }
+    return {m: classifier_lib.weights_digest(own) for m, own in networks.items()}

@@ -17,6 +17,7 @@ from sklearn.datasets import load_sample_images
 
 from apr_jax import apr_single, recombine
 from apr_jax.report.examples import amplitude_phase
+from experiments import drawing
 
 TARGET = pathlib.Path(__file__).parents[1] / "results" / "recombine.png"
 SIZE = 320  # pixels; crops of the photographs
@@ -40,7 +41,7 @@ def compute() -> list[tuple[str, np.ndarray]]:
 
 def plot(pictures: list[tuple[str, np.ndarray]], target: pathlib.Path) -> None:
     """Draws each picture over its log-amplitude and its phase."""
-    figure = matplotlib.figure.Figure(figsize=(10, 3.3), dpi=100)
+    figure = matplotlib.figure.Figure(figsize=(10, 3.3))
     grid = figure.add_gridspec(
         2, 2 * len(pictures), height_ratios=[2, 1], hspace=0.03, wspace=0.04
     )
@@ -55,8 +56,7 @@ def plot(pictures: list[tuple[str, np.ndarray]], target: pathlib.Path) -> None:
         below[1].imshow(phase[0], cmap="twilight")
         for axis in (top, *below):
             axis.set_axis_off()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, bbox_inches="tight", pil_kwargs={"optimize": True})
+    drawing.save(figure, target)
 
 
 if __name__ == "__main__":

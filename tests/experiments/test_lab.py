@@ -20,7 +20,7 @@ SIZES = {"small": {"images": 3}, "paper": {"images": 300}}
 def experiment(tmp_path, compute, *, extra=()):
     drawn = []
     thing = types.SimpleNamespace(NAME="thing", SIZES=SIZES, compute=compute)
-    thing.plot = lambda records, out: drawn.extend(records) or []
+    thing.plot = lambda records: drawn.extend(records) or {}
     sys.modules["thing"] = thing
     arguments = [
         "--set",
