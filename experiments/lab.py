@@ -13,9 +13,9 @@ An experiment is a module, run by ``main``, with
         main(__name__)
 
 ``compute`` yields records as they are known, without the parts that are done. They go
-to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else; its figures lie
-beside.
-Networks and sets stay in ``--work``: a stopped experiment goes on where it was.
+to ``results/NAME/records.jsonl`` at once; ``plot`` reads nothing else, and its figures
+are written beside. Networks and sets stay in ``--work``: a stopped experiment goes on
+where it was.
 """
 
 import argparse

@@ -43,46 +43,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("table", choices=tuple(plan.TABLES))
-    parser.add_argument("--budget", choices=plan.BUDGETS, default="small")
-    parser.add_argument("--rows", nargs="+", help=CHOICES)
-    parser.add_argument("--columns", nargs="+", help='"SET NETWORK", several allowed')
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--data_dir", default="", help="folder of TFDS data")
-    parser.add_argument("--cache_dir", default="", help="of decoded images")
-    parser.add_argument("--frost_dir", default="", help="photographs of frost")
-    parser.add_argument(
-        "--out_set", action="append", default=[], help="table 2: name=source:where"
+    add = parser.add_argument
+    add("table", choices=tuple(plan.TABLES))
+    add("--budget", choices=plan.BUDGETS, default="small")
+    add("--rows", nargs="+", help=CHOICES)
+    add("--columns", nargs="+", help='"SET NETWORK", several allowed')
+    add("--seeds", type=int, default=1)
+    for flag in ("--data_dir", "--cache_dir", "--quiet"):
+        add(flag, **lab_lib.OPTIONS[flag])
+    add("--frost_dir", default="", help="photographs of frost")
+    sets = "table 2: name=source:where"
+    add("--out_set", action="append", default=[], help=sets)
+    fields = (
+        "of every run's configuration, VALUE as JSON: optim.epochs=5; or of the "
+        "runs of a row, ROW:FIELD=VALUE"
     )
-    parser.add_argument(
-        "--set_field",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="of every run's configuration, VALUE as JSON: optim.epochs=5; or of the "
-        "runs of a row, ROW:FIELD=VALUE",
+    named = {"metavar": "FIELD=VALUE", "help": fields}
+    add("--set_field", action="append", default=[], **named)
+    add("--share", default="1/1", metavar="I/N")
+    together = (
+        "seeds of a cell that share a device, in one program; 0: all of them for a "
+        "small network on an accelerator, otherwise one"
     )
-    parser.add_argument("--share", default="1/1", metavar="I/N")
-    parser.add_argument(
-        "--together",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seeds of a cell that share a device, in one program; 0: all of them for "
-        "a small network on an accelerator, otherwise one",
-    )
-    parser.add_argument(
-        "--distributed",
-        action="store_true",
-        help="every run on all hosts: TPU pod, Slurm",
-    )
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of other clusters")
-    parser.add_argument("--processes", type=int, help="how many there are")
-    parser.add_argument("--process", type=int, help="which this is, from 0")
-    parser.add_argument("--work", type=pathlib.Path, default="runs/tables")
-    parser.add_argument("--out", type=pathlib.Path)
-    parser.add_argument("--show", action="store_true", help="train nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add("--together", type=int, default=0, metavar="N", help=together)
+    hosts = "every run on all hosts: TPU pod, Slurm"
+    add("--distributed", action="store_true", help=hosts)
+    add("--coordinator", metavar="HOST:PORT", help="of other clusters")
+    add("--processes", type=int, help="how many there are")
+    add("--process", type=int, help="which this is, from 0")
+    add("--work", type=pathlib.Path, default="runs/tables")
+    add("--out", type=pathlib.Path)
+    add("--show", action="store_true", help="train nothing")
     options = parser.parse_args(arguments)
     process.finish(lambda: work(options))
 
@@ -90,9 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def work(options: argparse.Namespace) -> str | None:
     """Does what the command line says; returns the signal that ended it, if one did."""
     if options.distributed or options.coordinator:
-        parallel.start_processes(
-            options.coordinator, options.processes, options.process
-        )
+        where = options.coordinator, options.processes, options.process
+        parallel.start_processes(*where)
     table = plan.TABLES[options.table]
     if table is plan.TABLES["4"] and options.budget == "small":
         raise ConfigError(
@@ -104,20 +94,11 @@ def work(options: argparse.Namespace) -> str | None:
     root = options.work / table.recipe / options.budget
     out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
     try:
-        rows = options.rows or [
-            row
-            for row in table.rows
-            if plan.has_images(row, fields) and plan.has_network(row, columns)
-        ]
+        fits = lambda r: plan.has_images(r, fields) and plan.has_network(r, columns)
+        rows = options.rows or list(filter(fits, table.rows))
         mine = share(options.share)
-        runs = plan.runs_of(
-            table,
-            options.budget,
-            rows=rows,
-            columns=columns,
-            seeds=options.seeds,
-            changes=fields,
-        )
+        chosen = {"rows": rows, "columns": columns, "seeds": options.seeds}
+        runs = plan.runs_of(table, options.budget, **chosen, changes=fields)
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(str(error)) from error
     configs = {run.name: config_lib.parse(run.settings.to_dict()) for run in runs}
@@ -126,11 +107,10 @@ def work(options: argparse.Namespace) -> str | None:
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
     parallel.declare_cpu_devices(devices // (options.processes or 1))
-    missing = [
-        run
-        for run in runs
-        if not missing_lib.measured(options.table, configs[run.name], root / run.name)
-    ]
+    done = lambda run: missing_lib.measured(
+        options.table, configs[run.name], root / run.name
+    )
+    missing = [run for run in runs if not done(run)]
     failed: list[str] = []
     if not options.show:
         check_extra([configs[run.name].data for run in missing])
@@ -183,11 +163,8 @@ def grouped(runs: Sequence[plan.Run], together: int) -> list[list[plan.Run]]:
     for run in runs:
         limit = together
         if together == 0:
-            size = flops.parameters(
-                run.settings.model.name,
-                num_classes=10,
-                size=run.settings.data.image_size,
-            )
+            name, side = run.settings.model.name, run.settings.data.image_size
+            size = flops.parameters(name, num_classes=10, size=side)
             limit = len(runs) if accelerated and size <= SMALL else 1
         own = run.settings
         if own.train.watch or own.adversary.held_out or own.data.streaming:

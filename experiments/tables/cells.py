@@ -74,19 +74,14 @@ def robust_cells(records: Sequence[Record]) -> dict[str, float]:
 
     Where several radii were measured the largest; other attacks and norms don't count.
     """
-    robust = {
-        float(radius[1]): record.value
-        for record in records
-        if record.job == "evaluate.adversarial"
-        and record.metric == "robust_accuracy"
-        and (radius := _AUTO_ATTACK.fullmatch(record.split))
-    }
-    return _known(
-        {
-            "accuracy": _find(records, job="evaluate.clean", metric="accuracy"),
-            "robust": robust[max(robust)] if robust else None,
-        }
-    )
+    robust: dict[float, float | None] = {0.0: None}
+    for record in records:
+        radius = _AUTO_ATTACK.fullmatch(record.split)
+        kind = record.job, record.metric
+        if radius and kind == ("evaluate.adversarial", "robust_accuracy"):
+            robust[float(radius[1])] = record.value
+    accuracy = _find(records, job="evaluate.clean", metric="accuracy")
+    return _known({"accuracy": accuracy, "robust": robust[max(robust)]})
 
 
 # Single attacks have their name behind the radius.

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import statistics
 from collections.abc import Iterable, Sequence
 
 from apr_jax import config as config_lib
@@ -54,10 +55,8 @@ def say_cost(missing: Sequence[plan.Run], root: pathlib.Path) -> None:
             continue
         settings = run.settings
         if settings.data.name not in sizes:
-            config = config_lib.parse(settings.to_dict())
-            described = data.describe(config.data)
-            names = described.class_names
-            sizes[settings.data.name] = (described.train_size, len(names))
+            found = data.describe(config_lib.parse(settings.to_dict()).data)
+            sizes[settings.data.name] = (found.train_size, len(found.class_names))
         size, classes = sizes[settings.data.name]
         total += run.multiply_adds(size, classes)
         seen = settings.optim.epochs * size * plan.passes(settings)
@@ -93,7 +92,6 @@ def speed_of(roots: Iterable[pathlib.Path]) -> dict[str, float]:
         rows = curves.read_curve(run.curve)
         speeds = [row.images_per_second for row in rows if row.images_per_second > 0]
         if speeds:
-            speeds.sort()
-            median = speeds[len(speeds) // 2] * plan.passes(config)
+            median = statistics.median_high(speeds) * plan.passes(config)
             found.setdefault(config.model.name, []).append(median)
     return {name: sum(each) / len(each) for name, each in found.items()}

@@ -1,5 +1,6 @@
 """The records that a table keeps, and its forms: printed, Markdown and HTML."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -47,11 +48,9 @@ def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
     settings = record.extra.get("settings", {})
     asked: dict[str, Any] = {}
     if record.job == "evaluate.corruption":
-        asked = {
-            "source": wanted.corruption.source,
-            "examples": wanted.corruption.examples,
-        }
-        chosen = wanted.corruption.corruptions
+        how = wanted.corruption
+        asked = {"source": how.source, "examples": how.examples}
+        chosen = how.corruptions
         averaged = record.extra.get("corruptions", chosen)
         if chosen and sorted(averaged) != sorted(chosen):
             return False
@@ -61,9 +60,8 @@ def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
         own = wanted.adversarial
         asked = {"attack": own.attack, "examples": own.examples}
         radii = getattr(own, record.extra.get("norm", ""), ())
-        if radii and not any(
-            math.isclose(record.extra["eps"], radius, rel_tol=1e-6) for radius in radii
-        ):
+        near = (math.isclose(record.extra["eps"], r, rel_tol=1e-6) for r in radii)
+        if radii and not any(near):
             return False
     return all(settings.get(field, value) == value for field, value in asked.items())
 
@@ -141,7 +139,8 @@ def kept(out: pathlib.Path) -> dict[str, Kept]:
             Record(**{f: line[f] for f in _FIELDS}, seed=line["seed"]) for line in lines
         ]
         run = Kept(**about | {"records": own})
-        if _known(run.row):
+        with contextlib.suppress(ValueError):  # of a row that there is no more
+            row_of(run.row)
             found[path.stem] = run
             place = run.row, run.column
             newest[place] = max(newest.get(place, run), run, key=lambda each: each.time)
@@ -198,16 +197,15 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     there = sorted({row for row, _ in ours})
     rows = sorted(there, key=lambda r: [*ROWS, r].index(r))  # others behind
     columns = list(dict.fromkeys(column for _, column in ours))
-    heads = ["", *columns]
-    shadows = [c for r in rows for c in theirs.get(r, {})]
-    shadows = list(dict.fromkeys(shadows))
+    shadows = list(dict.fromkeys(c for r in rows for c in theirs.get(r, {})))
     if number == "1":
         sets = {column.split()[0] for column in columns}
         shadows = [c for c in shadows if c.split()[0] in sets]
-    heads += [f"{c}, published" for c in shadows]
+    heads = ["", *columns, *(f"{c}, published" for c in shadows)]
+    percent = lambda row, column: ours.get((row, column), [])
     lines = []
     for row in rows:
-        cells = [shown(ours.get((row, column), [])) for column in columns]
+        cells = [shown(percent(row, column)) for column in columns]
         known = theirs.get(row, {})
         cells += [f"{known[c]:.1f}" if c in known else "" for c in shadows]
         lines.append([row_of(row).label, *cells])
@@ -218,11 +216,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         + (", mean ± standard deviation" if counts[-1] > 1 else "")
         + (f". Published: {table.source}; not measured here." if shadows else ".")
     )
-    fewer = [
-        f"{run.label} ({mean})"
-        for run in runs.values()
-        if number == "1" and (mean := _mean_of(run)) != "mean"
-    ]
+    means = [(run.label, _mean_of(run)) for run in runs.values() if number == "1"]
+    fewer = [f"{label} ({mean})" for label, mean in means if mean != "mean"]
     if fewer:
         note = f"{note} Of fewer than all corruptions: {', '.join(fewer)}."
     if any(row_of(row).run for row in rows):
@@ -232,26 +227,12 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
     main, other = table.shown(columns)
     picture.draw(
         out / "table.png",
-        {
-            row_of(row).label: (
-                ours.get((row, main), []),
-                ours.get((row, other), []),
-            )
-            for row in rows
-        },
+        {row_of(r).label: (percent(r, main), percent(r, other)) for r in rows},
         title=f"{table.title}\n{about(out)}",
         main=table.title.partition(": ")[2],
         other=other.removeprefix(f"{main} "),
         higher_is_better=table.better == "↑",
     )
-
-
-def _known(row: str) -> bool:
-    try:
-        row_of(row)
-    except ValueError:
-        return False
-    return True
 
 
 def _mean_of(run: Kept) -> str:

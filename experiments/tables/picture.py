@@ -3,11 +3,13 @@
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments import drawing
 
 # Colours that people with any colour vision tell apart (Okabe and Ito).
-_MAIN, _OTHER = "#0072b2", "#d55e00"
+_MAIN: dict[str, Any] = {"color": "#0072b2", "marker": "o", "linestyle": "none"}
+_OTHER: dict[str, Any] = {"color": "#d55e00", "marker": "D", "linestyle": "none"}
 
 
 def draw(
@@ -40,22 +42,14 @@ def draw(
     figure = drawing.figure(7.2, 1.4 + 0.27 * len(ranked))
     axes = figure.subplots()
     for place, (_, first, second) in enumerate(ranked):
-        for numbers, colour, shape in ((second, _OTHER, "D"), (first, _MAIN, "o")):
+        for numbers, kind in ((second, _OTHER), (first, _MAIN)):
             if not numbers:
                 continue
             spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-            axes.errorbar(
-                statistics.mean(numbers),
-                place,
-                xerr=spread or None,
-                color=colour,
-                marker=shape,
-                markersize=5,
-                capsize=2.5,
-                linestyle="none",
-            )
-    for text, colour, shape in ((main, _MAIN, "o"), (other, _OTHER, "D")):
-        axes.plot([], [], color=colour, marker=shape, linestyle="none", label=text)
+            middle, style = statistics.mean(numbers), {"markersize": 5, "capsize": 2.5}
+            axes.errorbar(middle, place, xerr=spread or None, **style, **kind)
+    for text, kind in ((main, _MAIN), (other, _OTHER)):
+        axes.plot([], [], label=text, **kind)
     axes.set_yticks(range(len(ranked)), [name for name, *_ in ranked])
     axes.set_ylim(len(ranked) - 0.5, -0.5)
     best = "highest" if higher_is_better else "lowest"

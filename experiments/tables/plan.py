@@ -59,9 +59,8 @@ class Run:
     def multiply_adds(self, train_size: int, classes: int) -> float:
         """The multiply-adds of the training alone."""
         config = self.settings
-        once = flops.multiply_adds(
-            config.model.name, num_classes=classes, size=config.data.image_size
-        )
+        name, side = config.model.name, config.data.image_size
+        once = flops.multiply_adds(name, num_classes=classes, size=side)
         return passes(config) * once * train_size * config.optim.epochs
 
 
@@ -210,11 +209,7 @@ def _check(
 
 
 # Fields that rows, columns and seeds set -> how to choose them.
-_OWN = {
-    "name": "--rows and --columns",
-    "seed": "--seeds",
-    "augment.method": "--rows",
-}
+_OWN = {"name": "--rows and --columns", "seed": "--seeds", "augment.method": "--rows"}
 
 
 def _target(name: str) -> str:
@@ -243,9 +238,8 @@ def changes_of(row: str, changes: dict[str, Any]) -> dict[str, Any]:
 
 def has_images(row: str, changes: dict[str, Any]) -> bool:
     """Whether a row mixes in no images, or is told where they are."""
-    return not row_of(row).mixes or bool(
-        changes_of(row, changes).get("data.extra_dirs")
-    )
+    folders = changes_of(row, changes).get("data.extra_dirs")
+    return not row_of(row).mixes or bool(folders)
 
 
 def has_network(row: str, columns: Sequence[str]) -> bool:
@@ -259,9 +253,8 @@ def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.Con
     settings = presets.cifar(f"{network},{row_of(row).method},{name}")
     settings.train.tensorboard = False
     if small:
-        settings = recipes.short(
-            settings, model=network, epochs=3.0, method=row_of(row).method
-        )
+        own = {"model": network, "method": row_of(row).method}
+        settings = recipes.short(settings, epochs=3.0, **own)
     return settings
 
 
