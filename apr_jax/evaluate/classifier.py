@@ -96,11 +96,7 @@ def from_run(root: pathlib.Path) -> Classifier:
     names = workdir.read_class_names(run)
     model = network.make_model(config, num_classes=len(names))
     like = jax.eval_shape(lambda: state_of(config, model))
-    saved = checkpoint.Checkpoints(
-        run.checkpoints,
-        keep=config.checkpoint.keep,
-        owner=config_lib.config_hash(config),
-    )
+    saved = checkpoint.Reader(run.checkpoints, owner=config_lib.config_hash(config))
     found = saved.restore(like)
     saved.close()
     if found is None:

@@ -1,19 +1,23 @@
 """Saved states of a run: atomic, asynchronous, checked when they are read back.
 
 The only place with Orbax. A checkpoint holds the state as NumPy arrays (one copy,
-whatever the layout it came from), and a digest of them; one that can't be read, or
-whose digest doesn't match, is put aside and the one before it is used.
+whatever the layout it came from), and a digest of them. One whose files are not in
+their format, or whose digest doesn't match, is damaged: training puts it aside and goes
+on from the one before, a reader leaves it where it is. All else that keeps a file from
+being read is an error that names the file.
 """
 
 import contextlib
 import errno
 import hashlib
 import logging
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -23,8 +27,8 @@ from apr_jax.errors import CheckpointError
 _log = logging.getLogger(__name__)
 
 
-class _OwnerError(Exception):
-    """A good checkpoint, of something else."""
+class _Damaged(Exception):
+    """The files of a checkpoint are not as they were written."""
 
 
 def digest(tree: Any) -> str:
@@ -38,35 +42,174 @@ def digest(tree: Any) -> str:
     return total.hexdigest()
 
 
-class Checkpoints:
-    """The checkpoints of one work directory."""
+class Reader:
+    """The checkpoints of one work directory, to be read alone.
 
-    def __init__(self, directory: pathlib.Path, *, keep: int, owner: str) -> None:
-        """Opens or makes ``directory``; the newest ``keep`` states stay.
+    Nothing there is made, renamed or removed, and no lock is needed: training may go on
+    beside it.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, owner: str) -> None:
+        """Opens ``directory``, which needn't be there.
 
         ``owner`` names what the states belong to, such as a configuration's hash;
         states of another owner are never restored.
         """
         self._directory = directory.absolute()
         self._owner = owner
-        self._keep = keep
-        self._manager = self._open()
+        try:
+            self._manager = self._open()
+        except OSError as error:
+            raise CheckpointError(
+                f"can't open {self._directory}: {error.strerror or error}"
+            ) from error
 
     def _open(self) -> ocp.CheckpointManager:
+        # Orbax warns of each thing that a reader doesn't do.
+        level = absl.logging.get_verbosity()
+        absl.logging.set_verbosity(absl.logging.ERROR)
+        try:
+            return self._manage(ocp.CheckpointManagerOptions(read_only=True))
+        finally:
+            absl.logging.set_verbosity(level)
+
+    def _manage(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
-            self._directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep,
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
-            ),
-            item_names=("state", "about"),
+            self._directory, options=options, item_names=("state", "about")
         )
 
     @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
+
+    def restore(self, like: Any) -> tuple[int, Any] | None:
+        """Returns (step, state) of the newest good checkpoint, or None.
+
+        Args:
+            like: a tree of the same structure, shapes and types.
+
+        Of a damaged checkpoint a warning tells; the one before it is taken.
+
+        Raises:
+            CheckpointError: there are checkpoints, and every one is damaged; one can't
+                be read, is of another owner, or of other shapes.
+        """
+        gone: set[int] = set()
+        damaged = {int(p.name[8:]) for p in self._directory.glob("damaged-[0-9]*")}
+        while steps := [s for s in self.steps if s not in gone]:
+            step = steps[-1]
+            try:
+                return step, self._read(step, like)
+            except _Damaged as error:
+                if not (self._directory / str(step)).exists():
+                    self._manager.reload()  # a writer has newer ones, and removed it
+                    gone.add(step)
+                    continue
+                gone.add(step)
+                damaged.add(step)
+                self._found_damaged(step, str(error))
+        if damaged:
+            raise CheckpointError(
+                f"none of the checkpoints in {self._directory} can be read: those of "
+                f"steps {', '.join(map(str, sorted(damaged)))} are damaged. To start "
+                "anew remove that folder, or use another work directory"
+            )
+        return None
+
+    def _found_damaged(self, step: int, reason: str) -> None:
+        _log.warning(
+            "the checkpoint of step %d in %s is damaged (%s); the one before is used",
+            step,
+            self._directory,
+            reason,
+        )
+
+    def _read(self, step: int, like: Any) -> Any:
+        restore, args = self._manager.restore, ocp.args
+        try:
+            wanted = args.Composite(about=args.JsonRestore())
+            about = restore(step, args=wanted)["about"]
+            if about["owner"] != self._owner:
+                raise CheckpointError(
+                    f"the checkpoint of step {step} in {self._directory} belongs to a "
+                    "run of another configuration; use another work directory"
+                )
+            wanted = args.Composite(state=args.StandardRestore(like))
+            state = jax.tree.map(np.asarray, restore(step, args=wanted)["state"])
+            if digest(state) != about["digest"]:
+                raise _Damaged("its values are not those that were saved")
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise self._reason(step, like, error) from error
+        self._check_shapes(step, state, like)
+        return state
+
+    def _reason(self, step: int, like: Any, error: Exception) -> Exception:
+        """Why a checkpoint can't be restored: its files, or what is asked of them."""
+        folder = self._directory / str(step)
+        try:
+            _read_through(folder)
+        except FileNotFoundError:
+            pass  # removed by the writer, or by what damaged it
+        except OSError as denied:
+            return CheckpointError(f"can't read {denied.filename}: {denied.strerror}")
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            return CheckpointError(f"can't read {folder}: {error}")
+        if isinstance(error, MemoryError):
+            return CheckpointError(f"{folder} doesn't fit into memory")
+        try:
+            args = ocp.args.Composite(state=ocp.args.StandardRestore())
+            whole = self._manager.restore(step, args=args)["state"]
+            self._check_shapes(step, whole, like)
+        except CheckpointError as other:
+            return other
+        except Exception as worse:
+            _log.debug("nor can it be read without its structure: %s", worse)
+        if isinstance(error, _Damaged):
+            return error
+        reason = str(error).strip().split("\n")[0][:300]
+        return _Damaged(f"{type(error).__name__}: {reason}")
+
+    def _check_shapes(self, step: int, state: Any, like: Any) -> None:
+        """Raises CheckpointError for a state of other leaves than ``like``."""
+        there, here = _shapes(state), _shapes(like)
+        if there == here:
+            return
+        name = min(
+            name for name in {*there, *here} if there.get(name) != here.get(name)
+        )
+        raise CheckpointError(
+            f"the checkpoint of step {step} in {self._directory} holds another state: "
+            f"{name} is {there.get(name, 'not there')}, here "
+            f"{here.get(name, 'there is none')}"
+        )
+
+    def close(self) -> None:
+        """Frees what the manager holds."""
+        self._manager.close()
+
+
+class Checkpoints(Reader):
+    """The checkpoints of one work directory, for the run that writes them."""
+
+    def __init__(self, directory: pathlib.Path, *, keep: int, owner: str) -> None:
+        """Opens or makes ``directory``; the newest ``keep`` states stay.
+
+        ``owner`` is as in ``Reader``.
+        """
+        self._keep = keep
+        super().__init__(directory, owner=owner)
+
+    def _open(self) -> ocp.CheckpointManager:
+        return self._manage(
+            ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            )
+        )
 
     def save(self, step: int, state: Any) -> None:
         """Saves a tree of NumPy arrays in the background.
@@ -111,45 +254,6 @@ class Checkpoints:
         with self._explained():
             self._manager.wait_until_finished()
 
-    def restore(self, like: Any) -> tuple[int, Any] | None:
-        """Returns (step, state) of the newest good checkpoint, or None.
-
-        Args:
-            like: a tree of the same structure, shapes and types.
-
-        A damaged checkpoint is renamed to ``damaged-STEP`` with a warning.
-
-        Raises:
-            CheckpointError: there are checkpoints, and every one is damaged; or the
-                newest belongs to another owner.
-        """
-        found = self.steps
-        for step in reversed(found):
-            try:
-                return step, self._read(step, like)
-            except _OwnerError:
-                raise CheckpointError(
-                    f"the checkpoint of step {step} in {self._directory} belongs to a "
-                    "run of another configuration; use another work directory"
-                ) from None
-            except Exception as error:
-                reason = str(error).strip().split("\n")[0][:300]
-                self._put_aside(step)
-                _log.warning(
-                    "the checkpoint of step %d is damaged (%s: %s); "
-                    "it is now %s, and the one before it is used",
-                    step,
-                    type(error).__name__,
-                    reason,
-                    self._directory / f"damaged-{step}",
-                )
-        if found:
-            raise CheckpointError(
-                f"none of the checkpoints in {self._directory} can be read "
-                f"(steps {', '.join(map(str, found))})"
-            )
-        return None
-
     def reached_preemption(self, step: int) -> bool:
         """Whether the processes of a run have agreed to stop after ``step``."""
         return self._manager.reached_preemption(step)
@@ -159,24 +263,20 @@ class Checkpoints:
         self.wait()
         self._manager.close()
 
-    def _read(self, step: int, like: Any) -> Any:
-        restore, args = self._manager.restore, ocp.args
-        about = restore(step, args=args.Composite(about=args.JsonRestore()))["about"]
-        if about["owner"] != self._owner:
-            raise _OwnerError
-        wanted = args.Composite(state=args.StandardRestore(like))
-        state = jax.tree.map(np.asarray, restore(step, args=wanted)["state"])
-        if digest(state) != about["digest"]:
-            raise CheckpointError("its values are not those that were saved")
-        return state
-
-    def _put_aside(self, step: int) -> None:
-        """Renames a damaged checkpoint, and forgets it."""
+    def _found_damaged(self, step: int, reason: str) -> None:
+        """Renames a damaged checkpoint to ``damaged-STEP``, and forgets it."""
+        aside = self._directory / f"damaged-{step}"
         if jax.process_index() == 0:
-            aside = self._directory / f"damaged-{step}"
             shutil.rmtree(aside, ignore_errors=True)
             (self._directory / str(step)).rename(aside)
         self._manager.reload()
+        _log.warning(
+            "the checkpoint of step %d is damaged (%s); it is now %s, and the one "
+            "before it is used",
+            step,
+            reason,
+            aside,
+        )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -191,3 +291,34 @@ class Checkpoints:
                 f"could not save a checkpoint in {self._directory}: {what}; complete "
                 f"checkpoints there: {', '.join(map(str, self.steps)) or 'none'}"
             ) from error
+
+
+def _read_through(folder: pathlib.Path) -> None:
+    """Raises the OSError that keeps a file in a folder from being read, if any does."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        for name in names:
+            path = os.path.join(place, name)
+            try:
+                with open(path, "rb") as file:
+                    while file.read(2**24):
+                        pass
+            except OSError as error:
+                error.filename = path
+                raise
+
+
+def _shapes(tree: Any) -> dict[str, str]:
+    """Shape and type of each leaf by its name, whatever holds the leaves."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        parts = (
+            getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))
+            for key in path
+        )
+        name = "/".join(map(str, parts))
+        found[name] = f"{np.dtype(leaf.dtype).name} {list(np.shape(leaf))}"
+    return found

@@ -176,7 +176,9 @@ def open_checkpoints(plan: Plan) -> checkpoint.Checkpoints:
 
 def saved_step(plan: Plan) -> int:
     """Returns the step of the newest checkpoint, 0 if there is none."""
-    saved = open_checkpoints(plan)
+    saved = checkpoint.Reader(
+        plan.run.checkpoints, owner=config_lib.config_hash(plan.config)
+    )
     steps = saved.steps
     saved.close()
     return steps[-1] if steps else 0

@@ -1,6 +1,7 @@
 """Saved states: complete, checked, and the one before when one is damaged."""
 
 import errno
+import os
 import shutil
 
 import jax
@@ -89,8 +90,114 @@ def test_changed_values_are_noticed(saved, folder, caplog):
 def test_all_damaged(saved, folder):
     damage(folder, 20)
     damage(folder, 30)
-    with pytest.raises(CheckpointError, match=r"none of .* \(steps 20, 30\)"):
+    with pytest.raises(
+        CheckpointError, match=r"none of .* of steps 20, 30 are damaged"
+    ):
         saved.restore(state_of(0))
+
+
+def test_a_start_on_damaged_ones_alone_refuses(saved, folder):
+    """Not from step 0 without a word: the second start knows of them, too."""
+    for step in (20, 30):
+        damage(folder, step)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="To start anew remove that folder"):
+            saved.restore(state_of(0))
+        assert sorted(p.name for p in folder.glob("damaged-*")) == [
+            "damaged-20",
+            "damaged-30",
+        ]
+
+
+def traces(folder):
+    """All that a look could change: names, inodes, times and bytes."""
+    return {
+        str(p): (p.stat().st_ino, p.stat().st_mtime_ns, p.is_file() and p.read_bytes())
+        for p in [folder, *folder.rglob("*")]
+    }
+
+
+def test_a_reader_changes_nothing(saved, folder):
+    """Neither a half-written checkpoint of the writer nor a damaged one."""
+    damage(folder, 30)
+    (folder / "40.orbax-checkpoint-tmp").mkdir()
+    (folder / "40.orbax-checkpoint-tmp" / "half").write_text("half")
+    before = traces(folder.parent)
+    reader = checkpoint.Reader(folder, owner="me")
+    step, state = reader.restore(state_of(0))
+    reader.close()
+    assert step == 20
+    jax.tree.map(np.testing.assert_array_equal, state, state_of(20))
+    assert traces(folder.parent) == before
+
+
+def test_a_reader_of_nothing_makes_nothing(folder):
+    reader = checkpoint.Reader(folder, owner="me")
+    assert reader.steps == []
+    assert reader.restore(state_of(0)) is None
+    assert not folder.exists()
+
+
+def test_a_reader_takes_the_next_where_the_writer_removes_its_own(saved, folder):
+    reader = checkpoint.Reader(folder, owner="me")
+    assert reader.steps == [20, 30]
+    saved.save(40, state_of(40))
+    saved.save(50, state_of(50))
+    saved.wait()
+    assert reader.restore(state_of(0))[0] == 50
+
+
+OTHER = {
+    "shape": {**state_of(0), "params": {"kernel": np.zeros((3, 5), np.float32)}},
+    "type": {**state_of(0), "params": {"kernel": np.zeros((3, 4), np.float16)}},
+    "name": {**state_of(0), "params": {"weight": np.zeros((3, 4), np.float32)}},
+    "more": {**state_of(0), "more": np.zeros(2, np.float32)},
+    "fewer": {"step": np.zeros((), np.int32)},
+}
+
+
+def kinds():
+    return [
+        lambda folder: checkpoint.Reader(folder, owner="me"),
+        lambda folder: checkpoint.Checkpoints(folder, keep=2, owner="me"),
+    ]
+
+
+@pytest.mark.parametrize("make", kinds())
+@pytest.mark.parametrize("change", OTHER)
+def test_a_state_of_another_tree_is_not_damaged(saved, folder, change, make):
+    saved.wait()
+    opened = make(folder)
+    with pytest.raises(CheckpointError, match=r"of step 30 in .* holds another state"):
+        opened.restore(OTHER[change])
+    opened.close()
+    assert not list(folder.glob("damaged-*"))
+    assert saved.restore(state_of(0))[0] == 30
+
+
+@pytest.mark.parametrize("make", kinds())
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_file_that_can_not_be_read_is_not_damaged(
+    saved, folder, make, number, monkeypatch
+):
+    """The error names it; it may well be read the next time."""
+    saved.wait()
+    opened = make(folder)
+
+    def never(*args, **kwargs):
+        raise ValueError("PERMISSION_DENIED: somewhere in a library")
+
+    def denied(path, *args, **kwargs):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(opened._manager, "restore", never)
+    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    with pytest.raises(CheckpointError, match=f"{folder}/30.*{os.strerror(number)}"):
+        opened.restore(state_of(0))
+    monkeypatch.undo()
+    assert not list(folder.glob("damaged-*"))
+    assert opened.restore(state_of(0))[0] == 30
+    opened.close()
 
 
 def test_an_unfinished_save_is_no_checkpoint(saved, folder):
