@@ -12,7 +12,7 @@ import jax
 
 from apr_jax import config as config_lib
 from apr_jax import data
-from apr_jax.errors import UserError
+from apr_jax.errors import CheckpointError, UserError
 
 
 def quiet_logs() -> None:
@@ -33,6 +33,11 @@ def finish(work: Callable[[], str | None]) -> None:
         stopped_by = work()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, CheckpointError):
+            # The threads of a save that failed may wait for minutes for what won't be.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(2)
         sys.exit(2)
     if stopped_by is not None:
         sys.exit(_exit_code(stopped_by))

@@ -133,17 +133,27 @@ def _steps(
     _follow(hooks, meters[0], state, done - 1, done)
     while done < last and stopped_by is None:
         end = min(last, plan.stage_end(done))
-        before, done = done, done + min(plan.steps_per_call, end - done)
-        state, metrics = call(state, before, done - before)
+        count = min(plan.steps_per_call, end - done)
+        before, done = done, done + count
+        state, metrics = call(state, before, count)
         for meter in meters:
             meter.add(before, metrics)
+        if lanes.held is not None:
+            for meter in meters:
+                meter.flush()
+            lanes.save_held()
         if _follow(hooks, meters[0], state, before, done):
             break
         stopped_by = _stop_requested(lanes.saved[0], done, signal)
         if stopped_by or done == last or done // every > before // every:
-            for meter in meters:
-                meter.flush()  # so that no state after a bad loss is saved
-            lanes.save(done, state)
+            lanes.hold(done, state)
+    if lanes.held is not None:
+        # No further step shows whether the last state is good; this one is for that.
+        _, metrics = call(state, done, count)
+        for meter in meters:
+            meter.flush()
+            meter.check(done, metrics)
+        lanes.save_held()
     return done, stopped_by
 
 

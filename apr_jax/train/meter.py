@@ -90,6 +90,26 @@ class Meter:
         while self._pending:
             self._read(*self._pending.popleft())
 
+    def check(self, step: int, metrics: Any) -> None:
+        """Looks at the loss of a call whose state is thrown away.
+
+        Raises:
+            Diverged: it is not finite, and so the state of ``step`` is no good.
+        """
+        if not np.isfinite(loss := self._values(metrics)["loss"][0]):
+            raise self._diverged(loss, step)
+
+    def _diverged(self, loss: float, step: int) -> Diverged:
+        if self._window:
+            self._point(step)  # the curve goes up to here
+        return Diverged(f"the loss is {loss} at step {step}")
+
+    def _values(self, metrics: Any) -> dict[str, Any]:
+        values: dict[str, Any] = parallel.first_copy(metrics)
+        if self._lane is not None:
+            values = {name: each[self._lane] for name, each in values.items()}
+        return values
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Flushes, and leaves time that is not spent on steps out of the speed."""
@@ -108,16 +128,14 @@ class Meter:
         Raises:
             Diverged: a loss is not finite; the message says at which step.
         """
-        values = parallel.first_copy(metrics)
-        if self._lane is not None:
-            values = {name: each[self._lane] for name, each in values.items()}
+        values = self._values(metrics)
         if self.seconds_to_first_step is None:
             self.seconds_to_first_step = time.monotonic() - self._started
             self._window_start = time.monotonic()
         pairs = zip(values["loss"], values["accuracy"], strict=True)
         for offset, (loss, accuracy) in enumerate(pairs):
             if not np.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {step + offset}")
+                raise self._diverged(loss, step + offset)
             self._window.append((float(loss), float(accuracy)))
             done = step + offset + 1
             if done % self._settings.log_every == 0:

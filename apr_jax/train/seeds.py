@@ -57,7 +57,8 @@ class Lanes:
         plans: those of the runs.
         starts: the states before the first step, NumPy arrays.
         saved: the checkpoints of each.
-        states: those saved last, or those that training begins with; NumPy arrays.
+        states: those held last, or those that training begins with; NumPy arrays.
+        held: the step of states that aren't saved yet, or None.
         step: the one at which all of them stand at first.
     """
 
@@ -71,6 +72,7 @@ class Lanes:
         if len(plans) > 1:
             check(plans)
         self.plans = plans
+        self.held: int | None = None
         self.starts = [plan_lib.initial_state(plan) for plan in plans]
         self.saved = [plan_lib.open_checkpoints(plan) for plan in plans]
         self.states = []
@@ -95,8 +97,9 @@ class Lanes:
             state = jax.tree.map(lambda *leaves: np.stack(leaves), *self.states)
         return parallel.replicate(state, self.plans[0].layout)
 
-    def save(self, step: int, on_devices: TrainState) -> None:
-        """Saves the state of each run after ``step``."""
+    def hold(self, step: int, on_devices: TrainState) -> None:
+        """Takes the state of each run after ``step``, to be saved if it is good."""
+        self.held = step
         state, count = parallel.first_copy(on_devices), len(self.plans)
         self.states = [state]
         if count > 1:
@@ -104,8 +107,16 @@ class Lanes:
                 jax.tree.map(lambda leaf, lane=lane: np.asarray(leaf[lane]), state)
                 for lane in range(count)
             ]
-        for saved, state in zip(self.saved, self.states, strict=True):
-            saved.save(step, state)
+
+    def save_held(self) -> None:
+        """Saves the states that are held, as the losses computed from them are finite.
+
+        A step can leave a state that gives NaN, though its own loss was a number.
+        """
+        if self.held is not None:
+            for saved, state in zip(self.saved, self.states, strict=True):
+                saved.save(self.held, state)
+        self.held = None
 
     def left_behind(self) -> str:
         """Says what a diverged run leaves behind, or which runs it was one of."""
@@ -114,7 +125,10 @@ class Lanes:
         kept = "there is no checkpoint yet"
         if steps := self.saved[0].steps:
             kept = f"the last good checkpoint, of step {steps[-1]}, is kept"
-        return f"; {kept}. A lower optim.learning_rate may help"
+        return (
+            f"; {kept}. A lower optim.learning_rate may help, which is another "
+            "configuration and needs another --workdir"
+        )
 
     def close(self) -> None:
         """Waits for the checkpoints' files."""

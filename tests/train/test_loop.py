@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 import time
 
@@ -9,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 
+from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax.errors import CheckpointError, ConfigError, DataError, Diverged
 from apr_jax.runs import checkpoint, curves
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import loop
+from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
@@ -134,8 +136,8 @@ def test_each_epoch_sees_every_example_once(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "global_indices", spy)
     run(folder, tmp_path / "run", train__batch_size=20, optim__epochs=5.0)
     order = np.concatenate([s.ravel() for s in seen])
-    assert len(order) == 5 * 96
-    for epoch in order.reshape(5, 96):
+    assert len(order) == 5 * 96 + 20  # and a step to see whether the last was good
+    for epoch in order[: 5 * 96].reshape(5, 96):
         np.testing.assert_array_equal(np.sort(epoch), np.arange(96))
 
 
@@ -190,6 +192,38 @@ def test_nan_loss_stops_and_keeps_the_last_good_state(folder, tmp_path):
             loop.train(plan, quiet=True)
     assert inner is checkpoint.Checkpoints.restore
     assert [p.name for p in steps.iterdir() if p.name.isdigit()] == ["7"]
+
+
+@pytest.mark.parametrize(("every", "last"), [(1, False), (3, False), (100, True)])
+def test_a_state_that_gives_no_number_is_not_saved(folder, tmp_path, every, last):
+    """Each that is kept gives a finite loss, so resuming can't fail at once."""
+    wild = {"optim__learning_rate": 1e6, "checkpoint__every_steps": every}
+    wild |= {"train__log_every": 50}
+    with pytest.raises(Diverged, match="needs another --workdir") as found:
+        run(folder, tmp_path / "run", **wild)
+    diverged = int(re.search(r"at step (\d+)", str(found.value))[1])
+    if last:  # no step after it shows that the state is bad
+        with pytest.raises(Diverged, match=f"at step {diverged}"):
+            run(folder, tmp_path / "run", until=diverged, **wild)
+    assert diverged >= 1, "the first step should be fine, or this shows nothing"
+    plan = plan_lib.plan(toy.config(folder, **wild), tmp_path / "run")
+    steps = [int(p.name) for p in plan.run.checkpoints.glob("[0-9]*")]
+    assert max(steps, default=0) == (diverged - 1) // every * every
+    # The curve goes up to the last loss that was a number.
+    assert [row.step for row in curves.read_curve(plan.run.root)] == [diverged]
+    for step in steps:
+        saved = checkpoint.Reader(plan.run.checkpoints, owner=config_hash(plan))
+        state = saved._read(step, plan_lib.initial_state(plan))
+        call = dispatch.make_advance([plan], step)
+        metrics = call(parallel.replicate(state, plan.layout), step, 1)[1]
+        assert np.isfinite(parallel.first_copy(metrics)["loss"]).all()
+    # What the message advises can be done.
+    again = {**wild, "optim__learning_rate": 0.01}
+    assert run(folder, tmp_path / "other", until=9, **again).step == 9
+
+
+def config_hash(plan):
+    return config_lib.config_hash(plan.config)
 
 
 def test_disk_full_keeps_what_was_saved(folder, tmp_path, monkeypatch):
