@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import pathlib
-import shlex
-import sys
 from collections.abc import Sequence
 
 import jax
@@ -89,6 +87,8 @@ def run(
                 f"{plan.total_steps:,}; the same command goes on from there"
             )
             return trained.stopped_by
+        if parallel.is_primary():
+            workdir_lib.note_command(plan.run, process.command_line())
         network = classifier.make(
             config, trained.state.variables, plan.class_names, step=trained.step
         )
@@ -150,7 +150,6 @@ def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:
     page_lib.write(
         plan.run.report,
         [plan.run.root, *beside],
-        command=shlex.join(sys.argv),
         facts={
             "Parameters": f"{plan_lib.parameter_count(plan):,}",
             "Devices": plan.layout.describe(),

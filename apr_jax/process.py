@@ -2,6 +2,8 @@
 
 import logging
 import os
+import pathlib
+import shlex
 import signal
 import sys
 import types
@@ -41,6 +43,19 @@ def finish(work: Callable[[], str | None]) -> None:
         sys.exit(2)
     if stopped_by is not None:
         sys.exit(_exit_code(stopped_by))
+
+
+def command_line() -> str:
+    """The command that started this program, as a user can paste it into a shell."""
+    main = sys.modules["__main__"]
+    if (spec := getattr(main, "__spec__", None)) is not None:
+        name = spec.name.removesuffix(".__main__")
+        return shlex.join(["python", "-m", name, *sys.argv[1:]])
+    program, here = pathlib.Path(sys.argv[0]), pathlib.Path.cwd()
+    if program.is_absolute() and program.is_relative_to(here):
+        program = program.relative_to(here)
+    start = ["python"] if program.suffix == ".py" else []
+    return shlex.join([*start, str(program), *sys.argv[1:]])
 
 
 def use_compile_cache(settings: config_lib.Data) -> None:

@@ -12,8 +12,6 @@ be measured, as its data aren't there, is said and left out.
 import dataclasses
 import functools
 import pathlib
-import shlex
-import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -197,9 +195,7 @@ def run(
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            page_lib.write(
-                target or opened[0][0].report, roots, command=shlex.join(sys.argv)
-            )
+            page_lib.write(target or opened[0][0].report, roots)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class Classifier:
     config: config_lib.Config  # of the run; of the data, for weights from elsewhere
     class_names: tuple[str, ...]
     step: int  # training steps; 0 where it isn't known
+    file: str = ""  # of weights from elsewhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,8 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
         variables = torch_weights.load_torch_file(config.model.name, path)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    return make(config, variables, names, name=path.stem)
+    made = make(config, variables, names, name=path.stem)
+    return dataclasses.replace(made, file=str(path))
 
 
 def from_function(

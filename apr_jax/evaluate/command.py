@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -66,7 +65,7 @@ def main(measure: Measure, cls: type | None = None) -> None:
         if parallel.is_primary():
             workdir_lib.write_class_names(place, classifier.class_names)
             shown = [root, *map(pathlib.Path, beside.value)]
-            page_lib.write(place.report, shown, command=shlex.join(sys.argv))
+            page_lib.write(place.report, shown)
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) != 2:
@@ -90,8 +89,10 @@ def keep(
     """
     done = records.read(run.results) if run.results.exists() else []
     context = dataclasses.replace(context, done=tuple(done), scratch=run.scratch)
-    for record in measure(context):
+    for number, record in enumerate(measure(context)):
         if parallel.is_primary():
+            if number == 0:
+                workdir_lib.note_command(run, process.command_line())
             records.append(run.results, [record])
 
 

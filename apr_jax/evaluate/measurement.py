@@ -63,6 +63,8 @@ class Measurement:
         """Records of numbers by metric; ``extra`` goes to each, ``extra_of`` to one."""
         config = self.classifier.config
         settings = {} if self.settings is None else {"settings": dict(self.settings)}
+        if self.classifier.file:
+            extra["weights_file"] = self.classifier.file
         return records.records_of(
             measured,
             job=self.job,

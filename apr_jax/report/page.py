@@ -7,9 +7,10 @@ isn't there. Nothing in it is loaded from outside, and every text is escaped.
 import dataclasses
 import datetime
 import json
+import operator
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import rich.console
 from apr_jax.metrics.calibration import Reliability
 from apr_jax.report import figures, html, numbers, sections, tables
 from apr_jax.report.examples import sheet
-from apr_jax.report.run_view import RunView, view
+from apr_jax.report.run_view import RunView, current, view
 from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -53,10 +54,7 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
         OSError: where the file can't be written.
     """
     # A new measurement replaces the one before, everywhere.
-    runs = [
-        dataclasses.replace(run, records=records_lib.latest(run.records))
-        for run in runs
-    ]
+    runs = [_newest(run) for run in runs]
     names = [run.name for run in runs]
     if not runs or len(set(names)) < len(names):
         raise ValueError(f"a page needs runs of different names, not {names}")
@@ -127,7 +125,8 @@ def _numbers(runs: Sequence[RunView]) -> str:
             if record is not None
         ]
         if members:
-            headline.append((f"Accuracy, {data} {split}", members))
+            size = numbers.size([("", records)])
+            headline.append((f"Accuracy, {data} {split}, {size}", members))
     note = html.note(
         "Small: 95 % intervals over the examples of the split, for "
         "the one network that each run trained. Bold: the best, where its interval "
@@ -210,26 +209,29 @@ def _setup(runs: Sequence[RunView]) -> str:
     ]
     for fact in dict.fromkeys(fact for run in runs for fact in run.facts):
         rows.append((fact, [run.facts.get(fact, "–") for run in runs]))
-    for name, field in (
-        ("Weights of step", "step"),
-        ("Measured with", "device"),
-        ("Code", "code_version"),
-        ("Configuration", "config_hash"),
-    ):
+    places: dict[str, Callable[[Record], str]] = {
+        "Weights from": lambda r: r.extra.get("weights_file", ""),
+        "Weights of step": lambda r: f"{r.step}" if r.step else "",
+        "Measured with": lambda r: r.device,
+        "Code": lambda r: r.code_version,
+        "Configuration": lambda r: r.config_hash,
+    }
+    for name, place in places.items():
         cells = [
-            ", ".join(dict.fromkeys(f"{getattr(r, field)}" for r in run.records)) or "–"
+            ", ".join(dict.fromkeys(filter(None, map(place, run.records)))) or "–"
             for run in runs
         ]
         if any(cell != "–" for cell in cells):
             rows.append((name, cells))
     names = [run.name for run in runs]
     boxes = html.card(tables.comparison(names, rows)) if rows else ""
-    commands = "\n".join(run.command for run in runs if run.command)
+    commands = dict.fromkeys(command for run in runs for command in run.commands)
     if commands:
-        boxes += f"<h3>To run it again</h3><pre>{html.escape(commands)}</pre>"
+        text = html.escape("\n".join(commands))
+        boxes += f"<h3>To run it again</h3><pre>{text}</pre>"
     for run in runs:
-        if run.config:
-            text = html.escape(json.dumps(run.config, indent=2, default=str))
+        if run.known:
+            text = html.escape(json.dumps(run.known, indent=2, default=str))
             boxes += (
                 f"<details><summary>Configuration of {html.escape(run.name)}"
                 f"</summary><pre>{text}</pre></details>"
@@ -246,6 +248,22 @@ def _footer() -> str:
 # --- Inner workings ------------------------------------------------------------------
 
 
+def _newest(run: RunView) -> RunView:
+    """A run with the records that are shown, and a fact of those that aren't."""
+    shown = current(run.records)
+    thing = operator.attrgetter("job", "data", "split", "metric")
+    seen = {thing(record) for record in shown}
+    others = {thing(record) for record in run.records} - seen
+    facts = dict(run.facts)
+    if others:
+        jobs = ", ".join(sorted({job for job, *_ in others}))
+        facts["Not shown"] = (
+            f"{len(others):,} numbers of {jobs}: of other weights or settings than the "
+            "newest"
+        )
+    return dataclasses.replace(run, records=shown, facts=facts)
+
+
 def _plain(run: RunView) -> list[Record]:
     """The numbers of a run that no section of their own shows."""
     return [r for r in run.records if r.job not in sections.SECTIONS]
@@ -257,7 +275,7 @@ def _extras(runs: Sequence[RunView], what: str) -> list[tuple[int, str, Any]]:
     for i, run in enumerate(runs):
         for record in run.records:
             if what in record.extra:
-                title = f"{run.name}, {record.split}"
+                title = f"{run.name}, {record.split}, n = {record.n:,}"
                 split = found.setdefault((record.data, record.split), {})
                 split[i] = (title, record.extra[what])
     return [(i, *found[split][i]) for split in found for i in sorted(found[split])]
@@ -267,7 +285,6 @@ def write(
     target: pathlib.Path,
     roots: Sequence[pathlib.Path],
     *,
-    command: str = "",
     facts: Mapping[str, str] | None = None,
 ) -> None:
     """Draws the report of some work directories and prints the table.
@@ -275,11 +292,10 @@ def write(
     Args:
         target: file to write.
         roots: work directories; the first is the one that the page is about.
-        command: that made the first.
         facts: further lines about the first.
     """
     views = [view(root) for root in roots]
-    views[0] = dataclasses.replace(views[0], command=command, facts=facts or {})
+    views[0] = dataclasses.replace(views[0], facts=facts or {})
     names = [v.name for v in views]
     for i, name in enumerate(names):  # columns must be told apart
         if names.count(name) > 1:

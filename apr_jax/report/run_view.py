@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from apr_jax import config as config_lib
@@ -11,6 +11,19 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.curves import CurveRow
 from apr_jax.runs.examples import Examples, read_examples
 from apr_jax.runs.records import Record
+
+# Settings by job that are of one set, part or radius alone, so that they may differ
+# between the records that a section shows together.
+_OWN: Mapping[str, frozenset[str]] = {
+    "evaluate.corruption": frozenset({"files", "frost"}),
+    "evaluate.ood": frozenset(
+        {"source", "fingerprint", "note", "sets", "near", "scores_file", "stat"}
+    ),
+    "evaluate.fourier": frozenset({"part", "norm", "extent", "radii", "axes"}),
+    "evaluate.adversarial": frozenset({"attack", "steps", "queries", "seed"}),
+}
+# The parts of a configuration that say how a network was trained.
+_TRAINING = ("augment", "contrast", "optim", "seed", "train")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +41,9 @@ class RunView:
         watched: rows of ``watch.jsonl``.
         class_names: C names.
         examples: augmented training images.
-        command: what to type to run it again.
+        commands: what to type to get the numbers again.
+        trained: whether this project trained the network; else what ``config`` says
+            of training isn't its own, and isn't shown.
         facts: more lines of the summary, such as the number of parameters.
     """
 
@@ -39,17 +54,63 @@ class RunView:
     watched: Sequence[Mapping[str, Any]] = ()
     class_names: Sequence[str] = ()
     examples: Examples | None = None
-    command: str = ""
+    commands: Sequence[str] = ()
+    trained: bool = True
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def of(self, job: str) -> list[Record]:
-        """The records of a job."""
-        return [record for record in self.records if record.job == job]
+        """The records of a job that may be shown together."""
+        return current(record for record in self.records if record.job == job)
+
+    @property
+    def known(self) -> dict[str, Any]:
+        """The configuration, less all that is not known of the network."""
+        if self.trained:
+            return dict(self.config)
+        return {k: v for k, v in self.config.items() if k not in _TRAINING}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The values of the configuration: "model.name" -> value."""
-        return _flatten(self.config)
+        """The known values of the configuration: "model.name" -> value."""
+        return _flatten(self.known)
+
+
+def current(records: Iterable[Record]) -> list[Record]:
+    """The last record of each thing, of the newest weights and settings of its job.
+
+    Numbers of other weights, or measured otherwise (so many images, another source),
+    must not stand beside the newest in one table.
+    """
+    records = list(records)
+    agreed: dict[str, dict[str, Any]] = {}
+    kept = []
+    for record in reversed(records):
+        facts, newest = _facts(record), agreed.setdefault(record.job, {})
+        if all(newest.get(name, value) == value for name, value in facts.items()):
+            newest.update(facts)
+            kept.append(record)
+    return records_lib.latest(reversed(kept))
+
+
+def alike(one: Record, other: Record) -> bool:
+    """Whether records of two runs were measured alike, so that they have a difference.
+
+    They are of as many images, and of the same settings but for the weights.
+    """
+    mine, theirs = _facts(one), _facts(other)
+    of_network = {"config_hash", "step", "classifier", "weights", "dtype"}
+    shared = (set(mine) & set(theirs)) - of_network
+    return one.n == other.n and all(mine[name] == theirs[name] for name in shared)
+
+
+def _facts(record: Record) -> dict[str, Any]:
+    """All that the records of a job must share."""
+    settings = record.extra.get("settings") or {}
+    own = _OWN.get(record.job, frozenset())
+    found = {name: value for name, value in settings.items() if name not in own}
+    if "classifier" in record.extra:
+        found["classifier"] = record.extra["classifier"]
+    return {**found, "config_hash": record.config_hash, "step": record.step}
 
 
 def view(root: pathlib.Path) -> RunView:
@@ -63,6 +124,8 @@ def view(root: pathlib.Path) -> RunView:
         watched=epochs.read(run.watched) if run.watched.exists() else (),
         class_names=workdir.read_class_names(run) if run.classes.exists() else (),
         examples=read_examples(run.examples) if run.examples.exists() else None,
+        commands=workdir.read_commands(run),
+        trained=run.curve.exists() or run.checkpoints.exists(),
     )
 
 

@@ -1,6 +1,7 @@
 """The work directory of a run: what lies where, and whose it is."""
 
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
-from apr_jax.runs import curves, epochs, files
+from apr_jax.runs import curves, epochs, files, jsonl
 
 
 class RunDir:
@@ -22,6 +23,7 @@ class RunDir:
         curve: loss, accuracy, rate and speed over the steps.
         watched: what ``train.watch`` names, over the epochs.
         results: one record for each number.
+        commands: the commands that made them.
         examples: a few training images and what the augmentation makes of them.
         scratch: what evaluations keep while they are under way; made when first used.
         report: the page to look at.
@@ -35,6 +37,7 @@ class RunDir:
         self.curve = root / curves.FILE_NAME
         self.watched = root / epochs.FILE_NAME
         self.results = root / "results.jsonl"
+        self.commands = root / "commands.jsonl"
         self.examples = root / "examples.npz"
         self.scratch = root / "scratch"
         self.report = root / "report.html"
@@ -144,6 +147,21 @@ def read_class_names(run: RunDir) -> tuple[str, ...]:
             f"{run.root} has no {run.classes.name}; its training has not got that far"
         )
     return tuple(json.loads(run.classes.read_text()))
+
+
+def note_command(run: RunDir, command: str) -> None:
+    """Notes a command that trained or measured something."""
+    if command:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        jsonl.append(run.commands, [{"command": command, "time": now}])
+
+
+def read_commands(run: RunDir) -> list[str]:
+    """The commands that were noted, each once, in the order of their last use."""
+    if not run.commands.exists():
+        return []
+    found = [str(row.get("command", "")) for _, row in jsonl.read(run.commands)]
+    return list(dict.fromkeys(reversed(found)))[::-1]
 
 
 def _check_writable(root: pathlib.Path) -> None:

@@ -1,5 +1,6 @@
 """Measuring: every example once, the same numbers however it is run."""
 
+import html
 import subprocess
 import sys
 
@@ -107,6 +108,8 @@ def test_the_page_is_complete(finished):
     page = (finished / "report.html").read_text()
     for wanted in ("toy", "Accuracy", "APR-S", "Calibration", "Learning rate"):
         assert wanted in page
+    (command,) = workdir.read_commands(workdir.RunDir(finished))
+    assert html.escape(command) in page
     assert "<script src" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 

@@ -561,7 +561,7 @@ def test_the_page(whole):
 
 def test_the_terminal(whole):
     table = section.table(views(whole))
-    assert table.row_count == 4  # clean, two severities, mean
+    assert table.row_count == 5  # clean, two severities, mean, images
     assert section.table([run_view.RunView(name="none")]) is None
     assert section.html([run_view.RunView(name="none")]) == ""
 
@@ -576,7 +576,7 @@ def test_a_choice_of_corruptions(folder):
     assert set(mean.extra["corruptions"]) == names
     shown = [run_view.RunView(name="some", records=records)]
     assert "not to be compared" in section.html(shown)
-    assert section.table(shown).row_count == 2  # clean, mean
+    assert section.table(shown).row_count == 3  # clean, mean, images
 
 
 def test_sets_of_one_name_are_told_apart(tmp_path):
@@ -614,3 +614,17 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
     del older["digest"]
     settings.write_text(json.dumps(older))
     corrupted_command.write(described[0], out, ["brightness"], quiet=True)
+
+
+def test_no_difference_between_runs_measured_on_other_images(folder):
+    noisy = {"corruptions": ("impulse_noise",), "severities": (5,)}
+    few, more = (measure(network(folder), **noisy, examples=n) for n in (12, 20))
+    pages = [
+        section.html(
+            [run_view.RunView(name=str(i), records=r) for i, r in enumerate(p)]
+        )
+        for p in ((few, few), (few, more))
+    ]
+    assert ["1 less 0" in page for page in pages] == [True, False]
+    assert "n = 12" in pages[1]
+    assert "n = 20" in pages[1]

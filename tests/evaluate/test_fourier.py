@@ -316,7 +316,7 @@ def test_the_section(records, tmp_path):
     ):
         assert wanted in page
     assert "<second>" not in page
-    assert section.table(runs).row_count == len(records)
+    assert section.table(runs).row_count == len(records) + 1  # and images
     assert section.html([RunView(name="none")]) == ""
     assert section.table([RunView(name="none")]) is None
 

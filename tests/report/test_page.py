@@ -88,7 +88,7 @@ def view(rng, name, margin, **changes):
         "examples": examples_lib.Examples(
             original=original, mixed=original / 255.0, donor=np.array([0, 1])
         ),
-        "command": f"python launch.py --config configs/{name}.py",
+        "commands": [f"python launch.py --config configs/{name}.py"],
         "facts": {"Parameters": "77,850"},
     }
     return page_lib.RunView(**(fields | changes))
@@ -191,7 +191,7 @@ def test_each_part_can_be_missing_alone(runs, tmp_path, part):
 
 def test_text_is_escaped_everywhere(rng, tmp_path):
     bad = "<script>alert('x')</script>&\""
-    run = view(rng, bad, 1.0, class_names=[bad] * 10, command=bad, facts={bad: bad})
+    run = view(rng, bad, 1.0, class_names=[bad] * 10, commands=[bad], facts={bad: bad})
     examples = dataclasses.replace(run.examples, labels=[bad, bad])
     records = [
         dataclasses.replace(r, data=bad, device=bad, config_hash=bad)

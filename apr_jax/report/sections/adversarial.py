@@ -35,7 +35,7 @@ def html(runs: Sequence[RunView]) -> str:
     mine = [_mine(run) for run in runs]
     if not any(mine):
         return ""
-    drawn = [_curve(runs, mine, *family) for family in _families(mine)]
+    drawn = [_curve(runs, mine, family) for family in _families(mine)]
     return html_lib.section(
         "Adversarial attacks",
         _note(mine),
@@ -71,9 +71,7 @@ def _mine(run: RunView) -> list[Record]:
     """A run's records of this job, of the newest settings of each split."""
     records = run.of(JOB)
     newest = {(r.data, r.split): r.extra["settings"] for r in records}
-    return records_lib.latest(
-        r for r in records if r.extra["settings"] == newest[r.data, r.split]
-    )
+    return [r for r in records if r.extra["settings"] == newest[r.data, r.split]]
 
 
 def _places(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str]]:
@@ -86,15 +84,23 @@ def _places(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str]]:
     return sorted(places, key=lambda place: (places[place], place))
 
 
-def _families(mine: Sequence[Sequence[Record]]) -> list[tuple[str, str, str]]:
-    """(data, norm, attack), each a figure."""
+# (data, norm, attack, its steps, its queries)
+_Family = tuple[str, str, str, int, int]
+
+
+def _family(record: Record) -> _Family:
+    """The figure of a record: radii of one attack of one strength are a curve."""
+    settings = record.extra["settings"]
+    strength = (settings["attack"], settings["steps"], settings["queries"])
+    return record.data, record.extra["norm"], *strength
+
+
+def _families(mine: Sequence[Sequence[Record]]) -> list[_Family]:
     order = list(_NORMS)
     found = {
-        (r.data, r.extra["norm"], r.extra["settings"]["attack"])
-        for r in itertools.chain(*mine)
-        if r.metric == "robust_accuracy"
+        _family(r) for r in itertools.chain(*mine) if r.metric == "robust_accuracy"
     }
-    return sorted(found, key=lambda f: (f[0], order.index(f[1]), f[2]))
+    return sorted(found, key=lambda f: (f[0], order.index(f[1]), *f[2:]))
 
 
 def _rows(
@@ -121,9 +127,10 @@ def _label(metric: str) -> str:
 
 
 def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
-    r = next(r for r in itertools.chain(*mine) if (r.data, r.split) == (data, split))
-    attack = _attack(r.extra["settings"]["attack"])
-    return f"{data}, {_bounds(r)}, {attack}, n = {r.n:,}"
+    found = [r for r in itertools.chain(*mine) if (r.data, r.split) == (data, split)]
+    attack = _attack(found[0].extra["settings"]["attack"])
+    size = numbers.size([("", found)])
+    return f"{data}, {_bounds(found[0])}, {attack}, {size}"
 
 
 def _bounds(record: Record) -> str:
@@ -168,28 +175,21 @@ def _note(mine: Sequence[Sequence[Record]]) -> str:
 
 
 def _curve(
-    runs: Sequence[RunView],
-    mine: Sequence[Sequence[Record]],
-    data: str,
-    norm: str,
-    attack: str,
+    runs: Sequence[RunView], mine: Sequence[Sequence[Record]], family: _Family
 ) -> str:
     """Robust accuracy over the radius, beginning with the clean accuracy at 0."""
     lines: list[tuple[int, list[Record]]] = []
+    data, norm, attack, steps, queries = family
     for i, records in enumerate(mine):
-        chosen = [
-            r
-            for r in records
-            if r.data == data
-            and r.extra["norm"] == norm
-            and r.extra["settings"]["attack"] == attack
-        ]
+        chosen = [r for r in records if _family(r) == family]
         robust = [r for r in chosen if r.metric == "robust_accuracy"]
         robust.sort(key=lambda r: r.extra["eps"])
         clean = [r for r in chosen if r.metric == "clean_accuracy"]
         if robust:
             lines.append((i, [*clean[:1], *robust]))
     name = f"{data}, {_NORMS[norm]}, {_attack(attack)}"
+    if len({other[3:] for other in _families(mine) if other[:3] == family[:3]}) > 1:
+        name += f", {steps} steps, {queries:,} queries"
 
     def draw(axes: Axes) -> None:
         for i, line in lines:
@@ -225,7 +225,9 @@ def _curve(
         "Accuracy on the worst image found within each radius; the higher a line "
         "stays, the better. Bars: 95 % intervals over the images."
     )
-    colours = html_lib.legend({i: runs[i].name for i, _ in lines})
+    colours = html_lib.legend(
+        {i: f"{runs[i].name}, n = {line[-1].n:,}" for i, line in lines}
+    )
     return f"{colours}{picture}<figcaption>{html_lib.escape(caption)}</figcaption>"
 
 

@@ -9,7 +9,7 @@ from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.report import figures, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
-from apr_jax.report.run_view import RunView
+from apr_jax.report.run_view import RunView, alike
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.corruption"
@@ -36,30 +36,38 @@ def html(runs: Sequence[RunView]) -> str:
     """Heatmaps of each run and of the differences to the first, means, published."""
     parts = []
     for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
-        cells = [_cells(run, name) for run in runs]
-        shown = [i for i, errors in enumerate(cells) if errors]
-        if not shown:  # stopped before the first corruption was done
+        cells = {i: own for i, run in enumerate(runs) if (own := _cells(run, name))}
+        if not cells:  # stopped before the first corruption was done
             continue
-        most = max(max(errors.values()) for errors in cells if errors)
-        drawn = [
-            _heatmap(cells[i], title=runs[i].name, most=most, signed=False)
-            for i in shown
-        ]
-        for i in shown[1:]:
-            first = cells[shown[0]]
-            gap = {k: cells[i][k] - first[k] for k in cells[i] if k in first}
+        errors = {
+            i: {place: record.value for place, record in own.items()}
+            for i, own in cells.items()
+        }
+        most = max(max(own.values()) for own in errors.values())
+        drawn = []
+        for i, own in cells.items():
+            title = f"{runs[i].name}, {numbers.size([('', list(own.values()))])}"
+            drawn.append(_heatmap(errors[i], title=title, most=most, signed=False))
+        first, *others = cells
+        for i in others:
+            gap = {
+                place: record.value - errors[first][place]
+                for place, record in cells[i].items()
+                if place in cells[first] and alike(record, cells[first][place])
+            }
             if gap:
-                title = f"{runs[i].name} less {runs[shown[0]].name}"
+                title = f"{runs[i].name} less {runs[first].name}"
                 widest = max(max(abs(v) for v in gap.values()), 1e-9)
                 drawn.append(_heatmap(gap, title=title, most=widest, signed=True))
         about = (
             "Error in percent for each corruption and severity, 5 the strongest; the "
             "darker the worse. The last column is the mean of the row."
         )
-        if len(shown) > 1:
+        if others:
             about += (
                 " Differences are in percentage points: green where the run errs less "
-                "than the first, red where it errs more."
+                "than the first, red where it errs more; there is none where the two "
+                "were measured on other images."
             )
         parts.append(f"<h3>{html_lib.escape(name)}</h3>")
         parts.append(html_lib.grid("wide", drawn))
@@ -85,6 +93,10 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
             for split, metric, title in wanted
             if any(records := [own.get((split, metric)) for own in found])
         ]
+        images = [own.get((mean, "error")) for own in found]
+        rows.append(
+            ["images, over all sets", *(f"{r.n:,}" if r else "–" for r in images)]
+        )
         groups.append(("", rows))
     names = [run.name for run in runs]
     return numbers.terminal("Error under corruption", names, groups) if groups else None
@@ -111,13 +123,13 @@ def _breadth(split: str) -> tuple[int, int]:
     return int(last) if last.isdigit() else 15, len(severities.split()) or 5
 
 
-def _cells(run: RunView, name: str) -> dict[tuple[str, int], float]:
-    """(corruption, severity) -> error, a fraction."""
+def _cells(run: RunView, name: str) -> dict[tuple[str, int], Record]:
+    """(corruption, severity) -> error."""
     result = {}
     for (split, metric), record in _by_split(run, name).items():
         corruption, _, severity = split.partition("/")
         if metric == "error" and severity and corruption != "mean":
-            result[corruption, int(severity)] = record.value
+            result[corruption, int(severity)] = record
     return result
 
 
@@ -179,6 +191,7 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     rows = [
         [
             html_lib.td(html_lib.run_name(i, run.name)),
+            html_lib.td(f"{own[mean, 'error'].n:,}", "number"),
             *(
                 html_lib.td(html_lib.escape(numbers.value(own.get(cell))), "number")
                 for cell in wanted
@@ -197,7 +210,8 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     )
     if any(metric == "mce" for metric, _ in columns):
         about += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
-    heads = [html_lib.th(title) for title in ("Clean error ↓", *dict(columns).values())]
+    titles = ("Images, over all sets", "Clean error ↓", *dict(columns).values())
+    heads = [html_lib.th(title) for title in titles]
     table = html_lib.tabulate(heads, [("", rows)])
     return html_lib.card(table) + html_lib.note(about)
 
@@ -234,7 +248,7 @@ def _differences(run: RunView, name: str) -> str:
     record = _by_split(run, name)["mean", "error"]
     settings = record.extra.get("settings", {})
     network, epochs = map(run.settings.get, ("model.name", "optim.epochs"))
-    texts = []
+    texts = [] if run.trained else ["trained elsewhere"]
     if network not in NETWORKS:
         texts.append(f"its network is {network or 'unknown'}, which the paper lacks")
     if epochs and float(epochs) != EPOCHS:

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 
 from apr_jax.report import figures, numbers
 from apr_jax.report import html as html_lib
-from apr_jax.report.run_view import RunView
+from apr_jax.report.run_view import RunView, alike
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.fourier"
@@ -41,6 +41,8 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
         [_readable(name), *(numbers.value(own.get(name)) for own in found)]
         for name in dict.fromkeys(name for own in found for name in own)
     ]
+    sizes = [{r.n for r in own.values() if ".clean" in r.metric} for own in found]
+    rows.append(["Images", *(" or ".join(f"{n:,}" for n in sorted(s)) for s in sizes)])
     return numbers.terminal("Frequencies", [run.name for run in runs], [("", rows)])
 
 
@@ -72,23 +74,26 @@ def _heatmaps(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> st
     if not maps:
         return ""
     top = max(float(errors.max()) for errors in maps.values())
-    drawn = [
-        _map(errors, f"{runs[i].name}: mean {100 * errors.mean():.1f} %", 0.0, top)
-        for i, errors in maps.items()
-    ]
+    records = {i: found[i]["heatmap_error"] for i in maps}
+    drawn = []
+    for i, errors in maps.items():
+        mean = f"mean {100 * errors.mean():.1f} %, n = {records[i].n:,}"
+        drawn.append(_map(errors, f"{runs[i].name}: {mean}", 0.0, top))
     first, *others = maps
     for i in others:
-        if maps[i].shape == maps[first].shape:
+        pair = [records[k].extra["settings"]["norm"] for k in (first, i)]
+        same = maps[i].shape == maps[first].shape and pair[0] == pair[1]
+        if same and alike(records[i], records[first]):
             change = maps[i] - maps[first]
             most = max(float(np.abs(change).max()), 1e-4)
             title = f"{runs[i].name} less {runs[first].name}"
             drawn.append(_map(change, title, -most, most))
     drawn.append(_radial(maps, [run.name for run in runs]))
-    record = found[first]["heatmap_error"]
-    norm = record.extra["settings"]["norm"]
+    norms = {r.extra["settings"]["norm"] for r in records.values()}
+    norm = " or ".join(f"{norm:g}" for norm in sorted(norms))
     about = html_lib.note(
-        f"Error on {record.n:,} test images to which a wave of one frequency was "
-        f"added, with an L2 norm of {norm:g} in each channel. Each point of a map is a "
+        "Error on test images to which a wave of one frequency was added, with an L2 "
+        f"norm of {norm} in each channel. Each point of a map is a "
         "frequency: the lowest in the centre, the highest in the corners, horizontal "
         "waves left and right. Dark is better. In a difference blue means that the "
         "second run errs less. The curves are means over rings of the map."
@@ -163,8 +168,8 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
             )
             ends = ([r.low or 0.0 for r in rows], [r.high or 1.0 for r in rows])
             axes.fill_between(radii, *ends, color=figures.colour(i), alpha=0.2, lw=0)
-            clean = found[i]["bands.clean_error"].value
-            axes.axhline(clean, color=figures.colour(i), ls=":", lw=1)
+            level = found[i]["bands.clean_error"].value
+            axes.axhline(level, color=figures.colour(i), ls=":", lw=1)
         side = "below" if band == "low" else "from"
         axes.set(xlabel=f"Frequencies {side} the radius, cycles", ylabel="Error")
         axes.set_ylim(0, 1)
@@ -179,7 +184,10 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
         )
         for band in ("low", "high")
     ]
-    colours = html_lib.legend({i: runs[i].name for i in lines})
+    clean = {i: found[i]["bands.clean_error"] for i in lines}
+    colours = html_lib.legend(
+        {i: f"{runs[i].name}, n = {record.n:,}" for i, record in clean.items()}
+    )
     about = html_lib.note(
         "Error on test images of which only the frequencies within a radius (left) or "
         "beyond it (right) are left; lower is better. Dotted: on the images as they "

@@ -93,7 +93,9 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
             for score, records in found.items()
         ]
         if own:
-            groups.append((numbers.bold(run.name), rows))
+            sizes = [r.n for by in own.values() for r in by.values() if _inside(by)]
+            images = f", up to {max(sizes):,} images a set" if sizes else ""
+            groups.append((numbers.bold(run.name) + images, rows))
     heads = [_GROUPS.get(column, column) for column in columns]
     return numbers.terminal("Unknowns: AUROC in %, ↑", heads, groups)
 
@@ -197,6 +199,9 @@ def _auroc_table(
             run.records, job="evaluate.clean", metric="accuracy"
         )
         beside = f", accuracy {numbers.value(accuracy)}" if accuracy else ""
+        inside = sorted({n for by in own.values() for n in _inside(by)})
+        if inside:
+            beside += f", {' or '.join(f'{n:,}' for n in inside)} known images"
         best = {c: _best(own, c) for c in columns}
         rows = []
         for score in _scores(own):
@@ -212,6 +217,11 @@ def _auroc_table(
         name = html_lib.dot(i) + html_lib.escape(run.name)
         groups.append((f'{name}<span class="soft">{beside}</span>', rows))
     return html_lib.tabulate(_heads(columns), groups + _published(cells, columns))
+
+
+def _inside(records: Mapping[str, Record]) -> set[int]:
+    """The numbers of known images behind some records."""
+    return {r.extra["inside"] for r in records.values() if "inside" in r.extra}
 
 
 def _best(own: _Cells, column: str) -> float:
