@@ -9,6 +9,10 @@ class ConfigError(UserError, ValueError):
     """A configuration that can't be used; the message names field and value."""
 
 
+class ArgumentError(UserError, ValueError):
+    """An argument that can't be used; the message names it, its value, the choices."""
+
+
 class DataError(UserError, ValueError):
     """Data that can't be used or isn't there; the message says what to do."""
 

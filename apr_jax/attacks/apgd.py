@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import losses, norms
+from apr_jax.attacks import arguments, losses, norms
 from apr_jax.attacks.core import Array, LogitsFn, Points, answers_wrong, fold_all, look
 from apr_jax.attacks.rounds import Result, Stage, run_alone
 
@@ -288,6 +288,7 @@ def _sparse_sign(grad: jax.Array, share: jax.Array) -> jax.Array:
     return norms.unit(jnp.sign(jnp.where(kept, grad, 0.0)), "l1")
 
 
+@arguments.gated("apgd", targeted=True)
 def apgd(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -328,15 +329,13 @@ def apgd(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown name, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
     """
-    losses.get_loss(loss)
-    if shrink and norm != "l1":
-        raise ValueError(f"shrink is for the l1 norm, not {norm!r}")
     stage = Stage(
         f"apgd-{loss}",
         APGD(norm, loss, steps, rho, eot, shrink),
-        targets=targets if loss == "dlr-targeted" else 0,
+        targets=targets if loss in losses.TARGETED else 0,
         restarts=restarts,
     )
     return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)

@@ -9,12 +9,14 @@ import warnings
 import jax
 import numpy as np
 
+from apr_jax.attacks import arguments
 from apr_jax.attacks.checks import AttackWarning
 from apr_jax.attacks.core import LogitsFn
 from apr_jax.attacks.rounds import Result, attack_in_turn, prepare
 from apr_jax.attacks.sequence import concerns, examine, make_stages
 
 
+@arguments.gated("autoattack")
 def autoattack(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -57,7 +59,8 @@ def autoattack(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown name, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
 
     Warns:
         AttackWarning: the function is stochastic, returns probabilities or has zero

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.attacks import losses
+from apr_jax.gates import answers
 
 # Pixels [B, H, W, C] in [0, 1] -> logits [B, K]; one that draws at random takes a
 # keyword ``key`` as well.
@@ -117,9 +118,15 @@ def is_stochastic(logits_fn: LogitsFn) -> bool:
 
 
 def logits_of(logits_fn: LogitsFn, images: jax.Array, key: jax.Array) -> jax.Array:
-    """Returns float32 logits [B, K]; ``key`` is used by a stochastic function."""
+    """Returns float32 logits [B, K]; ``key`` is used by a stochastic function.
+
+    Raises:
+        ArgumentError: the function returns something else; the message says what.
+    """
     options = {"key": key} if is_stochastic(logits_fn) else {}
-    return logits_fn(images, **options).astype(jnp.float32)
+    found = logits_fn(images, **options)
+    checked = answers.logits(found, name="the function's logits", count=len(images))
+    return checked.astype(jnp.float32)
 
 
 def fold_all(keys: jax.Array, number: int | jax.Array) -> jax.Array:
@@ -127,9 +134,12 @@ def fold_all(keys: jax.Array, number: int | jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def answers_wrong(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """The misclassified examples, bool [B]; the first of equal logits counts."""
-    return logits.argmax(1) != labels
+def answers_wrong(logits: Array, labels: Array) -> Array:
+    """The misclassified examples, bool [B]; the first of equal logits counts.
+
+    Without an answer (NaN) every label is wrong.
+    """
+    return answers.answer(logits) != labels
 
 
 def look(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import losses, norms
+from apr_jax.attacks import arguments, losses, norms
 from apr_jax.attacks.core import (
     LogitsFn,
     Points,
@@ -161,6 +161,7 @@ class FAB:
         return lead, normal
 
 
+@arguments.gated("fab", endless=True)
 def fab(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -202,7 +203,8 @@ def fab(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown norm, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
     """
     stage = Stage(
         "fab-t" if targeted else "fab",

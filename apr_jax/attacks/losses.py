@@ -8,6 +8,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import knobs
+
 _TINY = 1e-12
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -39,14 +41,15 @@ def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     """Difference of logits ratio (Croce and Hein 2020, equation 6).
 
     The margin over the distance from the largest to the third logit, so that scaling
-    all logits changes nothing. With two classes there is no third: the plain margin.
+    all logits changes nothing. With two classes there is no third: the plain margin;
+    likewise where the third logit is -inf, as of a class that is left out.
     """
     values, order = _ranked(logits, 3)
     other = jnp.where(order[:, 0] == labels, values[:, 1], values[:, 0])
     lead = other - logit_of(logits, labels)
     if logits.shape[1] < 3:
         return lead
-    return lead / (values[:, 0] - values[:, 2] + _TINY)
+    return _over(lead, values[:, 0] - values[:, 2], values[:, 2])
 
 
 def target_lead(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
@@ -57,13 +60,21 @@ def target_lead(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax
 def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     """Targeted difference of logits ratio (Croce and Hein 2020, equation 7).
 
-    Needs four classes; with fewer it is the difference of the two logits.
+    Needs four classes; with fewer, or where the fourth logit is -inf, it is the
+    difference of the two logits.
     """
     lead = target_lead(logits, labels, targets)
     if logits.shape[1] < 4:
         return lead
     values, _ = _ranked(logits, 4)
-    return lead / (values[:, 0] - 0.5 * (values[:, 2] + values[:, 3]) + _TINY)
+    distance = values[:, 0] - 0.5 * (values[:, 2] + values[:, 3])
+    return _over(lead, distance, values[:, 3])
+
+
+def _over(lead: jax.Array, distance: jax.Array, last: jax.Array) -> jax.Array:
+    """``lead / distance`` [B], or ``lead`` where the ``last`` logit in it is -inf."""
+    exists = last > -jnp.inf
+    return lead / jnp.where(exists, distance + _TINY, 1.0)
 
 
 LOSSES: dict[str, Loss] = {
@@ -72,14 +83,14 @@ LOSSES: dict[str, Loss] = {
     "dlr-targeted": targeted_dlr,
     "margin": margin,
 }
+# Those that need a target.
+TARGETED = ("dlr-targeted",)
 
 
 def get_loss(name: str) -> Loss:
     """Returns a loss by name.
 
     Raises:
-        ValueError: there is none of that name; the message lists the choices.
+        ArgumentError: there is none of that name; the message lists the choices.
     """
-    if name not in LOSSES:
-        raise ValueError(f"unknown loss {name!r}; choose from {', '.join(LOSSES)}")
-    return LOSSES[name]
+    return LOSSES[knobs.one_of("loss", name, LOSSES)]

@@ -6,6 +6,8 @@ Images are [B, H, W, C] in [0, 1]; sizes, radii and other numbers of an example 
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import knobs
+
 NORMS = ("linf", "l2", "l1")
 
 # A sum of many squares or absolute values is rounded; a ball that is smaller by this
@@ -17,9 +19,8 @@ _BISECTIONS = 30
 
 
 def check_norm(norm: str) -> None:
-    """Raises ValueError, listing the choices, for a norm that isn't there."""
-    if norm not in NORMS:
-        raise ValueError(f"unknown norm {norm!r}; choose from {', '.join(NORMS)}")
+    """Raises ArgumentError, listing the choices, for a norm that isn't there."""
+    knobs.one_of("norm", norm, NORMS)
 
 
 def column(values: jax.Array, like: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import losses, norms
+from apr_jax.attacks import arguments, losses, norms
 from apr_jax.attacks.core import LogitsFn, Points, answers_wrong, fold_all, look
 from apr_jax.attacks.rounds import Result, Stage, run_alone
 
@@ -84,6 +84,7 @@ class PGD:
         return norms.pick(state.broken, state.adv, state.images)
 
 
+@arguments.gated("pgd", choices=("linf", "l2"))
 def pgd(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -119,16 +120,16 @@ def pgd(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown name, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
     """
-    _refuse_l1(norm, "pgd")
-    losses.get_loss(loss)
     share = 2.5 / steps if step_size is None else step_size / eps
     noise = "always" if random_start else "never"
     stage = Stage("pgd", PGD(norm, loss, steps, share), restarts=restarts, noise=noise)
     return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)
 
 
+@arguments.gated("fgsm", choices=("linf", "l2"))
 def fgsm(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -157,15 +158,10 @@ def fgsm(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown norm, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
     """
-    _refuse_l1(norm, "fgsm")
     share = 1.0 if step_size is None else step_size / eps
     noise = "always" if random_start else "never"
     stage = Stage("fgsm", PGD(norm, "ce", 1, share), noise=noise)
     return run_alone(stage, key, logits_fn, images, labels, norm, eps, chunk)
-
-
-def _refuse_l1(norm: str, attack: str) -> None:
-    if norm == "l1":
-        raise ValueError(f"unknown norm 'l1' for {attack}; choose from linf, l2")

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from apr_jax.attacks import norms
-from apr_jax.attacks.core import Attack, Engine, LogitsFn, Points
+from apr_jax.attacks import arguments, norms
+from apr_jax.attacks.core import Attack, Engine, LogitsFn, Points, answers_wrong
+from apr_jax.gates import answers as gate
 
 # So much farther than eps a perturbation may be by rounding alone; what is farther
 # doesn't count.
@@ -32,10 +33,13 @@ class Result:
             where a point was broken; elsewhere the clean image.
         survived: name -> bool [N], the points still standing after it. The first is
             "clean": those that are classified correctly to begin with.
+        not_finite: how many of the clean images' logits are NaN or infinite. An
+            example without an answer is never correct.
     """
 
     images: np.ndarray
     survived: dict[str, np.ndarray]
+    not_finite: int = 0
 
     @property
     def robust(self) -> np.ndarray:
@@ -71,24 +75,6 @@ class Stage:
 
     def _again(self, restart: int) -> bool:
         return self.noise == "again" and restart > 0
-
-
-def check_images(images: np.ndarray, labels: np.ndarray) -> None:
-    """Raises TypeError or ValueError for images or labels that can't be attacked."""
-    if not np.issubdtype(images.dtype, np.floating):
-        raise TypeError(
-            f"images must be floating point in [0, 1], got {images.dtype}: for uint8 "
-            "pass images.astype(np.float32) / 255"
-        )
-    if images.ndim != 4 or labels.shape != images.shape[:1] or not len(images):
-        raise ValueError(
-            "images must be [N, H, W, C] and labels [N] with N above 0, got "
-            f"{images.shape} and {labels.shape}"
-        )
-    if not (images.min() >= 0.0 and images.max() <= 1.0):  # NaN fails too
-        raise ValueError(
-            f"images must lie in [0, 1], got {images.min()} to {images.max()}"
-        )
 
 
 def predict(engine: Engine, images: np.ndarray) -> np.ndarray:
@@ -150,7 +136,7 @@ def run_stage(
         ``standing`` and ``adversarial``, anew.
 
     Raises:
-        ValueError: an unknown norm.
+        ArgumentError: an unknown norm.
     """
     norms.check_norm(task.norm)
     images, labels = task.images, task.labels
@@ -175,7 +161,7 @@ def run_stage(
             )
             found = engine.run(stage.attack, points)
             # Judged from outside: what counts is the answer to the image itself.
-            broken = engine.logits(found, 1).argmax(1) != labels[rows]
+            broken = answers_wrong(engine.logits(found, 1), labels[rows])
             far = distances(found, images[rows], task.norm)
             broken &= far <= task.eps + TOLERANCE
             hit = broken[: len(real)]
@@ -210,14 +196,20 @@ def attack_in_turn(
         eps: radius of the ball.
         before: an earlier result to go on from; what it has isn't run again.
         tick: is called with an attack's name and the share of it that is done.
+
+    Raises:
+        ArgumentError: labels that the function has no class for.
     """
-    task = Task(key, images, labels, norm, eps, predict(engine, images))
-    survived = {"clean": task.logits.argmax(1) == labels}
+    logits = predict(engine, images)
+    gate.labels(labels, count=len(images), classes=logits.shape[1])
+    bad = gate.not_finite(logits)
+    task = Task(key, images, labels, norm, eps, logits)
+    survived = {"clean": ~answers_wrong(logits, labels)}
     adversarial = images
     if before is not None:
         survived, adversarial = dict(before.survived), before.images
     else:
-        yield Result(adversarial, dict(survived))
+        yield Result(adversarial, dict(survived), bad)
     for stage in stages:
         if stage.name in survived:
             continue
@@ -230,7 +222,7 @@ def attack_in_turn(
             adversarial,
             functools.partial(tick, stage.name),
         )
-        yield Result(adversarial, dict(survived))
+        yield Result(adversarial, dict(survived), bad)
 
 
 @jax.jit
@@ -251,10 +243,8 @@ def prepare(
     chunk: int,
 ) -> tuple[Engine, np.ndarray, np.ndarray]:
     """Returns an engine, and images and labels as it takes them, checked."""
-    clean, answers = np.asarray(images), np.asarray(labels, np.int32)
-    check_images(clean, answers)
-    engine = Engine(logits_fn, min(chunk, len(clean)))
-    return engine, clean.astype(np.float32), answers
+    clean, answers = arguments.images_and_labels(images, labels)
+    return Engine(logits_fn, min(chunk, len(clean))), clean, answers
 
 
 def run_alone(
@@ -271,7 +261,8 @@ def run_alone(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: images or labels of another shape or range, or an unknown norm.
+        ArgumentError: images, labels or logits of another shape or range, or an
+            unknown norm.
     """
     norms.check_norm(norm)
     engine, clean, answers = prepare(logits_fn, images, labels, chunk)

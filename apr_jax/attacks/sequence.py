@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from apr_jax.attacks import checks, norms
+from apr_jax.attacks import arguments, checks
 from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.pgd import PGD
 from apr_jax.attacks.rounds import Stage, fill
 from apr_jax.attacks.square import Square
+from apr_jax.errors import ArgumentError
 
 _TARGETS = 9
 _TARGETS_L1 = 5  # of the targeted APGD
@@ -30,6 +31,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
 
 
+@arguments.gated("a sequence of attacks")
 def make_stages(
     version: str, norm: str, *, steps: int = 100, queries: int = 5000
 ) -> tuple[Stage, ...]:
@@ -42,16 +44,16 @@ def make_stages(
         queries: of Square; AutoAttack's is 5000.
 
     Raises:
-        ValueError: an unknown name, or "fgsm" or "pgd" with "l1".
+        ArgumentError: steps or queries below 1, an unknown name, or "fgsm" or "pgd"
+            with "l1".
     """
-    norms.check_norm(norm)
     if version not in VERSIONS and version not in ATTACKS:
-        raise ValueError(
+        raise ArgumentError(
             f"unknown version {version!r}; choose from {', '.join(VERSIONS)}, or one "
             f"attack of {', '.join(ATTACKS)}"
         )
     if version in ("fgsm", "pgd") and norm == "l1":
-        raise ValueError(f"{version} is for linf and l2, not l1")
+        raise ArgumentError(f"{version} is for linf and l2, not l1")
     shrink = norm == "l1" and version not in ("plus", "rand")
     many = _RESTARTS if version == "plus" or shrink else 1
     eot = _EOT if version == "rand" else 1

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import losses, norms
+from apr_jax.attacks import arguments, losses, norms
 from apr_jax.attacks.core import LogitsFn, Points, fold_all, logits_of
 from apr_jax.attacks.rounds import Result, Stage, run_alone
+from apr_jax.gates import answers
 
 _START = 0x5A0A  # keeps the start's draws apart from those of the steps
 _TINY = 1e-12
@@ -146,7 +147,9 @@ class Square:
     ) -> jax.Array:
         key = jax.random.fold_in(points.keys[0], number)
         logits = logits_of(logits_fn, images, key)
-        return -losses.margin(logits, points.labels, points.targets)
+        margin = -losses.margin(logits, points.labels, points.targets)
+        # An image without an answer is broken, though its margin is NaN.
+        return jnp.where(answers.answer(logits) >= 0, margin, -jnp.inf)
 
     def _put(self, delta: jax.Array, points: Points) -> jax.Array:
         """Images with a perturbation that fills the ball."""
@@ -260,6 +263,7 @@ def first_tiles(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.where(inside, placed * of_tile(signs), 0.0)
 
 
+@arguments.gated("square")
 def square(
     key: jax.Array,
     logits_fn: LogitsFn,
@@ -293,7 +297,8 @@ def square(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown norm, or images or labels of another shape or range.
+        ArgumentError: a setting under which nothing is done, an unknown name, or
+            images, labels or logits of another shape or range.
     """
     attack = Square(norm, queries, p_init, rescale)
     stage = Stage("square", attack, restarts=restarts)

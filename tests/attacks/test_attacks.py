@@ -450,7 +450,7 @@ def test_two_classes_are_attacked_all_the_same(key):
         ({"version": "pgd", "norm": "l1"}, ValueError, "pgd is for linf and l2"),
         ({"images": np.zeros((2, 8, 8, 3), np.uint8)}, TypeError, "for uint8 pass"),
         ({"images": np.full((2, 8, 8, 3), 1.5)}, ValueError, r"must lie in \[0, 1\]"),
-        ({"labels": np.zeros(3)}, ValueError, r"labels \[N\]"),
+        ({"labels": np.zeros(3)}, ValueError, r"labels must be integers \[2\]"),
     ],
 )
 def test_what_is_refused(changes, error, message, key):
