@@ -13,7 +13,7 @@ PACKAGE = ROOT / "apr_jax"
 
 # The rooms from the ground up: a module imports from its own room and those below it.
 FLOORS = (
-    {"config", "errors", "fast_random", "pixels", "settings", "spectral"},
+    {"config", "errors", "fast_random", "gates", "pixels", "settings", "spectral"},
     {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
     {"data", "network", "presets", "runs"},
     {"train"},

@@ -73,7 +73,7 @@ def targeted_dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> ja
 
 def _over(lead: jax.Array, distance: jax.Array, last: jax.Array) -> jax.Array:
     """``lead / distance`` [B], or ``lead`` where the ``last`` logit in it is -inf."""
-    exists = last > -jnp.inf
+    exists = last != -jnp.inf
     return lead / jnp.where(exists, distance + _TINY, 1.0)
 
 

@@ -161,5 +161,9 @@ def jensen_shannon(clean: jax.Array, first: jax.Array, second: jax.Array) -> jax
         clean, first, second: logits [N, K].
     """
     logs = jax.nn.log_softmax(jnp.stack([clean, first, second]), axis=-1)
-    mean = jax.nn.logsumexp(logs, axis=0, keepdims=True) - jnp.log(3.0)
-    return jnp.mean(jnp.sum(jnp.exp(logs) * (logs - mean), axis=-1))
+    # A class of probability zero, whose logit is -inf, adds nothing.
+    exists = logs != -jnp.inf
+    some = jnp.any(exists, axis=0, keepdims=True)
+    total = jax.nn.logsumexp(jnp.where(some, logs, 0.0), axis=0, keepdims=True)
+    apart = jnp.where(exists, logs - (total - jnp.log(3.0)), 0.0)
+    return jnp.mean(jnp.sum(jnp.exp(logs) * apart, axis=-1))

@@ -28,6 +28,7 @@ def labels(
     name: str = "labels",
     count: int | None = None,
     classes: int | None = None,
+    places: np.ndarray | None = None,
 ) -> Array:
     """Returns labels [N] as they are, checked.
 
@@ -36,6 +37,7 @@ def labels(
         name: of the argument.
         count: N, where it is known.
         classes: their number, where it is known.
+        places: int [N], the examples' numbers in messages; 0, 1 ... without it.
 
     Raises:
         ArgumentError: another shape or type, or a label out of range.
@@ -49,24 +51,14 @@ def labels(
     if not jnp.issubdtype(found.dtype, jnp.integer):
         raise ArgumentError(f"{name} must be integers {shape}, not {found.dtype}")
     if not isinstance(found, jax.core.Tracer) and len(found):
-        check_range(np.asarray(found), name, classes)
+        _check_range(np.asarray(found), name, classes, places)
     return found
 
 
-def check_range(
-    found: np.ndarray,
-    name: str,
-    classes: int | None,
-    places: np.ndarray | None = None,
+def _check_range(
+    found: np.ndarray, name: str, classes: int | None, places: np.ndarray | None
 ) -> None:
-    """Raises ArgumentError for labels outside [0, ``classes``).
-
-    Args:
-        found: integers [N].
-        name: of the argument.
-        classes: their number; None, what an int32 holds.
-        places: [N], the examples' numbers for the message; 0, 1 ... without it.
-    """
+    """Raises ArgumentError for labels that are no class, or no int32."""
     end = 2**31 if classes is None else classes
     outside = (found < 0) | (found >= end)
     if not outside.any():

@@ -10,6 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
+
+# How the code of a paper counts, where that differs from what the paper says.
+CONVENTIONS = ("exact", "authors")
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
@@ -58,8 +64,8 @@ def reliability(
         bins: at least 1.
 
     Raises:
-        ValueError: if a confidence lies outside [0, 1], the shapes differ or there
-            are no examples.
+        ArgumentError: a confidence lies outside [0, 1], ``correct`` holds anything
+            but true and false, the shapes differ, or there are no examples.
     """
     conf, right = _confidence(confidence, correct)
     index = equal_width_bin(conf, bins)
@@ -90,7 +96,11 @@ def ece(confidence: npt.ArrayLike, correct: npt.ArrayLike, *, bins: int = 15) ->
 
 
 def rms_calibration_error(
-    confidence: npt.ArrayLike, correct: npt.ArrayLike, *, bin_size: int = 100
+    confidence: npt.ArrayLike,
+    correct: npt.ArrayLike,
+    *,
+    bin_size: int = 100,
+    convention: str = "exact",
 ) -> float:
     """Root mean square calibration error over equal-mass bins, in [0, 1].
 
@@ -100,39 +110,47 @@ def rms_calibration_error(
     of equal confidence straddle an edge, each counts as their average, so that the
     order of the examples cannot matter.
 
+    ``convention="authors"`` computes as the code released with that paper does: the
+    last bin takes what is left and is then dropped, but its examples count in N;
+    examples of equal confidence stay in their order.
+
     Args:
         confidence: [N] in [0, 1].
         correct: [N] booleans.
-        bin_size: at least 1.
+        bin_size: at least 1; for "authors" at most N.
+        convention: "exact" or "authors".
+
+    Raises:
+        ArgumentError: as ``reliability``'s, or an unknown convention.
     """
-    if bin_size < 1:
-        raise ValueError(f"bin_size must be at least 1, not {bin_size}")
+    knobs.whole("bin_size", bin_size)
+    exact = knobs.one_of("convention", convention, CONVENTIONS) == "exact"
     conf, right = _confidence(confidence, correct)
-    gap = _sorted_gap(conf, right)
-    return float(rms_over_bins(gap[None], bin_size)[0])
+    if exact:
+        gap = _sorted_gap(conf, right)
+        return float(rms_over_bins(gap[None], bin_size)[0])
+    whole = len(conf) // bin_size
+    if not whole:
+        raise ArgumentError(
+            f"bin_size is {bin_size} and N is {len(conf)}; the authors' code fills "
+            "one bin at least"
+        )
+    order = np.argsort(conf, kind="stable")[: (whole - 1) * bin_size]
+    gap = (conf - right)[order].reshape(-1, bin_size).mean(axis=1)
+    return float(np.sqrt(np.sum(gap**2) * bin_size / len(conf)))
 
 
 def _confidence(
     confidence: npt.ArrayLike, correct: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    conf = np.asarray(confidence).astype(np.float64)
-    right = np.asarray(correct).astype(np.float64)
-    if conf.ndim != 1 or right.shape != conf.shape or len(conf) == 0:
-        raise ValueError(
-            "confidence and correct must be [N] with N > 0, "
-            f"not {conf.shape} and {right.shape}"
-        )
-    if not np.all((conf >= 0) & (conf <= 1)):
-        raise ValueError(
-            f"confidences must lie in [0, 1], but span [{conf.min()}, {conf.max()}]"
-        )
-    return conf, right
+    conf = answers.shares(confidence, name="confidence")
+    right = answers.truths(correct, name="correct", count=len(conf))
+    return conf, right.astype(np.float64)
 
 
 def equal_width_bin(conf: FloatArray, bins: int) -> IntArray:
     """The bin of ``reliability`` that each confidence falls in. [N] -> [N]."""
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1, not {bins}")
+    knobs.whole("bins", bins)
     inner_edges = np.linspace(0.0, 1.0, bins + 1)[1:-1]
     return np.searchsorted(inner_edges, conf, side="left")
 

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
 from apr_jax.metrics.calibration import (
     FloatArray,
     IntArray,
@@ -19,10 +21,11 @@ from apr_jax.metrics.intervals import Measured, bootstrap, centred_quantiles, wi
 def accuracy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Share of examples whose largest logit is the label's, in [0, 1].
 
-    Among equal logits the first class counts as the largest, as in ``argmax``.
+    Among equal logits the first class counts as the largest, as in ``argmax``. An
+    example without an answer (a NaN among its logits, or none below infinity) is wrong.
 
     Args:
-        logits: [N, C], finite.
+        logits: [N, C].
         labels: [N] integers in [0, C).
     """
     return top_k(logits, labels, k=1)
@@ -34,12 +37,12 @@ def top_k(logits: npt.ArrayLike, labels: npt.ArrayLike, *, k: int = 5) -> float:
     Ties go to the lower class index, so ``k=1`` is ``accuracy``.
 
     Args:
-        logits: [N, C], finite.
+        logits: [N, C].
         labels: [N] integers in [0, C).
         k: in [1, C].
 
     Raises:
-        ValueError: if k is out of range or the inputs are not as above.
+        ArgumentError: if k is out of range or the inputs are not as above.
     """
     scores, classes = _logits_and_labels(logits, labels)
     return float(np.mean(_in_top_k(scores, classes, k)))
@@ -53,7 +56,7 @@ def nll(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         labels: [N] integers in [0, C).
     """
     scores, classes = _logits_and_labels(logits, labels)
-    log_p = _log_softmax(scores)
+    log_p = _log_softmax(_finite(scores))
     return float(-np.mean(log_p[np.arange(len(classes)), classes]))
 
 
@@ -68,23 +71,23 @@ def brier(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         labels: [N] integers in [0, C).
     """
     p, classes = _logits_and_labels(probabilities, labels, what="probabilities")
-    if p.min() < 0 or p.max() > 1:
-        raise ValueError(
-            f"probabilities must lie in [0, 1], but span [{p.min()}, {p.max()}]"
-        )
+    p = answers.in_unit_range(_finite(p, "probabilities"), "probabilities")
     return float(np.mean(_squared_error(p, classes)))
 
 
 def confusion(logits: npt.ArrayLike, labels: npt.ArrayLike) -> IntArray:
     """[C, C] number of examples, label by prediction.
 
+    Examples without an answer (NaN among their logits) are in none of the cells.
+
     Args:
-        logits: [N, C], finite.
+        logits: [N, C].
         labels: [N] integers in [0, C).
     """
     scores, classes = _logits_and_labels(logits, labels)
     count = scores.shape[1]
-    pair = classes * count + scores.argmax(axis=1)
+    said = answers.answer(scores)
+    pair = (classes * count + said)[said >= 0]
     return np.bincount(pair, minlength=count**2).reshape(count, count)
 
 
@@ -93,12 +96,14 @@ def reliability_of(
 ) -> Reliability:
     """The reliability diagram of maximum softmax probabilities.
 
+    Examples without an answer (NaN among their logits) are left out.
+
     Args:
-        logits: [N, C], finite.
+        logits: [N, C].
         labels: [N] integers in [0, C).
         bins: as in ``reliability``.
     """
-    scores, classes = _logits_and_labels(logits, labels)
+    scores, classes = _answered(*_logits_and_labels(logits, labels))
     confidence = np.exp(_log_softmax(scores).max(axis=1))
     return reliability(confidence, _in_top_k(scores, classes, 1), bins=bins)
 
@@ -126,8 +131,12 @@ def summary(
     intervals say how far a measurement on other examples would scatter; that both
     errors come out too large while bins hold few examples stays in the value.
 
+    Examples without an answer (a NaN among their logits) are wrong, and left out of
+    all but the proportions; ``n`` says how many there are. The NLL is left out where
+    it is infinite.
+
     Args:
-        logits: [N, C], finite where the mask is true.
+        logits: [N, C].
         labels: [N] integers in [0, C).
         mask: [N] booleans, false for padding; None takes every example.
         seed: of the bootstrap.
@@ -137,11 +146,10 @@ def summary(
 
     Returns:
         "accuracy", "error", "top5" (with more than 5 classes), "nll", "ece",
-        "rms_calibration_error" and "brier".
+        "rms_calibration_error" and "brier"; the last four where there are answers.
 
     Raises:
-        ValueError: for logits that are not finite (with their number and the first
-            place), labels out of range, shapes that do not fit, or no examples at all.
+        ArgumentError: for labels out of range, shapes that do not fit, or no examples.
     """
     scores, classes = _logits_and_labels(logits, labels, mask)
     n = len(classes)
@@ -153,12 +161,19 @@ def summary(
     if scores.shape[1] > 5:
         result["top5"] = wilson(int(_in_top_k(scores, classes, 5).sum()), n)
 
+    scores, classes = _answered(scores, classes)
+    n = len(classes)
+    if not n:
+        return result
+    right = _in_top_k(scores, classes, 1)
     log_p = _log_softmax(scores)
     conf = np.exp(log_p.max(axis=1))
     per_example = {
         "nll": -log_p[np.arange(n), classes],
         "brier": _squared_error(np.exp(log_p), classes),
     }
+    if not np.isfinite(per_example["nll"]).all():
+        del per_example["nll"]
     values = {name: float(np.mean(x)) for name, x in per_example.items()}
     values["ece"] = ece(conf, right, bins=bins)
     values["rms_calibration_error"] = rms_calibration_error(
@@ -166,6 +181,8 @@ def summary(
     )
     samples = bootstrap(per_example, conf, right, bins, bin_size, replicates, seed)
     for name in ("nll", "ece", "rms_calibration_error", "brier"):
+        if name not in values:
+            continue
         low, high = centred_quantiles(samples[name], values[name])
         unit = "nats" if name == "nll" else "1" if name == "brier" else "fraction"
         result[name] = Measured(values[name], low, high, unit, n)
@@ -173,6 +190,12 @@ def summary(
 
 
 # --- Inner workings ------------------------------------------------------------------
+
+
+def _answered(scores: FloatArray, classes: IntArray) -> tuple[FloatArray, IntArray]:
+    """Those examples that have an answer."""
+    known = answers.answer(scores) >= 0
+    return scores[known], classes[known]
 
 
 def _logits_and_labels(
@@ -183,46 +206,37 @@ def _logits_and_labels(
     what: str = "logits",
 ) -> tuple[FloatArray, IntArray]:
     """Checks, drops what the mask excludes, and casts to float64 and int64."""
-    scores, classes = np.asarray(logits), np.asarray(labels)
-    if scores.ndim != 2 or classes.shape != scores.shape[:1]:
-        raise ValueError(
-            f"{what} must be [N, C] and labels [N], not {scores.shape}, {classes.shape}"
-        )
-    if not np.issubdtype(classes.dtype, np.integer):
-        raise ValueError(f"labels must be integers, not {classes.dtype}")
-    place = np.arange(len(classes))
+    scores = np.asarray(answers.logits(logits, name=what))
+    classes = np.asarray(answers.array(labels, "labels"))
+    place = np.arange(len(scores))
     if mask is not None:
-        keep = np.asarray(mask).astype(bool)
-        if keep.shape != classes.shape:
-            raise ValueError(f"mask must be {classes.shape}, not {keep.shape}")
-        scores, classes, place = scores[keep], classes[keep], place[keep]
-    if len(classes) == 0:
-        raise ValueError("there are no examples to measure")
-    scores = scores.astype(np.float64)
+        place = np.flatnonzero(answers.truths(mask, name="mask", count=len(scores)))
+    if classes.shape == scores.shape[:1]:  # padding may have any label
+        scores, classes = scores[place], classes[place]
+    if not len(scores):
+        raise ArgumentError("there are no examples to measure")
+    answers.labels(classes, count=len(scores), classes=scores.shape[1], places=place)
+    return scores.astype(np.float64), classes.astype(np.int64)
+
+
+def _finite(scores: FloatArray, what: str = "logits") -> FloatArray:
+    """Raises ArgumentError, with their number and the first, for NaN and infinities."""
     bad = ~np.isfinite(scores)
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        raise ValueError(
+        raise ArgumentError(
             f"{int(bad.sum())} of {bad.size} {what} are not finite, the first one "
-            f"{scores[row, column]} at example {place[row]}, class {column}"
+            f"{scores[row, column]} at example {row}, class {column}"
         )
-    outside = (classes < 0) | (classes >= scores.shape[1])
-    if outside.any():
-        first = int(np.argmax(outside))
-        raise ValueError(
-            f"{int(outside.sum())} labels are outside [0, {scores.shape[1]}), the "
-            f"first one {classes[first]} at example {place[first]}"
-        )
-    return scores, classes.astype(np.int64)
+    return scores
 
 
 def _in_top_k(scores: FloatArray, classes: IntArray, k: int) -> npt.NDArray[np.bool_]:
-    if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"k must be in [1, {scores.shape[1]}], not {k}")
+    knobs.whole("k", k, high=scores.shape[1])
     own = np.take_along_axis(scores, classes[:, None], axis=1)
     ahead = scores > own
     ahead |= (scores == own) & (np.arange(scores.shape[1])[None] < classes[:, None])
-    return ahead.sum(axis=1) < k
+    return (ahead.sum(axis=1) < k) & (answers.answer(scores) >= 0)
 
 
 def _log_softmax(scores: FloatArray) -> FloatArray:

@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers
+
 # Mean top-1 error of AlexNet over the five severities (Hendrycks & Dietterich,
 # "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
 # ICLR 2019): the yardstick of the ImageNet-C mCE.
@@ -50,12 +53,11 @@ def relative_mean_corruption_error(
         A fraction; negative for a network that corruptions help.
 
     Raises:
-        ValueError: as ``metrics.mean_corruption_error``; or a ``clean_error`` outside
-            [0, 1].
+        ArgumentError: as ``metrics.mean_corruption_error``; or a ``clean_error``
+            outside [0, 1].
     """
     means = _means(errors)
-    if not 0 <= clean_error <= 1:
-        raise ValueError(f"clean_error must be in [0, 1], not {clean_error}")
+    clean_error = float(answers.in_unit_range(np.asarray(clean_error), "clean_error"))
     lost = [
         (means[name] - clean_error) / (baseline[name] - baseline_clean)
         for name in baseline
@@ -83,7 +85,7 @@ def mean_corruption_error(
         A fraction; above 1 for a network worse than the baseline.
 
     Raises:
-        ValueError: for missing or unknown corruptions (the held-out ones included,
+        ArgumentError: for missing or unknown corruptions (the held-out ones included,
             which are no part of the mCE) or an error outside [0, 1].
     """
     means = _means(errors)
@@ -96,17 +98,16 @@ def _means(errors: Mapping[str, float | Sequence[float]]) -> dict[str, float]:
     missing = [name for name in ALEXNET_ERROR if name not in errors]
     unknown = [name for name in errors if name not in ALEXNET_ERROR]
     if missing or unknown:
-        raise ValueError(
+        raise ArgumentError(
             f"the mCE is over {', '.join(ALEXNET_ERROR)}; "
             f"missing: {', '.join(missing) or 'none'}; "
             f"not part of it: {', '.join(unknown) or 'none'}"
         )
     means = {}
     for name in ALEXNET_ERROR:
-        levels = np.asarray(errors[name], np.float64)
-        if levels.size == 0 or not np.all((levels >= 0) & (levels <= 1)):
-            raise ValueError(
-                f"errors of {name!r} must be fractions in [0, 1], not {levels.tolist()}"
-            )
-        means[name] = float(levels.mean())
+        what = f"errors of {name!r}"
+        levels = np.asarray(answers.numbers(errors[name], what)).astype(np.float64)
+        if levels.size == 0:
+            raise ArgumentError(f"{what} are none")
+        means[name] = float(answers.in_unit_range(levels, what).mean())
     return means

@@ -7,7 +7,9 @@ Every result is a fraction in [0, 1].
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax.metrics.calibration import FloatArray, IntArray
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
+from apr_jax.metrics.calibration import CONVENTIONS, FloatArray, IntArray
 from apr_jax.metrics.intervals import Z95
 
 
@@ -97,11 +99,7 @@ def oscr(
     """
     exact = _is_exact(convention)
     inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
-    right = np.asarray(correct).astype(bool)
-    if right.shape != inside.shape:
-        raise ValueError(
-            f"id_scores {inside.shape} and correct {right.shape} must be alike"
-        )
+    right = answers.truths(correct, name="correct", count=len(inside))
     if exact:
         wins = np.sum(_twice_below(inside[right], outside)) / 2
         return float(wins / (len(inside) * len(outside)))
@@ -144,6 +142,7 @@ def ood_intervals(
         ValueError: for NaN scores or an empty side.
     """
     inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
+    knobs.whole("replicates", replicates)
     rng = np.random.default_rng(seed)
     by_id = _fpr95_interval(inside, outside, rng, replicates)
     return {
@@ -165,8 +164,7 @@ def roc_curve(
     Raises:
         ValueError: for NaN scores, an empty side or fewer than 2 points.
     """
-    if points < 2:
-        raise ValueError(f"points is {points}; a curve has at least 2")
+    knobs.whole("points", points, low=2)
     inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
     tp, fp = _acceptance_curve(inside, outside, True)
     tpr, fpr = tp / len(inside), fp / len(outside)
@@ -230,19 +228,15 @@ def _fpr95_interval(
 
 
 def _is_exact(convention: str) -> bool:
-    if convention not in ("exact", "authors"):
-        raise ValueError(
-            f"unknown convention {convention!r}; choose 'exact' or 'authors'"
-        )
-    return convention == "exact"
+    return knobs.one_of("convention", convention, CONVENTIONS) == "exact"
 
 
 def _scores(scores: npt.ArrayLike, what: str) -> FloatArray:
-    array = np.asarray(scores).astype(np.float64)
+    array = np.asarray(answers.numbers(scores, what)).astype(np.float64)
     if array.ndim != 1 or len(array) == 0:
-        raise ValueError(f"{what} must be [N] with N > 0, not {array.shape}")
+        raise ArgumentError(f"{what} must be [N] with N > 0, not {array.shape}")
     if np.isnan(array).any():
-        raise ValueError(
+        raise ArgumentError(
             f"{int(np.isnan(array).sum())} of {len(array)} {what} are NaN, "
             f"the first at {int(np.argmax(np.isnan(array)))}"
         )

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.gates import knobs
 from apr_jax.metrics.calibration import FloatArray, equal_width_bin, rms_over_bins
 
 # The 97.5 % quantile of the standard normal distribution.
@@ -35,10 +36,10 @@ def wilson(successes: int, n: int) -> Measured:
     """A proportion with Wilson's 95 % score interval (Wilson 1927).
 
     Raises:
-        ValueError: unless 0 <= successes <= n and n > 0.
+        ArgumentError: unless 0 <= successes <= n and n > 0.
     """
-    if n < 1 or not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes out of {n} is not a proportion")
+    knobs.whole("n", n)
+    knobs.whole("successes", successes, low=0, high=n)
     p = successes / n
     spread = Z95**2 / n
     centre = (p + spread / 2) / (1 + spread)
@@ -59,6 +60,7 @@ def bootstrap(
     seed: int,
 ) -> dict[str, FloatArray]:
     """[replicates] values of each metric on resampled examples."""
+    knobs.whole("replicates", replicates)
     n = len(conf)
     rng = np.random.default_rng(seed)
     # Equal confidences in random order: one sorted by class would bias the bins.

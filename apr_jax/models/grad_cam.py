@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import config as config_lib
+from apr_jax.gates import answers
 from apr_jax.models import layers
 from apr_jax.pixels import normalise, to_pixels
 
@@ -50,11 +51,17 @@ def grad_cam(
         classes: int [N]; None takes what the network answers.
 
     Raises:
+        ArgumentError: classes that the network doesn't have.
         ValueError: the network does not end in ``models.layers.classify``.
     """
     like = jax.eval_shape(lambda: _forward(model, variables, images, None)[1])
     logits, maps = _forward(model, variables, images, None)
-    chosen = jnp.argmax(logits, axis=-1) if classes is None else jnp.asarray(classes)
+    chosen = jnp.argmax(logits, axis=-1)
+    if classes is not None:
+        count, outputs = logits.shape
+        chosen = jnp.asarray(
+            answers.labels(classes, name="classes", count=count, classes=outputs)
+        )
 
     def score(perturbation: jax.Array) -> jax.Array:
         # Images do not meet in evaluation, so one sum has every image's derivative.

@@ -8,6 +8,7 @@ says what each one uses, `fit` makes `fitted` from the outputs of training image
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from apr_jax.gates import knobs
 from apr_jax.ood.csi import csi
 from apr_jax.ood.fdbd import fdbd
 from apr_jax.ood.fitting import Fitted, fit
@@ -98,8 +99,6 @@ def get_score(name: str) -> Callable[..., Any]:
     """The score of a name.
 
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ArgumentError: for an unknown name; the message lists the known ones.
     """
-    if name not in SCORES:
-        raise ValueError(f"unknown score {name!r}; choose from {', '.join(SCORES)}")
-    return SCORES[name]
+    return SCORES[knobs.one_of("score", name, SCORES)]

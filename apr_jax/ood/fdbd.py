@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax.ood.fitting import Fitted
-from apr_jax.ood.scores import parts, real
+from apr_jax.ood.scores import of_features, of_logits, parts
 
 
 def fdbd(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.Array:
@@ -25,7 +25,8 @@ def fdbd(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.A
         fitted: its `weight` and `all_mean` are used.
     """
     weight, mean = parts("fdbd", fitted, "weight", "all_mean")
-    scores, values = real(logits), real(features)
+    values = of_features(features, weight.shape[0])
+    scores = of_logits(logits, count=len(values), classes=weight.shape[1])
     # One class at a time: all differences of weights at once would be [K, K, F].
     apart = lambda own: jnp.linalg.norm(weight - own[:, None], axis=0)
     between = jax.lax.map(apart, weight.T)[jnp.argmax(scores, axis=-1)]

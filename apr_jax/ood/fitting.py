@@ -7,6 +7,9 @@ import flax.struct
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
+
 Array = npt.NDArray[Any]
 
 
@@ -69,15 +72,13 @@ def fit(
             feature that never varies in training must not decide all.
 
     Raises:
-        ValueError: for shapes that do not fit, no examples, values that are not
+        ArgumentError: for shapes that do not fit, no examples, values that are not
             finite, or knobs out of range.
     """
     values, scores, classes = _checked(features, logits, labels)
     for name, share in (("react_quantile", react_quantile), ("ridge", ridge)):
-        if not 0 < share <= 1:
-            raise ValueError(f"{name} is {share!r}; it must be above 0, up to 1")
-    if not 0 <= dice_sparsity < 1:
-        raise ValueError(f"dice_sparsity is {dice_sparsity!r}; it must be in [0, 1)")
+        knobs.real(name, share, above=0, high=1)
+    knobs.real("dice_sparsity", dice_sparsity, low=0, below=1)
     found = {**_gaussians(values, classes, ridge)}
     length = np.linalg.norm(values, axis=1, keepdims=True)
     found["bank"] = values / np.maximum(length, 1e-12)
@@ -85,7 +86,7 @@ def fit(
         kernel, offset = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
         expected = (values.shape[1], scores.shape[1])
         if kernel.shape != expected or offset.shape != expected[1:]:
-            raise ValueError(
+            raise ArgumentError(
                 f"weight and bias must be {list(expected)} and {list(expected[1:])}, "
                 f"not {list(kernel.shape)} and {list(offset.shape)}"
             )
@@ -104,24 +105,16 @@ def fit(
 def _checked(
     features: npt.ArrayLike, logits: npt.ArrayLike, labels: npt.ArrayLike
 ) -> tuple[Array, Array, Array]:
-    values, scores = np.asarray(features, np.float64), np.asarray(logits, np.float64)
-    classes = np.asarray(labels)
-    count = values.shape[:1]
-    if values.ndim != 2 or scores.ndim != 2 or scores.shape[:1] != count:
-        raise ValueError(
-            "features and logits must be [M, F] and [M, K], not "
-            f"{values.shape} and {scores.shape}"
-        )
-    if classes.shape != count or classes.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be integers [{count[0]}], not {classes.dtype} {classes.shape}"
-        )
-    if not len(values):
-        raise ValueError("there are no training examples to fit to")
+    values = np.asarray(answers.features(features)).astype(np.float64)
+    count = len(values)
+    scores = np.asarray(answers.logits(logits, count=count)).astype(np.float64)
+    classes = answers.labels(labels, count=count, classes=scores.shape[1])
+    if not count:
+        raise ArgumentError("there are no training examples to fit to")
     for what, array in (("features", values), ("logits", scores)):
-        if bad := int(np.sum(~np.isfinite(array))):
-            raise ValueError(f"{bad} of {array.size} training {what} are not finite")
-    return values, scores, classes
+        if bad := answers.not_finite(array):
+            raise ArgumentError(f"{bad} of {array.size} training {what} are not finite")
+    return values, scores, np.asarray(classes)
 
 
 def _gaussians(values: Array, classes: Array, ridge: float) -> Mapping[str, Array]:
@@ -153,8 +146,7 @@ def _virtual_logit(
     size = values.shape[1]
     if dims is None:
         dims = 1000 if size >= 2048 else 512 if size >= 768 else size // 2
-    if not 0 <= dims < size:
-        raise ValueError(f"vim_dims is {dims}; of {size} features 0 to {size - 1} fit")
+    knobs.whole("vim_dims", dims, low=0, high=size - 1)
     origin = -np.linalg.pinv(weight.T) @ bias
     around = values - origin
     # Rising eigenvalues: the first F - D directions are outside the subspace.

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import answers, knobs
 from apr_jax.ood.scores import msp
 
 
@@ -31,10 +32,12 @@ def odin(
 
     Returns:
         float32 [N], higher = more in-distribution.
+
+    Raises:
+        ArgumentError: the function returns no logits, or a knob is out of range.
     """
-    return msp(
-        logits_fn(perturb(logits_fn, images, temperature, epsilon)) / temperature
-    )
+    moved = perturb(logits_fn, images, temperature, epsilon)
+    return msp(_of(logits_fn, moved) / temperature)
 
 
 def perturb(
@@ -44,5 +47,16 @@ def perturb(
     epsilon: float,
 ) -> jax.Array:
     """The images that `odin` scores: float [N, H, W, C], not clipped."""
-    surer = lambda x: jnp.sum(msp(logits_fn(x) / temperature))
+    knobs.real("temperature", temperature, above=0)
+    knobs.real("epsilon", epsilon, low=0)
+    surer = lambda x: jnp.sum(msp(_of(logits_fn, x) / temperature))
     return images + epsilon * jnp.sign(jax.grad(surer)(images))
+
+
+def _of(logits_fn: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """The logits that a function gives, checked, in their own type."""
+    found = logits_fn(images)
+    checked: jax.Array = answers.logits(
+        found, name="the function's logits", count=len(images)
+    )
+    return checked

@@ -6,11 +6,11 @@ not use may be None. Logarithms stand where probabilities would round to one: th
 examples alike, and a network that is sure of many keeps them apart.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
 from apr_jax.ood.fitting import Fitted
 
 # What a score does not use may be None.
@@ -22,14 +22,14 @@ ASH_VARIANTS = ("s", "p", "b")
 
 def msp(logits: jax.Array, features: Unused = None, fitted: Found = None) -> jax.Array:
     """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
-    return -jnp.log1p(jnp.sum(_odds_of_others(real(logits)), axis=-1))
+    return -jnp.log1p(jnp.sum(_odds_of_others(of_logits(logits)), axis=-1))
 
 
 def max_logit(
     logits: jax.Array, features: Unused = None, fitted: Found = None
 ) -> jax.Array:
     """The largest logit (Hendrycks et al. 2022); what the authors of APR score by."""
-    return jnp.max(real(logits), axis=-1)
+    return jnp.max(of_logits(logits), axis=-1)
 
 
 def energy(
@@ -40,17 +40,22 @@ def energy(
     temperature: float = 1.0,
 ) -> jax.Array:
     """Negative free energy, T log sum exp(logits / T) (Liu et al. 2020)."""
-    return temperature * jax.nn.logsumexp(real(logits) / temperature, axis=-1)
+    knobs.real("temperature", temperature, above=0)
+    return temperature * jax.nn.logsumexp(of_logits(logits) / temperature, axis=-1)
 
 
 def entropy(
     logits: jax.Array, features: Unused = None, fitted: Found = None
 ) -> jax.Array:
-    """Negative entropy of the softmax, in nats: from -log K to 0."""
-    scores = real(logits)
+    """Negative entropy of the softmax, in nats: from -log K to 0.
+
+    A logit of -inf is a class of probability zero, which adds nothing.
+    """
+    scores = of_logits(logits)
     shifted = scores - jnp.max(scores, axis=-1, keepdims=True)
     log_p = shifted + msp(scores, features, fitted)[..., None]
-    return jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    known = jnp.where(log_p == -jnp.inf, 0.0, log_p)
+    return jnp.sum(jnp.exp(log_p) * known, axis=-1)
 
 
 def gen(
@@ -66,7 +71,9 @@ def gen(
     -sum p^gamma (1 - p)^gamma over the `top` largest probabilities, or over all where
     there are fewer classes.
     """
-    scores = real(logits)
+    knobs.real("gamma", gamma, above=0)
+    knobs.whole("top", top)
+    scores = of_logits(logits)
     count = min(top, scores.shape[-1])
     ordered = jax.lax.top_k(scores, count)[0]
     log_p = ordered - jax.nn.logsumexp(scores, axis=-1, keepdims=True)
@@ -74,19 +81,23 @@ def gen(
     # One minus the largest is the sum of the others: it may be far below rounding.
     others = jnp.sum(_odds_of_others(scores), axis=-1, keepdims=True)
     rest = jnp.concatenate([others / (1 + others), 1 - p[..., 1:]], axis=-1)
-    return -jnp.sum((p * rest) ** gamma, axis=-1)
+    # A power below one is infinitely steep at zero, where nothing is added.
+    product = p * rest
+    power = jnp.where(product == 0, 1.0, product) ** gamma
+    return -jnp.sum(jnp.where(product == 0, 0.0, power), axis=-1)
 
 
 def react(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
     limit, weight, bias = parts("react", fitted, "react_limit", "weight", "bias")
-    return energy(_linear(jnp.minimum(real(features), limit), weight, bias))
+    values = of_features(features, weight.shape[0])
+    return energy(_linear(jnp.minimum(values, limit), weight, bias))
 
 
 def dice(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy through the weights that contribute most (Sun and Li 2022)."""
     weight, bias = parts("dice", fitted, "dice_weight", "bias")
-    return energy(_linear(real(features), weight, bias))
+    return energy(_linear(of_features(features, weight.shape[0]), weight, bias))
 
 
 def ash(
@@ -108,14 +119,12 @@ def ash(
             stay, "b" all share the sum before equally.
 
     Raises:
-        ValueError: for an unknown variant, or a `prune` outside [0, 1).
+        ArgumentError: for an unknown variant, or a `prune` outside [0, 1).
     """
-    if variant not in ASH_VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}; choose from {ASH_VARIANTS}")
-    if not 0 <= prune < 1:
-        raise ValueError(f"prune is {prune!r}; it must be from 0 to below 1")
+    knobs.one_of("variant", variant, ASH_VARIANTS)
+    knobs.real("prune", prune, low=0, below=1)
     weight, bias = parts("ash", fitted, "weight", "bias")
-    values = real(features)
+    values = of_features(features, weight.shape[0])
     size = values.shape[-1]
     keep = max(1, size - round(size * prune))
     # By place rather than by value, so that equal activations do not all stay.
@@ -142,7 +151,7 @@ def mahalanobis(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array
     penultimate layer alone, the input as it is.
     """
     means, whiten = parts("mahalanobis", fitted, "class_means", "class_whiten")
-    return -_nearest(real(features), means, whiten)
+    return -_nearest(of_features(features, means.shape[1]), means, whiten)
 
 
 def relative_mahalanobis(
@@ -151,7 +160,7 @@ def relative_mahalanobis(
     """As `mahalanobis`, less the distance to all of training (Ren et al. 2021)."""
     name = "relative_mahalanobis"
     mean, whiten = parts(name, fitted, "all_mean", "all_whiten")
-    background = _nearest(real(features), mean[None], whiten)
+    background = _nearest(of_features(features, mean.shape[0]), mean[None], whiten)
     return mahalanobis(logits, features, fitted) + background
 
 
@@ -167,7 +176,8 @@ def knn(
     Features are scaled to unit length. Fewer than k training examples: the farthest.
     """
     (bank,) = parts("knn", fitted, "bank")
-    values = real(features)
+    knobs.whole("k", k)
+    values = of_features(features, bank.shape[1])
     length = jnp.sqrt(jnp.sum(values * values, axis=-1, keepdims=True))
     unit = values / jnp.maximum(length, 1e-12)
     likeness = jnp.matmul(unit, bank.T, precision=jax.lax.Precision.HIGHEST)
@@ -180,23 +190,35 @@ def vim(logits: jax.Array, features: jax.Array, fitted: Found) -> jax.Array:
     origin, residual, alpha = parts(
         "vim", fitted, "vim_origin", "vim_residual", "vim_alpha"
     )
-    outside = _linear(real(features) - origin[None], residual, None)
-    return energy(logits) - alpha * jnp.sqrt(jnp.sum(outside**2, axis=-1))
+    values = of_features(features, origin.shape[0])
+    outside = _linear(values - origin[None], residual, None)
+    found = of_logits(logits, count=len(values))
+    return energy(found) - alpha * jnp.sqrt(jnp.sum(outside**2, axis=-1))
 
 
 # --- Inner workings ------------------------------------------------------------------
 
 
-def real(values: jax.Array) -> jax.Array:
-    """Logits or features [N, C] as float32, whatever they were.
+def of_logits(
+    values: jax.Array | None, *, count: int | None = None, classes: int | None = None
+) -> jax.Array:
+    """Logits [N, K] as float32, whatever they were; of a number, if it is known.
 
     Raises:
-        ValueError: another shape.
+        ArgumentError: another shape or type, or fewer than two classes.
     """
-    values = jnp.asarray(values)
-    if values.ndim != 2 or math.prod(values.shape[1:]) == 0:
-        raise ValueError(f"logits and features must be [N, C], not {values.shape}")
-    return values.astype(jnp.float32)
+    found = answers.logits(values, count=count, classes=classes)
+    return jnp.asarray(found).astype(jnp.float32)
+
+
+def of_features(values: jax.Array | None, size: int) -> jax.Array:
+    """Features [N, `size`] as float32, whatever they were.
+
+    Raises:
+        ArgumentError: another shape or type; the message says both sizes.
+    """
+    found = answers.features(values, size=size)
+    return jnp.asarray(found).astype(jnp.float32)
 
 
 def _odds_of_others(scores: jax.Array) -> jax.Array:
@@ -227,11 +249,11 @@ def parts(name: str, fitted: Found, *fields: str) -> list[jax.Array]:
     """The fields of `fitted` that the score `name` needs.
 
     Raises:
-        ValueError: some were not fitted; the message names them.
+        ArgumentError: some were not fitted; the message names them.
     """
     missing = [f for f in fields if getattr(fitted, f, None) is None]
     if missing:
-        raise ValueError(
+        raise ArgumentError(
             f"the score {name!r} needs {', '.join(missing)} of training; "
             "apr_jax.ood.fit makes them"
         )

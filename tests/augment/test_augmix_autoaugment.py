@@ -135,6 +135,23 @@ def test_jensen_shannon_at_its_ends(rng):
     assert np.isfinite(slopes).all()
 
 
+def test_jensen_shannon_without_a_class(rng):
+    """Logits of -inf: as without the class, with finite gradients; NaN stays NaN."""
+    logits = rng.normal(0, 3, (3, 5, 7)).astype(np.float32)
+    fewer = np.insert(logits, 3, -np.inf, axis=2)
+    loss, slopes = jax.jit(jax.value_and_grad(augment.jensen_shannon, (0, 1, 2)))(
+        *fewer
+    )
+    np.testing.assert_allclose(loss, jensen_shannon(*logits), rtol=1e-6)
+    assert np.isfinite(slopes).all()
+    # Left out by one of the three alone: as a logit that is very low.
+    one, low = logits.copy(), logits.copy()
+    one[0, :, 2], low[0, :, 2] = -np.inf, -200
+    np.testing.assert_allclose(jensen_shannon(*one), jensen_shannon(*low), rtol=1e-6)
+    one[1, 0, 0] = np.nan
+    assert np.isnan(jensen_shannon(*one))
+
+
 def by_policy(image, pairs, i):
     for op, level, negate in zip(*pairs, strict=True):
         if op[i] < len(POLICY_OPS):

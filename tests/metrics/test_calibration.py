@@ -94,16 +94,49 @@ def test_order_of_equal_confidences_does_not_matter(rng):
     assert values == pytest.approx([values[0]] * 3, abs=1e-12)
 
 
+def published(confidence, correct, size):
+    """The loop of the authors' code, bin by bin, as its text says."""
+    order = sorted(range(len(confidence)), key=lambda i: confidence[i])
+    bins = [order[i * size : (i + 1) * size] for i in range(len(order) // size)]
+    total = 0.0
+    for part in bins[:-1]:  # the last one, and what is left, never comes
+        gap = np.mean(confidence[part]) - np.mean(correct[part])
+        total += len(part) / len(order) * gap**2
+    return np.sqrt(total)
+
+
+@pytest.mark.parametrize("bin_size", [1, 7, 100, 365, 400, 730])
+def test_rms_as_the_authors_count(rng, bin_size):
+    confidence, correct = predictions(rng)
+    ours = calibration.rms_calibration_error(
+        confidence, correct, bin_size=bin_size, convention="authors"
+    )
+    wanted = published(confidence, correct, bin_size)
+    assert ours == pytest.approx(wanted, abs=1e-12)
+    if bin_size > 365:
+        assert ours == 0.0  # one bin, which is dropped
+    exact = calibration.rms_calibration_error(confidence, correct, bin_size=bin_size)
+    assert exact > ours
+
+
+def test_conventions_that_cannot_be():
+    given = [0.5, 0.5], [True, False]
+    with pytest.raises(ValueError, match="unknown convention 'paper'; choose from exa"):
+        calibration.rms_calibration_error(*given, convention="paper")
+    with pytest.raises(ValueError, match="bin_size is 100 and N is 2"):
+        calibration.rms_calibration_error(*given, convention="authors")
+
+
 def test_bad_input_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"lie in \[0, 1\], but span \[0.5, 1.5\]"):
         calibration.ece([0.5, 1.5], [True, False])
     with pytest.raises(ValueError, match="lie in"):
         calibration.reliability([0.5, np.nan], [True, False])
-    with pytest.raises(ValueError, match=r"not \(2,\) and \(1,\)"):
+    with pytest.raises(ValueError, match=r"correct must be booleans \[2\]"):
         calibration.rms_calibration_error([0.5, 0.5], [True])
     with pytest.raises(ValueError, match="N > 0"):
         calibration.ece([], [])
-    with pytest.raises(ValueError, match="bins must be at least 1"):
+    with pytest.raises(ValueError, match="bins is 0; it must be a whole number, 1"):
         calibration.ece([0.5], [True], bins=0)
-    with pytest.raises(ValueError, match="bin_size must be at least 1"):
+    with pytest.raises(ValueError, match="bin_size is 0; it must be a whole"):
         calibration.rms_calibration_error([0.5], [True], bin_size=0)

@@ -79,19 +79,59 @@ def test_bad_input_says_what_is_wrong(rng):
     with pytest.raises(
         ValueError, match=r"3 of 200 logits are not finite.*nan at example 7, class 3"
     ):
-        metrics.summary(broken, labels)
+        metrics.nll(broken, labels)
     with pytest.raises(
         ValueError, match=r"1 labels are outside \[0, 10\).*10 at ex.* 4"
     ):
         metrics.accuracy(logits, np.where(np.arange(20) == 4, 10, labels))
     with pytest.raises(ValueError, match="must be integers"):
         metrics.nll(logits, labels.astype(float))
-    with pytest.raises(ValueError, match=r"\(20, 10\), \(19,\)"):
+    with pytest.raises(ValueError, match=r"labels must be integers \[20\].*\[19\]"):
         metrics.nll(logits, labels[:-1])
     with pytest.raises(ValueError, match="no examples"):
         metrics.summary(logits, labels, np.zeros(20, bool))
-    with pytest.raises(ValueError, match=r"k must be in \[1, 10\], not 11"):
+    with pytest.raises(
+        ValueError, match="k is 11; it must be a whole number from 1 to 10"
+    ):
         metrics.top_k(logits, labels, k=11)
+
+
+def test_not_a_number_is_never_correct(rng):
+    """Against scikit-learn, to which no answer is a class of its own."""
+    logits, labels = classifier(rng, n=60)
+    logits[3, 0], logits[4, 9], logits[5] = np.nan, np.inf, -np.inf
+    logits[6, (labels[6] + 1) % 10] = -np.inf  # a class that is left out is an answer
+    silent = np.isin(np.arange(60), (3, 4, 5))
+    said = np.where(silent, 10, logits.argmax(1))
+    wanted = sklearn.metrics.accuracy_score(labels, said)
+    assert metrics.accuracy(logits, labels) == pytest.approx(wanted, abs=1e-12)
+    counts = sklearn.metrics.confusion_matrix(labels, said, labels=np.arange(11))
+    np.testing.assert_array_equal(metrics.confusion(logits, labels), counts[:10, :10])
+    found = metrics.summary(logits, labels, replicates=50)
+    rest = metrics.summary(logits[~silent], labels[~silent], replicates=50)
+    assert found["accuracy"].value == pytest.approx(wanted, abs=1e-12)
+    assert found["error"].n == 60
+    assert {k: found[k] for k in ("nll", "ece", "brier")} == {
+        k: rest[k] for k in ("nll", "ece", "brier")
+    }
+    assert rest["nll"].n == 57
+    p = scipy.special.softmax(logits[~silent], axis=1)
+    wanted = sklearn.metrics.log_loss(labels[~silent], p, labels=np.arange(10))
+    assert found["nll"].value == pytest.approx(wanted)
+    assert metrics.reliability_of(logits, labels).count.sum() == 57
+    # Where it is the first class that a NaN's index would name.
+    nothing = np.full((40, 5), np.nan)
+    assert metrics.accuracy(nothing, np.zeros(40, int)) == 0.0
+    assert metrics.top_k(nothing, np.zeros(40, int), k=5) == 0.0
+    assert set(metrics.summary(nothing, np.zeros(40, int))) == {"accuracy", "error"}
+
+
+def test_an_infinite_likelihood_is_left_out(rng):
+    logits, labels = classifier(rng, n=40)
+    logits[2, labels[2]] = -np.inf
+    found = metrics.summary(logits, labels, replicates=50)
+    assert "nll" not in found
+    assert all(np.isfinite(m.value) and np.isfinite(m.low) for m in found.values())
 
 
 def test_confusion_and_reliability_match_their_definitions(rng):
@@ -222,5 +262,5 @@ def test_mce_names_what_is_missing_or_foreign():
     errors["speckle_noise"] = 0.5
     with pytest.raises(ValueError, match="missing: fog; not part of it: speckle_noise"):
         metrics.mean_corruption_error(errors)
-    with pytest.raises(ValueError, match=r"'snow' must be fractions.*50"):
+    with pytest.raises(ValueError, match=r"'snow' must lie in \[0, 1\], but.*50"):
         metrics.mean_corruption_error({**metrics.ALEXNET_ERROR, "snow": [50.0]})

@@ -129,6 +129,42 @@ def test_extreme_logits_stay_finite():
         assert np.isfinite(jax.jit(ood.SCORES[name])(logits)).all(), name
 
 
+def test_a_class_that_is_left_out_adds_nothing(sample):
+    """A logit of -inf: the same as without the class, with finite gradients."""
+    logits = np.insert(sample["test"][1], 2, -np.inf, axis=1)
+    for name, wanted in expected_of_logits(sample["test"][1]).items():
+        got = jax.jit(ood.SCORES[name])(jnp.asarray(logits))
+        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=2e-6)
+        slope = jax.grad(lambda x, name=name: ood.SCORES[name](x).sum())
+        assert np.isfinite(jax.jit(slope)(jnp.asarray(logits))).all(), name
+    half = ood.SCORES["entropy"](jnp.array([[0.0, 0.0, -jnp.inf]]))
+    np.testing.assert_allclose(half, -0.6931472, rtol=1e-6)
+
+
+def test_gen_has_a_gradient_where_probabilities_vanish():
+    """Beside a sure class the others' power is infinitely steep at zero."""
+    logits = jnp.array([[300.0, 0.0, -300.0], [0.0, 1.0, 2.0]])
+    slope = jax.grad(lambda x: ood.SCORES["gen"](x).sum())(logits)
+    assert np.isfinite(slope).all()
+    wanted = []
+    for change in np.eye(3):
+        up, down = (
+            expected_of_logits(np.array([[0.0, 1.0, 2.0] + s * 1e-6 * change]))["gen"]
+            for s in (1, -1)
+        )
+        wanted.append((up - down)[0] / 2e-6)
+    np.testing.assert_allclose(slope[1], wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in ood.TABLE if n not in ood.OF_IMAGES])
+def test_not_a_number_never_becomes_a_score(sample, name):
+    """It must be seen, not rank an example anywhere."""
+    features, logits, _ = (np.array(x) for x in sample["test"])
+    features[3, 1] = logits[3, 2] = np.nan
+    got = score({**sample, "test": (features, logits, None)}, name)
+    np.testing.assert_array_equal(np.isnan(got), np.arange(len(got)) == 3)
+
+
 def energy_of(features, weight, bias):
     return scipy.special.logsumexp(features @ weight + bias, axis=1)
 
@@ -244,7 +280,7 @@ def test_what_was_not_fitted_is_said(sample):
     [
         ({"labels": np.zeros(3, int)}, r"labels must be integers \[8\]"),
         ({"features": np.full((8, 3), np.nan)}, "24 of 24 training features are not"),
-        ({"logits": np.zeros((7, 2))}, r"must be \[M, F\] and \[M, K\]"),
+        ({"logits": np.zeros((7, 2))}, r"logits must be \[8, K\], not \[7, 2\]"),
         ({"weight": np.zeros((2, 3)), "bias": np.zeros(2)}, r"must be \[3, 2\] and"),
         ({"react_quantile": 1.5}, "react_quantile is 1.5"),
         ({"dice_sparsity": 1.0}, "dice_sparsity is 1.0"),
@@ -268,7 +304,7 @@ def test_bad_knobs_are_refused(sample):
         ood.SCORES["ash"](None, features, sample["fitted"], variant="x")
     with pytest.raises(ValueError, match="prune is 1"):
         ood.SCORES["ash"](None, features, sample["fitted"], prune=1)
-    with pytest.raises(ValueError, match=r"must be \[N, C\], not \(10,\)"):
+    with pytest.raises(ValueError, match=r"logits must be \[N, K\], not \[10\]"):
         ood.SCORES["msp"](features[0])
 
 
