@@ -78,4 +78,4 @@ def autoattack(
 def _warn(messages: list[str]) -> None:
     """Issues each message as an ``AttackWarning``."""
     for message in messages:
-        warnings.warn(message, AttackWarning, stacklevel=3)
+        warnings.warn(message, AttackWarning, stacklevel=4)

@@ -16,6 +16,7 @@ from apr_jax.attacks.pgd import PGD
 from apr_jax.attacks.rounds import Stage, fill
 from apr_jax.attacks.square import Square
 from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers
 
 _TARGETS = 9
 _TARGETS_L1 = 5  # of the targeted APGD
@@ -94,12 +95,18 @@ def examine(
     *,
     rand: bool,
 ) -> list[str]:
-    """Returns what is odd about a function, judged by the first chunk of images."""
+    """Returns what is odd about a function, judged by the first chunk of images.
+
+    Raises:
+        ArgumentError: labels that the function has no class for.
+    """
     count = min(engine.chunk, len(images))
     rows = fill(np.arange(count), engine)
+    classes = engine.logits(images[rows]).shape[1]
+    answers.labels(labels, count=len(images), classes=classes)
     images, labels = images[rows], labels[rows]
     found = checks.check_function(engine, images, rand=rand)
-    found += checks.check_classes(engine.logits(images).shape[1], stages)
+    found += checks.check_classes(classes, stages)
     if any(stage.name != "square" for stage in stages):
         found += checks.check_gradients(engine.gradient_sizes(images, labels)[:count])
     return found

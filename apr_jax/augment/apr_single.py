@@ -10,6 +10,8 @@ from apr_jax import spectral
 from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import channel, join, pack, unpack, update_rows
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import knobs
 
 OVERFLOWS = ("clip", "wrap")
 
@@ -253,11 +255,11 @@ def chunk_size(chunk: int | str, height: int, width: int) -> int | None:
         return None
     if chunk == "auto":
         return ops_lib.default_chunk(height, width)
-    if not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(
+    if isinstance(chunk, str):
+        raise ArgumentError(
             f'chunk must be a number of images, "auto" or "all", got {chunk!r}'
         )
-    return chunk
+    return knobs.whole("chunk", chunk)
 
 
 def to_levels(images: jax.Array) -> jax.Array:

@@ -27,6 +27,7 @@ from apr_jax.corruptions.constants import (
     check,
     named,
 )
+from apr_jax.gates import knobs
 
 __all__ = [
     "CORRUPTIONS",
@@ -107,7 +108,8 @@ def corrupt(
         chunk: images worked on at a time; None chooses.
 
     Raises:
-        ValueError: an unknown name or severity, or images of another shape or type.
+        ValueError: an unknown name or severity, images of another shape or type, or a
+            chunk below 1.
         FileNotFoundError: there are no photographs of frost.
     """
     check(name, severity)
@@ -122,13 +124,13 @@ def corrupt(
     numbers = np.arange(count) if indices is None else indices
     if np.shape(numbers) != (count,):
         raise ValueError(f"indices must be [{count}], not {list(np.shape(numbers))}")
+    chunk = default_chunk(size) if chunk is None else knobs.whole("chunk", chunk)
     if name == "jpeg_compression":
         return _jpeg(images, severity)
     values = {k: jnp.asarray(v) for k, v in _values(name, size, severity).items()}
     if name == "frost":
         values |= {k: jnp.asarray(v) for k, v in _sheets(frost, size).items()}
     stream = jax.random.fold_in(key, _ORDER.index(name) * 8 + severity)
-    chunk = chunk or default_chunk(size)
     parts = [
         _part(name, stream, images, numbers, start, min(chunk, count - start), values)
         for start in range(0, count, chunk)

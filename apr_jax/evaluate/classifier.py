@@ -15,6 +15,7 @@ from apr_jax import console, data, network, parallel
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import answers
 from apr_jax.models import torch_weights
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import checkpoint, workdir
@@ -146,10 +147,20 @@ def from_function(
         config: its ``data`` names the images; network and training aren't used.
         class_names: K names.
         name: of the classifier, for records and pages.
+
+    Its ``predict`` raises ArgumentError where the function gives anything else.
     """
 
+    names = tuple(class_names)
+
     def predict(_: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logits = function(to_pixels(images)).astype(jnp.float32)
+        found = answers.logits(
+            function(to_pixels(images)),
+            name=f"the logits of {name!r}",
+            count=len(images),
+            classes=len(names),
+        )
+        logits = jnp.asarray(found).astype(jnp.float32)
         return logits, logits
 
     return Classifier(
@@ -157,7 +168,7 @@ def from_function(
         predict=predict,
         variables={},
         config=config,
-        class_names=tuple(class_names),
+        class_names=names,
         step=0,
     )
 

@@ -54,14 +54,12 @@ def grad_cam(
         ArgumentError: classes that the network doesn't have.
         ValueError: the network does not end in ``models.layers.classify``.
     """
-    like = jax.eval_shape(lambda: _forward(model, variables, images, None)[1])
-    logits, maps = _forward(model, variables, images, None)
-    chosen = jnp.argmax(logits, axis=-1)
+    shapes = jax.eval_shape(lambda: _forward(model, variables, images, None))
+    (count, outputs), like = shapes[0].shape, shapes[1]
     if classes is not None:
-        count, outputs = logits.shape
-        chosen = jnp.asarray(
-            answers.labels(classes, name="classes", count=count, classes=outputs)
-        )
+        answers.labels(classes, name="classes", count=count, classes=outputs)
+    logits, maps = _forward(model, variables, images, None)
+    chosen = jnp.argmax(logits, axis=-1) if classes is None else jnp.asarray(classes)
 
     def score(perturbation: jax.Array) -> jax.Array:
         # Images do not meet in evaluation, so one sum has every image's derivative.

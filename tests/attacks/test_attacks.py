@@ -259,6 +259,59 @@ def test_fab_finds_the_distance_to_a_plane(norm, targeted, key):
     assert (found >= 0.999 * distance[norm])[clear].all()
 
 
+def without_a_class(logits_fn):
+    """The same function with one more class, whose logit is -inf."""
+
+    def more(images):
+        logits = logits_fn(images)
+        return jnp.insert(logits, 1, -jnp.inf, axis=1)
+
+    return more
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "norm"),
+    [
+        ("dlr", 2, "linf"),
+        ("dlr-targeted", 3, "linf"),
+        pytest.param("dlr", 4, "l2", marks=pytest.mark.slow),
+        pytest.param("dlr", 2, "l1", marks=pytest.mark.slow),
+        pytest.param("margin", 3, "linf", marks=pytest.mark.slow),
+        pytest.param("ce", 3, "linf", marks=pytest.mark.slow),
+    ],
+)
+def test_a_class_that_is_left_out_hides_nothing(loss, classes, norm, key):
+    logits_fn = functools.partial(net, make_net(0, classes=classes))
+    rng = np.random.default_rng(1)
+    images = rng.uniform(0, 1, (COUNT, SIDE, SIDE, 3)).astype(np.float32)
+    labels = np.asarray(logits_fn(jnp.asarray(images))).argmax(1)
+    run = functools.partial(
+        attacks.apgd, key, norm=norm, eps=EPS[norm], loss=loss, steps=6, chunk=COUNT
+    )
+    plain = run(logits_fn, images, labels)
+    more = run(without_a_class(logits_fn), images, labels + (labels > 0))
+    assert plain.robust.sum() < COUNT - 4
+    np.testing.assert_array_equal(more.robust, plain.robust)
+    np.testing.assert_allclose(more.images, plain.images, atol=1e-6)
+    assert more.not_finite == COUNT
+
+
+def test_an_image_that_leaves_no_answer_is_broken(key):
+    """NaN beyond a threshold that random squares reach and gradients don't see."""
+
+    def logits_fn(x):
+        total = x.mean((1, 2))
+        gone = (total[:, :1] > 0.52) | (total[:, :1] < 0.48)
+        return jnp.where(gone, jnp.nan, jnp.array([[5.0, 0.0, 0.0]]))
+
+    images = np.full((3, SIDE, SIDE, 3), 0.5, np.float32)
+    labels = np.zeros(3, np.int32)
+    result = attacks.square(key, logits_fn, images, labels, eps=0.1, queries=40)
+    assert result.survived["clean"].all()
+    assert not result.robust.any()
+    assert result.not_finite == 0
+
+
 def test_checks_of_the_step_come_as_the_paper_says():
     window = make_apgd_plan("linf", 100, False).window
     assert list(np.flatnonzero(window) + 1) == [22, 41, 57, 70, 80, 87, 93, 99]
