@@ -114,6 +114,7 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
 
     Args:
         path: a state dictionary that ``torch.save`` wrote; reading it needs PyTorch.
+            A normalisation in it takes the place of the configuration's.
         config: names the network, and the data whose classes it tells apart.
 
     Raises:
@@ -124,11 +125,35 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
     else:
         names = data.load(config.data, splits=[config.data.test_split]).class_names
     try:
-        variables = torch_weights.load_torch_file(config.model.name, path)
+        loaded = torch_weights.load_file(config.model.name, path)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    made = make(config, variables, names, name=path.stem)
+    config = _with_normalisation(config, path, loaded)
+    made = make(config, loaded.variables, names, name=path.stem)
     return dataclasses.replace(made, file=str(path))
+
+
+def _with_normalisation(
+    config: config_lib.Config, path: pathlib.Path, loaded: torch_weights.Loaded
+) -> config_lib.Config:
+    """The configuration with the normalisation that weights brought, if they did."""
+    if loaded.mean is None or loaded.std is None:
+        return config
+    channels = len(config.data.mean)
+    if len(loaded.mean) not in (1, channels):
+        raise ConfigError(
+            f"{path}: its normalisation has {len(loaded.mean)} channels, data.mean "
+            f"{channels}"
+        )
+    repeats = channels // len(loaded.mean)
+    mean, std = loaded.mean * repeats, loaded.std * repeats
+    described = dataclasses.replace(config.data, mean=mean, std=std)
+    if described != config.data:
+        console.say(
+            f"{path.name} brings its own normalisation, mean {mean} and standard "
+            f"deviation {std}; it takes the configuration's place"
+        )
+    return dataclasses.replace(config, data=described)
 
 
 def from_function(

@@ -7,7 +7,7 @@ The Flax modules carry the PyTorch names; a numbered part joins the one before i
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,46 @@ from apr_jax.models import build, minimum_size, variable_shapes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 _HEADS = ("fc.bias", "linear.bias", "classifier.bias")
+# The last part of the name of a normalisation's tensors, as in "normalize.mean".
+_MEANS, _STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
+# What files say of their network, as PyTorch's and timm's scripts write it, where
+# another network has tensors of the same names.
+_ARCHITECTURES = {
+    "resnet18_imagenet": "resnet18",
+    "resnet34_imagenet": "resnet34",
+    "resnet50": "resnet50",
+    "resnet50_blur": "resnet50",
+}
+# Where MaxBlurPool's own code keeps the kernels of its blurs, and what they are here.
+_BLURS = (
+    "maxpool.1.filt",
+    *(
+        f"layer{stage}.0.{part}.0.filt"
+        for stage in (2, 3, 4)
+        for part in ("conv3", "downsample")
+    ),
+)
+_BINOMIAL = np.outer([1, 2, 1], [1, 2, 1]) / 16
 _LEAVES = {
     "weight": (("params", "kernel"), ("params", "scale")),
     "bias": (("params", "bias"),),
     "running_mean": (("batch_stats", "mean"),),
     "running_var": (("batch_stats", "var"),),
 }
+
+
+class Loaded(NamedTuple):
+    """A network's weights, and the normalisation that came with them.
+
+    Attributes:
+        variables: `{"params", "batch_stats"}`, float32.
+        mean, std: of each channel of pixels in [0, 1], one number or as many as
+            channels; None where the weights came without.
+    """
+
+    variables: dict[str, Any]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
 
 
 def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,9 +66,57 @@ def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     `{"state_dict": ...}` or `{"net": ...}` is opened, the `module.` of DataParallel
     taken off and batch counters ignored; the number of classes is read from the last
     layer. Raises ValueError naming all tensors that are missing, unexpected or of
-    another shape than the network's.
+    another shape than the network's; what differs, where the file is of another network
+    whose tensors have the same names; or a normalisation, which `load` takes along.
     """
-    tensors = _flat(state_dict)
+    return _without_normalisation(load(name, state_dict))
+
+
+def load_torch_file(name: str, path: str | pathlib.Path) -> dict[str, Any]:
+    """`from_torch` on a `.pth` file, which is read without running code from it.
+
+    Raises ImportError, saying how to install it, where PyTorch is not installed.
+    """
+    return _without_normalisation(load_file(name, path))
+
+
+def load_file(name: str, path: str | pathlib.Path) -> Loaded:
+    """`load` on a `.pth` file, as `load_torch_file`."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"reading {path} needs PyTorch: pip install torch (the CPU build will do)"
+        ) from error
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    arrays: dict[str, Any] = {
+        key: value.detach().float().numpy()
+        for key, value in _flat(content).items()
+        if isinstance(value, torch.Tensor)
+    }
+    if isinstance(content.get("arch"), str):
+        return load(name, {"arch": content["arch"], "state_dict": arrays})
+    return load(name, arrays)
+
+
+def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
+    """`from_torch`, and the normalisation that is among the tensors, if there is one.
+
+    It is a mean and a standard deviation whose names end in "mean" or "mu" and in "std"
+    or "sigma", such as `normalize.mean`, of pixels in [0, 1]. What the other tensors'
+    names all begin with, such as the `model.` behind it, is taken off.
+    """
+    _check_architecture(name, state_dict.get("arch"))
+    tensors, mean, std = _split_normalisation(_flat(state_dict))
+    while len({key.partition(".")[0] for key in tensors}) == 1 and all(
+        "." in key for key in tensors
+    ):
+        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+    return Loaded(_variables(name, _without_blurs(name, tensors)), mean, std)
+
+
+def _variables(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's variables of tensors by their plain names."""
     head = next((h for h in _HEADS if h in tensors), None)
     if head is None:
         raise ValueError(
@@ -69,24 +151,14 @@ def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     return _nested(found)
 
 
-def load_torch_file(name: str, path: str | pathlib.Path) -> dict[str, Any]:
-    """`from_torch` on a `.pth` file, which is read without running code from it.
-
-    Raises ImportError, saying how to install it, where PyTorch is not installed.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs PyTorch: pip install torch (the CPU build will do)"
-        ) from error
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    arrays = {
-        key: value.detach().float().numpy()
-        for key, value in _flat(content).items()
-        if isinstance(value, torch.Tensor)
-    }
-    return from_torch(name, arrays)
+def _without_normalisation(loaded: Loaded) -> dict[str, Any]:
+    if loaded.mean is not None:
+        raise ValueError(
+            f"the weights bring a normalisation of their own, mean {loaded.mean} and "
+            f"standard deviation {loaded.std}; torch_weights.load and load_file return "
+            "it beside the variables"
+        )
+    return loaded.variables
 
 
 def _flat(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,6 +170,97 @@ def _flat(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in state_dict.items()
         if not key.endswith("num_batches_tracked")
     }
+
+
+def _check_architecture(name: str, said: Any) -> None:
+    """Raises ValueError where a file says that it is another ResNet."""
+    if not isinstance(said, str) or name not in _ARCHITECTURES:
+        return
+    plain = said.lower().partition(".")[0]
+    if plain.startswith("resnet") and plain != _ARCHITECTURES[name]:
+        raise ValueError(f"not the weights of {name}: the file says it is {said!r}")
+
+
+def _split_normalisation(
+    tensors: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The other tensors, mean and standard deviation."""
+    last = {key: key.rpartition(".")[2] for key in tensors}
+    means = [key for key in tensors if last[key] in _MEANS]
+    stds = [key for key in tensors if last[key] in _STDS]
+    rest = {k: v for k, v in tensors.items() if k not in (*means, *stds)}
+    if not means and not stds:
+        return rest, None, None
+    if len(means) != 1 or len(stds) != 1:
+        raise ValueError(
+            "a normalisation has one mean and one standard deviation; the file has "
+            f"{_some([*means, *stds])}"
+        )
+    # As they were written, before they became float32.
+    mean, std = (
+        tuple(float(f"{x:.7g}") for x in np.ravel(np.asarray(tensors[key])))
+        for key in (means[0], stds[0])
+    )
+    if len(mean) != len(std) or not mean:
+        raise ValueError(f"{means[0]} has {len(mean)} values, {stds[0]} {len(std)}")
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s < np.inf for s in std):
+        raise ValueError(
+            f"{means[0]} is {mean} and {stds[0]} is {std}; they must be of pixels in "
+            "[0, 1], and standard deviations above 0"
+        )
+    return rest, mean, std
+
+
+def _without_blurs(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a network with MaxBlurPool as if it had none.
+
+    Its kernels are fixed, but they alone tell such a file from one of ResNet-50, and
+    from timm's `resnetblur50`, which pools and blurs elsewhere. A part of the network
+    behind a blur has another number than without it.
+    """
+    blurs = getattr(build(name, num_classes=1), "blur", False)
+    kernels = {k: np.asarray(v) for k, v in tensors.items() if k.endswith(".filt")}
+    if not blurs and kernels:
+        raise ValueError(
+            f"not the weights of {name}: the file has the kernels of blurs, "
+            f"{_some(list(kernels))}, as MaxBlurPool's (resnet50_blur)"
+        )
+    if not blurs:
+        return dict(tensors)
+    if not kernels:
+        raise ValueError(
+            f"not the weights of {name}: no blur's kernel among them, such as "
+            f"{_BLURS[0]}. They may be ResNet-50's, or timm's resnetblur50's, which "
+            "takes the largest of 3x3 pixels rather than of 2x2 before the first blur, "
+            "and doesn't blur its shortcuts"
+        )
+    missing = [key for key in _BLURS if key not in kernels]
+    unexpected = [key for key in kernels if key not in _BLURS]
+    if missing or unexpected:
+        raise ValueError(
+            f"not the weights of {name}; blurs missing: {_some(missing) or 'none'}; "
+            f"unexpected: {_some(unexpected) or 'none'}"
+        )
+    for key, kernel in kernels.items():
+        size = kernel.shape[-2:]
+        if size != _BINOMIAL.shape or not np.allclose(kernel, _BINOMIAL, atol=1e-6):
+            raise ValueError(
+                f"not the weights of {name}: {key} is a kernel of {list(size)}; here "
+                "blurs are [1, 2, 1] / 4 both ways"
+            )
+    found = {}
+    for key, tensor in tensors.items():
+        if key in kernels:
+            continue
+        before, _, leaf = key.rpartition(".")
+        part, _, number = before.rpartition(".")
+        if f"{part}.0.filt" not in kernels:
+            found[key] = tensor
+        elif part.endswith("downsample"):
+            found[f"{part}.{int(number) - 1}.{leaf}"] = tensor
+        else:
+            found[f"{part}.{leaf}"] = tensor
+    return found
 
 
 def _template(name: str, *, num_classes: int) -> dict[tuple[str, ...], tuple[int, ...]]:

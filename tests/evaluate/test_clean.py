@@ -140,7 +140,7 @@ def test_a_wrong_beside_is_found_before_training(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_pytorch_weights(folder, tmp_path, rng):
+def test_pytorch_weights(folder, tmp_path, rng, capfd):
     torch = pytest.importorskip("torch")
     config = toy.config(folder, model__name="wrn_10_1")
     shapes = wrn_shapes(toy.CLASSES)
@@ -156,6 +156,21 @@ def test_pytorch_weights(folder, tmp_path, rng):
     assert loaded.name == "weights"
     records = clean.measure(loaded, None, Context(parallel.make_layout(1), quiet=True))
     assert {record.n for record in records} == {50}
+
+    # Its own normalisation is used: here one that undoes the configuration's.
+    images = np.full((2, 8, 8, 3), 0.3, np.float32)
+    mean, std = (np.array(v) for v in (config.data.mean, config.data.std))
+    own = {"mu": torch.tensor(mean + 0.1).view(1, 3, 1, 1), "sigma": torch.ones(3)}
+    torch.save({"state_dict": tensors | own}, tmp_path / "normal.pth")
+    normal = classifier_lib.from_weights(tmp_path / "normal.pth", config)
+    assert normal.config.data.std == (1.0, 1.0, 1.0)
+    assert "normal.pth brings its own normalisation" in capfd.readouterr().err
+    moved = (images - (mean + 0.1)) * std + mean
+    np.testing.assert_allclose(
+        normal.predict(normal.variables, images)[0],
+        loaded.predict(loaded.variables, moved.astype(np.float32))[0],
+        rtol=1e-4,
+    )
 
     tensors.pop("fc.bias")
     torch.save(tensors, tmp_path / "weights.pth")

@@ -9,23 +9,46 @@ from apr_jax.models import torch_weights
 from tests.models.test_models import golden_state_dict
 
 
-def resnet50(torch, classes):
-    """ResNet-50 with torchvision's names, of torch.nn alone."""
+def resnet50(torch, classes, blurs=False):
+    """ResNet-50 with torchvision's names, or with MaxBlurPool and its names.
+
+    Of torch.nn alone.
+    """
     nn = torch.nn
+
+    class Blur(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            row = torch.tensor([1.0, 2.0, 1.0]) / 4
+            kernel = torch.outer(row, row).repeat(channels, 1, 1, 1)
+            self.register_buffer("filt", kernel)
+
+        def forward(self, x):
+            padded = nn.functional.pad(x, (1, 1, 1, 1), "reflect")
+            return nn.functional.conv2d(padded, self.filt, stride=2, groups=len(x[0]))
+
+    def behind_blur(channels, stride, *layers):
+        blurred = [Blur(channels)] if blurs and stride == 2 else []
+        return nn.Sequential(*blurred, *layers)
 
     class Bottleneck(nn.Module):
         def __init__(self, inputs, width, stride):
             super().__init__()
             self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(width)
-            self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+            step = 1 if blurs else stride
+            self.conv2 = nn.Conv2d(width, width, 3, step, 1, bias=False)
             self.bn2 = nn.BatchNorm2d(width)
             self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+            if blurs and stride == 2:
+                self.conv3 = behind_blur(width, stride, self.conv3)
             self.bn3 = nn.BatchNorm2d(4 * width)
             self.downsample = None
             if stride != 1 or inputs != 4 * width:
-                self.downsample = nn.Sequential(
-                    nn.Conv2d(inputs, 4 * width, 1, stride, bias=False),
+                self.downsample = behind_blur(
+                    inputs,
+                    stride,
+                    nn.Conv2d(inputs, 4 * width, 1, step, bias=False),
                     nn.BatchNorm2d(4 * width),
                 )
 
@@ -41,6 +64,8 @@ def resnet50(torch, classes):
             self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
             self.bn1 = nn.BatchNorm2d(64)
             self.maxpool = nn.MaxPool2d(3, 2, 1)
+            if blurs:
+                self.maxpool = nn.Sequential(nn.MaxPool2d(2, 1), Blur(64))
             inputs = 64
             for stage, (blocks, width) in enumerate(
                 ((3, 64), (4, 128), (6, 256), (3, 512)), 1
@@ -62,27 +87,111 @@ def resnet50(torch, classes):
     return ResNet()
 
 
-def test_resnet50_of_torchvision(rng):
+@pytest.mark.parametrize("name", ["resnet50", "resnet50_blur"])
+def test_resnet50_of_torchvision_and_of_max_blur_pool(rng, name):
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    theirs = resnet50(torch, 1000).eval()
+    theirs = resnet50(torch, 1000, blurs=name == "resnet50_blur").eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
             torch.nn.init.uniform_(module.weight, 0.5, 1.0)
     arrays = {k: v.numpy() for k, v in theirs.state_dict().items()}
-    variables = torch_weights.from_torch("resnet50", arrays)
+    variables = torch_weights.from_torch(name, arrays)
     assert sum(p.size for p in jax.tree.leaves(variables["params"])) == 25_557_032
     # Sizes whose halves are odd show a wrong padding at once.
     images = rng.normal(size=(2, 75, 70, 3)).astype(np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
-    model = models.build("resnet50", num_classes=1000)
+    model = models.build(name, num_classes=1000)
     logits = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, images)
     np.testing.assert_allclose(
         logits / expected.std(), expected / expected.std(), atol=2e-4
     )
+
+
+def plain_tensors(name, classes=3):
+    """Tensors of a network by their PyTorch names, all zero."""
+    wanted = torch_weights._template(name, num_classes=classes)
+    return {
+        torch_weights._torch_name(path): np.zeros(
+            torch_weights._torch_shape(shape, path[-1]), np.float32
+        )
+        for path, shape in wanted.items()
+    }
+
+
+def blurred_tensors(kernel=(1, 2, 1)):
+    """Those of ResNet-50 with MaxBlurPool, as its own code names them."""
+    found = {}
+    for key, tensor in plain_tensors("resnet50").items():
+        stage, _, rest = key.partition(".")
+        if stage in ("layer2", "layer3", "layer4") and rest.startswith("0."):
+            key = key.replace("0.conv3.", "0.conv3.1.")
+            key = key.replace("downsample.1.", "downsample.2.")
+            key = key.replace("downsample.0.", "downsample.1.")
+        found[key] = tensor
+    row = np.array(kernel) / sum(kernel)
+    for key in torch_weights._BLURS:
+        found[key] = np.broadcast_to(np.outer(row, row), (8, 1, len(row), len(row)))
+    return found
+
+
+def test_max_blur_pool_is_told_by_its_kernels():
+    variables = torch_weights.from_torch("resnet50_blur", blurred_tensors())
+    plain = torch_weights.from_torch("resnet50", plain_tensors("resnet50"))
+    assert jax.tree.map(np.shape, variables) == jax.tree.map(np.shape, plain)
+    # timm's resnetblur50 has the names of ResNet-50, and computes something else.
+    with pytest.raises(ValueError, match=r"no blur's kernel.*timm's resnetblur50.*3x3"):
+        torch_weights.from_torch("resnet50_blur", plain_tensors("resnet50"))
+    with pytest.raises(ValueError, match=r"maxpool.1.filt is a kernel of \[4, 4\]"):
+        torch_weights.from_torch("resnet50_blur", blurred_tensors((1, 3, 3, 1)))
+    with pytest.raises(ValueError, match=r"kernels of blurs.*resnet50_blur"):
+        torch_weights.from_torch("resnet50", blurred_tensors())
+    fewer = blurred_tensors()
+    del fewer["layer3.0.downsample.0.filt"]
+    with pytest.raises(ValueError, match="blurs missing: layer3"):
+        torch_weights.from_torch("resnet50_blur", fewer)
+
+
+def test_files_that_say_they_are_another_network():
+    tensors = plain_tensors("resnet18_imagenet")
+    for said in ("resnetblur18", "resnetaa18", "ResNet18d", "resnet34"):
+        with pytest.raises(ValueError, match=f"imagenet: the file says it is '{said}'"):
+            torch_weights.load("resnet18_imagenet", {"arch": said, "net": tensors})
+    right = {"arch": "resnet18.a1_in1k", "state_dict": tensors}
+    assert torch_weights.from_torch("resnet18_imagenet", right)
+
+
+NORMALISATIONS = [
+    ("mu", "sigma", ""),
+    ("normalize.mean", "normalize.std", "model."),
+    ("module.0.mean", "module.0.std", "module.1."),
+    ("normalizer.new_mean", "normalizer.new_std", "model.module."),
+]
+
+
+@pytest.mark.parametrize(("mean", "std", "prefix"), NORMALISATIONS)
+def test_a_normalisation_among_the_tensors(mean, std, prefix):
+    plain = plain_tensors("wrn_10_1")
+    given = {prefix + key: tensor for key, tensor in plain.items()}
+    shape = (1, 3, 1, 1)
+    given[mean] = np.array([0.4914, 0.4822, 0.4465], np.float32).reshape(shape)
+    given[std] = np.array([0.2471, 0.2435, 0.2616], np.float32).reshape(shape)
+    loaded = torch_weights.load("wrn_10_1", {"state_dict": given})
+    assert loaded.mean == (0.4914, 0.4822, 0.4465)
+    assert loaded.std == (0.2471, 0.2435, 0.2616)
+    same(loaded.variables, torch_weights.from_torch("wrn_10_1", plain))
+    # Never ignored: who asks for the variables alone is told.
+    with pytest.raises(ValueError, match=r"of their own, mean \(0.4914, .*load_file"):
+        torch_weights.from_torch("wrn_10_1", given)
+    grey = {**given, mean: 255 * given[mean]}
+    with pytest.raises(ValueError, match=r"they must be of pixels in \[0, 1\]"):
+        torch_weights.load("wrn_10_1", grey)
+    del given[std]
+    with pytest.raises(ValueError, match="has one mean and one standard deviation"):
+        torch_weights.load("wrn_10_1", given)
 
 
 @pytest.fixture
