@@ -29,6 +29,7 @@ from apr_jax.evaluate import command
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
+from apr_jax.gates import answers
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.adversarial"
@@ -175,6 +176,7 @@ class _Attacker:
             metric = "clean_accuracy" if name == "clean" else f"after_{name}"
             measured = {metric: metrics.wilson(int(standing.sum()), len(standing))}
             more = {"order": number, "seconds": round(seconds[number], 2)}
+            more["not_finite"] = result.not_finite
             yield from self._records(measured, threat, more)
 
     def _final(
@@ -192,15 +194,18 @@ class _Attacker:
             "highest_pixel": number(np.nanmax(found)),
         }
         concerns = sequence.concerns(result.survived)
-        more: dict[str, Any] = {"warnings": [*self.warned, *concerns]}
+        logits = rounds.predict(self.engine, found)
+        more: dict[str, Any] = {
+            "warnings": [*self.warned, *concerns],
+            "not_finite": result.not_finite + answers.not_finite(logits),
+        }
         if sheet and found.shape[1] <= _LARGEST_SHOWN:
-            answers = rounds.predict(self.engine, found).argmax(1)
             names = self.job.classifier.class_names
-            more["sheet"] = state.sheet(
-                result, self.images, self.labels, answers, names
-            )
+            said = answers.answer(logits)
+            more["sheet"] = state.sheet(result, self.images, self.labels, said, names)
         # Last, as a radius with this record counts as finished.
-        yield from self._records(facts, threat, {})
+        bad = {"not_finite": more["not_finite"]}
+        yield from self._records(facts, threat, bad)
         yield from self._records({"robust_accuracy": robust}, threat, more)
         for message in concerns:
             console.say(f"Warning: {message}")

@@ -60,12 +60,14 @@ def restore(
             found, names = stored["images"], [str(name) for name in stored["names"]]
             standing = stored["standing"]
             seconds = [float(s) for s in stored["seconds"]]
+            bad = int(stored.get("not_finite", 0))
     except DataError as error:
         console.say(f"{error}; its attacks are run again")
         return None, []
     if found.shape != images.shape or standing.shape[1:] != labels.shape:
         return None, []
-    return rounds.Result(found, dict(zip(names, standing, strict=True))), seconds
+    survived = dict(zip(names, standing, strict=True))
+    return rounds.Result(found, survived, bad), seconds
 
 
 def save(
@@ -83,6 +85,7 @@ def save(
         "names": np.array(list(result.survived)),
         "standing": np.stack(list(result.survived.values())),
         "seconds": np.array(seconds),
+        "not_finite": np.array(result.not_finite),
     }
     files.write_arrays(path, arrays)
 
@@ -100,7 +103,7 @@ def sheet(
         result: of the attacks.
         images: the clean ones, [N, H, W, C].
         labels: [N].
-        answers: [N], the classifier's, to ``result.images``.
+        answers: [N], the classifier's, to ``result.images``; -1 where it has none.
         names: of the classes.
 
     Returns:
@@ -122,5 +125,5 @@ def sheet(
     return {
         "png": base64.b64encode(buffer.getvalue()).decode(),
         "from": [names[label] for label in labels[broken]],
-        "to": [names[answer] for answer in answers[broken]],
+        "to": ["no answer" if a < 0 else names[a] for a in answers[broken]],
     }

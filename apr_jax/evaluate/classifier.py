@@ -45,6 +45,17 @@ class Outputs:
     features: np.ndarray  # float32 [N, F]; F is 0 where they were not asked for
     labels: np.ndarray  # int32 [N]
 
+    @property
+    def not_finite(self) -> int:
+        """How many of the logits are NaN or infinite."""
+        return answers.not_finite(self.logits)
+
+    @property
+    def right(self) -> np.ndarray:
+        """The examples that are classified correctly, bool [N]; NaN never is."""
+        right: np.ndarray = answers.answer(self.logits) == self.labels
+        return right
+
 
 def make(
     config: config_lib.Config,
@@ -240,6 +251,12 @@ def make_collect(
 
     def run(variables: Any, batch: data.Batch) -> Any:
         logits, penultimate = classifier.predict(variables, jnp.asarray(batch.image))
+        answers.logits(
+            logits,
+            name=f"the logits of {classifier.name!r}",
+            count=len(batch.label),
+            classes=len(classifier.class_names),
+        )
         # First, so that the loop below needn't know how many arrays there are.
         return batch.mask, logits, batch.label, *([penultimate] if features else [])
 
@@ -271,7 +288,13 @@ def make_collect(
         if missing:
             console.say(f"{missing} of {expected:,} images of {what} can't be read")
         none = np.zeros((len(labels), 0), np.float32)
-        return Outputs(logits, rest[0] if features else none, labels)
+        outputs = Outputs(logits, rest[0] if features else none, labels)
+        if outputs.not_finite:
+            console.say(
+                f"{outputs.not_finite:,} of {logits.size:,} logits of {what} are not "
+                "finite; such answers count as wrong"
+            )
+        return outputs
 
     return collect
 

@@ -9,6 +9,7 @@ and on the shifted splits. It prints a table, appends one record for each number
 """
 
 import dataclasses
+from typing import Any
 
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
@@ -36,7 +37,8 @@ def measure(
         One record for each split and metric: accuracy, error, top-5 accuracy where
         there are more than five classes, NLL, ECE, RMS calibration error and Brier
         score, with 95 % intervals. The record of the ECE carries the reliability
-        diagram.
+        diagram. Examples without an answer are wrong, and left out of all from the NLL
+        on.
 
     Raises:
         DataError: the data aren't there, or have other classes.
@@ -51,15 +53,14 @@ def measure(
     job, records = Measurement(JOB, classifier, context), []
     for split in splits:
         outputs = classifier_lib.collect_split(classifier, split, context)
-        diagram = metrics.reliability_of(outputs.logits, outputs.labels)
+        found = metrics.summary(outputs.logits, outputs.labels, seed=config.seed)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
+        extra_of: dict[str, Any] = {"accuracy": {"confusion": confusion}}
+        if "ece" in found:
+            diagram = metrics.reliability_of(outputs.logits, outputs.labels)
+            extra_of["ece"] = {"reliability": diagram.to_json()}
         records += job.records(
-            metrics.summary(outputs.logits, outputs.labels, seed=config.seed),
-            split,
-            extra_of={
-                "accuracy": {"confusion": confusion},
-                "ece": {"reliability": diagram.to_json()},
-            },
+            found, split, extra_of=extra_of, not_finite=outputs.not_finite
         )
     return records
 

@@ -85,7 +85,7 @@ def measure(
     splits = [f"{name}/{severity}" for name in names for severity in severities]
     if sets.has_clean:
         splits.insert(0, CLEAN)
-    missing = [s for s in splits if any((s, m) not in found for m in METRICS)]
+    missing = [s for s in splits if not _complete(s, found)]
     for record in _measured(job, sets, missing):
         found[record.split, record.metric] = record
         yield record
@@ -93,6 +93,14 @@ def measure(
         known = found.get((record.split, record.metric))
         if known is None or known.value != record.value:
             yield record
+
+
+def _complete(split: str, found: Mapping[tuple[str, str], Record]) -> bool:
+    """Whether a split was measured; without answers, there is its error alone."""
+    error = found.get((split, "error"))
+    if error is None:
+        return False
+    return "not_finite" in error.extra or all((split, m) in found for m in METRICS)
 
 
 def names_of(settings: config_lib.Corruption) -> tuple[str, ...]:
@@ -152,7 +160,11 @@ def _measured(
             numbers = metrics.summary(
                 outputs.logits, outputs.labels, seed=config.seed, replicates=_REPLICATES
             )
-            yield from job.records({name: numbers[name] for name in METRICS}, split)
+            yield from job.records(
+                {name: numbers[name] for name in METRICS if name in numbers},
+                split,
+                not_finite=outputs.not_finite,
+            )
             bar.update(task, advance=1)
 
 
@@ -168,13 +180,23 @@ def _means(
     whole = set(CORRUPTIONS) <= set(corruptions)
     members = CORRUPTIONS if whole else tuple(corruptions)
     extra: dict[str, Any] = {"severities": chosen, "corruptions": list(members)}
+    bad = [
+        found[f"{c}/{s}", "error"].extra.get("not_finite", 0)
+        for c in members
+        for s in chosen
+    ]
+    if any(bad):
+        extra["not_finite"] = sum(bad)
     # A mean over fewer severities is another number and has another name.
     some = "" if every else f", severities {' '.join(map(str, chosen))}"
 
     def means(over: Sequence[int]) -> dict[str, metrics.Measured]:
         made = {}
         for metric in METRICS:
-            parts = [found[f"{c}/{s}", metric] for c in members for s in over]
+            sets = [(f"{c}/{s}", metric) for c in members for s in over]
+            if not all(key in found for key in sets):
+                continue  # some have no answers, so no likelihood
+            parts = [found[key] for key in sets]
             average = float(np.mean([part.value for part in parts]))
             count = sum(part.n for part in parts)
             made[metric] = metrics.Measured(average, None, None, parts[0].unit, count)

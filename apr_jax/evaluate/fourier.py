@@ -104,6 +104,7 @@ def measure(
             {f"{part}.clean_error": clean, **numbers},
             config.data.test_split,
             extra_of=extra_of,
+            not_finite=probe.take_not_finite(),
         )
 
 

@@ -14,6 +14,7 @@ from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
 
@@ -42,10 +43,8 @@ class Probe:
         self._images = images
         layout = self._layout
         self._variables = parallel.replicate(classifier.variables, layout)
-        self._clean: np.ndarray | None = None
-        self._answers = lambda variables, images: jnp.argmax(
-            classifier.predict(variables, images)[0], axis=-1
-        )
+        self._clean: tuple[np.ndarray, int] | None = None
+        self._not_finite = 0
         rows = parallel.local_rows(self._batch_size, layout)
         self._share = lambda batch: parallel.split_batch(
             jax.tree.map(lambda x: x[rows], batch), layout
@@ -59,6 +58,13 @@ class Probe:
     def clean_wrong(self) -> int:
         """Images that are not recognised as they are."""
         return int(np.sum(self._clean_answers() != self._images.labels))
+
+    def take_not_finite(self) -> int:
+        """Logits, NaN or infinite, since this was last asked, and of clean images."""
+        self._clean_answers()
+        assert self._clean is not None
+        found, self._not_finite = self._not_finite + self._clean[1], 0
+        return found
 
     def heatmap(self, norm: float, extent: int) -> np.ndarray:
         """Images that are not recognised under a wave of each frequency.
@@ -85,19 +91,20 @@ class Probe:
                 hashlib.sha256(self._images.images.tobytes()).hexdigest(),
             ],
         )
-        wrong = _read_counts(path, len(places))
-        count, step = self.waves(norm), _PER_CALL if self._layout.accelerated else 1
-        first = int(np.sum(wrong >= 0))
+        counts = _read_counts(path, len(places))
+        count, step = self._counter(norm), _PER_CALL if self._layout.accelerated else 1
+        first = int(np.sum(counts[:, 0] >= 0))
         with self._context.bar() as bar:
             task = bar.add_task("frequencies", total=len(places), completed=first)
             for start in range(first, len(places), step):
                 end = min(start + step, len(places))
-                wrong[start:end] = count(places[start:end])
+                counts[start:end] = count(places[start:end])
                 bar.update(task, completed=end)
                 if (end // step) % max(1, _PER_SAVE // step) == 0:
-                    _write_counts(path, wrong)
-        _write_counts(path, wrong)
-        return wrong[number]
+                    _write_counts(path, counts)
+        _write_counts(path, counts)
+        self._not_finite += int(counts[:, 1].sum())
+        return counts[number, 0]
 
     def waves(self, norm: float) -> Callable[[np.ndarray], np.ndarray]:
         """Counts the images that are not recognised under waves of an L2 norm.
@@ -106,6 +113,11 @@ class Probe:
             A function of (row, column) of each wave in the unshifted spectrum, [M, 2],
             to int64 [M]; one program for all waves, on all devices.
         """
+        count = self._counter(norm)
+        return lambda places: count(places)[:, 0]
+
+    def _counter(self, norm: float) -> Callable[[np.ndarray], np.ndarray]:
+        """As ``waves``, but int64 [M, 2]: beside them the logits not finite."""
         in_program = self._layout.accelerated
         at_once = _PER_CALL if in_program else 1
         gather = parallel.make_gather(
@@ -121,7 +133,8 @@ class Probe:
                 rows = np.minimum(np.arange(start, start + at_once), len(places) - 1)
                 waves = self._everywhere(places[rows].astype(np.int32))
                 counts = [self._sum(gather, (batch, waves)) for batch in batches]
-                found.append(np.sum(counts, axis=0)[: len(places) - start])
+                both = np.sum(counts, axis=0).reshape(-1, 2)
+                found.append(both[: len(places) - start])
             return np.concatenate(found)
 
         return count
@@ -143,23 +156,23 @@ class Probe:
             spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
             kept = spectrum * keep[None, :, :, None]
             low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
-            wrong = [
-                jnp.sum((self._answers(variables, x) != labels) & mask)
-                for x in (low, pixels - low)
+            counts = [
+                self._count(variables, x, labels, mask) for x in (low, pixels - low)
             ]
-            return jnp.stack(wrong)
+            return jnp.stack(counts)
 
         gather = parallel.make_gather(count, self._layout)
         found = []
         with self._context.bar() as bar:
             task = bar.add_task("low and high pass", total=len(masks))
             for keep in masks:
-                wrong = np.zeros(2, np.int64)
+                counts = np.zeros(4, np.int64)
                 for batch in self._batches():
-                    wrong += self._sum(
+                    counts += self._sum(
                         gather, (self._share(batch), self._everywhere(keep))
                     )
-                found.append((int(wrong[0]), int(wrong[1])))
+                found.append((int(counts[0]), int(counts[2])))
+                self._not_finite += int(counts[1] + counts[3])
                 bar.update(task, advance=1)
         return found
 
@@ -181,21 +194,23 @@ class Probe:
         labels = self._images.labels
         donors = draw_donors(labels, self._classifier.config.seed)
 
-        def answer(variables: Any, batch: Any) -> jax.Array:
+        def answer(variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
             images, amplitudes = (to_pixels(x) for x in batch)
             mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
-            return self._answers(variables, mixed)
+            return self._look(variables, mixed)
 
         gather = parallel.make_gather(answer, self._layout)
-        answers = []
+        said = []
         with self._context.bar() as bar:
             task = bar.add_task("phase or amplitude", total=self.size)
             for images, _, mask, numbers in self._batches():
                 donor = self._images.images[donors[numbers]]
                 pair = self._share((images, np.asarray(donor)))
-                answers.append(gather(self._variables, pair)[mask])
+                found, bad = gather(self._variables, pair)
+                said.append(found[mask])
+                self._not_finite += int(bad[mask].sum())
                 bar.update(task, advance=int(mask.sum()))
-        given = np.concatenate(answers)
+        given = np.concatenate(said)
         follows = np.where(given == labels, 0, np.where(given == labels[donors], 1, 2))
         right = self._clean_answers() == labels
         return follows, right & right[donors]
@@ -227,19 +242,31 @@ class Probe:
         counts = gather(self._variables, batch)
         return counts.reshape(self._layout.count, -1).sum(axis=0).astype(np.int64)
 
+    def _look(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Answers [B], and how many of each image's logits are not finite [B]."""
+        logits, _ = self._classifier.predict(variables, images)
+        return answers.answer(logits), jnp.sum(~jnp.isfinite(logits), axis=-1)
+
+    def _count(
+        self, variables: Any, images: jax.Array, labels: jax.Array, mask: jax.Array
+    ) -> jax.Array:
+        """[2]: images that are not recognised, and their logits that are not finite."""
+        said, bad = self._look(variables, images)
+        return jnp.stack([jnp.sum((said != labels) & mask), jnp.sum(bad * mask)])
+
     def _clean_answers(self) -> np.ndarray:
         if self._clean is None:
-            gather = parallel.make_gather(self._answers, self._layout)
-            self._clean = np.concatenate(
-                [
-                    gather(self._variables, self._share(images))[mask]
-                    for images, _, mask, _ in self._batches()
-                ]
-            )
-        return self._clean
+            gather = parallel.make_gather(self._look, self._layout)
+            said, bad = [], 0
+            for images, _, mask, _ in self._batches():
+                found, count = gather(self._variables, self._share(images))
+                said.append(found[mask])
+                bad += int(count[mask].sum())
+            self._clean = np.concatenate(said), bad
+        return self._clean[0]
 
     def _wave_counter(self, norm: float, in_program: bool) -> Callable[..., Any]:
-        """(variables, (batch, waves)) -> errors under each of the waves."""
+        """(variables, (batch, waves)) -> ``_count`` under each of the waves, [W, 2]."""
         seed = self._classifier.config.seed
 
         def count(variables: Any, batch: Any) -> jax.Array:
@@ -256,8 +283,8 @@ class Probe:
                 draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
                 signs = jax.vmap(draw)(keys)[:, None, None, :]
                 noise = norm * signs * basis[None, :, :, None]
-                answers = self._answers(variables, jnp.clip(pixels + noise, 0.0, 1.0))
-                return jnp.sum((answers != labels) & mask)
+                moved = jnp.clip(pixels + noise, 0.0, 1.0)
+                return self._count(variables, moved, labels, mask)
 
             # On a CPU convolutions lose their fast kernels inside a loop.
             return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
@@ -320,16 +347,18 @@ def draw_donors(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
-    """Counts so far, -1 where there is none."""
+    """Counts so far, int64 [``size``, 2], -1 where there is none."""
     if path is not None and path.exists():
         try:
             with files.reading(path):
                 stored = np.load(path)
-            if stored.shape == (size,):
+            if stored.shape == (size,):  # of versions that kept the first count alone
+                stored = np.stack([stored, np.minimum(stored, 0)], axis=1)
+            if stored.shape == (size, 2):
                 return np.asarray(stored, np.int64)
         except DataError as error:
             console.say(f"{error}; it is made again")
-    return np.full(size, -1, np.int64)
+    return np.full((size, 2), -1, np.int64)
 
 
 def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:

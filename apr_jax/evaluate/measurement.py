@@ -58,10 +58,16 @@ class Measurement:
         split: str,
         *,
         extra_of: Mapping[str, Mapping[str, Any]] | None = None,
+        not_finite: int = 0,
         **extra: Any,
     ) -> list[Record]:
-        """Records of numbers by metric; ``extra`` goes to each, ``extra_of`` to one."""
+        """Records of numbers by metric; ``extra`` goes to each, ``extra_of`` to one.
+
+        Where logits behind the numbers were ``not_finite``, each record says how many.
+        """
         config = self.classifier.config
+        if not_finite:
+            extra["not_finite"] = not_finite
         settings = {} if self.settings is None else {"settings": dict(self.settings)}
         if self.classifier.file:
             extra["weights_file"] = self.classifier.file

@@ -18,7 +18,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import console, data, ood, parallel
 from apr_jax import settings as settings_lib
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, ood_records, ood_scores, ood_sets
 from apr_jax.evaluate.context import Context
@@ -109,15 +109,20 @@ class _Inside:
         self.names: tuple[str, ...] = ()
         self.scores: dict[str, np.ndarray] = {}
         self.correct = np.zeros(0, bool)
+        self.not_finite = 0  # logits, of the test split
         self._fitted: ood.Fitted | None = None
         self._ready = False
         self._collector = ood_scores.Collector(
             job.classifier, job.context, settings, self.asked
         )
 
-    def of(self, out_set: ood_sets.OutSet) -> dict[str, np.ndarray]:
-        """Every score of an out set."""
-        return self._score(self._collector.out(out_set))
+    def of(self, out_set: ood_sets.OutSet) -> tuple[dict[str, np.ndarray], int]:
+        """Every score of an out set, and how many of its logits are not finite.
+
+        Where a score is not a number, the example passes for a known one.
+        """
+        collected = self._collector.out(out_set)
+        return self._score(collected, np.inf), collected.not_finite
 
     def prepare(self) -> None:
         """Collects the test split, and training images where a score needs them."""
@@ -125,7 +130,7 @@ class _Inside:
             return
         config = self.classifier.config
         collected = self._split(config.data.test_split, self.settings.examples)
-        self.correct = collected.logits.argmax(axis=1) == collected.labels
+        self.correct, self.not_finite = collected.right, collected.not_finite
         layer = ood_scores.last_layer(
             self.classifier.variables, collected, config.augment
         )
@@ -133,6 +138,12 @@ class _Inside:
         weight, bias = layer or (None, None)
         if any("train" in ood.NEEDS[name] for name in self.names):
             train = self._split(config.data.train_split, self.settings.fit_examples)
+            train = train.answered()
+            if not len(train.labels):
+                raise DataError(
+                    "no training image has finite logits and features, so there is "
+                    "nothing to fit scores to"
+                )
             self._fitted = ood.fit(
                 train.features,
                 train.logits,
@@ -144,12 +155,16 @@ class _Inside:
             )
         elif layer is not None:
             self._fitted = ood.Fitted(weight=weight, bias=bias)
-        self.scores = self._score(collected)
+        # Where a score is not a number, the example passes for an unknown one.
+        self.scores = self._score(collected, -np.inf)
         self._ready = True
 
-    def _score(self, collected: ood_scores.Collected) -> dict[str, np.ndarray]:
-        """Every score of a set."""
-        return ood_scores.scores_of(self.names, collected, self._fitted, self.settings)
+    def _score(
+        self, collected: ood_scores.Collected, instead: float
+    ) -> dict[str, np.ndarray]:
+        """Every score of a set, with a number for those that are none."""
+        found = ood_scores.scores_of(self.names, collected, self._fitted, self.settings)
+        return {k: np.where(np.isnan(x), instead, x) for k, x in found.items()}
 
     def _split(self, split: str, examples: int) -> ood_scores.Collected:
         """Outputs for a split of the classifier's own data, or for a part of it."""
@@ -202,7 +217,7 @@ def _measure_sets(
         rows = {m: r for (split, m), r in found.items() if split == out_set.name}
         if not _complete(rows, inside):
             inside.prepare()
-            outside = inside.of(out_set)
+            outside, bad = inside.of(out_set)
             rows = {}
             for score in inside.names:
                 made = ood_records.records_of_score(
@@ -214,6 +229,7 @@ def _measure_sets(
                     inside.correct,
                     near=near,
                     note=out_set.note,
+                    not_finite=inside.not_finite + bad,
                 )
                 yield from made
                 rows.update({record.metric: record for record in made})

@@ -44,6 +44,7 @@ def _records(
     *,
     note: str = "",
     figures: Mapping[str, Any] | None = None,
+    not_finite: int = 0,
     **extra: Any,
 ) -> list[Record]:
     """Records of a set or group by one score; ``figures`` go to the AUROC's."""
@@ -51,9 +52,9 @@ def _records(
         {f"{score}.{metric}": number for metric, number in numbers.items()},
         split,
         extra_of={f"{score}.auroc": figures} if figures else None,
+        not_finite=not_finite,
         score=score,
-        **({"note": note} if note else {}),
-        **extra,
+        **({"note": note, **extra} if note else extra),
     )
 
 
@@ -67,8 +68,9 @@ def records_of_score(
     *,
     near: Collection[str],
     note: str = "",
+    not_finite: int = 0,
 ) -> list[Record]:
-    """All metrics of one score on one out set."""
+    """All metrics of one score on one out set, and how many logits were not finite."""
     convention = "authors" if score == "authors" else "exact"
     try:
         values = metrics.ood_detection(inside, outside, convention=convention)
@@ -92,6 +94,7 @@ def records_of_score(
         note=note,
         figures=_figures(inside, outside),
         group=group_of(split, near),
+        not_finite=not_finite,
         inside=len(inside),
         outside=len(outside),
     )
@@ -152,7 +155,13 @@ def means(
                 sum(r.n for r in rows),
             )
             yield from _records(
-                job, group, score, {metric: mean}, group=group, members=members
+                job,
+                group,
+                score,
+                {metric: mean},
+                not_finite=sum(r.extra.get("not_finite", 0) for r in rows),
+                group=group,
+                members=members,
             )
 
 

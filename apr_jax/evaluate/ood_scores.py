@@ -43,6 +43,13 @@ class Collected(classifier_lib.Outputs):
     odin: np.ndarray  # float32 [N]; zeros where it was not asked for
     csi: np.ndarray  # likewise
 
+    def answered(self) -> "Collected":
+        """The examples whose logits and features are all finite."""
+        kept = np.isfinite(self.logits).all(1) & np.isfinite(self.features).all(1)
+        if kept.all():
+            return self
+        return Collected(**{name: array[kept] for name, array in vars(self).items()})
+
 
 class Collector:
     """Runs a classifier over sets, each once, and keeps its outputs.
@@ -194,7 +201,10 @@ def last_layer(
     are one linear layer of 2 K outputs or more; ``network.class_logits`` of a method's
     ``settings`` takes its logits from them.
     """
-    features, logits = collected.features[:64], collected.logits[:64]
+    known = collected.answered()
+    features, logits = known.features[:64], known.logits[:64]
+    if not len(logits):
+        return None
     scale = float(np.std(logits)) or 1.0
     heads = augment.get_method(settings.method).heads
     for layer in _layers(variables):

@@ -64,6 +64,7 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
         (
             _header(title, runs),
             _numbers(runs),
+            _not_finite(runs),
             *(section.html(runs) for section in sections.SECTIONS.values()),
             _curves(runs),
             _calibration(runs),
@@ -91,6 +92,8 @@ def terminal_summary(
     for section in sections.SECTIONS.values():
         if (table := section.table(runs)) is not None:
             console.print(table)
+    for line in _silent(runs):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report is not None:
         where = pathlib.Path(report).resolve()
         console.print(
@@ -136,6 +139,25 @@ def _numbers(runs: Sequence[RunView]) -> str:
     names = [run.name for run in runs]
     table = html.card(tables.numbers(names, groups))
     return html.section("Numbers", plot, table, note)
+
+
+def _not_finite(runs: Sequence[RunView]) -> str:
+    return html.section("Logits that are not finite", html.items(_silent(runs)))
+
+
+def _silent(runs: Sequence[RunView]) -> list[str]:
+    """A line for each measurement, some of whose logits were NaN or infinite."""
+    found: dict[tuple[str, str, str], int] = {}
+    for run in runs:
+        for r in run.records:
+            if count := r.extra.get("not_finite", 0):
+                place = run.name, r.data, r.split
+                found[place] = max(count, found.get(place, 0))
+    return [
+        f"{run}, {data} {split}: {count:,} logits are NaN or infinite; an example "
+        "without an answer counts as wrong"
+        for (run, data, split), count in found.items()
+    ]
 
 
 def _curves(runs: Sequence[RunView]) -> str:

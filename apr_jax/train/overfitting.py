@@ -16,6 +16,7 @@ import jax
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
+from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
 from apr_jax.train import adversarial, losses
 
@@ -77,4 +78,4 @@ def right_under_attack(
     )
     loss_of = losses.loss_of_pixels(predict, variables, labels)
     moved = adversarial.perturb(keys, loss_of, to_pixels(images), attack, unroll=unroll)
-    return predict(variables, moved)[0].argmax(-1) == labels
+    return answers.answer(predict(variables, moved)[0]) == labels

@@ -16,6 +16,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import spectral
 from apr_jax.errors import ConfigError
+from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
 from apr_jax.train import losses
 
@@ -91,8 +92,8 @@ def _right_by_band(
     radius: jax.Array,
 ) -> jax.Array:
     parts = spectral.split_bands(to_pixels(images), radius)
-    answers = [jnp.argmax(predict(variables, part)[0], axis=-1) for part in parts]
-    return jnp.stack([answer == labels for answer in answers], axis=-1)
+    said = [answers.answer(predict(variables, part)[0]) for part in parts]
+    return jnp.stack([answer == labels for answer in said], axis=-1)
 
 
 def _summarise_bands(

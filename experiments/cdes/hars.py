@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from apr_jax import cdes, data, metrics
 from apr_jax.evaluate import fourier_probe
+from apr_jax.gates.answers import answer as answer_of
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
@@ -80,7 +81,7 @@ def answers(
         for name, images in (("plain", plain.images), ("low", low), ("high", high))
     }
     outputs = measures.logits_of(network, hars.images, hars.labels)
-    said = outputs.logits.argmax(1)
+    said = answer_of(outputs.logits)
     measured["hars_high"] = measures.share(said == hars.labels)
     measured["hars_low"] = measures.share(said == np.asarray(hars.labels)[donors])
     return measured

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import special
 
+from apr_jax.gates.answers import answer as answer_of
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
 from experiments.hfc import networks
@@ -55,7 +56,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         logits = {"whole": whole}
         for band, pixels in (("low", low), ("high", high)):
             logits[band] = measures.logits_of(network, pixels).logits
-        right = {name: x.argmax(1) == test.labels for name, x in logits.items()}
+        right = {name: answer_of(x) == test.labels for name, x in logits.items()}
         found = {}
         for on_low, on_high in itertools.product((True, False), repeat=2):
             case = (right["low"] == on_low) & (right["high"] == on_high)

@@ -84,7 +84,7 @@ def compute(lab: Lab) -> Iterator[Record]:
 
 def recognised(network: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether each image is recognised, bool [N]."""
-    return np.equal(measures.logits_of(network, images).logits.argmax(1), labels)
+    return measures.logits_of(network, images, labels).right
 
 
 def correlations(clean: np.ndarray, other: np.ndarray) -> np.ndarray:

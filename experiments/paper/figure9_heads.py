@@ -26,6 +26,7 @@ from apr_jax.console import say
 from apr_jax.corruptions import frost_files
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.gates.answers import answer as answer_of
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
@@ -107,10 +108,10 @@ class Answers:
     def measure(self, weight: float) -> dict[str, metrics.Measured]:
         """Accuracy, accuracy under corruption and AUROC of the joined heads."""
         joined = lambda logits: np.asarray(network_lib.join_heads(logits, weight))
-        right = joined(self.clean).argmax(1) == self.labels
+        right = answer_of(joined(self.clean)) == self.labels
         found = {"accuracy": measures.share(right)}
         hits = [
-            np.mean(joined(logits).argmax(1) == self.labels[: len(logits)])
+            np.mean(answer_of(joined(logits)) == self.labels[: len(logits)])
             for logits in self.corrupted.values()
         ]
         count = len(next(iter(self.corrupted.values())))
