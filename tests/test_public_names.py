@@ -48,6 +48,8 @@ SIGNATURES = {
     ),
     "apr_jax.models.torch_weights.from_torch": "(name, state_dict)",
     "apr_jax.models.torch_weights.load_torch_file": "(name, path)",
+    "apr_jax.models.torch_weights.load": "(name, state_dict)",
+    "apr_jax.models.torch_weights.load_file": "(name, path)",
     "apr_jax.corruptions.corrupt": (
         "(key, images, name, severity, *, indices=None, frost=None, chunk=None)"
     ),
@@ -83,7 +85,9 @@ SIGNATURES = {
         "(errors, *, baseline=metrics.ALEXNET_ERROR)"
     ),
     "apr_jax.metrics.ece": "(confidence, correct, *, bins=15)",
-    "apr_jax.metrics.rms_calibration_error": "(confidence, correct, *, bin_size=100)",
+    "apr_jax.metrics.rms_calibration_error": (
+        "(confidence, correct, *, bin_size=100, convention='exact')"
+    ),
     "apr_jax.metrics.brier": "(probabilities, labels)",
 }
 # The members of apr_jax.ood.SCORES.

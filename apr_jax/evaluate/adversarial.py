@@ -22,14 +22,14 @@ from apr_jax import config as config_lib
 from apr_jax import console, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.attacks import rounds, sequence
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
-from apr_jax.gates import answers
+from apr_jax.gates import answers, knobs
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.adversarial"
@@ -237,10 +237,10 @@ def check(settings: config_lib.Adversarial, data: config_lib.Data) -> list[_Thre
     found = []
     for norm in ("linf", "l2", "l1"):
         for eps in getattr(settings, norm):
-            if norm == "linf" and eps > 1:
-                raise ConfigError(
-                    f"linf is {eps}, but pixels are in [0, 1]; give 8/255, not 8"
-                )
+            try:
+                knobs.radius(eps, norm, name=norm)
+            except ArgumentError as error:
+                raise ConfigError(str(error)) from error
             try:
                 stages = sequence.make_stages(
                     settings.attack,

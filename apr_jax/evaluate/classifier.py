@@ -287,6 +287,8 @@ def make_collect(
             )
         if missing:
             console.say(f"{missing} of {expected:,} images of {what} can't be read")
+        classes = logits.shape[1]
+        answers.labels(labels, name=f"labels of {what}", classes=classes)
         none = np.zeros((len(labels), 0), np.float32)
         outputs = Outputs(logits, rest[0] if features else none, labels)
         if outputs.not_finite:

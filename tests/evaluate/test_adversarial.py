@@ -154,7 +154,7 @@ def test_a_broken_state_is_no_obstacle(network, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"linf": (8.0,)}, "linf is 8.0, but pixels are in .*; give 8/255, not 8"),
+        ({"linf": (8.0,)}, r"linf is 8.0, but pixels lie in .*; did you mean 8/255\?"),
         ({"linf": (0.0,)}, "linf has 0.0; it must be above 0"),
         ({"l2": (float("inf"),)}, "l2 has inf; it must be finite"),
         ({"linf": ()}, r"the radii \(none\); give at least one"),

@@ -119,7 +119,7 @@ def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder)
     [
         ("corruption", "corruptions", ("snow", "hail"), "has 'hail'"),
         ("ood", "out", ("svhn",), "write name=source:where"),
-        ("adversarial", "linf", (8.0,), "give 8/255, not 8"),
+        ("adversarial", "linf", (8.0,), "did you mean 8/255"),
         ("adversarial", "attack", "magic", "attack is 'magic'"),
         ("fourier", "examples", -1, "eval.fourier.examples is -1"),
     ],
