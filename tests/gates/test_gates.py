@@ -5,8 +5,10 @@ parameter known here, and what can't be used must raise a ``ValueError`` that na
 """
 
 import functools
+import importlib
 import inspect
 import math
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -237,8 +239,8 @@ def bad_logits(good):
 
 @pytest.mark.parametrize(("function", "name"), having("logits", "probabilities"))
 def test_what_is_no_logits(function, name):
-    needs = ood.NEEDS.get(function.__name__, ("logits",))
-    if function in ood.SCORES.values() and "logits" not in needs:
+    scores = {f: name for name, f in ood.SCORES.items()}
+    if function in scores and "logits" not in ood.NEEDS[scores[function]]:
         return  # it may be None, and isn't looked at
     for value in bad_logits(good()[name]).values():
         refuses(function, name, value, "logits|probabilities")
@@ -339,19 +341,29 @@ def test_pixels_out_of_range(function, name):
 
 
 def chunked():
-    """ "package.name" -> every public function that works chunk by chunk."""
-    return {
-        f"{module.__name__.rpartition('.')[2]}.{name}": function
-        for module in (attacks, augment, corruptions)
-        for name, function in public(module).items()
-        if "chunk" in parameters(function)
-    }
+    """ "module.name" -> every function of a key and images that works by chunks.
+
+    Of all modules of the packages, whether they are exported or not.
+    """
+    found = {}
+    for package in (attacks, augment, corruptions):
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not info.name.endswith("__main__"):
+                module = importlib.import_module(info.name)
+                found |= {
+                    f"{function.__module__}.{name}".removeprefix("apr_jax."): function
+                    for name, function in inspect.getmembers(module, inspect.isfunction)
+                    if list(parameters(function))[:1] == ["key"]
+                    and {"images", "chunk"} <= set(parameters(function))
+                }
+    found["corruptions.corrupt"] = corruptions.corrupt
+    return found
 
 
 @pytest.mark.parametrize("full", chunked())
 def test_chunks(full):
     images = good()["images"]
-    if not full.startswith("attacks.") and full != "augment.prime":
+    if not full.startswith(("attacks.", "augment.prime.")):
         images = (255 * images).astype(np.uint8)
     for value in (0, -1, 1.5, True, NAN, "3"):
         with pytest.raises(ValueError, match="chunk"):
