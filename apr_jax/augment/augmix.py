@@ -160,10 +160,11 @@ def jensen_shannon(clean: jax.Array, first: jax.Array, second: jax.Array) -> jax
     Args:
         clean, first, second: logits [N, K].
     """
-    logs = jax.nn.log_softmax(jnp.stack([clean, first, second]), axis=-1)
-    # A class of probability zero, whose logit is -inf, adds nothing.
-    exists = logs != -jnp.inf
-    some = jnp.any(exists, axis=0, keepdims=True)
-    total = jax.nn.logsumexp(jnp.where(some, logs, 0.0), axis=0, keepdims=True)
-    apart = jnp.where(exists, logs - (total - jnp.log(3.0)), 0.0)
-    return jnp.mean(jnp.sum(jnp.exp(logs) * apart, axis=-1))
+    logits = jnp.stack([clean, first, second])
+    # A class whose logit is -inf has probability zero, as with a very low one, whose
+    # terms are numbers; without any other there is no distribution.
+    lowest = jnp.finfo(logits.dtype).min / 4
+    left_out = (logits == -jnp.inf) & (logits.max(-1, keepdims=True) > -jnp.inf)
+    logs = jax.nn.log_softmax(jnp.where(left_out, lowest, logits), axis=-1)
+    mean = jax.nn.logsumexp(logs, axis=0, keepdims=True) - jnp.log(3.0)
+    return jnp.mean(jnp.sum(jnp.exp(logs) * (logs - mean), axis=-1))

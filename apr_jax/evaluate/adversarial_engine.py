@@ -21,14 +21,13 @@ class DeviceEngine(core.Engine):
         chunk: int,
     ) -> None:
         """Attacks a classifier, ``chunk`` examples at a time over all devices."""
-        predict = classifier.predict
         self.chunk = chunk
         self.least = core.small_chunk(chunk, layout.count)
         self.accelerated = layout.accelerated
         self._layout = layout
         self._variables = parallel.replicate(classifier.variables, layout)
         self._of = lambda variables: jax.tree_util.Partial(
-            lambda v, pixels: predict(v, pixels)[0], variables
+            lambda v, pixels: classifier.checked(v, pixels)[0], variables
         )
         self._compiled: dict[core.Attack, tuple[Callable[..., Any], ...]] = {}
         self._predict = parallel.make_gather(

@@ -36,6 +36,21 @@ class Classifier:
     step: int  # training steps; 0 where it isn't known
     file: str = ""  # of weights from elsewhere
 
+    def checked(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What ``predict`` gives, its logits checked.
+
+        Raises:
+            ArgumentError: they aren't one number for each image and class.
+        """
+        logits, features = self.predict(variables, images)
+        answers.logits(
+            logits,
+            name=f"the logits of {self.name!r}",
+            count=len(images),
+            classes=len(self.class_names),
+        )
+        return logits, features
+
 
 @dataclasses.dataclass(frozen=True)
 class Outputs:
@@ -250,13 +265,8 @@ def make_collect(
     """
 
     def run(variables: Any, batch: data.Batch) -> Any:
-        logits, penultimate = classifier.predict(variables, jnp.asarray(batch.image))
-        answers.logits(
-            logits,
-            name=f"the logits of {classifier.name!r}",
-            count=len(batch.label),
-            classes=len(classifier.class_names),
-        )
+        images = jnp.asarray(batch.image)
+        logits, penultimate = classifier.checked(variables, images)
         # First, so that the loop below needn't know how many arrays there are.
         return batch.mask, logits, batch.label, *([penultimate] if features else [])
 

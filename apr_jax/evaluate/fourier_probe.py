@@ -244,7 +244,7 @@ class Probe:
 
     def _look(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Answers [B], and how many of each image's logits are not finite [B]."""
-        logits, _ = self._classifier.predict(variables, images)
+        logits, _ = self._classifier.checked(variables, images)
         return answers.answer(logits), jnp.sum(~jnp.isfinite(logits), axis=-1)
 
     def _count(

@@ -9,6 +9,7 @@ import optax
 
 from apr_jax import augment
 from apr_jax import config as config_lib
+from apr_jax.gates import answers
 from apr_jax.network import class_logits, split_heads
 from apr_jax.train.views import Views
 
@@ -143,9 +144,12 @@ def training_loss(
 def training_accuracy(
     logits: jax.Array, views: Views, settings: config_lib.Augment
 ) -> jax.Array:
-    """Share of right answers on the first view; blended labels count by weight."""
+    """Share of right answers on the first view; blended labels count by weight.
+
+    Without an answer (NaN) every label is wrong.
+    """
     first = class_logits(logits[: views.labels.shape[1]], settings)
-    answer = first.argmax(-1)
+    answer = answers.answer(first)
     weight = views.weight[0]
     right = weight * (answer == views.labels[0])
     return jnp.mean(right + (1 - weight) * (answer == views.others[0]))

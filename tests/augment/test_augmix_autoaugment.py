@@ -150,6 +150,8 @@ def test_jensen_shannon_without_a_class(rng):
     np.testing.assert_allclose(jensen_shannon(*one), jensen_shannon(*low), rtol=1e-6)
     one[1, 0, 0] = np.nan
     assert np.isnan(jensen_shannon(*one))
+    logits[1, 2] = -np.inf
+    assert np.isnan(jensen_shannon(*logits))
 
 
 def by_policy(image, pairs, i):
