@@ -6,9 +6,10 @@ project that imports TensorFlow, inside the functions that need it.
 """
 
 import hashlib
+import json
 import types
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,7 @@ __all__ = [
     "epoch_order",
     "eval_batches",
     "extra",
+    "fingerprint",
     "global_indices",
     "imagenet",
     "load",
@@ -123,6 +125,27 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
         fingerprint=hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
         extra=extra.load(data, class_names) if extra_too else None,
     )
+
+
+def fingerprint(data: Data, resident: DataSet | None) -> str:
+    """Returns hexadecimal digits that change with the images a run is trained on.
+
+    They don't change with the place of the files. Of images in memory, all that is
+    loaded counts; of streamed ones what their TFDS set says of itself, or the names of
+    classes and files, as reading all of them would take too long.
+
+    Args:
+        data: says which set.
+        resident: the images, where they are in memory.
+    """
+    if resident is not None:
+        return resident.fingerprint
+    if data.source == "tfds":
+        facts: Any = tfds.fingerprint(data, data.train_split)
+    else:
+        listed = folder.listing(data, data.train_split)
+        facts = [listed.class_names, list(listed.files)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _read(source: types.ModuleType, data: Data, split: str) -> cache.Entry:

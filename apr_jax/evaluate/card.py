@@ -136,6 +136,7 @@ def main() -> None:
     )
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    places = command.define_places()
     changes = define_flags(config_lib.Eval, defaults=False)
 
     def work(argv: Sequence[str]) -> None:
@@ -146,6 +147,7 @@ def main() -> None:
                 [pathlib.Path(root) for root in argv[1:]],
                 {"parts": config_lib.PARTS, **changes()},
                 target=pathlib.Path(target.value) if target.value else None,
+                places=places(),
                 devices=devices.value,
                 quiet=quiet.value,
             )
@@ -159,6 +161,7 @@ def run(
     changes: Mapping[str, Any],
     *,
     target: pathlib.Path | None = None,
+    places: Mapping[str, Any] | None = None,
     devices: int = 0,
     quiet: bool = False,
 ) -> None:
@@ -168,6 +171,7 @@ def run(
         roots: work directories; records go to each one's own ``results.jsonl``.
         changes: nested mappings of ``config.Eval``, instead of the runs' own values.
         target: file of the page; the first run's report if None.
+        places: where the runs' data are now, if they moved; as ``from_run``'s.
         devices: how many to use; 0 as in training.
         quiet: no progress bar.
 
@@ -177,6 +181,7 @@ def run(
     opened = []
     for root in roots:
         place, config = workdir.open_run(root)
+        config = classifier_lib.at_places(config, places or {})
         own = build(config.eval, changes, "eval.")
         opened.append((place, dataclasses.replace(config, eval=own)))
         check(opened[-1][1])

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, network, parallel
+from apr_jax import settings as settings_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate.context import Context
@@ -113,14 +114,27 @@ def in_float32(classifier: Classifier) -> tuple[Classifier, dict[str, str]]:
     return dataclasses.replace(classifier, predict=predict), {"dtype": "float32"}
 
 
-def from_run(root: pathlib.Path) -> Classifier:
+def at_places(
+    config: config_lib.Config, places: Mapping[str, Any]
+) -> config_lib.Config:
+    """The same configuration with its data at other places: ``data``'s fields."""
+    described = settings_lib.build(config.data, places, "data.")
+    return dataclasses.replace(config, data=described)
+
+
+def from_run(root: pathlib.Path, places: Mapping[str, Any] | None = None) -> Classifier:
     """The network of a run, in the last state that was saved.
+
+    Args:
+        root: the work directory, which is only read.
+        places: where its data are now, if they moved: fields of ``config.data``.
 
     Raises:
         ConfigError: ``root`` is no run, or has no checkpoint yet.
         CheckpointError: none of its checkpoints can be read.
     """
     run, config = workdir.open_run(root)
+    config = at_places(config, places or {})
     names = workdir.read_class_names(run)
     model = network.make_model(config, num_classes=len(names))
     like = jax.eval_shape(lambda: state_of(config, model))

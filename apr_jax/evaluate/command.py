@@ -4,14 +4,14 @@ import dataclasses
 import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
 
 from apr_jax import config as config_lib
-from apr_jax import parallel, process
+from apr_jax import console, parallel, process
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -48,22 +48,24 @@ def main(measure: Measure, cls: type | None = None) -> None:
     for name in ("config", "workdir", "beside", "devices", "quiet"):
         # So that --help lists them, though this isn't the module that is started.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    places = define_places()
     values = settings_lib.define_flags(cls) if cls else dict
 
     def run(what: pathlib.Path) -> None:
         settings = settings_lib.build(cls(), values()) if cls else None
         parallel.declare_cpu_devices(devices.value)
         there = pathlib.Path(workdir.value) if workdir.value else None
-        classifier, root = _open(what, config.value, there)
+        classifier, root = _open(what, config.value, there, places())
         process.use_compile_cache(classifier.config.data)
         layout = parallel.make_layout(devices.value)
         place = workdir_lib.prepare(
             root, classifier.config, write=parallel.is_primary()
         )
+        if parallel.is_primary() and root != what:
+            workdir_lib.claim(place, classifier.config, classifier.class_names)
         bound = functools.partial(measure, classifier, settings)
         keep(place, bound, Context(layout, quiet=quiet.value))
         if parallel.is_primary():
-            workdir_lib.write_class_names(place, classifier.class_names)
             shown = [root, *map(pathlib.Path, beside.value)]
             page_lib.write(place.report, shown)
 
@@ -87,21 +89,37 @@ def keep(
         measure: bound to all but its context.
         context: to which the records and the state that the directory has are added.
     """
-    done = records.read(run.results) if run.results.exists() else []
-    context = dataclasses.replace(context, done=tuple(done), scratch=run.scratch)
-    for number, record in enumerate(measure(context)):
-        if parallel.is_primary():
-            if number == 0:
-                workdir_lib.note_command(run, process.command_line())
-            records.append(run.results, [record])
+    primary = parallel.is_primary()
+    with workdir_lib.claimed(run.root, write=primary, waiting=console.say):
+        done = records.read(run.results) if run.results.exists() else []
+        context = dataclasses.replace(context, done=tuple(done), scratch=run.scratch)
+        for number, record in enumerate(measure(context)):
+            if primary:
+                if number == 0:
+                    workdir_lib.note_command(run, process.command_line())
+                records.append(run.results, [record])
+
+
+def define_places() -> Callable[[], dict[str, Any]]:
+    """Flags for the places of a run's data, which may have moved since."""
+    names = ("data_dir", "cache_dir")
+    return settings_lib.define_flags(config_lib.Data, defaults=False, only=names)
 
 
 def _open(
-    what: pathlib.Path, values: Any, workdir: pathlib.Path | None
+    what: pathlib.Path,
+    values: Any,
+    workdir: pathlib.Path | None,
+    places: Mapping[str, Any],
 ) -> tuple[classifier_lib.Classifier, pathlib.Path]:
     """Returns the classifier, and the directory its records go to."""
     if what.is_dir():
-        return classifier_lib.from_run(what), workdir or what
+        if values is not None:
+            raise ConfigError(
+                f"{what} is a run and has a configuration; --config is for a file of "
+                "weights. Where its data are now is said by --data_dir and --cache_dir"
+            )
+        return classifier_lib.from_run(what, places), workdir or what
     if not what.exists():
         raise ConfigError(
             f"{what} is not there; give a run's directory or a file of weights"
@@ -112,4 +130,5 @@ def _open(
             "and --workdir where the records go"
         )
     config = config_lib.parse(values.to_dict())
+    config = classifier_lib.at_places(config, places)
     return classifier_lib.from_weights(what, config), workdir

@@ -5,7 +5,7 @@ import datetime
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
@@ -17,7 +17,8 @@ class RunDir:
 
     Attributes:
         root: the directory.
-        config: the configuration, written when the run first starts.
+        config: the configuration, written when the plan of the run stands.
+        facts: what the run was started with beside it: its data, its devices.
         classes: the names of the classes, in the order of the labels.
         checkpoints: saved states.
         curve: loss, accuracy, rate and speed over the steps.
@@ -32,6 +33,7 @@ class RunDir:
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
         self.config = root / "config.json"
+        self.facts = root / "facts.json"
         self.classes = root / "classes.json"
         self.checkpoints = root / "checkpoints"
         self.curve = root / curves.FILE_NAME
@@ -44,17 +46,23 @@ class RunDir:
 
 
 @contextlib.contextmanager
-def claimed(root: pathlib.Path, *, write: bool) -> Iterator[None]:
+def claimed(
+    root: pathlib.Path, *, write: bool, waiting: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """Keeps other processes of this machine from working in a directory.
+
+    One may train there, and one measure: measurements take turns.
 
     Args:
         root: the directory; made if it isn't there.
         write: whether this process writes files (the first of a run does); the others
             claim nothing.
+        waiting: for one that measures, and waits for its turn: told that it does.
 
     Raises:
-        ConfigError: another process works there.
+        ConfigError: another process trains there.
     """
+    name = ".lock.measure" if waiting else ".lock"
     with contextlib.ExitStack() as held:
         if write:
             # Without locks, or where nothing can be written, there is no claim.
@@ -62,19 +70,22 @@ def claimed(root: pathlib.Path, *, write: bool) -> Iterator[None]:
                 import fcntl
 
                 root.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context(open(root / ".lock", "a"))
+                file = held.enter_context(open(root / name, "a"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
-                    raise ConfigError(
-                        f"another process is at work in {root}; wait for it, or use "
-                        "another work directory"
-                    ) from None
+                    if not waiting:
+                        raise ConfigError(
+                            f"another process is at work in {root}; wait for it, or "
+                            "use another work directory"
+                        ) from None
+                    waiting(f"another process measures {root}; this one waits for it")
+                    fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> RunDir:
-    """Makes a work directory ready for a run, or checks that it is this run's.
+    """Checks that a work directory is free, or this run's; ``claim`` makes it so.
 
     Args:
         root: the directory; made if it isn't there.
@@ -89,20 +100,76 @@ def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> Ru
     if write:
         _check_writable(root)
     saved = read_config(run)
-    if saved is None:
-        if write:
-            files.write_text(
-                run.config, json.dumps(config_lib.to_dict(config), indent=2) + "\n"
-            )
-        return run
-    changed = config_lib.differences(config, saved)
-    if changed:
+    changed = [] if saved is None else config_lib.differences(config, saved)
+    if changed and not _is_empty(run):
         listed = "; ".join(f"{k} is {new!r}, there {old!r}" for k, new, old in changed)
         raise ConfigError(
             f"the work directory {root} holds a run of another configuration: "
             f"{listed}. Use another --workdir, or the run's own values"
         )
     return run
+
+
+def claim(
+    run: RunDir,
+    config: config_lib.Config,
+    class_names: Iterable[str],
+    *,
+    data: str = "",
+    devices: int = 0,
+) -> int:
+    """Makes a work directory that of a run, once its plan stands.
+
+    Args:
+        run: from ``prepare``.
+        config: of the run.
+        class_names: what its labels mean.
+        data: fingerprint of the images that it trains on, if it does.
+        devices: how many it trains on.
+
+    Returns:
+        The number of devices that it was trained on before, 0 if it wasn't.
+
+    Raises:
+        ConfigError: it was trained on other images before.
+    """
+    saved = read_config(run)
+    if saved is None or config_lib.differences(config, saved):
+        values = config_lib.to_dict(config)
+        for name in ("data_dir", "cache_dir"):  # to be found from any directory
+            if (place := values["data"][name]) and "://" not in place:
+                values["data"][name] = str(pathlib.Path(place).expanduser().absolute())
+        files.write_text(run.config, json.dumps(values, indent=2) + "\n")
+        run.facts.unlink(missing_ok=True)
+    write_class_names(run, class_names)
+    before = check_data(run, config, data)
+    if data:
+        facts = {"data": data, "devices": devices}
+        files.write_text(run.facts, json.dumps(facts) + "\n")
+    return before
+
+
+def check_data(run: RunDir, config: config_lib.Config, data: str) -> int:
+    """Checks that a run goes on with the images that it was trained on; see ``claim``.
+
+    Where nothing was trained yet, they may be any.
+    """
+    if not data or not run.facts.exists() or _is_empty(run):
+        return 0
+    facts = json.loads(run.facts.read_text())
+    if facts["data"] != data:
+        raise ConfigError(
+            f"the run in {run.root} was trained on other images: the fingerprint of "
+            f"data.name {config.data.name!r} is {data[:12]}, there "
+            f"{facts['data'][:12]}. Give its own data.data_dir, or another --workdir"
+        )
+    return int(facts["devices"])
+
+
+def _is_empty(run: RunDir) -> bool:
+    """Whether nothing was trained or measured in a work directory."""
+    kept = [p for p in (run.curve, run.results) if p.exists() and p.stat().st_size]
+    return not kept and not any(run.checkpoints.glob("*[0-9]*"))
 
 
 def read_config(run: RunDir) -> config_lib.Config | None:

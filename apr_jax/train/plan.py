@@ -9,6 +9,7 @@ import numpy as np
 
 from apr_jax import augment, data, models, network, parallel
 from apr_jax import config as config_lib
+from apr_jax.console import say
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import ConfigError
 from apr_jax.runs import checkpoint
@@ -110,8 +111,18 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
             f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
             f"images in data.train_split {config.data.train_split!r}"
         )
+    images = data.fingerprint(config.data, resident)
     if parallel.is_primary():
-        workdir_lib.write_class_names(run, names)
+        before = workdir_lib.claim(
+            run, config, names, data=images, devices=layout.count
+        )
+        if before not in (0, layout.count):
+            say(
+                f"this run was on {before} devices before, and goes on with "
+                f"{layout.count}: its numbers are another run's in their last digits"
+            )
+    else:
+        workdir_lib.check_data(run, config, images)
     return Plan(
         config=config,
         run=run,

@@ -129,7 +129,7 @@ def test_a_directory_that_is_no_run(tmp_path):
 def test_a_run_without_checkpoint(folder, tmp_path):
     config = toy.config(folder)
     run = workdir.prepare(tmp_path, config, write=True)
-    workdir.write_class_names(run, "abcd")
+    workdir.claim(run, config, "abcd")
     with pytest.raises(ConfigError, match="has no checkpoint yet"):
         classifier_lib.from_run(tmp_path)
 

@@ -1,0 +1,194 @@
+"""The work directory: whose it is, and who works there."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import data, job, models, parallel
+from apr_jax.errors import ConfigError, DataError
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import clean, command
+from apr_jax.evaluate.context import Context
+from apr_jax.runs import records, workdir
+from apr_jax.train import loop
+from apr_jax.train import plan as plan_lib
+from tests import toy
+
+
+@pytest.fixture(autouse=True)
+def _tiny_model(monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+def train(folder, root, until=3, **changes):
+    plan = plan_lib.plan(toy.config(folder, **changes), root)
+    return loop.train(plan, until=until, quiet=True)
+
+
+# --- Whose it is ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"train__batch_size": 512},
+        {"data__data_dir": "/nowhere"},
+        {"data__train_split": "lost"},
+    ],
+)
+def test_a_start_that_fails_leaves_the_directory_free(folder, tmp_path, wrong):
+    with pytest.raises((ConfigError, DataError)):
+        train(folder, tmp_path, **wrong)
+    assert not workdir.RunDir(tmp_path).config.exists()
+    assert train(folder, tmp_path).step == 3
+
+
+def test_a_directory_where_nothing_was_trained_takes_another_run(folder, tmp_path):
+    plan_lib.plan(toy.config(folder, seed=1), tmp_path)
+    train(folder, tmp_path, seed=2)
+    saved = json.loads(workdir.RunDir(tmp_path).config.read_text())
+    assert saved["seed"] == 2
+    with pytest.raises(ConfigError, match="seed is 3, there 2"):
+        train(folder, tmp_path, seed=3)
+
+
+def other_images(folder, tmp_path):
+    """A set of the same classes and sizes, of other pixels."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for split in ("train", "test"):
+        with np.load(folder / f"{split}.npz") as stored:
+            arrays = dict(stored)
+        arrays = {
+            name: array[::-1] if array.ndim == 4 else array
+            for name, array in arrays.items()
+        }
+        np.savez(other / f"{split}.npz", **arrays)
+    return other
+
+
+def test_a_run_goes_on_with_its_own_images_only(folder, tmp_path):
+    root = tmp_path / "run"
+    train(folder, root)
+    other = other_images(folder, tmp_path)
+    with pytest.raises(ConfigError, match=r"was trained on other images.*'toy'"):
+        train(other, root, until=6)
+    assert train(folder, root, until=6).step == 6
+
+
+def test_the_same_images_may_have_moved(folder, tmp_path):
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for split in ("train", "test"):
+        (moved / f"{split}.npz").write_bytes((folder / f"{split}.npz").read_bytes())
+    train(folder, tmp_path / "run")
+    assert train(moved, tmp_path / "run", until=6).step == 6
+
+
+@pytest.mark.parametrize("change", ["class", "file"])
+def test_streamed_images_are_known_by_their_names(tmp_path, change):
+    root = tmp_path / "train"
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        (root / name / "0.png").write_bytes(b"")
+    settings = config_lib.Data(
+        source="folder", data_dir=str(tmp_path), streaming=True, image_size=8
+    )
+    before = data.fingerprint(settings, None)
+    assert data.fingerprint(settings, None) == before
+    if change == "class":
+        (root / "b").rename(root / "c")
+    else:
+        (root / "b" / "1.png").write_bytes(b"")
+    assert data.fingerprint(settings, None) != before
+
+
+def test_another_number_of_devices_is_said(folder, tmp_path, capsys):
+    train(folder, tmp_path)
+    assert "devices before" not in capsys.readouterr().err
+    train(folder, tmp_path, until=5, train__devices=2)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was on 1 devices before, and goes on with 2" in said
+
+
+# --- Moved data ----------------------------------------------------------------------
+
+
+def test_the_place_of_the_data_can_be_given_anew(folder, tmp_path, monkeypatch):
+    """A run's own is kept as an absolute path, and found from any directory."""
+    monkeypatch.chdir(folder.parent)
+    root = tmp_path / "run"
+    train(pathlib.Path(folder.name), root)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    network = classifier_lib.from_run(root)
+    assert network.config.data.data_dir == str(folder)
+    moved = classifier_lib.from_run(root, {"data_dir": "/new", "cache_dir": "/cache"})
+    assert moved.config.data.data_dir == "/new"
+    assert moved.config.data.cache_dir == "/cache"
+    assert config_lib.config_hash(moved.config) == config_lib.config_hash(
+        network.config
+    )
+    with pytest.raises(ConfigError, match="--data_dir"):
+        command._open(root, {"seed": 0}, None, {})
+
+
+# --- Who works there -----------------------------------------------------------------
+
+HOLDER = """
+import pathlib, sys, time
+from apr_jax.runs import workdir
+with workdir.claimed(pathlib.Path(sys.argv[1]), write=True, waiting=print):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+def hold(root, seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(root), str(seconds)],
+        cwd=pathlib.Path(__file__).resolve().parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_measurements_take_turns(folder, tmp_path, capsys):
+    """The second waits, and finds what the first has measured."""
+    job.run(toy.config(folder, optim__epochs=0.5), tmp_path, quiet=True)
+    network = classifier_lib.from_run(tmp_path)
+    started = time.monotonic()
+    first = hold(tmp_path, 1.5)
+    command.keep(
+        workdir.RunDir(tmp_path),
+        lambda context: clean.measure(network, None, context),
+        Context(parallel.make_layout(1), quiet=True),
+    )
+    assert time.monotonic() - started > 1.4
+    first.communicate()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this one waits for it" in said
+    assert records.read(tmp_path / "results.jsonl")
+
+
+def test_one_may_measure_while_another_trains(tmp_path):
+    with (
+        workdir.claimed(tmp_path, write=True),
+        workdir.claimed(tmp_path, write=True, waiting=print),
+    ):
+        pass
