@@ -74,14 +74,24 @@ def robust_cells(records: Sequence[Record]) -> dict[str, float]:
 
     Where several radii were measured the largest; other attacks and norms don't count.
     """
-    robust: dict[float, float | None] = {0.0: None}
-    for record in records:
-        radius = _AUTO_ATTACK.fullmatch(record.split)
-        kind = record.job, record.metric
-        if radius and kind == ("evaluate.adversarial", "robust_accuracy"):
-            robust[float(radius[1])] = record.value
+    robust = _by_radius(records)
     accuracy = _find(records, job="evaluate.clean", metric="accuracy")
     return _known({"accuracy": accuracy, "robust": robust[max(robust)]})
+
+
+def radius(records: Sequence[Record]) -> float:
+    """The radius of ``robust_cells``; 0 where nothing was attacked."""
+    return max(_by_radius(records))
+
+
+def _by_radius(records: Sequence[Record]) -> dict[float, float | None]:
+    robust: dict[float, float | None] = {0.0: None}
+    for record in records:
+        found = _AUTO_ATTACK.fullmatch(record.split)
+        kind = record.job, record.metric
+        if found and kind == ("evaluate.adversarial", "robust_accuracy"):
+            robust[float(found[1])] = record.value
+    return robust
 
 
 # Single attacks have their name behind the radius.

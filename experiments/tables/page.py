@@ -18,7 +18,8 @@ from apr_jax import config as config_lib
 from apr_jax import parallel
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
-from apr_jax.report import html
+from apr_jax.report import html, published
+from apr_jax.report.run_view import current
 from apr_jax.runs import files as files_lib
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
@@ -40,7 +41,7 @@ def records(
     found = records_lib.read(path) if path.exists() else []
     if config is not None:
         found = [record for record in found if _as_asked(record, config.eval)]
-    return records_lib.latest(found)
+    return current(found)
 
 
 def _as_asked(record: Record, wanted: config_lib.Eval) -> bool:
@@ -202,6 +203,10 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         sets = {column.split()[0] for column in columns}
         shadows = [c for c in shadows if c.split()[0] in sets]
     heads = ["", *columns, *(f"{c}, published" for c in shadows)]
+    radii = {cells_lib.radius(run.records) for run in runs.values()} - {0.0}
+    if radii:
+        mine = " or ".join(f"{255 * radius:.3g}/255" for radius in sorted(radii))
+        heads = _at(heads, mine, f"{255 * published.FGSM_EPS:.3g}/255")
     percent = lambda row, column: ours.get((row, column), [])
     lines = []
     for row in rows:
@@ -216,6 +221,8 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         + (", mean ± standard deviation" if counts[-1] > 1 else "")
         + (f". Published: {table.source}; not measured here." if shadows else ".")
     )
+    if any(not math.isclose(r, published.FGSM_EPS, rel_tol=1e-3) for r in radii):
+        note += " Attacked within other radii, the two don't compare."
     means = [(run.label, _mean_of(run)) for run in runs.values() if number == "1"]
     fewer = [f"{label} ({mean})" for label, mean in means if mean != "mean"]
     if fewer:
@@ -233,6 +240,17 @@ def show(number: str, budget: str, out: pathlib.Path) -> None:
         other=other.removeprefix(f"{main} "),
         higher_is_better=table.better == "↑",
     )
+
+
+def _at(heads: Sequence[str], mine: str, theirs: str) -> list[str]:
+    """Column heads with the radius of what is robust: measured here, and published."""
+    found = []
+    for head in heads:
+        name, comma, source = head.partition(", published")
+        if name.endswith("robust"):
+            name += f" at {theirs if comma else mine}"
+        found.append(name + comma + source)
+    return found
 
 
 def _mean_of(run: Kept) -> str:

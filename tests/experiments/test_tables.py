@@ -642,3 +642,18 @@ def test_the_picture_ranks_by_what_the_table_is_of():
     assert TABLES["1"].shown(columns) == ("cifar10 a", "cifar10 a clean error")
     assert TABLES["1"].shown(columns[:1]) == ("", "cifar10 a clean error")
     assert TABLES["3"].shown(["accuracy", "robust"]) == ("robust", "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("split", "mine"), [("linf/0.0156863", "4/255"), ("linf/0.0313725", "8/255")]
+)
+def test_the_radius_stands_at_what_is_robust(tmp_path, split, mine):
+    """Within another radius than the paper's it is said that the two don't compare."""
+    for path in (lab_lib.RESULTS / "table3_small").glob("*_s0.jsonl"):
+        text = path.read_text().replace("linf/0.0156863", split)
+        (tmp_path / path.name).write_text(text)
+    page.show("3", "small", tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert f"| accuracy | robust at {mine} |" in text
+    assert "robust at 8/255, published" in text
+    assert ("the two don't compare" in text) is (mine != "8/255")
