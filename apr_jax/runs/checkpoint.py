@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import absl.logging
@@ -95,82 +95,109 @@ class Reader:
             CheckpointError: there are checkpoints, and every one is damaged; one can't
                 be read, is of another owner, or of other shapes.
         """
-        gone: set[int] = set()
-        damaged = {int(p.name[8:]) for p in self._directory.glob("damaged-[0-9]*")}
-        while steps := [s for s in self.steps if s not in gone]:
-            step = steps[-1]
+        damaged: dict[int, str] = {}
+        while steps := [step for step in self.steps if step not in damaged]:
+            newest = steps[-1]
             try:
-                return step, self._read(step, like)
+                state = self._read(newest, like)
             except _Damaged as error:
-                if not (self._directory / str(step)).exists():
-                    self._manager.reload()  # a writer has newer ones, and removed it
-                    gone.add(step)
-                    continue
-                gone.add(step)
-                damaged.add(step)
-                self._found_damaged(step, str(error))
-        if damaged:
+                self._manager.reload()
+                # A writer that removes one has a newer one.
+                left = [step for step in self.steps if step not in damaged]
+                if left and left[-1] == newest:
+                    damaged[newest] = str(error)
+                continue
+            if damaged:
+                self._found_damaged(damaged, newest)
+            return newest, state
+        aside = {int(p.name[8:]) for p in self._directory.glob("damaged-[0-9]*")}
+        if aside := aside | set(damaged):
             raise CheckpointError(
                 f"none of the checkpoints in {self._directory} can be read: those of "
-                f"steps {', '.join(map(str, sorted(damaged)))} are damaged. To start "
+                f"steps {', '.join(map(str, sorted(aside)))} are damaged. To start "
                 "anew remove that folder, or use another work directory"
             )
         return None
 
-    def _found_damaged(self, step: int, reason: str) -> None:
-        _log.warning(
-            "the checkpoint of step %d in %s is damaged (%s); the one before is used",
-            step,
-            self._directory,
-            reason,
-        )
+    def _found_damaged(self, damaged: Mapping[int, str], used: int) -> None:
+        """Says which checkpoints are damaged, and which one is used instead."""
+        for step, reason in damaged.items():
+            _log.warning(
+                "the checkpoint of step %d is damaged (%s); that of step %d in %s, the "
+                "one before, is used",
+                step,
+                reason,
+                used,
+                self._directory,
+            )
 
     def _read(self, step: int, like: Any) -> Any:
-        restore, args = self._manager.restore, ocp.args
+        """Reads a state and checks it.
+
+        Raises:
+            _Damaged: every file can be read, twice, and the state can't be made of them.
+            CheckpointError: all else.
+        """
         try:
-            wanted = args.Composite(about=args.JsonRestore())
-            about = restore(step, args=wanted)["about"]
-            if about["owner"] != self._owner:
-                raise CheckpointError(
-                    f"the checkpoint of step {step} in {self._directory} belongs to a "
-                    "run of another configuration; use another work directory"
-                )
-            wanted = args.Composite(state=args.StandardRestore(like))
-            state = jax.tree.map(np.asarray, restore(step, args=wanted)["state"])
-            if digest(state) != about["digest"]:
-                raise _Damaged("its values are not those that were saved")
+            try:
+                state = self._load(step, like)
+            except CheckpointError:
+                raise
+            except Exception as error:
+                self._check_files(step, error)
+                state = self._load(step, like)  # the disk may have failed for once
         except CheckpointError:
             raise
         except Exception as error:
-            raise self._reason(step, like, error) from error
+            self._check_files(step, error)
+            self._check_tree(step, like)
+            if isinstance(error, _Damaged):
+                raise
+            reason = str(error).strip().split("\n")[0][:300]
+            raise _Damaged(f"{type(error).__name__}: {reason}") from error
         self._check_shapes(step, state, like)
         return state
 
-    def _reason(self, step: int, like: Any, error: Exception) -> Exception:
-        """Why a checkpoint can't be restored: its files, or what is asked of them."""
+    def _load(self, step: int, like: Any) -> Any:
+        restore, args = self._manager.restore, ocp.args
+        wanted = args.Composite(about=args.JsonRestore())
+        about = restore(step, args=wanted)["about"]
+        if about["owner"] != self._owner:
+            raise CheckpointError(
+                f"the checkpoint of step {step} in {self._directory} belongs to a "
+                "run of another configuration; use another work directory"
+            )
+        wanted = args.Composite(state=args.StandardRestore(like))
+        state = jax.tree.map(np.asarray, restore(step, args=wanted)["state"])
+        if digest(state) != about["digest"]:
+            raise _Damaged("its values are not those that were saved")
+        return state
+
+    def _check_files(self, step: int, error: Exception) -> None:
+        """Raises CheckpointError where a file, or memory, keeps a state from us."""
         folder = self._directory / str(step)
         try:
             _read_through(folder)
         except FileNotFoundError:
             pass  # removed by the writer, or by what damaged it
         except OSError as denied:
-            return CheckpointError(f"can't read {denied.filename}: {denied.strerror}")
+            raise CheckpointError(
+                f"can't read {denied.filename}: {denied.strerror}"
+            ) from denied
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            return CheckpointError(f"can't read {folder}: {error}")
+            raise CheckpointError(f"can't read {folder}: {error}") from error
         if isinstance(error, MemoryError):
-            return CheckpointError(f"{folder} doesn't fit into memory")
+            raise CheckpointError(f"{folder} doesn't fit into memory") from error
+
+    def _check_tree(self, step: int, like: Any) -> None:
+        """Raises CheckpointError for a state that is whole, and of other leaves."""
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore())
             whole = self._manager.restore(step, args=args)["state"]
+        except Exception as error:
+            _log.debug("nor can it be read without its structure: %s", error)
+        else:
             self._check_shapes(step, whole, like)
-        except CheckpointError as other:
-            return other
-        except Exception as worse:
-            _log.debug("nor can it be read without its structure: %s", worse)
-        if isinstance(error, _Damaged):
-            return error
-        reason = str(error).strip().split("\n")[0][:300]
-        return _Damaged(f"{type(error).__name__}: {reason}")
 
     def _check_shapes(self, step: int, state: Any, like: Any) -> None:
         """Raises CheckpointError for a state of other leaves than ``like``."""
@@ -263,20 +290,16 @@ class Checkpoints(Reader):
         self.wait()
         self._manager.close()
 
-    def _found_damaged(self, step: int, reason: str) -> None:
-        """Renames a damaged checkpoint to ``damaged-STEP``, and forgets it."""
-        aside = self._directory / f"damaged-{step}"
-        if jax.process_index() == 0:
-            shutil.rmtree(aside, ignore_errors=True)
-            (self._directory / str(step)).rename(aside)
+    def _found_damaged(self, damaged: Mapping[int, str], used: int) -> None:
+        """Renames damaged checkpoints to ``damaged-STEP``, as a good one is left."""
+        super()._found_damaged(damaged, used)
+        for step in damaged:
+            aside = self._directory / f"damaged-{step}"
+            if jax.process_index() == 0:
+                shutil.rmtree(aside, ignore_errors=True)
+                (self._directory / str(step)).rename(aside)
+            _log.warning("the damaged one is now %s", aside)
         self._manager.reload()
-        _log.warning(
-            "the checkpoint of step %d is damaged (%s); it is now %s, and the one "
-            "before it is used",
-            step,
-            reason,
-            aside,
-        )
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

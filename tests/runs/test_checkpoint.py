@@ -37,6 +37,13 @@ def saved(folder):
     opened.close()
 
 
+def kinds():
+    return [
+        lambda folder: checkpoint.Reader(folder, owner="me"),
+        lambda folder: checkpoint.Checkpoints(folder, keep=2, owner="me"),
+    ]
+
+
 def damage(folder, step):
     """Flips a byte in the middle of every data file of one checkpoint."""
     files = [p for p in (folder / str(step)).rglob("d/*") if p.is_file()]
@@ -96,17 +103,52 @@ def test_all_damaged(saved, folder):
         saved.restore(state_of(0))
 
 
-def test_a_start_on_damaged_ones_alone_refuses(saved, folder):
-    """Not from step 0 without a word: the second start knows of them, too."""
+@pytest.mark.parametrize("aside", [False, True])
+def test_a_start_on_damaged_ones_alone_refuses(saved, folder, aside):
+    """Not from step 0 without a word: nothing is renamed, and no start forgets it."""
     for step in (20, 30):
         damage(folder, step)
+        if aside:
+            (folder / str(step)).rename(folder / f"damaged-{step}")
+    names = sorted(p.name for p in folder.iterdir())
     for _ in range(2):
+        opened = checkpoint.Checkpoints(folder, keep=2, owner="me")
         with pytest.raises(CheckpointError, match="To start anew remove that folder"):
-            saved.restore(state_of(0))
-        assert sorted(p.name for p in folder.glob("damaged-*")) == [
-            "damaged-20",
-            "damaged-30",
-        ]
+            opened.restore(state_of(0))
+        opened.close()
+        assert sorted(p.name for p in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("make", kinds())
+def test_a_disk_that_fails_for_once_damages_nothing(saved, folder, make, monkeypatch):
+    saved.wait()
+    opened = make(folder)
+    restore, calls = opened._manager.restore, []
+
+    def once(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise ValueError("DATA_LOSS: Input/output error")
+        return restore(*args, **kwargs)
+
+    monkeypatch.setattr(opened._manager, "restore", once)
+    assert opened.restore(state_of(0))[0] == 30
+    assert len(calls) == 4
+    opened.close()
+    assert not list(folder.glob("damaged-*"))
+
+
+def test_a_reader_is_not_misled_by_what_the_writer_removes(saved, folder, caplog):
+    """Half of a checkpoint is gone when it is read: there is a newer one."""
+    saved.wait()
+    reader = checkpoint.Reader(folder, owner="me")
+    assert reader.steps[-1] == 30
+    saved.save(40, state_of(40))
+    saved.wait()
+    shutil.rmtree(folder / "30" / "state")
+    assert reader.restore(state_of(0))[0] == 40
+    assert "damaged" not in caplog.text
+    reader.close()
 
 
 def traces(folder):
@@ -154,13 +196,6 @@ OTHER = {
     "more": {**state_of(0), "more": np.zeros(2, np.float32)},
     "fewer": {"step": np.zeros((), np.int32)},
 }
-
-
-def kinds():
-    return [
-        lambda folder: checkpoint.Reader(folder, owner="me"),
-        lambda folder: checkpoint.Checkpoints(folder, keep=2, owner="me"),
-    ]
 
 
 @pytest.mark.parametrize("make", kinds())
@@ -237,3 +272,45 @@ def test_states_of_another_owner_are_refused(saved, folder):
         other.restore(state_of(0))
     other.close()
     assert saved.restore(state_of(0))[0] == 30
+
+
+# --- Every file, every way ------------------------------------------------------------
+
+DAMAGES = {
+    "removed": lambda path, content: path.unlink(),
+    "empty": lambda path, content: path.write_bytes(b""),
+    "cut": lambda path, content: path.write_bytes(content[: len(content) // 2]),
+    "flipped": lambda path, content: path.write_bytes(
+        bytes(b ^ 0xFF if i == len(content) // 2 else b for i, b in enumerate(content))
+    ),
+    "noise": lambda path, content: path.write_bytes(b"\x5a" * len(content)),
+    "longer": lambda path, content: path.write_bytes(content + b"\x5a" * 20),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", kinds())
+@pytest.mark.parametrize("way", DAMAGES)
+def test_whatever_is_damaged_the_state_is_right(saved, folder, way, make, caplog):
+    """Each file of a checkpoint is damaged in turn, and nothing but damage is found."""
+    saved.close()
+    files = sorted(p for p in (folder / "30").rglob("*") if p.is_file())
+    assert len(files) > 10
+    fell = 0
+    for file in files:
+        here = folder.parent / "copy"
+        shutil.copytree(folder, here)
+        path = here / file.relative_to(folder)
+        DAMAGES[way](path, path.read_bytes())
+        caplog.clear()
+        opened = make(here)
+        step, state = opened.restore(state_of(0))
+        opened.close()
+        jax.tree.map(np.testing.assert_array_equal, state, state_of(step))
+        assert step in (20, 30), file
+        assert (step == 20) == ("step 30 is damaged" in caplog.text), file
+        put_aside = isinstance(opened, checkpoint.Checkpoints) and step == 20
+        assert [p.name for p in here.glob("damaged-*")] == ["damaged-30"] * put_aside
+        fell += step == 20
+        shutil.rmtree(here)
+    assert fell >= 3
