@@ -135,7 +135,7 @@ class Reader:
         """Reads a state and checks it.
 
         Raises:
-            _Damaged: every file can be read, twice, and the state can't be made of them.
+            _Damaged: every file can be read, and no state can be made of them.
             CheckpointError: all else.
         """
         try:
