@@ -36,6 +36,7 @@ __all__ = [
     "describe",
     "epoch_order",
     "eval_batches",
+    "eval_fingerprint",
     "extra",
     "fingerprint",
     "global_indices",
@@ -124,6 +125,7 @@ def load(data: Data, *, splits: Sequence[str] | None = None) -> DataSet:
         splits={split: entry.split for split, entry in entries.items()},
         fingerprint=hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest(),
         extra=extra.load(data, class_names) if extra_too else None,
+        digests=digests,
     )
 
 
@@ -132,18 +134,44 @@ def fingerprint(data: Data, resident: DataSet | None) -> str:
 
     They don't change with the place of the files. Of images in memory, all that is
     loaded counts; of streamed ones what their TFDS set says of itself, or the names of
-    classes and files, as reading all of them would take too long.
+    classes and files, as reading all of them would take too long. Extra images that
+    are streamed don't count.
 
     Args:
         data: says which set.
         resident: the images, where they are in memory.
     """
-    if resident is not None:
+    if resident is None:
+        return _streamed_digest(data, data.train_split)
+    if resident.extra is None:
         return resident.fingerprint
+    digest = hashlib.sha256(resident.fingerprint.encode())
+    for array in resident.extra:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def eval_fingerprint(data: Data, resident: DataSet | None = None) -> str:
+    """Returns digits as ``fingerprint`` does, of the images that a run is measured on.
+
+    Args:
+        data: says which set.
+        resident: the images, where they are in memory already.
+
+    Raises:
+        DataError: they aren't there.
+    """
+    if data.streaming:
+        return _streamed_digest(data, data.test_split)
+    found = resident or load(data, splits=(data.test_split,))
+    return found.digests[data.test_split]
+
+
+def _streamed_digest(data: Data, split: str) -> str:
     if data.source == "tfds":
-        facts: Any = tfds.fingerprint(data, data.train_split)
+        facts: Any = tfds.fingerprint(data, split)
     else:
-        listed = folder.listing(data, data.train_split)
+        listed = folder.listing(data, split)
         facts = [listed.class_names, list(listed.files)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -10,7 +10,7 @@ sets are mixed in (``Mix``), the same holds for either kind and its own places.
 import dataclasses
 import fractions
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,7 @@ class DataSet:
         fingerprint: hexadecimal digest of all images, labels and class names.
         extra: further training images, of ``data.extra_dirs``; None: there are none.
             The fingerprint doesn't know of them.
+        digests: those of the splits by name.
     """
 
     name: str
@@ -70,6 +71,7 @@ class DataSet:
     splits: dict[str, ArraySplit]
     fingerprint: str
     extra: ArraySplit | None = None
+    digests: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -191,6 +191,9 @@ def run(
     networks = []  # all of them first: one without checkpoint is better found now
     for root, (_, config) in zip(roots, opened, strict=True):
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+        command.check_images(root, config)
+        if parallel.is_primary():
+            workdir.check_writable(root)
         network = classifier_lib.from_run(root)
         networks.append(dataclasses.replace(network, config=config))
     try:

@@ -11,9 +11,9 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, parallel, process
+from apr_jax import console, data, parallel, process
 from apr_jax import settings as settings_lib
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
@@ -51,30 +51,68 @@ def main(measure: Measure, cls: type | None = None) -> None:
     places = define_places()
     values = settings_lib.define_flags(cls) if cls else dict
 
-    def run(what: pathlib.Path) -> None:
-        settings = settings_lib.build(cls(), values()) if cls else None
-        parallel.declare_cpu_devices(devices.value)
-        there = pathlib.Path(workdir.value) if workdir.value else None
-        classifier, root = _open(what, config.value, there, places())
-        process.use_compile_cache(classifier.config.data)
-        layout = parallel.make_layout(devices.value)
-        place = workdir_lib.prepare(
-            root, classifier.config, write=parallel.is_primary()
-        )
-        if parallel.is_primary() and root != what:
-            workdir_lib.claim(place, classifier.config, classifier.class_names)
-        bound = functools.partial(measure, classifier, settings)
-        keep(place, bound, Context(layout, quiet=quiet.value))
-        if parallel.is_primary():
-            shown = [root, *map(pathlib.Path, beside.value)]
-            page_lib.write(place.report, shown)
-
     def work(argv: Sequence[str]) -> None:
         if len(argv) != 2:
             raise app.UsageError("give one run directory or one file of weights")
-        process.finish(lambda: run(pathlib.Path(argv[1])))
+        process.finish(
+            lambda: run(
+                pathlib.Path(argv[1]),
+                measure,
+                settings_lib.build(cls(), values()) if cls else None,
+                values=config.value,
+                workdir=pathlib.Path(workdir.value) if workdir.value else None,
+                places=places(),
+                beside=[pathlib.Path(root) for root in beside.value],
+                devices=devices.value,
+                quiet=quiet.value,
+            )
+        )
 
     app.run(work)
+
+
+def run(
+    what: pathlib.Path,
+    measure: Measure,
+    settings: Any,
+    *,
+    values: Any = None,
+    workdir: pathlib.Path | None = None,
+    places: Mapping[str, Any] | None = None,
+    beside: Sequence[pathlib.Path] = (),
+    devices: int = 0,
+    quiet: bool = False,
+) -> None:
+    """Measures one classifier and draws its page.
+
+    Args:
+        what: a run, which is only read where ``workdir`` is another directory; or a
+            file of weights.
+        measure: the evaluation.
+        settings: its settings.
+        values: configuration of a file of weights.
+        workdir: where records and page go; a run's own directory if None.
+        places: where the data are now, if they moved: fields of ``config.data``.
+        beside: finished runs to show on the page.
+        devices: how many to use; 0 as in training.
+        quiet: no progress bar.
+
+    Raises:
+        ConfigError: something is no run, a value isn't allowed, the run was trained on
+            other images, or ``workdir`` can't be written.
+    """
+    parallel.declare_cpu_devices(devices)
+    classifier, root = _open(what, values, workdir, places or {})
+    process.use_compile_cache(classifier.config.data)
+    layout = parallel.make_layout(devices)
+    primary = parallel.is_primary()
+    place = workdir_lib.prepare(root, classifier.config, write=primary)
+    if primary and root.resolve() != what.resolve():
+        workdir_lib.claim(place, classifier.config, classifier.class_names)
+    bound = functools.partial(measure, classifier, settings)
+    keep(place, bound, Context(layout, quiet=quiet))
+    if primary:
+        page_lib.write(place.report, [root, *beside])
 
 
 def keep(
@@ -100,6 +138,18 @@ def keep(
                 records.append(run.results, [record])
 
 
+def check_images(root: pathlib.Path, config: config_lib.Config) -> None:
+    """Raises ConfigError where a run would be measured on other images than its own.
+
+    What isn't there is for the measurement to say, which may not need it.
+    """
+    try:
+        tested = data.eval_fingerprint(config.data)
+    except DataError:
+        return
+    workdir_lib.check_images(workdir_lib.RunDir(root), config, {"test": tested})
+
+
 def define_places() -> Callable[[], dict[str, Any]]:
     """Flags for the places of a run's data, which may have moved since."""
     names = ("data_dir", "cache_dir")
@@ -119,7 +169,9 @@ def _open(
                 f"{what} is a run and has a configuration; --config is for a file of "
                 "weights. Where its data are now is said by --data_dir and --cache_dir"
             )
-        return classifier_lib.from_run(what, places), workdir or what
+        classifier = classifier_lib.from_run(what, places)
+        check_images(what, classifier.config)
+        return classifier, workdir or what
     if not what.exists():
         raise ConfigError(
             f"{what} is not there; give a run's directory or a file of weights"

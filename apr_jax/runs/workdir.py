@@ -1,11 +1,12 @@
 """The work directory of a run: what lies where, and whose it is."""
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError
@@ -18,11 +19,12 @@ class RunDir:
     Attributes:
         root: the directory.
         config: the configuration, written when the plan of the run stands.
-        facts: what the run was started with beside it: its data, its devices.
+        facts: what the run was started with beside it: its images, its devices.
         classes: the names of the classes, in the order of the labels.
         checkpoints: saved states.
         curve: loss, accuracy, rate and speed over the steps.
         watched: what ``train.watch`` names, over the epochs.
+        held_out: accuracies under attack on images that are held out.
         results: one record for each number.
         commands: the commands that made them.
         examples: a few training images and what the augmentation makes of them.
@@ -38,6 +40,7 @@ class RunDir:
         self.checkpoints = root / "checkpoints"
         self.curve = root / curves.FILE_NAME
         self.watched = root / epochs.FILE_NAME
+        self.held_out = root / epochs.HELD_OUT
         self.results = root / "results.jsonl"
         self.commands = root / "commands.jsonl"
         self.examples = root / "examples.npz"
@@ -98,7 +101,7 @@ def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> Ru
     """
     run = RunDir(root)
     if write:
-        _check_writable(root)
+        check_writable(root)
     saved = read_config(run)
     changed = [] if saved is None else config_lib.differences(config, saved)
     if changed and not _is_empty(run):
@@ -115,16 +118,17 @@ def claim(
     config: config_lib.Config,
     class_names: Iterable[str],
     *,
-    data: str = "",
+    images: Mapping[str, str] | None = None,
     devices: int = 0,
 ) -> int:
     """Makes a work directory that of a run, once its plan stands.
 
     Args:
         run: from ``prepare``.
-        config: of the run.
+        config: of the run; the places in it are kept as absolute paths, so that they
+            are found from any directory.
         class_names: what its labels mean.
-        data: fingerprint of the images that it trains on, if it does.
+        images: their fingerprints, as ``check_images`` takes them, if it trains.
         devices: how many it trains on.
 
     Returns:
@@ -133,37 +137,83 @@ def claim(
     Raises:
         ConfigError: it was trained on other images before.
     """
-    saved = read_config(run)
-    if saved is None or config_lib.differences(config, saved):
-        values = config_lib.to_dict(config)
-        for name in ("data_dir", "cache_dir"):  # to be found from any directory
-            if (place := values["data"][name]) and "://" not in place:
-                values["data"][name] = str(pathlib.Path(place).expanduser().absolute())
+    saved, wanted = read_config(run), _with_absolute_places(config)
+    other = saved is None or bool(config_lib.differences(config, saved))
+    if other:
+        for stale in (run.facts, run.watched, run.held_out):
+            stale.unlink(missing_ok=True)
+    before = check_images(run, config, images or {})
+    if other or (images and _places(saved) != _places(wanted)):
+        values = config_lib.to_dict(wanted)
         files.write_text(run.config, json.dumps(values, indent=2) + "\n")
-        run.facts.unlink(missing_ok=True)
     write_class_names(run, class_names)
-    before = check_data(run, config, data)
-    if data:
-        facts = {"data": data, "devices": devices}
+    if images:
+        facts = {**images, "devices": devices}
         files.write_text(run.facts, json.dumps(facts) + "\n")
     return before
 
 
-def check_data(run: RunDir, config: config_lib.Config, data: str) -> int:
-    """Checks that a run goes on with the images that it was trained on; see ``claim``.
+def check_images(
+    run: RunDir, config: config_lib.Config, images: Mapping[str, str]
+) -> int:
+    """Checks that a run sees the images that it was started with.
 
-    Where nothing was trained yet, they may be any.
+    Where nothing was trained yet, or by a version that kept no fingerprints, they may
+    be any.
+
+    Args:
+        run: the run's directory.
+        config: says which images they are now.
+        images: fingerprints, "data" of all that it trains on, "test" of those it is
+            measured on.
+
+    Returns:
+        The number of devices that it was trained on, 0 if it isn't known.
+
+    Raises:
+        ConfigError: they are others.
     """
-    if not data or not run.facts.exists() or _is_empty(run):
+    if not images or not run.facts.exists() or _is_empty(run):
         return 0
-    facts = json.loads(run.facts.read_text())
-    if facts["data"] != data:
-        raise ConfigError(
-            f"the run in {run.root} was trained on other images: the fingerprint of "
-            f"data.name {config.data.name!r} is {data[:12]}, there "
-            f"{facts['data'][:12]}. Give its own data.data_dir, or another --workdir"
-        )
-    return int(facts["devices"])
+    try:
+        facts = json.loads(run.facts.read_text())
+        devices = int(facts["devices"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{run.facts} is no JSON of facts: {error!r}") from error
+    for name, digest in images.items():
+        if facts.get(name, digest) != digest:
+            own = config.data
+            raise ConfigError(
+                f"the run in {run.root} was trained on other images: the fingerprint "
+                f"of data.name {own.name!r} in data.data_dir {own.data_dir!r} is "
+                f"{digest[:12]}, there {facts[name][:12]}. Give its own "
+                "data_dir, or train in another --workdir"
+            )
+    return devices
+
+
+def _places(config: config_lib.Config | None) -> tuple[str, ...]:
+    """The folders that a configuration names, which may move."""
+    if config is None:
+        return ()
+    data, corruption = config.data, config.eval.corruption
+    return (data.data_dir, data.cache_dir, corruption.frost_dir)
+
+
+def _with_absolute_places(config: config_lib.Config) -> config_lib.Config:
+    data_dir, cache_dir, frost_dir = (
+        str(pathlib.Path(place).expanduser().absolute())
+        if place and "://" not in place
+        else place
+        for place in _places(config)
+    )
+    replace = dataclasses.replace
+    corruption = replace(config.eval.corruption, frost_dir=frost_dir)
+    return replace(
+        config,
+        data=replace(config.data, data_dir=data_dir, cache_dir=cache_dir),
+        eval=replace(config.eval, corruption=corruption),
+    )
 
 
 def _is_empty(run: RunDir) -> bool:
@@ -231,7 +281,8 @@ def read_commands(run: RunDir) -> list[str]:
     return list(dict.fromkeys(reversed(found)))[::-1]
 
 
-def _check_writable(root: pathlib.Path) -> None:
+def check_writable(root: pathlib.Path) -> None:
+    """Raises ConfigError unless files can be made in a work directory."""
     probe = root / f".writable.{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -239,5 +290,6 @@ def _check_writable(root: pathlib.Path) -> None:
         probe.unlink()
     except OSError as error:
         raise ConfigError(
-            f"workdir is {str(root)!r}, which can't be written: {error.strerror}"
+            f"workdir is {str(root)!r}, which can't be written: {error.strerror}. "
+            "--workdir names another one"
         ) from error

@@ -111,10 +111,13 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
             f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
             f"images in data.train_split {config.data.train_split!r}"
         )
-    images = data.fingerprint(config.data, resident)
+    images = {
+        "data": data.fingerprint(config.data, resident),
+        "test": data.eval_fingerprint(config.data, resident),
+    }
     if parallel.is_primary():
         before = workdir_lib.claim(
-            run, config, names, data=images, devices=layout.count
+            run, config, names, images=images, devices=layout.count
         )
         if before not in (0, layout.count):
             say(
@@ -122,7 +125,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
                 f"{layout.count}: its numbers are another run's in their last digits"
             )
     else:
-        workdir_lib.check_data(run, config, images)
+        workdir_lib.check_images(run, config, images)
     return Plan(
         config=config,
         run=run,

@@ -1,7 +1,9 @@
 """The work directory: whose it is, and who works there."""
 
+import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -12,10 +14,10 @@ import pytest
 from apr_jax import config as config_lib
 from apr_jax import data, job, models, parallel
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import clean, command
 from apr_jax.evaluate.context import Context
-from apr_jax.runs import records, workdir
+from apr_jax.runs import epochs, records, workdir
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -65,6 +67,18 @@ def test_a_directory_where_nothing_was_trained_takes_another_run(folder, tmp_pat
         train(folder, tmp_path, seed=3)
 
 
+def test_nothing_of_a_run_that_took_no_step_stays_for_the_next(folder, tmp_path):
+    changes = {"train__watch": ("bands",), "train__watch_examples": 8}
+    train(folder, tmp_path, until=0, **changes)
+    run = workdir.RunDir(tmp_path)
+    before = epochs.read(run.watched)
+    assert [row["step"] for row in before] == [0]
+    train(folder, tmp_path, until=0, seed=2, **changes)
+    after = epochs.read(run.watched)
+    assert [row["step"] for row in after] == [0]
+    assert after != before
+
+
 def other_images(folder, tmp_path):
     """A set of the same classes and sizes, of other pixels."""
     other = tmp_path / "other"
@@ -96,6 +110,49 @@ def test_the_same_images_may_have_moved(folder, tmp_path):
         (moved / f"{split}.npz").write_bytes((folder / f"{split}.npz").read_bytes())
     train(folder, tmp_path / "run")
     assert train(moved, tmp_path / "run", until=6).step == 6
+
+
+def test_a_run_is_measured_on_its_own_images_only(folder, tmp_path):
+    """Given anew, a place must hold the same images; the card asks as commands do."""
+    root, other = tmp_path / "run", other_images(folder, tmp_path)
+    train(folder, root)
+    for measure in (
+        lambda places: command.run(
+            root, clean.measure, None, places=places, quiet=True
+        ),
+        lambda places: card.run(
+            [root], {"parts": ("clean",)}, places=places, quiet=True
+        ),
+    ):
+        with pytest.raises(ConfigError, match=r"other images.*'toy' in data.data_dir"):
+            measure({"data_dir": str(other)})
+        assert not (root / "results.jsonl").exists()
+    command.run(root, clean.measure, None, places={"data_dir": str(folder)}, quiet=True)
+    assert records.read(root / "results.jsonl")
+
+
+def test_a_run_without_fingerprints_goes_on_and_is_measured(folder, tmp_path):
+    """As older versions left it."""
+    train(folder, tmp_path)
+    workdir.RunDir(tmp_path).facts.unlink()
+    assert train(folder, tmp_path, until=6).step == 6
+    assert workdir.RunDir(tmp_path).facts.exists()
+    (tmp_path / "facts.json").unlink()
+    command.run(tmp_path, clean.measure, None, quiet=True)
+
+
+@pytest.mark.parametrize("part", ["images", "labels"])
+def test_extra_images_are_among_those_of_a_run(folder, part):
+    found = data.load(toy.config(folder).data)
+    extra = data.ArraySplit(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(2, np.int32))
+    changed = extra._replace(**{part: getattr(extra, part) + 1})
+    alone, one, two = (
+        data.fingerprint(
+            toy.config(folder).data, dataclasses.replace(found, extra=extra)
+        )
+        for extra in (None, extra, changed)
+    )
+    assert len({alone, one, two}) == 3
 
 
 @pytest.mark.parametrize("change", ["class", "file"])
@@ -131,11 +188,14 @@ def test_the_place_of_the_data_can_be_given_anew(folder, tmp_path, monkeypatch):
     """A run's own is kept as an absolute path, and found from any directory."""
     monkeypatch.chdir(folder.parent)
     root = tmp_path / "run"
-    train(pathlib.Path(folder.name), root)
+    frost = {"eval__corruption__frost_dir": "frost"}
+    train(pathlib.Path(folder.name), root, **frost)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     network = classifier_lib.from_run(root)
     assert network.config.data.data_dir == str(folder)
+    corruption = network.config.eval.corruption
+    assert corruption.frost_dir == str(folder.parent / "frost")
     moved = classifier_lib.from_run(root, {"data_dir": "/new", "cache_dir": "/cache"})
     assert moved.config.data.data_dir == "/new"
     assert moved.config.data.cache_dir == "/cache"
@@ -144,6 +204,15 @@ def test_the_place_of_the_data_can_be_given_anew(folder, tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigError, match="--data_dir"):
         command._open(root, {"seed": 0}, None, {})
+
+
+def test_training_at_a_new_place_notes_it(folder, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    train(folder, tmp_path / "run")
+    train(moved, tmp_path / "run", until=6)
+    network = classifier_lib.from_run(tmp_path / "run")
+    assert network.config.data.data_dir == str(moved)
 
 
 # --- Who works there -----------------------------------------------------------------
