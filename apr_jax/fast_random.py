@@ -1,4 +1,4 @@
-"""Random numbers by the million: a hash of (image's seed, place).
+"""Random numbers by the million, a hash of (image's seed, place), and keys of one kind.
 
 JAX's own generator, asked for a number per pixel with a key per image, spends more time
 on that than noise or corruptions do on the rest, on a CPU by far. It makes one seed for
@@ -24,15 +24,60 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
+_OWN_KIND = "threefry2x32"
+# Raw keys have as many words.
+_KINDS = {2: _OWN_KIND, 4: "rbg"}
+
+
+def typed_keys(key: jax.Array) -> jax.Array:
+    """Keys of the one kind that all random numbers here are drawn with.
+
+    Under ``vmap`` the generators "rbg" and "unsafe_rbg" give all images the numbers of
+    the first key. Keys of theirs, and of any other kind, become keys of "threefry2x32"
+    that depend on all of their words.
+
+    Args:
+        key: typed keys of any shape; or raw ones, uint32 [..., 2] or, of the generators
+            above, [..., 4].
+
+    Returns:
+        Typed keys of that shape, or of [...].
+
+    Raises:
+        TypeError: neither kind of key.
+    """
+    if not jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
+        shape = jnp.shape(key)
+        if jnp.result_type(key) != jnp.uint32 or not shape or shape[-1] not in _KINDS:
+            raise TypeError(
+                "key must be made by jax.random.key or jax.random.PRNGKey, got "
+                f"{jnp.result_type(key)} {list(shape)}"
+            )
+        key = jax.random.wrap_key_data(jnp.asarray(key), impl=_KINDS[shape[-1]])
+    if jax.random.key_impl(key) == _OWN_KIND:
+        return key
+
+    def convert(words: jax.Array) -> jax.Array:
+        own = jax.random.wrap_key_data(words[:2], impl=_OWN_KIND)
+        for word in words[2:]:
+            own = jax.random.fold_in(own, word)
+        return own
+
+    words = jax.random.key_data(key)
+    flat = jax.vmap(convert)(words.reshape(-1, words.shape[-1]))
+    return flat.reshape(key.shape)
+
+
 @jax.jit
 def make_seeds(key: jax.Array, numbers: jax.Array) -> jax.Array:
     """The seeds of images: one key and their numbers, uint32 [N], to uint32 [N, 2]."""
+    key = typed_keys(key)
     return seeds_of(jax.vmap(jax.random.fold_in, (None, 0))(key, numbers))
 
 
 def seeds_of(keys: jax.Array) -> jax.Array:
     """Seeds from a key for each image, used for nothing else: [N] to uint32 [N, 2]."""
-    return jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys)
+    return jax.vmap(lambda key: jax.random.bits(key, (2,)))(typed_keys(keys))
 
 
 def bits(seeds: jax.Array, shape: tuple[int, ...], *, lane: int = 0) -> jax.Array:

@@ -5,10 +5,16 @@ import jax.flatten_util
 import jax.numpy as jnp
 
 from apr_jax import config as config_lib
+from apr_jax.gates import images as gates
 
 
 def to_pixels(images: jax.Array) -> jax.Array:
-    """Returns uint8 grey levels as float32 pixels in [0, 1]; floats unchanged."""
+    """Returns uint8 grey levels as float32 pixels in [0, 1]; floats unchanged.
+
+    Raises:
+        TypeError: neither of them.
+    """
+    gates.check_type(images, "either")
     if images.dtype == jnp.uint8:
         return images.astype(jnp.float32) / 255.0
     return images

@@ -2,7 +2,8 @@
 
 Written apart from ``apr_jax.corruptions``, after the description of the benchmark
 (Hendrycks & Dietterich 2019): libraries do the work that the package does by matrices
-and lookups. Oracle of the tests and the other side of the benchmark. For 32 pixels.
+and lookups. Oracle of the tests and the other side of the benchmark. For images whose
+shorter side has 32 pixels.
 """
 
 import io
@@ -12,7 +13,6 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-S = 32
 STRENGTH = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
     "shot_noise": (500, 250, 100, 75, 50),
@@ -102,8 +102,9 @@ def _glass_blur(rng, image, c):
     sigma, rounds = c
     pixels = (_smooth(image / 255, sigma) * 255).astype(np.uint8)
     for _ in range(rounds):
-        for y in range(S - 1, 1, -1):
-            for x in range(S - 1, 1, -1):
+        height, width, _ = pixels.shape
+        for y in range(height - 1, 1, -1):
+            for x in range(width - 1, 1, -1):
                 dx, dy = rng.integers(-1, 1, 2)
                 pixels[y, x] = pixels[y + dy, x + dx]
     return _smooth(pixels / 255, sigma)
@@ -127,12 +128,14 @@ def _motion_blur(rng, image, c):
 
 
 def _zoomed(image, factor):
-    part = int(np.ceil(S / factor))
-    top = (S - part) // 2
-    cut = image[top : top + part, top : top + part]
+    sides = np.array(image.shape[:2])
+    part = np.ceil(sides / factor).astype(int)
+    (top, left), (high, wide) = (sides - part) // 2, part
+    cut = image[top : top + high, left : left + wide]
     large = scipy.ndimage.zoom(cut, (factor, factor, 1), order=1)
-    trim = (large.shape[0] - S) // 2
-    return large[trim : trim + S, trim : trim + S]
+    trim = (np.array(large.shape[:2]) - sides) // 2
+    (top, left), (high, wide) = trim, sides
+    return large[top : top + high, left : left + wide]
 
 
 def _zoom_blur(rng, image, last):
@@ -144,7 +147,8 @@ def _zoom_blur(rng, image, last):
 
 def _snow(rng, image, c):
     mean, deviation, factor, threshold, radius, sigma, keep = c
-    layer = _zoomed(rng.normal(mean, deviation, (S, S, 1)), factor)[..., 0]
+    draw = rng.normal(mean, deviation, (*image.shape[:2], 1))
+    layer = _zoomed(draw, factor)[..., 0]
     layer[layer < threshold] = 0
     layer = (np.clip(layer, 0, 1) * 255).astype(np.uint8).astype(np.float64)
     layer = np.round(_moved(layer, radius, sigma, rng.uniform(-135, -45))) / 255
@@ -158,13 +162,20 @@ def _snow(rng, image, c):
 def _frost(rng, image, c, photographs):
     photograph = photographs[rng.integers(5)]
     small = cv2.resize(photograph, (0, 0), fx=0.2, fy=0.2)
-    y, x = (rng.integers(0, n - S) for n in small.shape[:2])
-    return c[0] * image / 255 + c[1] * small[y : y + S, x : x + S] / 255.0
+    height, width, _ = image.shape
+    room = max((height + 1) / small.shape[0], (width + 1) / small.shape[1])
+    if room > 1:
+        small = cv2.resize(photograph, (0, 0), fx=0.2 * room, fy=0.2 * room)
+    y = rng.integers(0, small.shape[0] - height)
+    x = rng.integers(0, small.shape[1] - width)
+    return c[0] * image / 255 + c[1] * small[y : y + height, x : x + width] / 255.0
 
 
 def _fog(rng, image, c):
     bright, decay = c
-    cloud, step, wibble = np.zeros((S, S)), S, 100.0
+    height, width, _ = image.shape
+    side = 1 << (max(height, width) - 1).bit_length()
+    cloud, step, wibble = np.zeros((side, side)), side, 100.0
     while step > 1:
         half = step // 2
         wild = lambda n, reach=wibble**2: rng.uniform(-reach, reach, (n, n))
@@ -178,6 +189,7 @@ def _fog(rng, image, c):
         cloud[half::step, ::step] = (corner + lower + centre + before) / 4 + wild(n)
         step, wibble = half, wibble / decay
     cloud = (cloud - cloud.min()) / (cloud.max() - cloud.min())
+    cloud = cloud[:height, :width]
     pixels = image / 255
     top = pixels.max()
     return (pixels + bright * cloud[..., None]) * top / (top + bright)
@@ -185,7 +197,7 @@ def _fog(rng, image, c):
 
 def _spatter(rng, image, c, mud):
     mean, deviation, sigma, threshold, last = c
-    liquid = _smooth(rng.normal(mean, deviation, (S, S)), sigma)
+    liquid = _smooth(rng.normal(mean, deviation, image.shape[:2]), sigma)
     liquid[liquid < threshold] = 0
     pixels = image / 255
     if mud:
@@ -237,29 +249,33 @@ def _jpeg_compression(rng, image, quality):
 
 
 def _pixelate(rng, image, c):
-    small = Image.fromarray(image).resize([int(S * c)] * 2, Image.Resampling.BOX)
-    return np.asarray(small.resize((S, S), Image.Resampling.BOX))
+    height, width, _ = image.shape
+    box = Image.Resampling.BOX
+    small = Image.fromarray(image).resize((int(width * c), int(height * c)), box)
+    return np.asarray(small.resize((width, height), box))
 
 
 def _elastic_transform(rng, image, c):
-    farthest, sigma, shift = (S * x for x in c)
-    old = np.float32([[26, 26], [26, 6], [6, 6]])
+    farthest, sigma, shift = (32 * x for x in c)
+    height, width, _ = image.shape
+    middle = np.float32([width // 2, height // 2])
+    old = np.float32([[10, 10], [10, -10], [-10, -10]]) + middle
     new = old + rng.uniform(-shift, shift, (3, 2)).astype(np.float32)
     pixels = (image / 255).astype(np.float32)
     pixels = cv2.warpAffine(
         pixels,
         cv2.getAffineTransform(old, new),
-        (S, S),
+        (width, height),
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    move = rng.uniform(-1, 1, (2, S, S))
+    move = rng.uniform(-1, 1, (2, height, width))
     move = farthest * np.stack(
         [
             scipy.ndimage.gaussian_filter(m, sigma, mode="reflect", truncate=3)
             for m in move
         ]
     )
-    places = np.mgrid[:S, :S] + move
+    places = np.mgrid[:height, :width] + move
     return np.stack(
         [
             scipy.ndimage.map_coordinates(

@@ -51,7 +51,8 @@ SIGNATURES = {
     "apr_jax.models.torch_weights.load": "(name, state_dict)",
     "apr_jax.models.torch_weights.load_file": "(name, path)",
     "apr_jax.corruptions.corrupt": (
-        "(key, images, name, severity, *, indices=None, frost=None, chunk=None)"
+        "(key, images, name, severity, *, indices=None, frost=None, chunk=None, "
+        "stored_as='array')"
     ),
     "apr_jax.attacks.fgsm": (
         "(key, logits_fn, images, labels, *, eps, norm='linf', step_size=None, "

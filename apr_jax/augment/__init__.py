@@ -39,7 +39,9 @@ from apr_jax.augment.simclr import (
     random_resized_crop,
     simclr,
 )
+from apr_jax.augment.trivialaugment import trivialaugment
 from apr_jax.augment.vipaug import vital_mask, vital_phase, vital_phase_single
+from apr_jax.gates.images import images_gate
 from apr_jax.pixels import to_pixels
 
 __all__ = [
@@ -81,12 +83,14 @@ __all__ = [
     "random_resized_crop",
     "recombine_levels",
     "simclr",
+    "trivialaugment",
     "vital_mask",
     "vital_phase",
     "vital_phase_single",
 ]
 
 
+@images_gate("either")
 def apr(
     key: jax.Array,
     images: jax.Array,

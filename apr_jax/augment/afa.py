@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import check_pixels, per_image_keys
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.gates.images import images_gate
 
 # What the released training takes between 0 and pi, both included.
 DIRECTIONS = 448
@@ -31,6 +32,7 @@ class Waves(NamedTuple):
     strength: jax.Array
 
 
+@images_gate("pixels")
 def fourier_basis_noise(
     key: jax.Array,
     images: jax.Array,
@@ -63,7 +65,6 @@ def fourier_basis_noise(
         TypeError: pixels are not floating point.
         ValueError: another shape, a wrong number of keys, or no waves.
     """
-    check_pixels(images)
     if waves < 1:
         raise ValueError(f"waves must be 1 or more, got {waves}")
     count, height, width, channels = images.shape

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import check_per, check_pixels, image_coins, split_keys
+from apr_jax.augment.keys import check_per, image_coins, split_keys
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral import recombine, recombine_within
 
 
@@ -52,9 +53,8 @@ def choose_partners(
         donor_index: int [N], places in the pool, instead of a random permutation.
 
     Raises:
-        TypeError, ValueError: as `check_pixels`, and for shapes that don't fit.
+        ValueError: shapes that don't fit.
     """
-    check_pixels(images)
     pool = images if donors is None else donors.astype(images.dtype)
     count = images.shape[0]
     if pool.shape[1:] != images.shape[1:]:
@@ -73,6 +73,7 @@ def choose_partners(
     return Partners(pool, donor_index, donors is None)
 
 
+@images_gate("pixels")
 def apr_pair(
     key: jax.Array,
     images: jax.Array,

@@ -12,6 +12,7 @@ from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import channel, join, pack, unpack, update_rows
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import knobs
+from apr_jax.gates.images import images_gate
 
 OVERFLOWS = ("clip", "wrap")
 
@@ -19,6 +20,7 @@ OVERFLOWS = ("clip", "wrap")
 LOWEST_LEVEL = 0.1
 
 
+@images_gate("either", rounds=True)
 def apr_single(
     key: jax.Array,
     images: jax.Array,
@@ -61,8 +63,6 @@ def apr_single(
         TypeError: pixels neither uint8 nor floating point.
         ValueError: an unknown name, another shape, or a wrong number of keys.
     """
-    if not jnp.issubdtype(images.dtype, jnp.floating) and images.dtype != jnp.uint8:
-        raise TypeError(f"images must be uint8 or floating point, got {images.dtype}")
     names = ops_lib.op_set(ops)
     _check_overflow(overflow)
     words = pack(to_levels(images))
@@ -196,6 +196,7 @@ def two_versions(
     return Versions(unpack(once, channels), first, second, twice)
 
 
+@images_gate("levels")
 def recombine_levels(
     amplitude_from: jax.Array,
     phase_from: jax.Array,
@@ -208,9 +209,6 @@ def recombine_levels(
 
     Knobs and errors as `apr_single`'s.
     """
-    for image in (amplitude_from, phase_from):
-        if image.dtype != jnp.uint8:
-            raise TypeError(f"images must be uint8, got {image.dtype}")
     _check_overflow(overflow)
     channels = phase_from.shape[-1]
     words = _recombine_words(

@@ -13,6 +13,7 @@ from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.apr_single import LOWEST_LEVEL, chunk_size, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
+from apr_jax.gates.images import images_gate
 
 
 class Chains(NamedTuple):
@@ -35,6 +36,7 @@ class Chains(NamedTuple):
     negate: jax.Array
 
 
+@images_gate("either", rounds=True)
 def augmix(
     key: jax.Array,
     images: jax.Array,

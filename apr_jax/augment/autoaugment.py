@@ -15,6 +15,7 @@ from apr_jax.augment.apr_single import chunk_size, from_levels, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.ops import POLICY_OPS
 from apr_jax.augment.packed import pack, unpack
+from apr_jax.gates.images import images_gate
 
 # Operation, probability, magnitude from 0 to 9; twice.
 Step = tuple[str, float, int]
@@ -96,6 +97,7 @@ class Pairs(NamedTuple):
     negate: jax.Array
 
 
+@images_gate("either", rounds=True)
 def autoaugment(
     key: jax.Array,
     images: jax.Array,
@@ -133,6 +135,7 @@ def autoaugment(
     return _apply(images, pairs, chunk)
 
 
+@images_gate("either", rounds=True)
 def random_autoaugment(
     key: jax.Array,
     images: jax.Array,

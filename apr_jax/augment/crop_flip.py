@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import check_shape, per_image_keys
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.gates.images import images_gate
 
 
+@images_gate("either", values="finite")
 def random_crop(
     key: jax.Array, images: jax.Array, *, pad: int = 4, fill: float = 128
 ) -> jax.Array:
@@ -25,7 +27,7 @@ def random_crop(
     """
     if pad < 0:
         raise ValueError(f"pad must not be negative, got {pad}")
-    keys = _keys(key, images)
+    keys = per_image_keys(key, images.shape[0])
     sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     padded = jnp.pad(images, sides, constant_values=fill)
     offsets = jax.vmap(lambda k: jax.random.randint(k, (2,), 0, 2 * pad + 1))(keys)
@@ -37,6 +39,7 @@ def random_crop(
     return jax.vmap(crop)(padded, offsets)
 
 
+@images_gate("either", values="finite")
 def random_flip(
     key: jax.Array, images: jax.Array, *, prob: float | jax.Array = 0.5
 ) -> jax.Array:
@@ -44,10 +47,6 @@ def random_flip(
 
     Key and errors as `random_crop`'s.
     """
-    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(_keys(key, images))
+    keys = per_image_keys(key, images.shape[0])
+    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(keys)
     return jnp.where(coin[:, None, None, None], images[:, :, ::-1], images)
-
-
-def _keys(key: jax.Array, images: jax.Array) -> jax.Array:
-    check_shape(images)
-    return per_image_keys(key, images.shape[0])

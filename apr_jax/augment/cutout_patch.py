@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax import fast_random
-from apr_jax.augment.keys import check_pixels, check_shape, per_image_keys
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.gates.images import images_gate
 
 
 class Patches(NamedTuple):
@@ -26,6 +27,7 @@ class Patches(NamedTuple):
     noise: jax.Array
 
 
+@images_gate("either", values="finite")
 def cutout(
     key: jax.Array,
     images: jax.Array,
@@ -56,6 +58,7 @@ def cutout(
     return jnp.where(mask[..., None], filling.reshape(1, 1, 1, channels), images)
 
 
+@images_gate("pixels")
 def patch_gaussian(
     key: jax.Array,
     images: jax.Array,
@@ -86,6 +89,7 @@ def patch_gaussian(
     return _patch(key, images, size, sigma=sigma, random_size=random_size)
 
 
+@images_gate("pixels")
 def patch_uniform(
     key: jax.Array,
     images: jax.Array,
@@ -155,7 +159,6 @@ def square_mask(
 
 def _patch(key: jax.Array, images: jax.Array, size: int, **knobs: Any) -> jax.Array:
     """Noise in a square of each image; knobs as `draw_patches`'s."""
-    check_pixels(images)
     shape = _shape(images, size)
     patches = draw_patches(key, shape, size=size, **knobs)
     _, height, width, _ = shape
@@ -166,7 +169,6 @@ def _patch(key: jax.Array, images: jax.Array, size: int, **knobs: Any) -> jax.Ar
 
 
 def _shape(images: jax.Array, size: int) -> tuple[int, int, int, int]:
-    check_shape(images)
     if size < 1:
         raise ValueError(f"size must be 1 or more, got {size}")
     count, height, width, channels = images.shape

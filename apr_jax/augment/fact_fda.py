@@ -11,9 +11,11 @@ import jax.numpy as jnp
 
 from apr_jax.augment.apr_pair import choose_partners
 from apr_jax.augment.keys import draw_per, split_keys
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral import filter_bands, square_mask
 
 
+@images_gate("pixels")
 def amplitude_mix(
     key: jax.Array,
     images: jax.Array,
@@ -57,6 +59,7 @@ def amplitude_mix(
     return jnp.clip(mixed, 0, 1) if clip else mixed
 
 
+@images_gate("pixels")
 def low_amplitude_swap(
     key: jax.Array,
     images: jax.Array,

@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from apr_jax.augment.apr_pair import Partners, apr_pair, by_chance, choose_partners
 from apr_jax.augment.apr_single import apr_single, round_levels, to_levels, two_versions
 from apr_jax.augment.keys import per_image_keys, split_keys
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral import split_bands
 
 LOW = ("gaussian", "radial")
 
 
+@images_gate("pixels", values="finite", rank=None)
 def low_part(
     images: jax.Array,
     *,
@@ -43,8 +45,6 @@ def low_part(
     """
     if low not in LOW:
         raise ValueError(f"unknown low {low!r}, choose from {LOW}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be floating point, got {images.dtype}")
     if low == "radial":
         return split_bands(images, radius)[0]
     reach = kernel // 2
@@ -72,6 +72,7 @@ def low_part(
     return images
 
 
+@images_gate("pixels")
 def hybrid_augment(
     key: jax.Array,
     images: jax.Array,
@@ -113,6 +114,7 @@ def hybrid_augment(
     return by_chance(coin_key, images, mix, prob=prob, per=per)
 
 
+@images_gate("pixels")
 def hybrid_augment_pp(
     key: jax.Array,
     images: jax.Array,
@@ -171,6 +173,7 @@ def hybrid_augment_pp(
     return by_chance(coin_key, images, mix, prob=prob, per=per)
 
 
+@images_gate("either", rounds=True)
 def hybrid_augment_single(
     key: jax.Array,
     images: jax.Array,

@@ -1,4 +1,4 @@
-"""The gates of augmentations: checked images, and one random key for each of them.
+"""One random key for each image, and the draws of a batch or of each of its images.
 
 With a key of its own an image's fate depends on nothing beside it.
 """
@@ -8,23 +8,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from apr_jax.fast_random import typed_keys
+
 PER = ("batch", "image")
-
-
-def check_shape(images: jax.Array) -> None:
-    """ValueError where images are not [N, H, W, C]."""
-    if images.ndim != 4:
-        raise ValueError(f"images must be [N, H, W, C], got shape {images.shape}")
-
-
-def check_pixels(images: jax.Array) -> None:
-    """TypeError where pixels are not floating point, ValueError for another shape."""
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"images must be floating point in [0, 1], got {images.dtype}: for uint8 "
-            "pass images.astype(jnp.float32) / 255"
-        )
-    check_shape(images)
 
 
 def check_per(per: str) -> None:
@@ -36,14 +22,14 @@ def check_per(per: str) -> None:
 def per_image_keys(key: jax.Array, count: int) -> jax.Array:
     """Typed keys [count] from one key; one key per image is returned as it is.
 
-    Key i of a single key is `fold_in(key, i)`, whatever `count` is. Legacy uint32 keys
-    ([2] or [count, 2]) are taken too.
+    Key i of a single key is `fold_in(key, i)`, whatever `count` is. Keys of any kind
+    are taken, see `typed_keys`.
 
     Raises:
+        TypeError: no keys.
         ValueError: neither one key nor `count` of them.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = typed_keys(key)
     if key.ndim == 0:
         return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(count))
     if key.shape != (count,):
@@ -55,8 +41,7 @@ def per_image_keys(key: jax.Array, count: int) -> jax.Array:
 
 def split_keys(key: jax.Array, count: int) -> tuple[jax.Array, ...]:
     """`jax.random.split` of one key, or of one per image [N]: `count` of its kind."""
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = typed_keys(key)
     if key.ndim == 0:
         return tuple(jax.random.split(key, count))
     return jnp.unstack(jax.vmap(lambda k: jax.random.split(k, count))(key), axis=1)

@@ -121,9 +121,9 @@ class Method:
         return 1 + self.shifts if self.shifts > 1 else self.loss.heads
 
 
-def _autoaugment(keys: jax.Array, images: jax.Array) -> jax.Array:
+def _autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
     small = max(images.shape[1:3]) <= _LARGEST_SMALL
-    return autoaugment(keys, images, policy="cifar10" if small else "imagenet")
+    return autoaugment(key, images, policy="cifar10" if small else "imagenet")
 
 
 _AXES = {"axes": "augment.axes"}

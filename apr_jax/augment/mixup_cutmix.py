@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax.augment.apr_pair import choose_partners
-from apr_jax.augment.keys import draw_per
+from apr_jax.augment.keys import draw_per, split_keys
+from apr_jax.gates.images import images_gate
 
 
 class Mixed(NamedTuple):
@@ -32,6 +33,7 @@ class Boxes(NamedTuple):
     right: jax.Array
 
 
+@images_gate("pixels")
 def mixup(
     key: jax.Array,
     images: jax.Array,
@@ -54,7 +56,7 @@ def mixup(
         TypeError: pixels are not floating point.
         ValueError: an unknown name, another shape, or alpha that isn't positive.
     """
-    partner_key, weight_key = jax.random.split(key)
+    partner_key, weight_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
     weight = draw_weights(weight_key, len(images), alpha=alpha, per=per)
     own = weight.astype(images.dtype)[:, None, None, None]
@@ -62,6 +64,7 @@ def mixup(
     return Mixed(mixed, partners.order, weight)
 
 
+@images_gate("pixels")
 def cutmix(
     key: jax.Array,
     images: jax.Array,
@@ -78,7 +81,7 @@ def cutmix(
     Arguments and errors as `mixup`'s, where "batch" also means one rectangle for all;
     the authors' CIFAR runs mix half of the batches.
     """
-    partner_key, weight_key, box_key = jax.random.split(key, 3)
+    partner_key, weight_key, box_key = split_keys(key, 3)
     partners = choose_partners(partner_key, images, donors, donor_index)
     count, height, width, _ = images.shape
     weight = draw_weights(weight_key, count, alpha=alpha, per=per)

@@ -13,6 +13,7 @@ import numpy as np
 
 from apr_jax.augment import ops_geometric, ops_tonal
 from apr_jax.augment.packed import pack, unpack, update_rows
+from apr_jax.gates.images import images_gate
 
 OPS = (
     "autocontrast",
@@ -57,6 +58,7 @@ def default_chunk(height: int, width: int) -> int | None:
     return max(1, _CHUNK_PIXELS // (height * width))
 
 
+@images_gate("levels")
 def apply_op(
     images: jax.Array,
     name: str,
@@ -77,8 +79,6 @@ def apply_op(
     """
     if name not in POLICY_OPS:
         raise ValueError(f"unknown operation {name!r}, choose from {POLICY_OPS}")
-    if images.dtype != jnp.uint8:
-        raise TypeError(f"images must be uint8, got {images.dtype}")
     count, _, _, channels = images.shape
     words = apply_ops(
         pack(images),

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from apr_jax.augment import prime_primitives
 from apr_jax.augment.apr_single import chunk_size
 from apr_jax.augment.augmix import draw_mixture, mix_chains
-from apr_jax.augment.keys import check_pixels, per_image_keys
+from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import update_rows
+from apr_jax.gates.images import images_gate
 
 PRIMITIVES = ("deform", "recolour", "filter")
 
@@ -37,6 +38,7 @@ class Chains(NamedTuple):
     keys: jax.Array
 
 
+@images_gate("pixels")
 def prime(
     key: jax.Array,
     images: jax.Array,
@@ -79,7 +81,6 @@ def prime(
         TypeError: pixels are not floating point.
         ValueError: another shape, a wrong number of keys, or a number out of range.
     """
-    check_pixels(images)
     if min(width, depth) < 1:
         raise ValueError(f"width and depth must be positive, got {width} and {depth}")
     count, height, breadth, channels = images.shape

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.augment.keys import check_pixels, per_image_keys
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.gates.images import images_gate
 
 # Of red, green and blue in the brightness of a pixel (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
@@ -39,6 +40,7 @@ class Jitter(NamedTuple):
     order: jax.Array
 
 
+@images_gate("pixels")
 def simclr(
     key: jax.Array,
     images: jax.Array,
@@ -67,6 +69,7 @@ def simclr(
     return random_grey(keys[:, 2], images, prob=grey_prob)
 
 
+@images_gate("pixels")
 def random_resized_crop(
     key: jax.Array, images: jax.Array, *, area: float = 0.08
 ) -> jax.Array:
@@ -151,6 +154,7 @@ def _stretch(first: jax.Array, size: jax.Array, side: int) -> jax.Array:
     return jnp.maximum(0, 1 - jnp.abs(at[..., None] - jnp.arange(side)[None, None]))
 
 
+@images_gate("pixels")
 def color_jitter(
     key: jax.Array, images: jax.Array, *, strength: float = 0.5, prob: float = 0.8
 ) -> jax.Array:
@@ -251,6 +255,7 @@ def turn_hue(images: jax.Array, turn: jax.Array) -> jax.Array:
     return jnp.stack([high - chroma * part for part in low], axis=-1)
 
 
+@images_gate("pixels")
 def random_grey(key: jax.Array, images: jax.Array, *, prob: float = 0.2) -> jax.Array:
     """A share of the images without colour: [N, H, W, C] -> same, C of 1 or 3.
 
@@ -262,6 +267,7 @@ def random_grey(key: jax.Array, images: jax.Array, *, prob: float = 0.2) -> jax.
     return jnp.where(coin[:, None, None, None], luma(images), images)
 
 
+@images_gate("either", values="finite", rank=None)
 def quarter_turns(images: jax.Array, turns: int) -> jax.Array:
     """Images turned by `turns` times 90 degrees against the clock: [..., S, S, C].
 
@@ -274,7 +280,6 @@ def quarter_turns(images: jax.Array, turns: int) -> jax.Array:
 
 
 def _keys(key: jax.Array, images: jax.Array) -> jax.Array:
-    check_pixels(images)
     if images.shape[-1] not in (1, 3):
         raise ValueError(
             f"images must be [N, H, W, C] with C of 1 or 3, got {images.shape}"

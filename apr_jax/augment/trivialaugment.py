@@ -13,11 +13,13 @@ from apr_jax.augment.apr_single import chunk_size, from_levels, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.ops import apply_ops, op_set
 from apr_jax.augment.packed import pack, unpack
+from apr_jax.gates.images import images_gate
 
 # The strengths of an operation, from none to the most.
 STRENGTHS = 31
 
 
+@images_gate("either", rounds=True)
 def trivialaugment(
     key: jax.Array,
     images: jax.Array,

@@ -17,7 +17,8 @@ from apr_jax.augment.apr_single import (
     two_versions,
 )
 from apr_jax.augment.keys import per_image_keys
-from apr_jax.spectral.inputs import AXES, TINY
+from apr_jax.gates.images import images_gate
+from apr_jax.spectral.inputs import AXES, at_unit_scale
 
 
 class Coins(NamedTuple):
@@ -34,6 +35,7 @@ class Coins(NamedTuple):
     vary: jax.Array
 
 
+@images_gate("pixels", values="finite", rank=None)
 def vital_mask(images: jax.Array, *, kernel: int = 2) -> jax.Array:
     """The places of vital phases: the largest amplitude of each block of frequencies.
 
@@ -62,6 +64,7 @@ def vital_mask(images: jax.Array, *, kernel: int = 2) -> jax.Array:
     return jnp.pad(chosen, sides)
 
 
+@images_gate("pixels", values="finite")
 def vital_phase(
     key: jax.Array,
     images: jax.Array,
@@ -122,6 +125,7 @@ def draw_phase_noise(key: jax.Array, shape: Sequence[int]) -> jax.Array:
     )
 
 
+@images_gate("either", rounds=True)
 def vital_phase_single(
     key: jax.Array,
     images: jax.Array,
@@ -208,6 +212,5 @@ def draw_coins(
 def _phasor(images: jax.Array) -> jax.Array:
     """exp(i angle F), 1 where F is zero; no angle is needed for it."""
     spectrum = jnp.fft.fftn(images.astype(jnp.float32), axes=AXES[0])
-    square = jnp.real(spectrum) ** 2 + jnp.imag(spectrum) ** 2
-    zero = square < TINY
-    return jnp.where(zero, 1.0, spectrum * jax.lax.rsqrt(jnp.where(zero, 1.0, square)))
+    (re, im), square, _ = at_unit_scale((jnp.real(spectrum), jnp.imag(spectrum)))
+    return jax.lax.complex(re, im) * jax.lax.rsqrt(square)

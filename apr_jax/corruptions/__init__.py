@@ -21,24 +21,35 @@ from apr_jax.corruptions import blur, digital, frost_files, noise, spatter, weat
 from apr_jax.corruptions.constants import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    PUBLISHED,
     SEVERITIES,
     Arrays,
+    Shape,
     Values,
     check,
     named,
+    published,
 )
+from apr_jax.gates import images as gates
 from apr_jax.gates import knobs
 
 __all__ = [
     "CORRUPTIONS",
     "EXTRA_CORRUPTIONS",
+    "PUBLISHED",
     "SEVERITIES",
+    "STORED",
     "check",
     "corrupt",
     "default_chunk",
+    "published",
 ]
 
 MINIMUM_SIZE = 8
+# What becomes of results; see ``corrupt``.
+STORED = ("array", "jpeg")
+# Of the published files.
+_QUALITY = 85
 # Pixels worked on at a time. On a CPU they should stay in its caches.
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**22
 # What is less is filled up.
@@ -48,10 +59,10 @@ Frost = str | os.PathLike[str] | Sequence[npt.NDArray[np.uint8]] | None
 
 
 class _Corruption(NamedTuple):
-    # (name, size, severity) -> arrays that have the same shapes for all severities,
+    # (name, shape, severity) -> arrays that have the same shapes for all severities,
     # so that one program serves them all.
-    values: Callable[[str, int, int], Arrays]
-    # (seeds [N, 2], images uint8 [N, S, S, 3], values) -> uint8 [N, S, S, 3]
+    values: Callable[[str, Shape, int], Arrays]
+    # (seeds [N, 2], images uint8 [N, H, W, 3], values) -> uint8 [N, H, W, 3]
     apply: Callable[[jax.Array, jax.Array, Values], jax.Array]
 
 
@@ -88,45 +99,119 @@ def corrupt(
     indices: npt.ArrayLike | None = None,
     frost: Frost = None,
     chunk: int | None = None,
+    stored_as: str = "array",
 ) -> jax.Array:
-    """Corrupts images. uint8 [N, S, S, 3] -> uint8 [N, S, S, 3].
+    """Corrupts images. uint8 [N, H, W, 3] -> uint8 [N, H, W, 3].
 
-    Strengths are those of CIFAR-10-C for 32 pixels and of ImageNet-C for 224, in
-    between interpolated. Levels are truncated, as the benchmark's are. May be called
-    under ``jit``, with ``name`` and ``severity`` fixed.
+    Strengths are those of the published set of that size (``PUBLISHED``, the shorter
+    side counts), in between interpolated; ``published`` says which. Levels are
+    truncated, as the benchmark's are. May be called under ``jit``, with ``name`` and
+    ``severity`` fixed.
 
     Args:
-        key: of the whole set; an image's draw also depends on its index, the name and
-            the severity.
-        images: RGB, square.
+        key: of the whole set, of any kind; an image's draw also depends on its index,
+            the name and the severity.
+        images: RGB; or grey, of one channel, which becomes RGB; or a single image, [H,
+            W, 3], [H, W, 1] or [H, W], which gives [H, W, 3].
         name: one of ``CORRUPTIONS`` or ``EXTRA_CORRUPTIONS``.
         severity: 1 to 5.
         indices: int [N], the images' numbers in the set; 0, 1 ... without it. With
-            them a set can be corrupted in parts.
+            them a set can be corrupted in parts. Of a single image a number.
         frost: for "frost", photographs (uint8 [H, W, 3] each), or the folder that has
             them; None takes those of the installed package ``imagecorruptions``.
         chunk: images worked on at a time; None chooses.
+        stored_as: one of ``STORED``; "jpeg" puts each result through a JPEG file of
+            quality 85, as the published sets of 64 pixels and more are stored.
 
     Raises:
+        TypeError: no key.
         ValueError: an unknown name or severity, images of another shape or type, or a
-            chunk below 1.
+            number out of range.
         FileNotFoundError: there are no photographs of frost.
     """
     check(name, severity)
+    if stored_as not in STORED:
+        raise ValueError(f"stored_as is {stored_as!r}; choose from {STORED}")
+    batch, single = _as_batch(images)
+    count, height, width, _ = batch.shape
+    numbers = np.arange(count) if indices is None else indices
+    if single and np.shape(numbers) == ():
+        numbers = np.asarray(numbers)[None]
+    if np.shape(numbers) != (count,):
+        raise ValueError(f"indices must be [{count}], not {list(np.shape(numbers))}")
+    area = height * width
+    chunk = _chunk(area) if chunk is None else knobs.whole("chunk", chunk)
+    if count == 0:
+        return jnp.zeros(batch.shape, jnp.uint8)
+
+    def run(**given: Any) -> jax.Array:
+        with gates.without_x64():
+            found = _corrupted(**given, name=name, severity=severity, frost=frost)
+        return _through_jpeg(found, _QUALITY) if stored_as == "jpeg" else found
+
+    given = {
+        "key": fast_random.typed_keys(key),
+        "images": batch,
+        "numbers": numbers,
+        "chunk": chunk,
+    }
+    if isinstance(batch, jax.Array):
+        found = gates.on_its_mesh(run, given, batch)
+    else:
+        found = run(**given)
+    return found[0] if single else found
+
+
+def default_chunk(size: int) -> int:
+    """The number of images of ``size`` pixels that ``corrupt`` works on at a time."""
+    return _chunk(size**2)
+
+
+def _chunk(area: int) -> int:
+    on_cpu = jax.default_backend() == "cpu"
+    pixels = _CPU_PIXELS if on_cpu else _ACCELERATOR_PIXELS
+    return 1 << max(pixels // area, 1).bit_length() - 1  # a power of two
+
+
+def _as_batch(images: Any) -> tuple[Any, bool]:
+    """The images as uint8 [N, H, W, 3], and whether there was a single one alone."""
     shape, kind = np.shape(images), getattr(images, "dtype", None)
     if kind != np.uint8:
         raise ValueError(f"images must be uint8, not {kind}")
-    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3:
-        raise ValueError(f"images must be [N, S, S, 3], not {list(shape)}")
-    count, size = shape[:2]
-    if size < MINIMUM_SIZE:
-        raise ValueError(f"images must have {MINIMUM_SIZE} pixels or more, not {size}")
-    numbers = np.arange(count) if indices is None else indices
-    if np.shape(numbers) != (count,):
-        raise ValueError(f"indices must be [{count}], not {list(np.shape(numbers))}")
-    chunk = default_chunk(size) if chunk is None else knobs.whole("chunk", chunk)
+    single = len(shape) < 4
+    whole = (*shape, 1) if len(shape) == 2 else shape
+    whole = (1, *whole) if single else whole
+    if len(whole) != 4 or whole[3] not in (1, 3):
+        raise ValueError(
+            "images must be [N, H, W, C] with C of 1 or 3, or one [H, W, C] or [H, W], "
+            f"not {list(shape)}"
+        )
+    if min(whole[1:3]) < MINIMUM_SIZE:
+        raise ValueError(
+            f"images must have {MINIMUM_SIZE} pixels or more, not {min(whole[1:3])}"
+        )
+    batch = images if whole == shape else images.reshape(whole)
+    if whole[3] == 1:
+        xp = np if isinstance(batch, np.ndarray) else jnp
+        batch = xp.concatenate([batch] * 3, axis=-1)
+    return batch, single
+
+
+def _corrupted(
+    key: jax.Array,
+    images: Any,
+    numbers: Any,
+    chunk: int,
+    *,
+    name: str,
+    severity: int,
+    frost: Frost,
+) -> jax.Array:
+    """``corrupt`` of images that are checked."""
+    count, *shape = images.shape[:3]
+    size = (shape[0], shape[1])
     if name == "jpeg_compression":
-        return _jpeg(images, severity)
+        return _through_jpeg(images, digital.jpeg_quality(size, severity))
     values = {k: jnp.asarray(v) for k, v in _values(name, size, severity).items()}
     if name == "frost":
         values |= {k: jnp.asarray(v) for k, v in _sheets(frost, size).items()}
@@ -135,16 +220,7 @@ def corrupt(
         _part(name, stream, images, numbers, start, min(chunk, count - start), values)
         for start in range(0, count, chunk)
     ]
-    if not parts:
-        return jnp.zeros(shape, jnp.uint8)
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
-
-
-def default_chunk(size: int) -> int:
-    """The number of images of ``size`` pixels that ``corrupt`` works on at a time."""
-    on_cpu = jax.default_backend() == "cpu"
-    pixels = _CPU_PIXELS if on_cpu else _ACCELERATOR_PIXELS
-    return 1 << max(pixels // size**2, 1).bit_length() - 1  # a power of two
 
 
 def _part(
@@ -158,7 +234,7 @@ def _part(
 ) -> jax.Array:
     """Corrupts ``count`` images from ``start`` on."""
     # Few sizes, so few programs.
-    least = min(_LEAST_ROWS, default_chunk(images.shape[1]))
+    least = min(_LEAST_ROWS, _chunk(images.shape[1] * images.shape[2]))
     rows = max(1 << max(count - 1, 0).bit_length(), least)
     here = slice(start, start + count)
     part, number = images[here], numbers[here]
@@ -180,24 +256,25 @@ def _program(name: str) -> Callable[..., jax.Array]:
 
 
 @functools.lru_cache(maxsize=len(_ORDER) * len(SEVERITIES))
-def _values(name: str, size: int, severity: int) -> Arrays:
-    return _CORRUPTIONS[name].values(name, size, severity)
+def _values(name: str, shape: Shape, severity: int) -> Arrays:
+    return _CORRUPTIONS[name].values(name, shape, severity)
 
 
-def _sheets(frost: Frost, size: int) -> Arrays:
+def _sheets(frost: Frost, shape: Shape) -> Arrays:
     if frost is None or isinstance(frost, str | os.PathLike):
-        return _sheets_of(os.fspath(frost) if frost else "", size)
-    return weather.frost_sheets(list(frost), size)
+        return _sheets_of(os.fspath(frost) if frost else "", shape)
+    return weather.frost_sheets(list(frost), shape)
 
 
 @functools.lru_cache(maxsize=4)
-def _sheets_of(folder: str, size: int) -> Arrays:
-    return weather.frost_sheets(frost_files.load(folder), size)
+def _sheets_of(folder: str, shape: Shape) -> Arrays:
+    return weather.frost_sheets(frost_files.load(folder), shape)
 
 
-def _jpeg(images: Any, severity: int) -> jax.Array:
-    compress = functools.partial(digital.jpeg_compression, severity=severity)
+def _through_jpeg(images: Any, quality: int) -> jax.Array:
+    compress = functools.partial(digital.jpeg, quality=quality)
     if isinstance(images, jax.core.Tracer):
         like = jax.ShapeDtypeStruct(images.shape, jnp.uint8)
-        return jax.pure_callback(compress, like, images, vmap_method="sequential")
-    return jnp.asarray(compress(images))
+        there = lambda x: compress(np.asarray(x))
+        return jax.pure_callback(there, like, images, vmap_method="sequential")
+    return jnp.asarray(compress(np.asarray(images)))

@@ -1,6 +1,7 @@
 """Blurs: defocus, glass, motion, zoom and Gaussian."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,14 @@ import numpy.typing as npt
 from apr_jax import fast_random
 from apr_jax.augment.packed import look_up, pack, unpack
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import SEVERITIES, Arrays, Values, strength
+from apr_jax.corruptions.constants import (
+    CIFAR_SIZE,
+    SEVERITIES,
+    Arrays,
+    Shape,
+    Values,
+    strength,
+)
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
 
 # Kernels with a radius above this are applied in the frequency domain.
@@ -22,29 +30,33 @@ _ONE_MATRIX = 32
 # --- Gaussian ------------------------------------------------------------------------
 
 
-def gaussian_matrix(name: str, size: int, severity: int) -> Arrays:
-    """The blur along one axis."""
-    sigma = strength(name, size, severity)[0]
-    return {"blur": resample.gaussian(size, sigma).astype(np.float32)}
+def gaussian_matrix(name: str, shape: Shape, severity: int) -> Arrays:
+    """The blur along each axis."""
+    sigma = strength(name, shape, severity)[0]
+    return resample.of_both("blur", shape, lambda size: resample.gaussian(size, sigma))
 
 
 def gaussian_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Blurs; the edge is repeated."""
-    blurred = resample.both(values["blur"], to_planes(images))
+    blurred = _blurred(to_planes(images), values)
     return to_uint8(from_planes(blurred, images.shape[-1]))
+
+
+def _blurred(planes: jax.Array, values: Values) -> jax.Array:
+    return resample.both(values["blur_down"], values["blur_along"], planes)
 
 
 # --- Defocus -------------------------------------------------------------------------
 
 
-def disk(name: str, size: int, severity: int) -> Arrays:
+def disk(name: str, shape: Shape, severity: int) -> Arrays:
     """A disk with a softened edge, as large for every severity: [2R + 1, 2R + 1]."""
-    kernels = [_disk(*strength(name, size, s)) for s in SEVERITIES]
+    kernels = [_disk(*strength(name, shape, s)) for s in SEVERITIES]
     extents = []
     for kernel in kernels:
         middle = len(kernel) // 2
         extents.append(int(np.abs(np.argwhere(kernel > 1e-9) - middle).max()))
-    radius = min(max(extents), size - 1)
+    radius = min(max(extents), *(side - 1 for side in shape))
     chosen = kernels[severity - 1]
     result = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
     keep = min(radius, len(chosen) // 2)
@@ -77,68 +89,72 @@ def _disk(radius: float, soft: float) -> npt.NDArray[np.float64]:
 def defocus_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Spreads every point over a disk; the image is mirrored at its edge."""
     kernel = values["disk"]
-    radius, size = len(kernel) // 2, images.shape[1]
-    width = ((radius, radius), (radius, radius), (0, 0))
-    padded = settle(jnp.pad(to_planes(images), width, mode="reflect"))
+    radius, (_, height, width, _) = len(kernel) // 2, images.shape
+    sides = ((radius, radius), (radius, radius), (0, 0))
+    padded = settle(jnp.pad(to_planes(images), sides, mode="reflect"))
     if radius > _SMALL_RADIUS:
         # The kernel is symmetric, so correlation and convolution are the same.
-        whole = size + 2 * radius
+        whole = (height + 2 * radius, width + 2 * radius)
         spectrum = jnp.fft.rfft2(padded, axes=(0, 1))
-        response = jnp.fft.rfft2(kernel, s=(whole, whole))[..., None]
-        blurred = jnp.fft.irfft2(spectrum * response, s=(whole, whole), axes=(0, 1))
+        response = jnp.fft.rfft2(kernel, s=whole)[..., None]
+        blurred = jnp.fft.irfft2(spectrum * response, s=whole, axes=(0, 1))
         blurred = blurred[2 * radius :, 2 * radius :]
     else:
-        blurred = jnp.zeros((size, size, padded.shape[-1]))
+        blurred = jnp.zeros((height, width, padded.shape[-1]))
         for i, j in np.ndindex(*kernel.shape):
-            blurred += kernel[i, j] * padded[i : i + size, j : j + size]
+            blurred += kernel[i, j] * padded[i : i + height, j : j + width]
     return to_uint8(from_planes(blurred, images.shape[-1]))
 
 
 # --- Motion --------------------------------------------------------------------------
 
 
-def motion_kernel(name: str, size: int, severity: int) -> Arrays:
+def motion_kernel(name: str, shape: Shape, severity: int) -> Arrays:
     """Weights of the taps, equally many for every severity."""
-    radii = [round(strength(name, size, s)[0]) for s in SEVERITIES]
-    _, sigma = strength(name, size, severity)
+    radii = [round(strength(name, shape, s)[0]) for s in SEVERITIES]
+    _, sigma = strength(name, shape, severity)
     count = 2 * max(radii) + 1
     return {"taps": resample.motion_taps(radii[severity - 1], sigma, count)}
 
 
 def motion_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Blurs in one direction, within 45 degrees of the horizontal; as ImageMagick."""
-    taps, (_, size, _, channels) = values["taps"], images.shape
+    taps, (_, height, width, channels) = values["taps"], images.shape
     degrees = 45.0 * fast_random.uniform(seeds, (), low=-1.0)
     words = settle(pack(images).reshape(-1))
     levels_at = lambda index: resample.channels_at(words, index, channels)
-    levels = resample.along_motion(levels_at, taps, degrees, size, channels)
+    levels = resample.along_motion(levels_at, taps, degrees, (height, width), channels)
     return to_uint8(jnp.stack(levels, axis=-1))
 
 
 # --- Zoom ----------------------------------------------------------------------------
 
 
-def _factors(name: str, size: int, severity: int) -> npt.NDArray[np.float64]:
-    last, step = strength(name, size, severity)
+def _factors(name: str, shape: Shape, severity: int) -> npt.NDArray[np.float64]:
+    last, step = strength(name, shape, severity)
     count = round((last - 1) / step) + 1
     # As NumPy steps through a range, rounding included: the last of the strongest
     # zoom is a hair above 1.25, and enlarges 26 pixels to 33, not 32.
     return 1.0 + ((1 + step) - 1) * np.arange(float(count))
 
 
-def zoom_matrices(name: str, size: int, severity: int) -> Arrays:
-    """The mean over all factors as one matrix, or a matrix and a weight for each."""
-    factors = _factors(name, size, severity)
-    matrices = np.stack([resample.zoom(size, f) for f in factors])
+def zoom_matrices(name: str, shape: Shape, severity: int) -> Arrays:
+    """The mean over all factors as one matrix, or matrices and a weight for each."""
+    factors = _factors(name, shape, severity)
+    down, along = (
+        np.stack([resample.zoom(size, f) for f in factors]) for size in shape
+    )
     share = 1.0 / (len(factors) + 1)
-    if size <= _ONE_MATRIX:
-        whole = np.einsum("zij,zkl->ikjl", matrices, matrices)
-        whole = whole.reshape(size**2, size**2) + np.eye(size**2)
+    if max(shape) <= _ONE_MATRIX:
+        pixels = shape[0] * shape[1]
+        whole = np.einsum("zij,zkl->ikjl", down, along)
+        whole = whole.reshape(pixels, pixels) + np.eye(pixels)
         return {"whole": (share * whole).astype(np.float32)}
-    count = max(len(_factors(name, size, s)) for s in SEVERITIES)
-    filled = np.zeros((count, size, size), np.float32)
-    filled[: len(factors)] = matrices
-    return {"each": filled, "share": np.float32(share)}
+    count = max(len(_factors(name, shape, s)) for s in SEVERITIES)
+    spare = ((0, count - len(factors)), (0, 0), (0, 0))
+    each = {"each_down": np.pad(down, spare), "each_along": np.pad(along, spare)}
+    each = {name: matrices.astype(np.float32) for name, matrices in each.items()}
+    return {**each, "share": np.float32(share)}
 
 
 def zoom_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
@@ -150,8 +166,9 @@ def zoom_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
         mean = jnp.matmul(values["whole"], flat, precision="highest").reshape(shape)
     else:
         total = planes
-        for matrix in values["each"]:
-            total += resample.both(matrix, planes)
+        pairs = zip(values["each_down"], values["each_along"], strict=True)
+        for down, along in pairs:
+            total += resample.both(down, along, planes)
         mean = values["share"] * total
     return to_uint8(from_planes(mean, channels))
 
@@ -159,11 +176,11 @@ def zoom_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 # --- Glass ---------------------------------------------------------------------------
 
 
-def glass_values(name: str, size: int, severity: int) -> Arrays:
-    """Blur along one axis, farthest displacement and number of rounds."""
-    sigma, farthest, rounds = strength(name, size, severity)
+def glass_values(name: str, shape: Shape, severity: int) -> Arrays:
+    """Blur along each axis, farthest displacement and number of rounds."""
+    sigma, farthest, rounds = strength(name, shape, severity)
     return {
-        "blur": resample.gaussian(size, sigma).astype(np.float32),
+        **resample.of_both("blur", shape, lambda s: resample.gaussian(s, sigma)),
         "farthest": np.int32(round(farthest)),
         "rounds": np.int32(round(rounds)),
     }
@@ -178,33 +195,44 @@ def glass_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array
     has been replaced already. Following the sources up to one that hasn't gives the
     same result for all pixels at once.
     """
-    count, size, _, channels = images.shape
-    blurred = resample.both(values["blur"], to_planes(images))
+    count, *shape, channels = images.shape
+    pixels = shape[0] * shape[1]
+    blurred = _blurred(to_planes(images), values)
     words = settle(pack(settle(to_uint8(from_planes(blurred, channels)))))
-    most = 2 if size <= 32 else 3
-    for turn in range(most):
-        source = _sources(seeds, size, values["farthest"], turn)
-        source = jnp.where(turn < values["rounds"], source, jnp.arange(size**2)[None])
-        first = (jnp.arange(count) * size**2)[:, None]
+    for turn in range(_most_rounds(shape)):
+        source = _sources(seeds, shape, values["farthest"], turn)
+        source = jnp.where(turn < values["rounds"], source, jnp.arange(pixels)[None])
+        first = (jnp.arange(count) * pixels)[:, None]
         moved = look_up(words.reshape(-1), first + source)
         words = settle(moved.reshape(words.shape))
-    blurred = resample.both(values["blur"], to_planes(unpack(words, channels)))
+    blurred = _blurred(to_planes(unpack(words, channels)), values)
     return to_uint8(from_planes(blurred, channels))
 
 
-def _sources(seeds: jax.Array, size: int, farthest: jax.Array, turn: int) -> jax.Array:
-    """Flat index of the pixel whose value each pixel ends up with. int32 [N, S * S]."""
-    draw = fast_random.uniform(seeds, (2, size, size), lane=turn)
+def _most_rounds(shape: Sequence[int]) -> int:
+    """Rounds at the severity that has most, of 32, of 224 or of 299 pixels."""
+    return 2 if min(shape) <= CIFAR_SIZE else 3 if min(shape) <= 224 else 4
+
+
+def _sources(
+    seeds: jax.Array, shape: Sequence[int], farthest: jax.Array, turn: int
+) -> jax.Array:
+    """Flat index of the pixel whose value each pixel ends up with. int32 [N, H * W]."""
+    height, width = shape
+    draw = fast_random.uniform(seeds, (2, height, width), lane=turn)
     step = jnp.floor(draw * (2 * farthest)).astype(jnp.int32) - farthest
-    place = jnp.arange(size)
-    row, column = place[None, :, None], place[None, None, :]
-    inside = (place > farthest) & (place <= size - farthest)
-    inside = (inside[:, None] & inside[None, :])[None]
-    row = row + jnp.where(inside, step[:, 0], 0)
-    column = column + jnp.where(inside, step[:, 1], 0)
-    index = (row * size + column).reshape(len(seeds), size**2)
-    own = jnp.arange(size**2)[None]
-    if size <= 32:
+    places = [jnp.arange(side) for side in shape]
+    row, column = places[0][None, :, None], places[1][None, None, :]
+    inside = [
+        (place > farthest) & (place <= side - farthest)
+        for place, side in zip(places, shape, strict=True)
+    ]
+    both = (inside[0][:, None] & inside[1][None, :])[None]
+    row = row + jnp.where(both, step[:, 0], 0)
+    column = column + jnp.where(both, step[:, 1], 0)
+    index = (row * width + column).reshape(len(seeds), height * width)
+    own = jnp.arange(height * width)[None]
+    if min(shape) <= CIFAR_SIZE:
         # Displacements of one pixel only go up and left: nothing to follow.
         return index
     ended = index <= own

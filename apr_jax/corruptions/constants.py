@@ -1,11 +1,11 @@
-"""The strengths of the corruptions: five severities, for 32 and for 224 pixels.
+"""The strengths of the corruptions: five severities, for 32, 64, 224 and 299 pixels.
 
-The values are those of CIFAR-10-C and ImageNet-C (Hendrycks & Dietterich,
-"Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-2019, and its generators). They were tuned by eye for each size and follow no law, so
-between the two sizes every value is interpolated linearly; below 32 pixels those of 32
-hold, above 224 those of 224. Lengths are in pixels, noise and shades in units where
-white is 1.
+The values are those of CIFAR-10-C, Tiny ImageNet-C and ImageNet-C in its two sizes
+(Hendrycks & Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions
+and Perturbations", ICLR 2019, and its generators). They were tuned by eye for each size
+and follow no law, so between two sizes every value is interpolated linearly; below 32
+pixels those of 32 hold, above 299 those of 299. Of images that are not square the
+shorter side counts. Lengths are in pixels, noise and shades in units where white is 1.
 """
 
 import functools
@@ -15,12 +15,21 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-CIFAR_SIZE, IMAGENET_SIZE = 32, 224
+CIFAR_SIZE = 32
+# The published sets, by the side of their images in pixels.
+PUBLISHED = {
+    CIFAR_SIZE: "CIFAR-10-C",
+    64: "Tiny ImageNet-C",
+    224: "ImageNet-C",
+    299: "ImageNet-C, Inception",
+}
 
 # The values of a corruption by name: on the host, and as its program takes them.
 Arrays = dict[str, npt.NDArray | np.generic]
 Values = dict[str, jax.Array]
 
+# Height and width of images, in pixels.
+Shape = tuple[int, int]
 Row = tuple[float, ...]
 Rows = tuple[Row, Row, Row, Row, Row]
 
@@ -133,8 +142,85 @@ _IMAGENET: dict[str, Rows] = {
     ),
     "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
 }
-# Name -> (severities at 32 pixels, at 224 pixels).
-TABLE = {name: (rows, _IMAGENET[name]) for name, rows in _CIFAR.items()}
+# The same at 64 pixels.
+_TINY: dict[str, Rows] = {
+    "gaussian_noise": _singles(0.04, 0.08, 0.12, 0.15, 0.18),
+    "shot_noise": _singles(250, 100, 50, 30, 15),
+    "impulse_noise": _singles(0.01, 0.02, 0.05, 0.08, 0.14),
+    "defocus_blur": ((0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)),
+    "glass_blur": ((0.1, 1, 1), (0.5, 1, 1), (0.6, 1, 2), (0.7, 2, 1), (0.9, 2, 2)),
+    "motion_blur": ((10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)),
+    "zoom_blur": _CIFAR["zoom_blur"],
+    "snow": (
+        (0.1, 0.2, 1, 0.6, 8, 3, 0.8),
+        (0.1, 0.2, 1, 0.5, 10, 4, 0.8),
+        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.7),
+        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.65),
+        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.6),
+    ),
+    "frost": ((1, 0.3), (0.9, 0.4), (0.8, 0.45), (0.75, 0.5), (0.7, 0.55)),
+    "fog": ((0.4, 3), (0.7, 3), (1, 2.5), (1.5, 2), (2, 1.75)),
+    "brightness": _IMAGENET["brightness"],
+    "contrast": _IMAGENET["contrast"],
+    "elastic_transform": (
+        (0, 0, 5.12),
+        (3.2, 19.2, 3.84),
+        (6.4, 5.12, 3.84),
+        (6.4, 1.92, 1.92),
+        (10.24, 1.92, 1.28),
+    ),
+    "pixelate": _singles(0.9, 0.8, 0.7, 0.6, 0.5),
+    "jpeg_compression": _singles(65, 58, 50, 40, 25),
+    "speckle_noise": _singles(0.15, 0.2, 0.25, 0.3, 0.35),
+    "gaussian_blur": _singles(0.5, 0.75, 1, 1.25, 1.5),
+    "spatter": (
+        (0.62, 0.1, 0.7, 0.7, 0.6, 0),
+        (0.65, 0.1, 0.8, 0.7, 0.6, 0),
+        (0.65, 0.3, 1, 0.69, 0.6, 0),
+        (0.65, 0.1, 0.7, 0.68, 0.6, 1),
+        (0.65, 0.1, 0.5, 0.67, 0.6, 1),
+    ),
+    "saturate": ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)),
+}
+# The same at 299 pixels, where they are not those of 224.
+_INCEPTION: dict[str, Rows] = _IMAGENET | {
+    "gaussian_noise": _singles(0.09, 0.13, 0.19, 0.27, 0.4),
+    "shot_noise": _singles(50, 20, 10, 5, 3),
+    "impulse_noise": _singles(0.04, 0.07, 0.1, 0.18, 0.28),
+    "defocus_blur": ((4, 0.1), (5, 0.5), (7, 0.5), (10, 0.5), (12, 0.5)),
+    "glass_blur": ((0.8, 1, 3), (1, 3, 1), (1.1, 2, 4), (1.2, 4, 2), (1.6, 5, 2)),
+    "motion_blur": ((12, 4), (17, 6), (17, 9), (17, 13), (22, 16)),
+    "fog": ((1.5, 2), (2, 2), (2.5, 1.8), (2.5, 1.6), (3, 1.5)),
+    "elastic_transform": (
+        (720, 252, 36),
+        (720, 28.8, 72),
+        (18, 3.6, 7.2),
+        (25.2, 3.6, 7.2),
+        (43.2, 3.6, 7.2),
+    ),
+    "pixelate": _singles(0.5, 0.4, 0.3, 0.25, 0.2),
+    "jpeg_compression": _singles(23, 16, 13, 8, 5),
+    "speckle_noise": _singles(0.16, 0.21, 0.36, 0.46, 0.61),
+    "gaussian_blur": _singles(1.5, 2.5, 3.5, 4.5, 6.5),
+    "spatter": (
+        (0.65, 0.3, 4, 0.69, 0.9, 0),
+        (0.65, 0.3, 3.5, 0.68, 0.9, 0),
+        (0.65, 0.3, 3, 0.68, 0.8, 0),
+        (0.65, 0.3, 1.2, 0.65, 1.8, 1),
+        (0.67, 0.4, 1.2, 0.65, 1.8, 1),
+    ),
+}
+# Name -> the severities at each of the sizes.
+TABLE = {
+    name: dict(
+        zip(
+            PUBLISHED,
+            (_CIFAR[name], _TINY[name], _IMAGENET[name], _INCEPTION[name]),
+            strict=True,
+        )
+    )
+    for name in _CIFAR
+}
 SEVERITIES = (1, 2, 3, 4, 5)
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CORRUPTIONS = (
@@ -156,35 +242,56 @@ CORRUPTIONS = (
 )
 
 
-def share_of(size: int) -> float:
-    """The place of a size between 32 and 224 pixels, from 0 to 1."""
-    share = (size - CIFAR_SIZE) / (IMAGENET_SIZE - CIFAR_SIZE)
-    return min(max(share, 0.0), 1.0)
+def between(values: dict[int, Row], shape: Shape) -> Row:
+    """Values known for some sizes, interpolated linearly for that of a shape.
+
+    Args:
+        values: by side in pixels, increasing.
+        shape: height and width; the shorter side counts.
+    """
+    sides, side = list(values), min(shape)
+    side = min(max(side, sides[0]), sides[-1])
+    if side in values:
+        return values[side]
+    above = next(i for i, known in enumerate(sides) if known > side)
+    low, high = sides[above - 1], sides[above]
+    share = (side - low) / (high - low)
+    pairs = zip(values[low], values[high], strict=True)
+    return tuple((1 - share) * a + share * b for a, b in pairs)
+
+
+def published(shape: Shape) -> str:
+    """The set whose strengths images of a shape have, or "interpolated".
+
+    Sizes beyond the smallest and the largest have those of the nearest set.
+    """
+    sides = list(PUBLISHED)
+    side = min(max(min(shape), sides[0]), sides[-1])
+    return PUBLISHED.get(side, "interpolated")
 
 
 @functools.cache
-def strength(name: str, size: int, severity: int) -> Row:
-    """The values of a corruption for images of ``size`` pixels.
+def strength(name: str, shape: Shape, severity: int) -> Row:
+    """The values of a corruption for images of a shape.
 
     Args:
         name: one of ``TABLE``.
-        size: of the side, in pixels.
+        shape: height and width in pixels.
         severity: 1 to 5.
 
     Raises:
         ValueError: an unknown name or severity; the message lists the choices.
     """
     check(name, severity)
-    small, large = (rows[severity - 1] for rows in TABLE[name])
-    share = share_of(size)
-    return tuple((1 - share) * a + share * b for a, b in zip(small, large, strict=True))
+    rows = {side: rows[severity - 1] for side, rows in TABLE[name].items()}
+    return between(rows, shape)
 
 
-def named(*parts: str) -> Callable[[str, int, int], Arrays]:
+def named(*parts: str) -> Callable[[str, Shape, int], Arrays]:
     """A function that gives a corruption's values under these names, float32."""
 
-    def values(name: str, size: int, severity: int) -> Arrays:
-        numbers = strength(name, size, severity)
+    def values(name: str, shape: Shape, severity: int) -> Arrays:
+        numbers = strength(name, shape, severity)
         return {p: np.float32(n) for p, n in zip(parts, numbers, strict=True)}
 
     return values

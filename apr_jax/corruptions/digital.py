@@ -1,6 +1,7 @@
 """Brightness, contrast, saturation, elastic deformation, pixels and JPEG."""
 
 import concurrent.futures
+import functools
 import io
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from PIL import Image
 from apr_jax import fast_random
 from apr_jax.augment.packed import look_up, pack
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import CIFAR_SIZE, Arrays, Values, strength
+from apr_jax.corruptions.constants import CIFAR_SIZE, Arrays, Shape, Values, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
 
 # --- Shades --------------------------------------------------------------------------
@@ -56,47 +57,54 @@ def saturate(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 # --- Elastic -------------------------------------------------------------------------
 
 
-def elastic_values(name: str, size: int, severity: int) -> Arrays:
-    """Displacement, its blur along one axis, and the shift of the corners."""
-    farthest, sigma, shift = strength(name, size, severity)
-    below = min(size / CIFAR_SIZE, 1.0)  # lengths follow images smaller than CIFAR's
-    smooth = resample.gaussian(size, sigma * below, truncate=3.0, border="reflect")
+def elastic_values(name: str, shape: Shape, severity: int) -> Arrays:
+    """Displacement, its blur along each axis, and the shift of the corners."""
+    farthest, sigma, shift = strength(name, shape, severity)
+    # Lengths follow images smaller than CIFAR's.
+    below = min(min(shape) / CIFAR_SIZE, 1.0)
+    smooth = functools.partial(
+        resample.gaussian, sigma=sigma * below, truncate=3.0, border="reflect"
+    )
     return {
         "farthest": np.float32(farthest * below),
-        "smooth": smooth.astype(np.float32),
+        **resample.of_both("smooth", shape, smooth),
         "shift": np.float32(shift * below),
     }
 
 
 def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """A random affine map, then smooth random displacements; bilinear both times."""
-    count, size, _, channels = images.shape
-    x, y = _affine(seeds, size, values["shift"])
+    count, height, width, channels = images.shape
+    shape = (height, width)
+    x, y = _affine(seeds, shape, values["shift"])
     words = pack(images).reshape(-1)
     first_at = lambda index: resample.channels_at(words, index, channels)
-    mapped = _bilinear(first_at, x, y, size, _mirror_edge, channels)
-    wild = fast_random.uniform(seeds, (2, size, size), low=-1.0, lane=1)
-    wild = wild.reshape(2 * count, size, size).transpose(1, 2, 0)
-    field = resample.both(values["smooth"], wild).transpose(2, 0, 1)
-    field = values["farthest"] * field.reshape(count, 2, size, size)
-    along = jnp.arange(size, dtype=jnp.float32)
-    x, y = along[None, None, :] + field[:, 0], along[None, :, None] + field[:, 1]
+    mapped = _bilinear(first_at, x, y, shape, _mirror_edge, channels)
+    wild = fast_random.uniform(seeds, (2, *shape), low=-1.0, lane=1)
+    wild = wild.reshape(2 * count, *shape).transpose(1, 2, 0)
+    field = resample.both(values["smooth_down"], values["smooth_along"], wild)
+    field = field.transpose(2, 0, 1)
+    field = values["farthest"] * field.reshape(count, 2, *shape)
+    down, along = (jnp.arange(side, dtype=jnp.float32) for side in shape)
+    x, y = along[None, None, :] + field[:, 0], down[None, :, None] + field[:, 1]
     flat = [level.reshape(-1) for level in mapped]
     then_at = lambda index: [look_up(level, index) for level in flat]
-    moved = _bilinear(then_at, x, y, size, _mirror, channels)
+    moved = _bilinear(then_at, x, y, shape, _mirror, channels)
     return to_uint8(jnp.stack(moved, axis=-1))
 
 
 def _affine(
-    seeds: jax.Array, size: int, shift: jax.Array
+    seeds: jax.Array, shape: Shape, shift: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The place that each pixel comes from, x and y [N, S, S].
+    """The place that each pixel comes from, x and y [N, H, W].
 
     The map takes three points about the centre to places up to ``shift`` away in each
     direction; each pixel looks up its place under the inverse.
     """
-    middle, arm = size // 2, size // 3
-    old = jnp.array([[arm, arm], [arm, -arm], [-arm, -arm]], jnp.float32) + middle
+    height, width = shape
+    middle, arm = jnp.array([width // 2, height // 2]), min(shape) // 3
+    old = jnp.array([[arm, arm], [arm, -arm], [-arm, -arm]], jnp.float32)
+    old += middle[None]
     new = old[None] + shift * fast_random.uniform(seeds, (3, 2), low=-1.0)
     # Columns are the two edges that leave the third point.
     before = (old[:2] - old[2:]).T[None]
@@ -105,9 +113,9 @@ def _affine(
     inverse = jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], axis=1)
     inverse /= (a * d - b * c)[:, None, None]
     matrix = jnp.matmul(before, inverse, precision="highest")
-    along = jnp.arange(size, dtype=jnp.float32)
+    down, along = (jnp.arange(side, dtype=jnp.float32) for side in shape)
     x = along[None, None, :] - new[:, 2, 0][:, None, None]
-    y = along[None, :, None] - new[:, 2, 1][:, None, None]
+    y = down[None, :, None] - new[:, 2, 1][:, None, None]
     m = lambda i, j: matrix[:, i, j][:, None, None]
     return (
         m(0, 0) * x + m(0, 1) * y + old[2, 0],
@@ -119,30 +127,31 @@ def _bilinear(
     levels_at: Callable[[jax.Array], list[jax.Array]],
     x: jax.Array,
     y: jax.Array,
-    size: int,
+    shape: Shape,
     border: Callable[[jax.Array, int], jax.Array],
     channels: int,
 ) -> list[jax.Array]:
-    """Levels in between the pixels, each channel [N, S, S].
+    """Levels in between the pixels, each channel [N, H, W].
 
     Args:
-        levels_at: flat indices int32 [N, S, S] -> float32 levels of each channel.
-        x, y: places, float32 [N, S, S].
-        size: S.
+        levels_at: flat indices int32 [N, H, W] -> float32 levels of each channel.
+        x, y: places, float32 [N, H, W].
+        shape: H and W.
         border: maps indices outside the image, of one axis, to those inside.
         channels: how many ``levels_at`` gives.
     """
     left, top = settle((jnp.floor(x), jnp.floor(y)))
-    first = (jnp.arange(len(x)) * size**2)[:, None, None]
+    height, width = shape
+    first = (jnp.arange(len(x)) * (height * width))[:, None, None]
 
     # A loop, or the compiler looks everything up once more for each channel.
     def add(corner: jax.Array, total: list[jax.Array]) -> list[jax.Array]:
         down, right = corner // 2, corner % 2
-        row = border(top.astype(jnp.int32) + down, size)
-        column = border(left.astype(jnp.int32) + right, size)
+        row = border(top.astype(jnp.int32) + down, height)
+        column = border(left.astype(jnp.int32) + right, width)
         weight_x = jnp.where(right == 1, x - left, 1 - (x - left))
         weight_y = jnp.where(down == 1, y - top, 1 - (y - top))
-        index, weight = first + row * size + column, weight_x * weight_y
+        index, weight = first + row * width + column, weight_x * weight_y
         return [
             before + weight * level
             for before, level in zip(total, levels_at(index), strict=True)
@@ -167,17 +176,18 @@ def _mirror(index: jax.Array, size: int) -> jax.Array:
 # --- Pixels --------------------------------------------------------------------------
 
 
-def pixelate_matrix(name: str, size: int, severity: int) -> Arrays:
-    """Averaging and repeating along one axis."""
-    small = max(int(size * strength(name, size, severity)[0]), 1)
-    return {"coarse": resample.coarse(size, small).astype(np.float32)}
+def pixelate_matrix(name: str, shape: Shape, severity: int) -> Arrays:
+    """Averaging and repeating along each axis."""
+    share = strength(name, shape, severity)[0]
+    coarse = lambda size: resample.coarse(size, max(int(size * share), 1))
+    return resample.of_both("coarse", shape, coarse)
 
 
 def pixelate(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Makes the image small and large again by Pillow's BOX filter."""
     # Pillow rounds after each of the two directions, across first.
-    across = resample.columns(values["coarse"], to_planes(images))
-    down = resample.rows(values["coarse"], jnp.floor(across + 0.5))
+    across = resample.columns(values["coarse_along"], to_planes(images))
+    down = resample.rows(values["coarse_down"], jnp.floor(across + 0.5))
     return from_planes(jnp.floor(down + 0.5), images.shape[-1]).astype(jnp.uint8)
 
 
@@ -207,8 +217,6 @@ def jpeg(images: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
     return result
 
 
-def jpeg_compression(images: npt.ArrayLike, severity: int) -> npt.NDArray[np.uint8]:
-    """JPEG of the quality that belongs to size and severity, on the host."""
-    array = np.asarray(images)
-    size = array.shape[1]
-    return jpeg(array, round(strength("jpeg_compression", size, severity)[0]))
+def jpeg_quality(shape: Shape, severity: int) -> int:
+    """The quality of the JPEG corruption that belongs to shape and severity."""
+    return round(strength("jpeg_compression", shape, severity)[0])

@@ -7,7 +7,7 @@ import scipy.special
 
 from apr_jax import fast_random
 from apr_jax.augment.packed import look_up
-from apr_jax.corruptions.constants import Arrays, Values, strength
+from apr_jax.corruptions.constants import Arrays, Shape, Values, strength
 from apr_jax.corruptions.resample import to_uint8
 
 
@@ -32,13 +32,13 @@ def impulse_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Ar
     return jnp.where(draw < values["scale"], extreme, images)
 
 
-def shot_table(name: str, size: int, severity: int) -> Arrays:
+def shot_table(name: str, shape: Shape, severity: int) -> Arrays:
     """Chance of a level or a lower one after shot noise, for each level before it.
 
     A level v of 255 stands for a Poisson count of mean c v / 255; the count k becomes
     the level 255 k / c, truncated and at most 255.
     """
-    photons = strength(name, size, severity)[0]
+    photons = strength(name, shape, severity)[0]
     levels = np.arange(256.0)
     # The largest count that ends up at a level or below.
     largest = np.ceil((levels + 1) * photons / 255 - 1e-9) - 1

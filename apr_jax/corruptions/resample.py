@@ -1,8 +1,8 @@
 """Blurring and resizing as matrices, and what else the corruptions share.
 
 Every filter here is linear and separable, with its treatment of the border part of the
-matrix: one [S, S] matrix for the rows, one for the columns. Matrices are made in
-float64 on the host and applied in float32. "Planes" are images as [H, W, N * C]: the
+matrix: an [H, H] matrix for the rows, a [W, W] one for the columns. Matrices are made
+in float64 on the host and applied in float32. "Planes" are images as [H, W, N * C]: the
 batch comes last, so that a filter is one matrix product and runs along memory.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax.augment.packed import channel, look_up
+from apr_jax.corruptions.constants import Arrays, Shape
 
 T = TypeVar("T")
 Matrix = npt.NDArray[np.float64]
@@ -64,9 +65,15 @@ def columns(matrix: jax.Array, planes: jax.Array) -> jax.Array:
     return jnp.matmul(each, planes, precision="highest")
 
 
-def both(matrix: jax.Array, planes: jax.Array) -> jax.Array:
-    """Applies a matrix along both axes: [S, S, M] -> [S, S, M]."""
-    return columns(matrix, rows(matrix, planes))
+def both(down: jax.Array, along: jax.Array, planes: jax.Array) -> jax.Array:
+    """Applies a matrix down the rows and one along the columns: [H, W, M] -> same."""
+    return columns(along, rows(down, planes))
+
+
+def of_both(name: str, shape: Shape, make: Callable[[int], Matrix]) -> Arrays:
+    """The matrices of ``both`` by name, "NAME_down" and "NAME_along", float32."""
+    sides = zip(("down", "along"), shape, strict=True)
+    return {f"{name}_{side}": make(size).astype(np.float32) for side, size in sides}
 
 
 def gaussian(
@@ -169,44 +176,44 @@ def along_motion(
     levels_at: Callable[[jax.Array], list[jax.Array]],
     taps: jax.Array,
     degrees: jax.Array,
-    size: int,
+    shape: Shape,
     channels: int,
 ) -> list[jax.Array]:
-    """Motion blur of each image in its own direction, each channel [N, S, S].
+    """Motion blur of each image in its own direction, each channel [N, H, W].
 
     Args:
-        levels_at: flat indices int32 [N, S, S] -> float32 levels of each channel.
+        levels_at: flat indices int32 [N, H, W] -> float32 levels of each channel.
         taps: weights, of ``motion_taps``.
         degrees: float32 [N].
-        size: S.
+        shape: H and W.
         channels: how many ``levels_at`` gives.
     """
     offsets = motion_offsets(degrees, len(taps))
     down, right = (settle(offset.T) for offset in offsets)
 
     def add(tap: jax.Array, total: list[jax.Array]) -> list[jax.Array]:
-        index = shifted_index(down[tap], right[tap], size)
+        index = shifted_index(down[tap], right[tap], shape)
         return [
             before + taps[tap] * level
             for before, level in zip(total, levels_at(index), strict=True)
         ]
 
-    start = [jnp.zeros((len(degrees), size, size))] * channels
+    start = [jnp.zeros((len(degrees), *shape))] * channels
     return jax.lax.fori_loop(0, jnp.sum(taps > 0), add, start)
 
 
-def shifted_index(down: jax.Array, right: jax.Array, size: int) -> jax.Array:
+def shifted_index(down: jax.Array, right: jax.Array, shape: Shape) -> jax.Array:
     """Flat index of each image's pixels when it is moved; the edge is repeated.
 
     Args:
         down, right: int32 [N], pixels.
-        size: of the square images.
+        shape: H and W of the images.
 
     Returns:
-        int32 [N, size, size], into the [N * size * size] pixels of the batch.
+        int32 [N, H, W], into the [N * H * W] pixels of the batch.
     """
-    along = jnp.arange(size)[None]
-    row = jnp.clip(along + down[:, None], 0, size - 1)
-    column = jnp.clip(along + right[:, None], 0, size - 1)
-    first = jnp.arange(len(down))[:, None] * size + row
-    return first[:, :, None] * size + column[:, None, :]
+    height, width = shape
+    row = jnp.clip(jnp.arange(height)[None] + down[:, None], 0, height - 1)
+    column = jnp.clip(jnp.arange(width)[None] + right[:, None], 0, width - 1)
+    first = jnp.arange(len(down))[:, None] * height + row
+    return first[:, :, None] * width + column[:, None, :]

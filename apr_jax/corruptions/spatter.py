@@ -10,7 +10,7 @@ import numpy as np
 
 from apr_jax import fast_random
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import Arrays, Values, strength
+from apr_jax.corruptions.constants import Arrays, Shape, Values, strength
 from apr_jax.corruptions.resample import to_uint8
 
 _WATER = np.array([175.0, 238.0, 238.0], np.float32)
@@ -25,33 +25,33 @@ _FARTHEST = 20
 _EMBOSS = ((-2, -1, 0), (-1, 1, 1), (0, 1, 2))
 
 
-def spatter_values(name: str, size: int, severity: int) -> Arrays:
+def spatter_values(name: str, shape: Shape, severity: int) -> Arrays:
     """Values of the liquid, and of what is made of it."""
-    mean, deviation, sigma, threshold, last, mud = strength(name, size, severity)
-    blur = resample.gaussian(size, last) if mud else np.eye(size)
+    mean, deviation, sigma, threshold, last, mud = strength(name, shape, severity)
+    smooth = lambda size: resample.gaussian(size, sigma)
+    blur = (lambda size: resample.gaussian(size, last)) if mud else np.eye
     return {
         "mean": np.float32(mean),
         "deviation": np.float32(deviation),
-        "smooth": resample.gaussian(size, sigma).astype(np.float32),
+        **resample.of_both("smooth", shape, smooth),
         "threshold": np.float32(threshold),
         "strength": np.float32(last),
-        "blur": blur.astype(np.float32),
+        **resample.of_both("blur", shape, blur),
         "mud": np.bool_(mud),
     }
 
 
 def spatter(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Covers parts of the image."""
-    size = images.shape[1]
-    draw = fast_random.normal(seeds, (size, size)).transpose(1, 2, 0)
+    draw = fast_random.normal(seeds, images.shape[1:3]).transpose(1, 2, 0)
     liquid = values["mean"] + values["deviation"] * draw
-    liquid = resample.both(values["smooth"], liquid)
+    liquid = resample.both(values["smooth_down"], values["smooth_along"], liquid)
     liquid = jnp.where(liquid < values["threshold"], 0.0, liquid)
     levels = images.astype(jnp.float32)
 
     def mud() -> jax.Array:
         wet = (liquid > values["threshold"]).astype(jnp.float32)
-        share = resample.both(values["blur"], wet)
+        share = resample.both(values["blur_down"], values["blur_along"], wet)
         share = jnp.where(share < 0.8, 0.0, share).transpose(2, 0, 1)[..., None]
         return levels * (1 - share) + _MUD[None, None, None] * share
 

@@ -10,24 +10,32 @@ import numpy.typing as npt
 from apr_jax import fast_random
 from apr_jax.augment.packed import channel, look_up
 from apr_jax.corruptions import resample
-from apr_jax.corruptions.constants import SEVERITIES, Arrays, Values, share_of, strength
+from apr_jax.corruptions.constants import (
+    SEVERITIES,
+    Arrays,
+    Row,
+    Shape,
+    Values,
+    between,
+    strength,
+)
 from apr_jax.corruptions.resample import settle, to_uint8
 
-# The photographs are shrunk by this for 32 pixels, and not at all for 224.
-_FROST_SHARE = 0.2
+# What the photographs are shrunk to, by the side of the images.
+_FROST_SHARE: dict[int, Row] = {32: (0.2,), 64: (0.3,), 224: (1.0,)}
 
 
 # --- Snow ----------------------------------------------------------------------------
 
 
-def snow_values(name: str, size: int, severity: int) -> Arrays:
+def snow_values(name: str, shape: Shape, severity: int) -> Arrays:
     """Values of the flakes, of their motion and of the bleached image."""
     mean, deviation, factor, threshold, radius, sigma, keep = strength(
-        name, size, severity
+        name, shape, severity
     )
-    radii = [round(strength(name, size, s)[4]) for s in SEVERITIES]
+    radii = [round(strength(name, shape, s)[4]) for s in SEVERITIES]
     return {
-        "zoom": resample.zoom(size, factor).astype(np.float32),
+        **resample.of_both("zoom", shape, lambda size: resample.zoom(size, factor)),
         "taps": resample.motion_taps(round(radius), sigma, 2 * max(radii) + 1),
         "mean": np.float32(mean),
         "deviation": np.float32(deviation),
@@ -38,15 +46,17 @@ def snow_values(name: str, size: int, severity: int) -> Arrays:
 
 def snow(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Flakes blown from above onto a paler image, once more upside down."""
-    size = images.shape[1]
-    draw = fast_random.normal(seeds, (size, size))
+    _, height, width, _ = images.shape
+    shape = (height, width)
+    draw = fast_random.normal(seeds, shape)
     flakes = values["mean"] + values["deviation"] * draw
-    flakes = resample.both(values["zoom"], flakes.transpose(1, 2, 0)).transpose(2, 0, 1)
+    zoom = values["zoom_down"], values["zoom_along"]
+    flakes = resample.both(*zoom, flakes.transpose(1, 2, 0)).transpose(2, 0, 1)
     flakes = jnp.where(flakes < values["threshold"], 0.0, flakes)
     flakes = settle(to_uint8(255.0 * flakes).astype(jnp.float32).reshape(-1))
     degrees = 45.0 * fast_random.uniform(seeds, (), low=-1.0, lane=1) - 90.0
     flakes_at = lambda index: [look_up(flakes, index)]
-    (blown,) = resample.along_motion(flakes_at, values["taps"], degrees, size, 1)
+    (blown,) = resample.along_motion(flakes_at, values["taps"], degrees, shape, 1)
     blown = settle(jnp.round(blown))
     blown = blown + blown[:, ::-1, ::-1]
     levels = images.astype(jnp.float32)
@@ -59,23 +69,23 @@ def snow(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 # --- Frost ---------------------------------------------------------------------------
 
 
-def frost_sheets(photographs: list[npt.NDArray[np.uint8]], size: int) -> Arrays:
-    """The photographs in the size that belongs to ``size``, side by side.
+def frost_sheets(photographs: list[npt.NDArray[np.uint8]], shape: Shape) -> Arrays:
+    """The photographs in the size that belongs to images of a shape, side by side.
 
     Args:
         photographs: uint8 [H, W, 3] each.
-        size: of the images.
+        shape: height and width of the images.
 
     Returns:
         "words", uint32 [P, H, W] with three channels in each (see ``packed.pack``),
         and "sizes", int32 [P, 2], height and width of what is filled.
     """
-    share = _FROST_SHARE + (1 - _FROST_SHARE) * share_of(size)
+    (share,) = between(_FROST_SHARE, shape)
     sheets = []
     for photograph in photographs:
-        height, width, _ = photograph.shape
         # There must be room for more than one place.
-        factor = max(share, (size + 1) / min(height, width))
+        room = zip(shape, photograph.shape[:2], strict=True)
+        factor = max(share, *((side + 1) / whole for side, whole in room))
         sheets.append(_resized(photograph, factor))
     sizes = np.array([sheet.shape[:2] for sheet in sheets], np.int32)
     words = np.zeros((len(sheets), *sizes.max(axis=0)), np.uint32)
@@ -104,15 +114,14 @@ def _resized(image: npt.NDArray[np.uint8], factor: float) -> npt.NDArray[np.uint
 
 def frost(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds a random part of one of the photographs."""
-    size, (_, height, width) = images.shape[1], values["words"].shape
+    shape, (_, height, width) = images.shape[1:3], values["words"].shape
     draw = fast_random.uniform(seeds, (3,))
     pick = lambda share, count: jnp.floor(share * count).astype(jnp.int32)
     which = pick(draw[:, 0], len(values["sizes"]))
-    room = values["sizes"][which] - size
+    room = values["sizes"][which] - jnp.array(shape)[None]
     top, left = pick(draw[:, 1], room[:, 0]), pick(draw[:, 2], room[:, 1])
-    along = jnp.arange(size)[None]
-    row = (which * height + top)[:, None] + along
-    column = left[:, None] + along
+    row = (which * height + top)[:, None] + jnp.arange(shape[0])[None]
+    column = left[:, None] + jnp.arange(shape[1])[None]
     index = row[:, :, None] * width + column[:, None, :]
     word = settle(look_up(values["words"].reshape(-1), index))
     levels = [
@@ -128,11 +137,11 @@ def frost(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
 
 def fog(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds a fractal cloud, and darkens to keep the brightest value."""
-    size = images.shape[1]
+    _, height, width, _ = images.shape
     levels = images.astype(jnp.float32) / 255.0
     brightest = levels.max(axis=(1, 2, 3), keepdims=True)
-    cloud = _plasma(seeds, 1 << (size - 1).bit_length(), values["decay"])
-    cloud = cloud[:, :size, :size, None]
+    side = 1 << (max(height, width) - 1).bit_length()
+    cloud = _plasma(seeds, side, values["decay"])[:, :height, :width, None]
     foggy = levels + values["bright"] * cloud
     return to_uint8(255.0 * foggy * brightest / (brightest + values["bright"]))
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral import dft
 from apr_jax.spectral.inputs import (
-    TINY,
     as_real,
+    at_unit_scale,
     channels_of,
     check_axes,
     float_dtype,
@@ -22,10 +23,14 @@ from apr_jax.spectral.inputs import (
 
 CHANNELS = ("luma", "sum")
 
+# More than any amplitude of pixels or grey levels.
+_LARGEST_AMPLITUDE = 1e9
+
 # ITU-R BT.601 weights, to the four digits that the reference code uses.
 LUMA = (0.2989, 0.5870, 0.1140)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def amplitude(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.Array:
     """|F|, the full unshifted spectrum: [..., H, W, C] float -> same, non-negative.
 
@@ -34,15 +39,14 @@ def amplitude(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.A
     return magnitude(_spectrum(images, axes)).astype(images.dtype)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def phase(images: jax.Array, *, axes: Sequence[int] = (-3, -2, -1)) -> jax.Array:
     """Angle of F in [-pi, pi], full unshifted spectrum; 0 where F is zero.
 
     [..., H, W, C] float -> same. The gradient at a zero is 0. Raises as `recombine`.
     """
-    re, im = _spectrum(images, axes)
-    zero = re * re + im * im < TINY
-    angle = jnp.arctan2(jnp.where(zero, 0.0, im), jnp.where(zero, 1.0, re))
-    return angle.astype(images.dtype)
+    (re, im), _, _ = at_unit_scale(_spectrum(images, axes))
+    return jnp.arctan2(im, re).astype(images.dtype)
 
 
 def radial_mask(height: int, width: int, radius: float | jax.Array) -> jax.Array:
@@ -65,6 +69,7 @@ def square_mask(height: int, width: int, reach: int) -> jax.Array:
     return rows & (jnp.abs(jnp.arange(width) - width // 2)[None, :] <= reach)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def split_bands(
     images: jax.Array, radius: float | jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -79,6 +84,7 @@ def split_bands(
     return low.astype(dtype), (pixels - low).astype(dtype)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
     """The frequencies of each channel that a mask keeps: [..., H, W, C] -> same.
 
@@ -114,6 +120,7 @@ def fourier_basis(
     return (wave / jnp.sqrt(jnp.sum(wave * wave))).astype(jnp.float32)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def azimuthal_profile(
     images: jax.Array,
     *,
@@ -153,15 +160,29 @@ def azimuthal_profile(
     weights = LUMA if channels == "luma" and count == 3 else (1.0,) * count
     grey = weighted_sum(channels_of(images.astype(jnp.float32)), weights)
     values = magnitude(dft.BACKENDS["fft"].forward_real(grey))
+    level: float | jax.Array = 0.0
     if log:
-        values = 20 * jnp.log1p(values)
+        values, level = _decibels(values)
     ring, sizes = _rings(height, width)
     flat = jnp.moveaxis(values.reshape(*values.shape[:-2], -1), -1, 0)
     sums = jax.ops.segment_sum(flat, jnp.asarray(ring), num_segments=len(sizes) + 2)
     profile = jnp.moveaxis(sums[1:-1], 0, -1)
     sizes_like = jnp.broadcast_to(jnp.asarray(sizes, jnp.float32), profile.shape)
     profile = profile / sizes_like
-    return min_max(profile, -1) if normalise else profile
+    return min_max(profile, -1) if normalise else profile + level
+
+
+def _decibels(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """20 log(1 + v) of [..., H, W] less a level [..., 1], and that level.
+
+    The level is 0 but for values so large that float32 would not tell their logarithms
+    apart finely enough.
+    """
+    largest = jnp.max(values, axis=(-2, -1), keepdims=True)
+    base = jax.lax.stop_gradient(jnp.where(largest > _LARGEST_AMPLITUDE, largest, 1.0))
+    huge = jnp.log(1 / base + values / base)
+    less = 20 * jnp.where(base > 1, huge, jnp.log1p(values))
+    return less, 20 * jnp.log(base[..., 0])
 
 
 def centre_distance(height: int, width: int) -> np.ndarray:

@@ -6,13 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import images as gates
 from apr_jax.spectral import dft
 
 AXES = ((-3, -2, -1), (-3, -2))
-
-# Squared magnitudes below this count as zero. Rounding alone leaves more than that in
-# any spectrum of pixels, and the derivative of 1/|F| overflows float32 further down.
-TINY = 1e-24
 
 
 def check_axes(axes: Sequence[int]) -> tuple[int, ...]:
@@ -25,11 +22,7 @@ def check_axes(axes: Sequence[int]) -> tuple[int, ...]:
 
 def float_dtype(images: jax.Array, name: str) -> Any:
     """The type of the pixels; TypeError, calling them `name`, where it is no float."""
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(
-            f"{name} must be floating point, got {images.dtype}: convert first, for "
-            "uint8 grey levels images.astype(jnp.float32) / 255"
-        )
+    gates.check_type(images, "pixels", name)
     return images.dtype
 
 
@@ -56,11 +49,32 @@ def weighted_sum(planes: Sequence[jax.Array], weights: Sequence[float]) -> jax.A
 
 def magnitude(spectrum: dft.Pair) -> jax.Array:
     """|F|, with gradient 0 where F is 0."""
+    _, square, unit = at_unit_scale(spectrum)
+    # Where F is 0 the square is 1, which keeps sqrt's infinite derivative at 0 out of
+    # the gradient.
+    return unit * jnp.sqrt(square)
+
+
+def at_unit_scale(spectrum: dft.Pair) -> tuple[dft.Pair, jax.Array, jax.Array]:
+    """F / u, |F / u|^2, and u: the power of two just below each coefficient's size.
+
+    Squares neither vanish nor overflow then, whatever the range of the pixels, and a
+    power of two changes no digit of them. Where F is 0, u is 0 and the quotient is 1.
+    """
     re, im = spectrum
-    square = re * re + im * im
-    zero = square < TINY
-    # The inner where keeps sqrt's infinite derivative at 0 out of the gradient.
-    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
+    size = jax.lax.stop_gradient(jnp.maximum(jnp.abs(re), jnp.abs(im)))
+    info = jnp.finfo(size.dtype)
+    whole = jnp.dtype(f"int{info.bits}")
+    exponent = jax.lax.bitcast_convert_type(size, whole) & (
+        ((1 << info.nexp) - 1) << info.nmant
+    )
+    unit = jax.lax.bitcast_convert_type(exponent, size.dtype)
+    most = ((1 << info.nexp) - 2) << info.nmant
+    inverse = jax.lax.bitcast_convert_type(most - exponent, size.dtype)
+    zero = exponent == 0
+    re = jnp.where(zero, 1.0, re * inverse)
+    im = jnp.where(zero, 0.0, im * inverse)
+    return (re, im), re * re + im * im, unit
 
 
 def as_real(images: jax.Array) -> tuple[jax.Array, Any]:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral import dft
 from apr_jax.spectral.inputs import (
-    TINY,
     as_real,
+    at_unit_scale,
     channels_of,
     check_axes,
     float_dtype,
@@ -25,6 +26,7 @@ BACKENDS = ("auto", *dft.BACKENDS)
 _CPU_CHUNK = 262_144
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def recombine(
     amplitude_from: jax.Array,
     phase_from: jax.Array,
@@ -83,6 +85,7 @@ def recombine(
     return jax.lax.map(one_chunk, flat, batch_size=at_once).reshape(phase_from.shape)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def recombine_within(
     images: jax.Array,
     donor_index: jax.Array,
@@ -138,11 +141,9 @@ def choose_backend(platform: str, height: int, width: int) -> str:
 
 def _with_phase(magnitude: jax.Array, phase_from: dft.Pair) -> dft.Pair:
     """|A| P / |P| needs no angle and no exponential; where P is zero it is |A|."""
-    re, im = phase_from
-    square = re * re + im * im
-    zero = square < TINY
-    scale = magnitude * jax.lax.rsqrt(jnp.where(zero, 1.0, square))
-    return jnp.where(zero, magnitude, re * scale), jnp.where(zero, 0.0, im * scale)
+    (re, im), square, _ = at_unit_scale(phase_from)
+    scale = magnitude * jax.lax.rsqrt(square)
+    return re * scale, im * scale
 
 
 def _forward(

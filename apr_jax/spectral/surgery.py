@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral.analysis import radial_mask
-from apr_jax.spectral.inputs import TINY, as_real, min_max
+from apr_jax.spectral.inputs import as_real, min_max
 
 BANDS = ("full", "low", "intermediate", "high")
 
@@ -39,6 +40,7 @@ def band_mask(
     }[band]
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def keep_bands(
     images: jax.Array,
     *,
@@ -74,7 +76,7 @@ def keep_bands(
     ]
     spectrum = jnp.fft.fft2(jnp.moveaxis(pixels, -1, -3))
     length = jnp.abs(spectrum)
-    zero = length * length < TINY
+    zero = length == 0
     unit = jnp.where(zero, 1.0, spectrum / jnp.where(zero, 1.0, length))
     spread = lambda mask: jnp.broadcast_to(mask, spectrum.shape)
     length = jnp.where(spread(masks[0]), length, 1.0)
@@ -83,9 +85,11 @@ def keep_bands(
     return jnp.moveaxis(kept, -3, -1).astype(dtype)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def stretch(images: jax.Array) -> jax.Array:
     """Each image, all of its channels together, scaled to [0, 1].
 
     Floating point [..., H, W, C] -> same; a constant image becomes 0.
     """
-    return min_max(images, (-3, -2, -1))
+    pixels, dtype = as_real(images)
+    return min_max(pixels, (-3, -2, -1)).astype(dtype)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates.images import images_gate
 from apr_jax.spectral.inputs import as_real, wave_turns
 
 
@@ -41,6 +42,7 @@ def contrast_templates(
     return Templates(*rectified)
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def template_sums(
     images: jax.Array, u: int | jax.Array, v: int | jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -66,6 +68,7 @@ def template_sums(
     return one, two, three, four
 
 
+@images_gate("pixels", values="any", rank=None, single=False)
 def template_phase(
     images: jax.Array, u: int | jax.Array, v: int | jax.Array
 ) -> jax.Array:

@@ -1,21 +1,27 @@
 """The corruptions, against the reference's outputs and an oracle without JAX."""
 
+import functools
 import importlib.util
+import io
+import itertools
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from apr_jax import fast_random, metrics
 from apr_jax.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
+    PUBLISHED,
     corrupt,
     digital,
     frost_files,
     noise,
+    published,
     resample,
     weather,
 )
@@ -133,7 +139,7 @@ def test_motion_blur_is_imagemagick_s(pictures):
         down, right = resample.motion_offsets(jnp.array([degrees]), 19)
         moved = np.zeros((32, 32, 3))
         for tap in range(19):
-            index = resample.shifted_index(down[:, tap], right[:, tap], 32)
+            index = resample.shifted_index(down[:, tap], right[:, tap], (32, 32))
             moved += taps[tap] * pictures[0].reshape(-1, 3)[np.asarray(index[0])]
         wanted = oracle._moved(pictures[0].astype(np.float64), radius, sigma, degrees)
         np.testing.assert_allclose(moved, wanted, atol=1e-3)
@@ -143,7 +149,7 @@ def test_lights_on_water_are_opencv_s(rng):
     oracle = pytest.importorskip("tests.oracle_corruptions")
     layers = []
     for severity in (1, 2, 3):
-        mean, deviation, sigma, threshold, *_ = strength("spatter", 32, severity)
+        mean, deviation, sigma, threshold, *_ = strength("spatter", (32, 32), severity)
         liquid = rng.normal(mean, deviation, (10, 32, 32))
         liquid = np.stack([oracle._smooth(x, sigma) for x in liquid])
         layers.append(np.where(liquid < threshold, 0, liquid))
@@ -160,7 +166,7 @@ def test_glass_takes_what_the_loop_takes(key):
     size, farthest = 40, 3
     seeds = fast_random.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
     follow = jax.jit(blur_lib._sources, static_argnums=(1, 3))
-    source = follow(seeds, size, jnp.int32(farthest), 1)[0]
+    source = follow(seeds, (size, size), jnp.int32(farthest), 1)[0]
     draw = np.asarray(fast_random.uniform(seeds, (2, size, size), lane=1))[0]
     step = np.floor(draw * (2 * farthest)).astype(int) - farthest
     wanted = np.arange(size**2).reshape(size, size)
@@ -174,7 +180,7 @@ def test_glass_takes_what_the_loop_takes(key):
 def test_shot_noise_is_poisson_s(key, photons):
     severity = 1 if photons == 500 else 5
     size = 32 if photons == 500 else 224
-    table = noise.shot_table("shot_noise", size, severity)["below"]
+    table = noise.shot_table("shot_noise", (size, size), severity)["below"]
     levels = np.repeat(np.array([0, 40, 128, 250], np.uint8), 3 * 4096)
     levels = levels.reshape(4, 64, 64, 3)
     seeds = fast_random.make_seeds(key, jnp.arange(4, dtype=jnp.uint32))
@@ -243,7 +249,11 @@ _BY_SIZE = ("glass_blur", "zoom_blur", "frost", "fog", "elastic_transform")
 @pytest.mark.parametrize(
     ("name", "size"),
     [(name, 40) for name in _BY_SIZE]
-    + [pytest.param(n, s, marks=pytest.mark.slow) for n in ALL for s in (8, 33, 224)],
+    + [
+        pytest.param(n, s, marks=pytest.mark.slow)
+        for n in ALL
+        for s in (8, 33, 64, 299)
+    ],
 )
 def test_other_sizes(key, photographs, name, size):
     ramp = np.linspace(0, 255, size).astype(np.uint8)
@@ -259,22 +269,91 @@ def test_other_sizes(key, photographs, name, size):
 
 
 def test_strengths_in_between():
-    for name, (small, large) in TABLE.items():
-        for severity in range(1, 6):
-            assert strength(name, 32, severity) == pytest.approx(small[severity - 1])
-            assert strength(name, 224, severity) == pytest.approx(large[severity - 1])
-            middle = np.add(small[severity - 1], large[severity - 1]) / 2
-            assert strength(name, 128, severity) == pytest.approx(tuple(middle))
-        assert strength(name, 8, 1) == strength(name, 32, 1)
-        assert strength(name, 500, 1) == strength(name, 224, 1)
+    for name, place in itertools.product(TABLE, range(5)):
+        at = functools.partial(strength, name, severity=place + 1)
+        rows = {side: np.array(rows[place]) for side, rows in TABLE[name].items()}
+        for side in PUBLISHED:
+            assert at((side, side)) == tuple(rows[side])
+        assert at((144, 144)) == pytest.approx(tuple((rows[64] + rows[224]) / 2))
+        near = pytest.approx(tuple(0.75 * rows[32] + 0.25 * rows[64]))
+        assert at((40, 50)) == at((50, 40)) == near
+        assert at((8, 8)) == at((32, 32))
+        assert at((500, 400)) == at((299, 299))
+    sets = [published((s, 2 * s)) for s in (8, 32, 40, 64, 223, 224, 299, 400)]
+    known = ["CIFAR-10-C", "Tiny ImageNet-C", "ImageNet-C", "ImageNet-C, Inception"]
+    cifar, tiny, large, inception = known
+    between = "interpolated"
+    assert sets[:5] == [cifar, cifar, between, tiny, between]
+    assert sets[5:] == [large, inception, inception]
+
+
+@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("name", ALL)
+def test_images_that_are_not_square(name, upright, photographs):
+    """Against one image at a time, on as many as its draws need."""
+    oracle = pytest.importorskip("tests.oracle_corruptions")
+    rng = np.random.default_rng(7)
+    coarse = rng.integers(0, 256, (24, 8, 11, 3))
+    images = np.kron(coarse, np.ones((1, 4, 4, 1))).astype(np.uint8)
+    images = np.ascontiguousarray(images.swapaxes(1, 2)) if upright else images
+    five = (*photographs, *photographs[:2])
+    wanted = np.stack([oracle.corrupt(rng, x, name, 3, five) for x in images])
+    got = np.asarray(corrupt(jax.random.key(3), images, name, 3, frost=five))
+    assert got.shape == images.shape
+    if name in FIXED:
+        assert np.mean(np.abs(got.astype(int) - wanted) <= 1) > 0.99
+        return
+    gaps = [np.abs(x.astype(float) - images) for x in (got, wanted)]
+    for reduce in (np.mean, lambda gap: np.sqrt((gap**2).mean())):
+        assert reduce(gaps[0]) == pytest.approx(reduce(gaps[1]), rel=0.1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_grey_single_and_no_images(key, pictures, photographs, name):
+    run = lambda images, **more: np.asarray(
+        corrupt(key, images, name, 2, frost=photographs, **more)
+    )
+    grey = pictures[:2, ..., :1]
+    whole = run(np.repeat(grey, 3, axis=-1))
+    np.testing.assert_array_equal(run(grey), whole)
+    for single in (grey[1], grey[1, ..., 0], np.repeat(grey[1], 3, axis=-1)):
+        np.testing.assert_array_equal(run(single, indices=1), whole[1])
+    np.testing.assert_array_equal(run(jnp.asarray(grey)), whole)
+    assert run(pictures[:0]).shape == (0, 32, 32, 3)
+    assert run(jnp.asarray(pictures[:0, ..., :1])).shape == (0, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_keys_of_every_kind_draw_for_each_image(key, pictures, photographs, name):
+    same = np.repeat(pictures[:1], 2, axis=0)
+    found = []
+    for impl in ("rbg", "unsafe_rbg"):
+        own = jax.random.key(3, impl=impl)
+        run = lambda key: np.asarray(corrupt(key, same, name, 3, frost=photographs))
+        found.append(run(own))
+        np.testing.assert_array_equal(run(jax.random.key_data(own)), found[-1])
+        assert (found[-1][0] != found[-1][1]).any() == (name in RANDOM)
+    np.testing.assert_array_equal(*found)
+
+
+def test_stored_as_jpeg(key, pictures):
+    """As the files of the published sets: the same pixels as out of such a file."""
+    plain = np.asarray(corrupt(key, pictures, "contrast", 2))
+    stored = np.asarray(corrupt(key, pictures, "contrast", 2, stored_as="jpeg"))
+    for image, wanted in zip(plain, stored, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "JPEG", quality=85, optimize=True)
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), wanted)
+    traced = jax.jit(lambda x: corrupt(key, x, "contrast", 2, stored_as="jpeg"))
+    np.testing.assert_array_equal(traced(pictures), stored)
 
 
 def test_zoom_blur_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
     """The product of all factors at once, and one factor after the other."""
-    whole = blur_lib.zoom_matrices("zoom_blur", 32, 5)
+    whole = blur_lib.zoom_matrices("zoom_blur", (32, 32), 5)
     monkeypatch.setattr(blur_lib, "_ONE_MATRIX", 0)
-    each = blur_lib.zoom_matrices("zoom_blur", 32, 5)
-    assert (set(whole), set(each)) == ({"whole"}, {"each", "share"})
+    each = blur_lib.zoom_matrices("zoom_blur", (32, 32), 5)
+    assert (set(whole), set(each)) == ({"whole"}, {"each_down", "each_along", "share"})
     results = [
         np.asarray(blur_lib.zoom_blur(None, jnp.asarray(pictures), values)).astype(int)
         for values in (whole, each)
@@ -285,7 +364,7 @@ def test_zoom_blur_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
 def test_defocus_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
     """In the frequency domain and tap by tap."""
     values = {
-        k: jnp.asarray(v) for k, v in blur_lib.disk("defocus_blur", 32, 5).items()
+        k: jnp.asarray(v) for k, v in blur_lib.disk("defocus_blur", (32, 32), 5).items()
     }
     taps = np.asarray(blur_lib.defocus_blur(None, jnp.asarray(pictures), values))
     monkeypatch.setattr(blur_lib, "_SMALL_RADIUS", 0)
@@ -295,8 +374,6 @@ def test_defocus_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
 
 @pytest.mark.parametrize(("size", "small"), [(32, 20), (32, 30), (33, 7), (224, 56)])
 def test_coarse_is_pillow_s_box(rng, size, small):
-    from PIL import Image
-
     image = rng.integers(0, 256, (size, size), dtype=np.uint8)
     box = Image.Resampling.BOX
     wanted = (
@@ -329,8 +406,15 @@ def test_unknown_names_are_refused(key, pictures):
         corrupt(key, pictures, "fog", 6)
     with pytest.raises(ValueError, match="must be uint8, not float32"):
         corrupt(key, pictures.astype(np.float32), "fog", 1)
-    with pytest.raises(ValueError, match=r"must be \[N, S, S, 3\], not \[6, 32, 16, 3"):
-        corrupt(key, pictures[:, :, :16], "fog", 1)
+    with pytest.raises(ValueError, match=r"C of 1 or 3.*not \[6, 32, 32, 2\]"):
+        corrupt(key, pictures[..., :2], "fog", 1)
+    with pytest.raises(ValueError, match=r"8 pixels or more, not 7"):
+        corrupt(key, pictures[:, :, :7], "fog", 1)
+    with pytest.raises(ValueError, match="stored_as is 'png'; choose from"):
+        corrupt(key, pictures, "fog", 1, stored_as="png")
+    for chunk in (0, -1):
+        with pytest.raises(ValueError, match=f"chunk.*{chunk}"):
+            corrupt(key, pictures, "fog", 1, chunk=chunk)
     with pytest.raises(ValueError, match=r"indices must be \[6\], not \[2\]"):
         corrupt(key, pictures, "fog", 1, indices=np.arange(2))
 
@@ -379,7 +463,7 @@ def test_saturation_of_grey_turns_red():
     grey = np.full((1, 8, 8, 3), 100, np.uint8)
     values = {
         k: jnp.asarray(v)
-        for k, v in named("factor", "shift")("saturate", 32, 5).items()
+        for k, v in named("factor", "shift")("saturate", (32, 32), 5).items()
     }
     red = np.asarray(digital.saturate(None, jnp.asarray(grey), values))[0, 0, 0]
     np.testing.assert_array_equal(red, [100, 80, 80])
