@@ -17,9 +17,9 @@ from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import contrastive, optim, overfitting, watch
 from apr_jax.train.state import TrainState, state_of
 
-# On an accelerator so many steps at most go into one call: enough to hide the
-# host's work, few enough to answer a signal within a second or two.
-_MAX_STEPS_PER_CALL = 32
+# On an accelerator so many steps go into one call, and the last call has what is left:
+# enough to hide the host's work, few enough to answer a signal within a second or two.
+_STEPS_PER_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,7 @@ class Plan:
             return 1
         if asked:
             return asked
-        if not self.layout.accelerated:
-            return 1
-        return max(
-            k for k in range(1, _MAX_STEPS_PER_CALL + 1) if self.total_steps % k == 0
-        )
+        return _STEPS_PER_CALL if self.layout.accelerated else 1
 
 
 def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:

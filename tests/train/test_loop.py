@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import time
+import types
 
 import jax
 import numpy as np
@@ -309,3 +310,26 @@ def test_one_process_at_a_time_works_in_a_directory(tmp_path):
             pass
     with workdir_lib.claimed(root, write=True):
         pass
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerated", "streamed", "steps"),
+    [
+        (0, True, False, 25),
+        (0, False, False, 1),
+        (7, False, False, 7),
+        (7, True, True, 1),
+    ],
+)
+def test_steps_of_a_call_are_as_many_for_every_total(
+    asked, accelerated, streamed, steps
+):
+    """39,062 steps, as of 200 epochs in batches of 256, have no useful divisor."""
+    settings = types.SimpleNamespace(train=types.SimpleNamespace(steps_per_call=asked))
+    plan = types.SimpleNamespace(
+        config=settings,
+        resident=None if streamed else object(),
+        layout=types.SimpleNamespace(accelerated=accelerated),
+        total_steps=39_062,
+    )
+    assert plan_lib.Plan.steps_per_call.fget(plan) == steps
