@@ -160,6 +160,9 @@ class Corruption:
     examples: int = setting(0, "the first so many test images; 0: all", low=0)
     frost_dir: str = setting("", "photographs of frost; none: of imagecorruptions")
     seed: int = setting(0, "of generated corruptions")
+    stored_as: str = choice(
+        "generated; auto: as the published files of that size", "auto", "jpeg", "array"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

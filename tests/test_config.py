@@ -101,6 +101,7 @@ DEFAULTS = {
     "eval.corruption.examples": 0,
     "eval.corruption.frost_dir": "",
     "eval.corruption.seed": 0,
+    "eval.corruption.stored_as": "auto",
     "eval.ood.out": (),
     "eval.ood.near": (),
     "eval.ood.scores": (),

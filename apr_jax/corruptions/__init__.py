@@ -43,13 +43,14 @@ __all__ = [
     "corrupt",
     "default_chunk",
     "published",
+    "published_form",
 ]
 
 MINIMUM_SIZE = 8
 # What becomes of results; see ``corrupt``.
 STORED = ("array", "jpeg")
-# Of the published files.
-_QUALITY = 85
+# Of the published files, which are JPEG from this size on.
+_QUALITY, _LEAST_JPEG = 85, 64
 # Pixels worked on at a time. On a CPU they should stay in its caches.
 _CPU_PIXELS, _ACCELERATOR_PIXELS = 2**18, 2**22
 # What is less is filled up.
@@ -160,6 +161,11 @@ def corrupt(
     else:
         found = run(**given)
     return found[0] if single else found
+
+
+def published_form(shape: Shape) -> str:
+    """The one of ``STORED`` that published sets of that size have."""
+    return "jpeg" if min(shape) >= _LEAST_JPEG else "array"
 
 
 def default_chunk(size: int) -> int:

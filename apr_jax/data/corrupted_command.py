@@ -18,7 +18,13 @@ from absl import app, flags
 
 from apr_jax import data, process
 from apr_jax.config import Corruption, Data
-from apr_jax.corruptions import CORRUPTIONS, check, frost_files
+from apr_jax.corruptions import (
+    CORRUPTIONS,
+    check,
+    frost_files,
+    published,
+    published_form,
+)
 from apr_jax.data import corrupted_files, folder
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.settings import build, define_flags
@@ -74,6 +80,7 @@ def write(
     examples: int = 0,
     seed: int = 0,
     frost_dir: str = "",
+    stored_as: str = "auto",
     quiet: bool = False,
 ) -> None:
     """Corrupts a split in every severity and writes it.
@@ -86,6 +93,8 @@ def write(
         examples: the first so many; 0 is all.
         seed: of the corruptions.
         frost_dir: photographs of frost; "" takes those of ``imagecorruptions``.
+        stored_as: "jpeg" puts arrays through JPEG of quality 85, as the files of a tree
+            are in any case; "auto" does as the published set of that size.
         quiet: no progress bar.
 
     Raises:
@@ -103,7 +112,13 @@ def write(
         raise ConfigError(str(error)) from error
     size, split, stop = described.image_size, described.test_split, examples or None
     save: Callable[..., None]
-    if form == "jpeg" or (form == "auto" and size > _LARGEST_ARRAY):
+    shape = (size, size)
+    tree = form == "jpeg" or (form == "auto" and size > _LARGEST_ARRAY)
+    if tree and stored_as == "array":
+        raise ConfigError("stored_as is 'array'; JPEG files are not, see format")
+    if stored_as == "auto":
+        stored_as = "jpeg" if tree else published_form(shape)
+    if tree:
         if described.source != "folder":
             raise DataError(
                 f"--data is of the kind {described.source!r}; JPEG files are made of "
@@ -122,7 +137,9 @@ def write(
         digest = corrupted_files.digest_arrays(arrays)
         save = functools.partial(corrupted_files.write_npy, arrays)
     source = f"{described.source} {described.name} {split}"
-    recipe = corrupted_files.Recipe(source, len(labels), size, seed, digest)
+    recipe = corrupted_files.Recipe(
+        source, len(labels), size, seed, digest, stored_as, published(shape)
+    )
     save(out, names, recipe=recipe, frost_dir=frost_dir, quiet=quiet)
 
 
@@ -142,7 +159,7 @@ def define() -> Callable[[Sequence[str]], None]:
     )
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
     of_data = define_flags(Data, only=("data_dir", "image_size"))
-    fields = ("corruptions", "examples", "seed", "frost_dir")
+    fields = ("corruptions", "examples", "seed", "frost_dir", "stored_as")
     of_corruption = define_flags(Corruption, only=fields)
 
     def run() -> None:
@@ -164,6 +181,7 @@ def define() -> Callable[[Sequence[str]], None]:
             examples=chosen.examples,
             seed=chosen.seed,
             frost_dir=chosen.frost_dir,
+            stored_as=chosen.stored_as,
             quiet=quiet.value,
         )
 

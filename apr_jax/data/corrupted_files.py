@@ -45,6 +45,8 @@ class Recipe:
         size: of the side, in pixels.
         seed: of the corruptions.
         digest: of the images and labels; of files, of their names and sizes.
+        stored_as: one of ``corruptions.STORED``; a tree is JPEG files in any case.
+        strengths: of which published set, or "interpolated".
     """
 
     data: str
@@ -52,6 +54,8 @@ class Recipe:
     size: int
     seed: int
     digest: str
+    stored_as: str = "array"
+    strengths: str = ""
 
 
 def digest_arrays(split: ArraySplit) -> str:
@@ -97,7 +101,9 @@ def write_npy(
     with files_lib.replacing(out / "labels.npy") as file:
         np.save(file, np.tile(labels.astype(kind), len(SEVERITIES)))
     missing = [name for name in names if not (out / f"{name}.npy").exists()]
-    corrupt = _corruptor(recipe, frost_dir)
+    corrupt = functools.partial(
+        _corruptor(recipe, frost_dir), stored_as=recipe.stored_as
+    )
     total = len(names) * len(SEVERITIES) * count
     with console.make_bar("{task.fields[said]}", disable=quiet) as bar:
         start = (len(names) - len(missing)) * len(SEVERITIES) * count
@@ -208,7 +214,12 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
     wanted = dataclasses.asdict(recipe)
     if settings.exists():
         found = json.loads(settings.read_text())
-        found.setdefault("digest", wanted["digest"])  # older folders have none
+        # Older folders have none of these; where strengths changed, they differ.
+        known = (
+            ("digest", "stored_as", "strengths") if _unchanged(recipe) else ("digest",)
+        )
+        for field in known:
+            found.setdefault(field, wanted[field])
         for field, value in wanted.items():
             if found.get(field) != value:
                 raise DataError(
@@ -222,6 +233,11 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
             "choose another folder"
         )
     files_lib.write_text(settings, json.dumps(wanted, indent=1) + "\n")
+
+
+def _unchanged(recipe: Recipe) -> bool:
+    """Whether the strengths for a size are as old as the command."""
+    return recipe.size <= 32 or recipe.size == 224
 
 
 def _target(out: pathlib.Path, name: str, severity: int, file: str) -> pathlib.Path:

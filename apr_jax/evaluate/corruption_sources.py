@@ -65,6 +65,13 @@ def open_source(
     return kind(settings, names, classifier, rows, clean)
 
 
+def _stored_as(settings: config_lib.Corruption, described: config_lib.Data) -> str:
+    """The form of generated images, "auto" resolved."""
+    if settings.stored_as != "auto":
+        return settings.stored_as
+    return corruptions_lib.published_form((described.image_size,) * 2)
+
+
 def _root(settings: config_lib.Corruption) -> pathlib.Path:
     return pathlib.Path(settings.dir).expanduser()
 
@@ -76,8 +83,8 @@ def fingerprint(
 
     Of an ``.npy`` folder the files, and so of the sets of TFDS; of a tree the folders
     that hold its images, as its millions of files would take too long: an image that
-    is added or removed changes its folder. Of generated images the photographs of
-    frost, where used.
+    is added or removed changes its folder. Of generated images the set whose strengths
+    they have, the form they are stored in, and the photographs of frost, where used.
 
     Args:
         settings: the source and its parts.
@@ -85,7 +92,11 @@ def fingerprint(
         described: the classifier's data, for "tfds".
     """
     if settings.source == "generated":
-        found: dict[str, Any] = {"seed": settings.seed}
+        found: dict[str, Any] = {
+            "seed": settings.seed,
+            "strengths": corruptions_lib.published((described.image_size,) * 2),
+            "stored_as": _stored_as(settings, described),
+        }
         if "frost" in names:
             digest = hashlib.sha256()
             for photograph in frost_files.load(settings.frost_dir):
@@ -237,6 +248,7 @@ class _Generated(Source):
                 severity,
                 indices=number,
                 frost=self.settings.frost_dir or None,
+                stored_as=_stored_as(self.settings, self.config.data),
             )
             return data.Batch(np.asarray(images), batch.label, batch.mask)
 

@@ -628,3 +628,53 @@ def test_no_difference_between_runs_measured_on_other_images(folder):
     assert ["1 less 0" in page for page in pages] == [True, False]
     assert "n = 12" in pages[1]
     assert "n = 20" in pages[1]
+
+
+def test_all_routes_give_the_same_pixels(tmp_path, rng):
+    """Made on the fly, written as arrays and written as JPEG files, at 64 pixels."""
+    for name in ("a", "b"):
+        (tmp_path / "in" / "test" / name).mkdir(parents=True)
+        picture = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))
+        picture = Image.fromarray(picture.astype(np.uint8))
+        picture.save(tmp_path / "in" / "test" / name / "0.png")
+    described = corrupted_command.describe(
+        str(tmp_path / "in"), data_dir="", split="test", image_size=64, resize=0
+    )
+    sets = ("contrast", "impulse_noise")
+    for form in ("npy", "jpeg"):
+        corrupted_command.write(described, tmp_path / form, sets, form=form, quiet=True)
+        settings = json.loads((tmp_path / form / "corruptions.json").read_text())
+        assert settings["stored_as"] == "jpeg"
+        assert settings["strengths"] == "Tiny ImageNet-C"
+    images = np.stack(
+        [np.asarray(Image.open(tmp_path / "in/test" / n / "0.png")) for n in ("a", "b")]
+    )
+    for name in sets:
+        wanted = corruptions.corrupt(
+            jax.random.key(0), images, name, 4, stored_as=corruptions_form(64)
+        )
+        written = np.load(tmp_path / "npy" / f"{name}.npy")[6:8]
+        np.testing.assert_array_equal(written, wanted)
+        files = [tmp_path / "jpeg" / name / "4" / n / "0.JPEG" for n in ("a", "b")]
+        stored = np.stack([np.asarray(Image.open(file)) for file in files])
+        np.testing.assert_array_equal(stored, wanted)
+    with pytest.raises(ConfigError, match="'array'"):
+        corrupted_command.write(
+            described, tmp_path / "x", sets, form="jpeg", stored_as="array"
+        )
+    corrupted_command.write(
+        described, tmp_path / "plain", sets, form="npy", stored_as="array", quiet=True
+    )
+    plain = np.load(tmp_path / "plain" / "contrast.npy")
+    assert (plain != np.load(tmp_path / "npy" / "contrast.npy")).any()
+
+
+def corruptions_form(size):
+    return corruptions.published_form((size, size))
+
+
+def test_records_say_how_images_were_made(folder):
+    made = measure(network(folder), corruptions=("contrast",), severities=(1,))
+    settings = made[0].extra
+    assert settings["strengths"] == "CIFAR-10-C"
+    assert settings["stored_as"] == "array"
