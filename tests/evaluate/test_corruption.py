@@ -675,6 +675,6 @@ def corruptions_form(size):
 
 def test_records_say_how_images_were_made(folder):
     made = measure(network(folder), corruptions=("contrast",), severities=(1,))
-    settings = made[0].extra
+    settings = made[0].extra["settings"]
     assert settings["strengths"] == "CIFAR-10-C"
     assert settings["stored_as"] == "array"
