@@ -52,7 +52,12 @@ class Augment:
     method: str = setting("apr_sp", 'name of augment.AUGMENTS; several joined by "+"')
     crop_pad: int = setting(4, "pixels a side before a random crop; 0: no crop", low=0)
     crop_fill: int = setting(128, "grey level of the padding", low=0, high=255)
+    crop_edge: str = choice("padding: crop_fill, or mirrored pixels", "fill", "reflect")
     flip: bool = setting(True, "mirror half of the images")
+    flip_by: str = choice(
+        "which: by a coin, or each every other epoch", "coin", "epoch"
+    )
+    label_smoothing: float = share(0.0, "of each label, spread over all classes")
     single_prob: float = share(0.5, "APR-S: chance to recombine after one operation")
     single_level: float = setting(3.0, "APR-S: operations' strength", low=0.1, high=10)
     single_ops: str = choice("APR-S: operations", "base", "all")
@@ -113,6 +118,8 @@ class Optim:
     momentum: float = share(0.9, "decay of the sum of gradients")
     nesterov: bool = setting(True, "look ahead by the momentum")
     weight_decay: float = setting(5e-4, "on all parameters, BatchNorm's too", low=0)
+    decay_per: str = choice("unit of the rate, or step at the highest", "rate", "step")
+    norm_bias_rate: float = setting(1.0, "factor for BatchNorm's biases", above=0)
     epochs: float = setting(200.0, "length of the run", low=0)
     schedule: str = choice("of the rate", "multistep", "constant", "cosine", "cyclic")
     milestones: tuple[float, ...] = setting(
@@ -121,6 +128,14 @@ class Optim:
     gamma: float = setting(0.2, '"multistep": by this', low=0)
     warmup_epochs: float = setting(0.0, 'linear from 0; not for "cyclic"', low=0)
     peak: float = share(0.5, '"cyclic": where the rate is highest, share of the run')
+    start: float = share(0.0, '"cyclic": rate at the start, share of the highest')
+    end: float = share(0.0, '"cyclic": rate at the end, share of the highest')
+    average: str = choice("of the weights, to be measured", "none", "ema", "lookahead")
+    average_decay: float = share(0.999, "what a step leaves of the average")
+    average_every: int = setting(1, "steps between updates of the average", low=1)
+    average_power: float = setting(
+        0.0, "the decay is multiplied by this power of the share of the run", low=0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +299,16 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"data.extra_ratio is {config.data.extra_ratio!r}, but data.extra_dirs "
             "names no folder of extra images: give one, CLASS/IMAGE.jpg, or several"
+        )
+    if config.data.streaming and config.augment.flip_by == "epoch":
+        raise ConfigError(
+            "augment.flip_by is 'epoch', which needs training images in memory; with "
+            "data.streaming choose 'coin'"
+        )
+    if config.optim.decay_per == "step" and not config.optim.learning_rate:
+        raise ConfigError(
+            "optim.decay_per is 'step', and optim.learning_rate is 0; a step at the "
+            "highest rate needs one above 0"
         )
     if list(config.optim.milestones) != sorted(config.optim.milestones):
         raise ConfigError(

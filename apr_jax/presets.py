@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from apr_jax.augment import get_method
 from apr_jax.config import Data, default, to_dict
 from apr_jax.corruptions import CORRUPTIONS
 
@@ -103,6 +104,54 @@ def cifar10_small(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.name = f"cifar10_small_{method}"
     config.optim.update(epochs=12.0, schedule="cyclic", peak=0.3, learning_rate=0.2)
     config.checkpoint.every_steps = 500
+    return config
+
+
+def cifar10_fast(method: str = "apr_sp") -> ml_collections.ConfigDict:
+    """Ten epochs of CIFAR-10 with the network and recipe of Jordan, arXiv:2404.00498.
+
+    "94% on CIFAR-10 in 3.29 seconds", whose rates are for the sum of 1,024 losses. Of a
+    batch the network sees up to so many images in a step, whatever the views of
+    the method: with two, whose mean losses are added, it has 512 and half of the rate.
+
+    Departures: the whitening's bias learns to the end, and the order of APR-S, crop and
+    flip is that of all methods.
+
+    Args:
+        method: of ``apr_jax.augment.AUGMENTS``, or several joined by "+".
+    """
+    config = cifar(f"airbench94,{method}")
+    about = get_method(method)
+    batch = 1024 >> (about.views - 1).bit_length()
+    seen = batch * about.views
+    momentum = 0.85
+    # Nesterov's steps are so many times the gradient, where that stays the same.
+    steps = 1 + 1 / (1 - momentum)
+    config.name = f"cifar10_fast_{method}"
+    config.model.dtype = "bfloat16"
+    config.data.std = (0.2470, 0.2435, 0.2616)
+    config.augment.update(
+        crop_pad=2, crop_edge="reflect", flip_by="epoch", label_smoothing=0.2
+    )
+    config.optim.update(
+        epochs=10.0,
+        momentum=momentum,
+        # The loss is the mean over the images, and over the views or their sum.
+        learning_rate=11.5 / steps * (seen if about.mean else batch) / 1024,
+        norm_bias_rate=64.0,
+        weight_decay=0.0153 / steps * seen / 1024,
+        decay_per="step",
+        schedule="cyclic",
+        peak=0.23,
+        start=0.2,
+        end=0.07,
+        average="lookahead",
+        average_decay=0.95,
+        average_every=5,
+        average_power=3.0,
+    )
+    config.train.update(batch_size=batch, log_every=20)
+    config.checkpoint.every_steps = 200
     return config
 
 

@@ -41,7 +41,10 @@ DEFAULTS = {
     "augment.method": "apr_sp",
     "augment.crop_pad": 4,
     "augment.crop_fill": 128,
+    "augment.crop_edge": "fill",
     "augment.flip": True,
+    "augment.flip_by": "coin",
+    "augment.label_smoothing": 0.0,
     "augment.single_prob": 0.5,
     "augment.single_level": 3.0,
     "augment.single_ops": "base",
@@ -76,12 +79,20 @@ DEFAULTS = {
     "optim.momentum": 0.9,
     "optim.nesterov": True,
     "optim.weight_decay": 0.0005,
+    "optim.decay_per": "rate",
+    "optim.norm_bias_rate": 1.0,
     "optim.epochs": 200.0,
     "optim.schedule": "multistep",
     "optim.milestones": (60.0, 120.0, 160.0, 190.0),
     "optim.gamma": 0.2,
     "optim.warmup_epochs": 0.0,
     "optim.peak": 0.5,
+    "optim.start": 0.0,
+    "optim.end": 0.0,
+    "optim.average": "none",
+    "optim.average_decay": 0.999,
+    "optim.average_every": 1,
+    "optim.average_power": 0.0,
     "train.batch_size": 128,
     "train.sync_batch_norm": False,
     "train.devices": 0,
@@ -246,6 +257,43 @@ def test_cifar_argument():
         ValueError, match="unknown data set 'cifar11'; choose from cifar"
     ):
         presets.cifar("wrn_40_2,apr_p,cifar11")
+
+
+@pytest.mark.parametrize(
+    ("method", "batch", "rate", "decay"),
+    [
+        ("standard", 1024, 1.5, 1.0),
+        ("apr_sp", 512, 0.75, 1.0),  # the losses of two views are added
+        ("afa", 512, 1.5, 1.0),  # or averaged
+        ("augmix", 256, 0.375, 0.75),  # one of three views has a cross-entropy
+        ("csi", 128, 0.1875, 1.0),
+    ],
+)
+def test_fast_argument(method, batch, rate, decay):
+    config = presets.cifar10_fast(method)
+    optim = config_lib.parse(config.to_dict()).optim
+    assert (config.name, config.train.batch_size) == (f"cifar10_fast_{method}", batch)
+    # 11.5 for 1,024 images, over 1 + 1 / (1 - 0.85).
+    assert optim.learning_rate == pytest.approx(rate)
+    assert optim.weight_decay == pytest.approx(decay * 0.0153 / (1 + 1 / 0.15))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data": {"streaming": True}, "augment": {"flip_by": "epoch"}},
+            r"flip_by is 'epoch', which needs training images in memory",
+        ),
+        (
+            {"optim": {"decay_per": "step", "learning_rate": 0}},
+            r"decay_per is 'step', and optim.learning_rate is 0",
+        ),
+    ],
+)
+def test_what_does_not_go_together(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config_lib.parse(changes)
 
 
 @pytest.mark.parametrize(

@@ -6,30 +6,45 @@ import jax.numpy as jnp
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.gates.images import images_gate
 
+EDGES = ("fill", "reflect")
+
 
 @images_gate("either", values="finite")
 def random_crop(
-    key: jax.Array, images: jax.Array, *, pad: int = 4, fill: float = 128
+    key: jax.Array,
+    images: jax.Array,
+    *,
+    pad: int = 4,
+    fill: float = 128,
+    edge: str = "fill",
 ) -> jax.Array:
     """Each image shifted by up to `pad` pixels both ways: [N, H, W, C] -> same.
 
-    The crop of H x W from the image with `pad` pixels of `fill` on every side, all
-    offsets equally likely.
+    The crop of H x W from the image with `pad` pixels more on every side, all offsets
+    equally likely.
 
     Args:
         key: one key, or one per image [N], see `per_image_keys`.
         images: any type.
         pad: 0 or more.
         fill: in the images' own units, 128 for the authors' uint8.
+        edge: "fill" pads with `fill`, "reflect" with the image mirrored about its
+            outermost pixels, which aren't repeated.
 
     Raises:
-        ValueError: negative `pad`, not four axes, or a wrong number of keys.
+        ValueError: negative `pad`, an unknown `edge`, not four axes, or a wrong number
+            of keys.
     """
     if pad < 0:
         raise ValueError(f"pad must not be negative, got {pad}")
+    if edge not in EDGES:
+        raise ValueError(f"unknown edge {edge!r}, choose from {EDGES}")
     keys = per_image_keys(key, images.shape[0])
     sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-    padded = jnp.pad(images, sides, constant_values=fill)
+    if edge == "reflect":
+        padded = jnp.pad(images, sides, mode="reflect")
+    else:
+        padded = jnp.pad(images, sides, constant_values=fill)
     offsets = jax.vmap(lambda k: jax.random.randint(k, (2,), 0, 2 * pad + 1))(keys)
 
     def crop(image: jax.Array, offset: jax.Array) -> jax.Array:

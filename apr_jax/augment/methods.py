@@ -120,6 +120,13 @@ class Method:
         # With turns one for the classes, and one for the classes in each turn.
         return 1 + self.shifts if self.shifts > 1 else self.loss.heads
 
+    @property
+    def views(self) -> int:
+        """Images that the network sees of each one in a step."""
+        if self.loss.projects:
+            return self.loss.views * self.shifts
+        return self.loss.views + self.loss.alike + (self.pair is not None)
+
 
 def _autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
     small = max(images.shape[1:3]) <= _LARGEST_SMALL

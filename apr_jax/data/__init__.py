@@ -23,6 +23,7 @@ from apr_jax.data.batches import (
     epoch_order,
     eval_batches,
     global_indices,
+    mirrored,
 )
 from apr_jax.errors import DataError
 
@@ -42,6 +43,7 @@ __all__ = [
     "global_indices",
     "imagenet",
     "load",
+    "mirrored",
 ]
 
 # Each has fingerprint(data, split), which is quick, and read(data, split).

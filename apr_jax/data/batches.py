@@ -22,6 +22,8 @@ _ORDER_STREAM = 0x0DE5
 # Keeps the order of further images apart from that of the main set, which may be as
 # large, and have the same pictures in another style.
 _EXTRA_STREAM = 0xE874
+# Keeps the coins of mirror images apart from the orders.
+_MIRROR_STREAM = 0xF11B
 # A share such as 0.3333 is taken for the nearest fraction with no larger denominator.
 _FINEST = 10**6
 
@@ -194,6 +196,34 @@ def global_indices(
     numbers = np.arange(first, first + steps * batch_size, dtype=np.int64)
     indices, *_ = mixed_numbers(seed, numbers, mix)
     return indices.astype(np.int32).reshape(steps, batch_size)
+
+
+def mirrored(
+    seed: int, start_step: int, steps: int, batch_size: int, mix: Mix
+) -> np.ndarray:
+    """Returns which of ``steps`` batches are mirrored, bool [steps, batch_size].
+
+    Half of the images are in the first epoch of their set, the others in the next, and
+    so on by turns. Source: the "alternating flip" of Jordan, arXiv:2404.00498.
+
+    Args:
+        seed, start_step, steps, batch_size: as of ``global_indices``.
+        mix: the sets.
+    """
+    first = start_step * batch_size
+    numbers = np.arange(first, first + steps * batch_size, dtype=np.int64)
+    indices, epochs, _ = mixed_numbers(seed, numbers, mix)
+    odd = _mirror_coins(seed, mix.main + mix.extra)[indices] ^ (epochs % 2 == 1)
+    return odd.reshape(steps, batch_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _mirror_coins(seed: int, size: int) -> np.ndarray:
+    """Which images are mirrored in even epochs, bool [size]; cached and read-only."""
+    seeds = np.random.SeedSequence([_MIRROR_STREAM, seed])
+    coins = np.random.Philox(seeds).random_raw(size) >> np.uint64(63) == 1
+    coins.flags.writeable = False
+    return coins
 
 
 def eval_batches(split: ArraySplit, batch_size: int) -> Iterator[Batch]:

@@ -208,7 +208,8 @@ def last_layer(
     scale = float(np.std(logits)) or 1.0
     heads = augment.get_method(settings.method).heads
     for layer in _layers(variables):
-        weight, bias = np.asarray(layer["kernel"]), np.asarray(layer["bias"])
+        weight = np.asarray(layer["kernel"])
+        bias = np.asarray(layer.get("bias", np.zeros(weight.shape[1], np.float32)))
         if weight.shape == (features.shape[1], heads * logits.shape[1]):
             weight, bias = (
                 np.asarray(network.class_logits(jnp.asarray(x), settings))
@@ -279,7 +280,7 @@ def _parted(outputs: classifier_lib.Outputs) -> Collected:
 def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
     """Every linear layer in nested parameters."""
     if isinstance(tree, Mapping):
-        if {"kernel", "bias"} <= set(tree) and np.ndim(tree["kernel"]) == 2:
+        if "kernel" in tree and np.ndim(tree["kernel"]) == 2:
             yield tree
         for child in tree.values():
             yield from _layers(child)

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
 from apr_jax.models.layers import Network
@@ -25,6 +26,7 @@ from apr_jax.models.resnext import ResNeXt29
 from apr_jax.models.wide_resnet import WideResNet
 
 MODELS: dict[str, Callable[..., Network]] = {
+    "airbench94": Airbench94,
     "allconv": AllConv,
     "densenet_bc_100_12": functools.partial(DenseNet, depth=100, bottleneck=True),
     "densenet_40_12": functools.partial(DenseNet, depth=40, bottleneck=False),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apr_jax.models import convolution
 
@@ -80,18 +81,21 @@ class BatchNorm(nn.Module):
     ones (collection `batch_stats`, names `mean` and `var`) move towards the mean and
     the *unbiased* variance, n/(n-1), as in PyTorch; `flax.linen.BatchNorm` keeps the
     biased one. Statistics are float32 and over the devices of `axis_name`, if given.
-    Returns `dtype`.
+    Without `use_scale` what is normalised is only shifted. Returns `dtype`.
     """
 
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Any = jnp.float32
     axis_name: str | None = None
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        scale = None
+        if self.use_scale:
+            scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         mean_of = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var_of = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -104,7 +108,9 @@ class BatchNorm(nn.Module):
                 var_of.value = keep * var_of.value + (1 - keep) * unbiased
         else:
             mean, var = mean_of.value, var_of.value
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        factor = jax.lax.rsqrt(var + self.epsilon)
+        if scale is not None:
+            factor = scale * factor
         factor, mean, bias = (
             v.reshape((1,) * (x.ndim - 1) + shape) for v in (factor, mean, bias)
         )
@@ -132,20 +138,27 @@ class BatchNorm(nn.Module):
         return moments[0] + shift, var, count
 
 
-def _pairs(x: jax.Array) -> jax.Array:
-    """`[N, H, W, C]` as `[N, H/2, 2, W/2, 2, C]`; an odd last row or column goes."""
+def _blocks(x: jax.Array, side: int) -> jax.Array:
+    """`[N, H, W, C]` as `[N, H/s, s, W/s, s, C]`; last rows and columns may go."""
     n, h, w, c = x.shape
-    return x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
+    rows, columns = h // side, w // side
+    cut = x[:, : rows * side, : columns * side]
+    return cut.reshape(n, rows, side, columns, side, c)
+
+
+def max_pool(x: jax.Array, side: int) -> jax.Array:
+    """Largest of each block: cheaper to differentiate than a general window."""
+    return _blocks(x, side).max((2, 4))
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
-    """Largest of each 2x2 block: cheaper to differentiate than a general window."""
-    return _pairs(x).max((2, 4))
+    """Largest of each 2x2 block."""
+    return max_pool(x, 2)
 
 
 def avg_pool_2x2(x: jax.Array) -> jax.Array:
     """Mean of each 2x2 block."""
-    return _pairs(x).mean((2, 4))
+    return _blocks(x, 2).mean((2, 4))
 
 
 def blur_pool(x: jax.Array) -> jax.Array:
@@ -202,24 +215,28 @@ def classify(
     name: str,
     zero_bias: bool = True,
     init: nn.initializers.Initializer = torch_default,
+    use_bias: bool = True,
+    pool: Callable[[jax.Array], jax.Array] = lambda maps: maps,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
     """Global mean and linear layer, in float32: logits `[N, num_classes]`.
 
-    With `capture` also the features `[N, C]` that the linear layer sees. To be
-    called from a network's compact `__call__`; `name` is the linear layer's.
+    With `capture` also the features `[N, C]` that the linear layer sees, the mean of
+    what `pool` makes of the maps. To be called from a network's compact `__call__`;
+    `name` is the linear layer's.
     """
     maps = LastMaps(name=LAST_MAPS)(maps)
     if maps.dtype != jnp.float32 and jax.default_backend() == "cpu":
         # JAX 0.12 on a CPU fuses the mean with all that comes before it, down to the
         # last convolution, and that program gives NaN in bfloat16.
         maps = jax.lax.optimization_barrier(maps)
-    features = maps.astype(jnp.float32).mean((1, 2))
+    features = pool(maps.astype(jnp.float32)).mean((1, 2))
     bias = (
         nn.initializers.zeros if zero_bias else torch_default_bias(features.shape[-1])
     )
-    logits = nn.Dense(num_classes, kernel_init=init, bias_init=bias, name=name)(
-        features
+    dense = nn.Dense(
+        num_classes, use_bias=use_bias, kernel_init=init, bias_init=bias, name=name
     )
+    logits = dense(features)
     return (logits, features) if capture else logits
 
 
@@ -242,9 +259,13 @@ class Part(nn.Module, kw_only=True):
         return conv(features, kernel, dtype=self.dtype, name=name, **knobs)(x)
 
     @nn.nowrap
-    def batch_norm(self, name: str, x: jax.Array, train: bool) -> jax.Array:
-        """`x` through a BatchNorm of its own."""
-        layer = BatchNorm(dtype=self.dtype, axis_name=self.sync_axis, name=name)
+    def batch_norm(
+        self, name: str, x: jax.Array, train: bool, **knobs: Any
+    ) -> jax.Array:
+        """`x` through a BatchNorm of its own; `knobs` are its fields."""
+        layer = BatchNorm(
+            dtype=self.dtype, axis_name=self.sync_axis, name=name, **knobs
+        )
         return layer(x, train=train)
 
     @nn.nowrap
@@ -294,6 +315,15 @@ class Network(Part, kw_only=True):
     @nn.nowrap
     def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The last maps [N, h, w, C] of normalised images in the compute type."""
+        raise NotImplementedError
+
+    @nn.nowrap
+    def constants_of(self, images: np.ndarray) -> Mapping[str, Any]:
+        """The collection "constants", of a network that has it, for a training.
+
+        Args:
+            images: normalised, float32 [N, H, W, C], of the training split.
+        """
         raise NotImplementedError
 
     @nn.compact

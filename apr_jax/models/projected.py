@@ -1,9 +1,12 @@
 """A network for contrastive training: a projection beside its linear layer."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from apr_jax.models import layers
 
@@ -36,6 +39,11 @@ class Projected(nn.Module):
     def map_offset(self) -> int:
         """The network's; see ``apr_jax.models.grad_cam``."""
         return getattr(self.network, "map_offset", 0)
+
+    @nn.nowrap
+    def constants_of(self, images: np.ndarray) -> Mapping[str, Any]:
+        """The network's; see ``layers.Network``."""
+        return self.network.constants_of(images)
 
     @nn.compact
     def __call__(

@@ -16,7 +16,7 @@ import numpy as np
 from apr_jax.models import build, minimum_size, variable_shapes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
-_HEADS = ("fc.bias", "linear.bias", "classifier.bias")
+_HEADS = ("fc.weight", "linear.weight", "classifier.weight")
 # The last part of the name of a normalisation's tensors, as in "normalize.mean".
 _MEANS, _STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
 # What files say of their network, as PyTorch's and timm's scripts write it, where
@@ -38,7 +38,7 @@ _BLURS = (
 )
 _BINOMIAL = np.outer([1, 2, 1], [1, 2, 1]) / 16
 _LEAVES = {
-    "weight": (("params", "kernel"), ("params", "scale")),
+    "weight": (("params", "kernel"), ("params", "scale"), ("constants", "kernel")),
     "bias": (("params", "bias"),),
     "running_mean": (("batch_stats", "mean"),),
     "running_var": (("batch_stats", "var"),),
@@ -49,7 +49,7 @@ class Loaded(NamedTuple):
     """A network's weights, and the normalisation that came with them.
 
     Attributes:
-        variables: `{"params", "batch_stats"}`, float32.
+        variables: of `from_torch`.
         mean, std: of each channel of pixels in [0, 1], one number or as many as
             channels; None where the weights came without.
     """
@@ -60,7 +60,7 @@ class Loaded(NamedTuple):
 
 
 def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"params", "batch_stats"}` of the network `name`, float32, from PyTorch arrays.
+    """Variables of the network `name`, float32, from PyTorch arrays.
 
     `state_dict` maps PyTorch names to arrays in PyTorch layout. A wrapper such as
     `{"state_dict": ...}` or `{"net": ...}` is opened, the `module.` of DataParallel
@@ -315,7 +315,7 @@ def _some(names: list[str], limit: int = 10) -> str:
 
 
 def _nested(flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:
-    tree: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    tree: dict[str, Any] = {}
     for path, array in flat.items():
         node = tree
         for part in path[:-1]:

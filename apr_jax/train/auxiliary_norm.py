@@ -19,6 +19,7 @@ from flax import traverse_util
 KEY = "auxiliary"
 
 Tree = Mapping[str, Any]
+_NOTHING: Tree = {}
 # (parameters, running statistics, normalised images [N, H, W, C], key of dropout) ->
 # (logits [N, K], new running statistics)
 Forward = Callable[[Tree, Tree, jax.Array, jax.Array], tuple[jax.Array, Tree]]
@@ -44,7 +45,9 @@ def second(params: Tree, batch_stats: Tree) -> tuple[Tree, Tree]:
     return traverse_util.unflatten_dict(flat), batch_stats[KEY]
 
 
-def make_forward(model: nn.Module, *, auxiliary: bool, views: int) -> Forward:
+def make_forward(
+    model: nn.Module, *, auxiliary: bool, views: int, fixed: Tree = _NOTHING
+) -> Forward:
     """Returns the pass forward of training.
 
     Args:
@@ -52,13 +55,14 @@ def make_forward(model: nn.Module, *, auxiliary: bool, views: int) -> Forward:
         auxiliary: the last of the views goes through the second set, in a pass of its
             own. Otherwise all of them are one batch.
         views: how many lie behind each other in the images, of equally many each.
+        fixed: further collections, which both passes share.
     """
 
     def once(
         params: Tree, batch_stats: Tree, inputs: jax.Array, key: jax.Array
     ) -> tuple[jax.Array, Tree]:
         logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": params, "batch_stats": batch_stats, **fixed},
             inputs,
             train=True,
             mutable=["batch_stats"],

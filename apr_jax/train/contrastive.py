@@ -30,6 +30,7 @@ from apr_jax import config as config_lib
 from apr_jax.models import projected
 from apr_jax.pixels import normalise
 from apr_jax.train import losses, optim, views
+from apr_jax.train.state import TrainState
 
 # Shares of the second stage after which the rate is multiplied, and the factor.
 _MILESTONES = (0.6, 0.75, 0.9)
@@ -113,12 +114,12 @@ def make_objective(
     """
 
     def objective(
-        params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any
+        params: Any, state: TrainState, seen: views.Views, pixels: jax.Array, key: Any
     ) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         labels = seen.labels[0]
         upright_and_turned = shifts * len(labels)
         (logits, projections), updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            {"params": params, "batch_stats": state.batch_stats, **state.fixed},
             normalise(pixels[:upright_and_turned] if linear else pixels, config.data),
             train=not linear,
             project=True,
@@ -126,9 +127,11 @@ def make_objective(
             rngs={"dropout": key},
         )
         logits = logits[:upright_and_turned]
-        loss = losses.linear_loss(logits, labels, shifts)
+        loss = losses.linear_loss(
+            logits, labels, shifts, smoothing=config.augment.label_smoothing
+        )
         if linear:
-            return loss, (logits, batch_stats)
+            return loss, (logits, state.batch_stats)
         turn = jnp.arange(len(seen.labels)) % shifts
         loss += losses.supervised_contrastive(
             projections,
@@ -142,14 +145,16 @@ def make_objective(
 
 
 def linear_alone(
-    optimizer: optax.GradientTransformation,
-) -> optax.GradientTransformation:
+    optimizer: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
     """Returns an optimiser that moves the linear layers and nothing else."""
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        updates, state = optimizer.update(grads, state, params)
+    def update(
+        grads: Any, state: Any, params: Any = None, **further: Any
+    ) -> tuple[Any, Any]:
+        updates, state = optimizer.update(grads, state, params, **further)
         # Without a gradient there would still be momentum and weight decay.
         still = {name: jax.tree.map(jnp.zeros_like, u) for name, u in updates.items()}
         return still | {projected.HEADS: updates[projected.HEADS]}, state
 
-    return optax.GradientTransformation(optimizer.init, update)
+    return optax.GradientTransformationExtraArgs(optimizer.init, update)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax import config as config_lib
 from apr_jax import data, parallel
 from apr_jax.data import imagenet
-from apr_jax.train import contrastive, optim
+from apr_jax.train import averaging, contrastive, optim
 from apr_jax.train import step as step_lib
 from apr_jax.train.plan import Plan
 
@@ -27,6 +28,7 @@ def make_step(plan: Plan, first: int) -> step_lib.TrainStep:
         optim.sgd(plan.config.optim, plan.rate),
         plan.config,
         linear=first >= contrastive.linear_start(plan.config, plan.total_steps),
+        average=averaging.make_update(plan.config, plan.total_steps),
         axis_name=parallel.AXIS,
         fuse=not plan.layout.accelerated,
     )
@@ -39,7 +41,7 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
     images in memory, states and metrics have an axis of lanes.
     """
     plan, layout = plans[0], plans[0].layout
-    lanes = len(plans) > 1
+    lanes, by_turns = len(plans) > 1, _by_turns(plan.config)
     keys = [run_key(each.config.seed) for each in plans]
     key = parallel.replicate(jnp.stack(keys) if lanes else keys[0], layout)
     batch = plan.config.train.batch_size
@@ -55,7 +57,7 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
             if plan.resident is None:
                 run = step_lib.make_streamed_step(run)
             else:
-                run = step_lib.make_resident_steps(run, count)
+                run = step_lib.make_resident_steps(run, count, signed=by_turns)
             if lanes:
                 run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
             mapped[stage] = parallel.map_devices(run, layout, donate=(0,))
@@ -74,6 +76,11 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
 
     def resident(state: Any, step: int, count: int) -> tuple[Any, Any]:
         each = [indices_of(plan, step, count)[:, rows] for plan in plans]
+        if by_turns:
+            each = [
+                np.where(mirrored_of(plan, step, count)[:, rows], ~indices, indices)
+                for plan, indices in zip(plans, each, strict=True)
+            ]
         indices = np.stack(each) if lanes else each[0]
         mine = parallel.split_batch(indices, layout, axis=indices.ndim - 1)
         return run_of(step, count)(state, images, labels, mine, positions, key)
@@ -107,6 +114,19 @@ def indices_of(plan: Plan, step: int, count: int) -> np.ndarray:
         config.seed, step, count, config.train.batch_size, plan.mix
     )
     return indices if plan.rows is None else plan.rows[indices]
+
+
+def mirrored_of(plan: Plan, step: int, count: int) -> np.ndarray:
+    """Returns which images the steps see mirrored, where that goes by turns.
+
+    bool [count, batch size]; see ``augment.flip_by``.
+    """
+    config = plan.config
+    return data.mirrored(config.seed, step, count, config.train.batch_size, plan.mix)
+
+
+def _by_turns(config: config_lib.Config) -> bool:
+    return config.augment.flip and config.augment.flip_by == "epoch"
 
 
 def stream(plan: Plan, first: int) -> Iterator[data.Batch]:

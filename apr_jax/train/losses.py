@@ -1,5 +1,6 @@
 """The losses of training: cross-entropies of views, two heads, like answers."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,25 @@ from apr_jax.network import class_logits, split_heads
 from apr_jax.train.views import Views
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the mean cross-entropy of logits [N, K] and integer labels [N]."""
-    return _cross_entropies(logits, labels).mean()
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, smoothing: float = 0.0
+) -> jax.Array:
+    """Returns the mean cross-entropy of logits [N, K] and integer labels [N].
+
+    The share ``smoothing`` of each label is spread evenly over all K classes (Szegedy
+    et al., CVPR 2016, section 7).
+    """
+    return _cross_entropies(logits, labels, smoothing).mean()
 
 
-def _cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+def _cross_entropies(
+    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
+    own = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return own
+    every = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
+    return (1 - smoothing) * own + smoothing * every
 
 
 def loss_of_pixels(
@@ -83,7 +96,9 @@ def supervised_contrastive(
     return -jnp.mean(total / jnp.maximum(jnp.sum(same, axis=-1), 1))
 
 
-def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
+def linear_loss(
+    logits: jax.Array, labels: jax.Array, shifts: int, *, smoothing: float = 0.0
+) -> jax.Array:
     """Cross-entropy of the linear layers of a contrastive method.
 
     That of the classes learns from upright images; with several turns that of class
@@ -93,13 +108,15 @@ def linear_loss(logits: jax.Array, labels: jax.Array, shifts: int) -> jax.Array:
         logits: [S * B, K], or [S * B, (1 + S) K] with S > 1 turns; turn by turn.
         labels: int [B], of the classes.
         shifts: S.
+        smoothing: of ``cross_entropy``.
     """
     count = len(labels)
+    loss = functools.partial(cross_entropy, smoothing=smoothing)
     if shifts == 1:
-        return cross_entropy(logits, labels)
+        return loss(logits, labels)
     classes = logits.shape[-1] // (1 + shifts)
     both = jnp.arange(shifts)[:, None] * classes + labels[None]
-    return cross_entropy(logits[:count, :classes], labels) + cross_entropy(
+    return loss(logits[:count, :classes], labels) + loss(
         logits[:, classes:], both.reshape(-1)
     )
 
@@ -114,7 +131,8 @@ def training_loss(
     are blended. With two heads it is for each view weight * CE(phase head, label) +
     (1 - weight) * CE(amplitude head, label of the amplitude), equation 7. Where like
     answers are asked for, only the first of the three views has a cross-entropy; the
-    divergence of the three is added, times ``jsd_weight``.
+    divergence of the three is added, times ``jsd_weight``. Labels are smoothed in all
+    cross-entropies alike.
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
@@ -128,10 +146,11 @@ def training_loss(
     if method.loss.heads > 1:
         own, other = split_heads(logits)
         weight = settings.heads_weight
-    each = _cross_entropies(own, views.labels)
+    smoothing = settings.label_smoothing
+    each = _cross_entropies(own, views.labels, smoothing)
     if method.mix or method.loss.heads > 1:
         each = weight * each
-        each += (1 - weight) * _cross_entropies(other, views.others)
+        each += (1 - weight) * _cross_entropies(other, views.others, smoothing)
     losses = each.mean(1)
     if method.loss.alike:
         losses = jnp.concatenate([losses[:1], losses[3:]])

@@ -1,14 +1,17 @@
 """Learning-rate schedules and stochastic gradient descent.
 
 Source: the training recipes of Chen et al., ICCV 2021 (section 5 and the released
-settings), and for "cyclic" those of Wong et al., ICLR 2020.
+settings), for "cyclic" those of Wong et al., ICLR 2020, and for its ends above zero,
+decay by the step and a rate for BatchNorm's biases that of Jordan, arXiv:2404.00498.
 """
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from apr_jax import config as config_lib
 
@@ -32,7 +35,7 @@ def _cosine(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
 def _cyclic(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
     steps = max(1.0, optim.epochs * epoch_steps)
     knots = jnp.array([0.0, optim.peak * steps, steps])
-    rates = jnp.array([0.0, optim.learning_rate, 0.0])
+    rates = jnp.array([optim.start, 1.0, optim.end]) * optim.learning_rate
     return lambda step: jnp.interp(step, knots, rates)
 
 
@@ -75,9 +78,43 @@ def sgd(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation
 
     The decay is added to the gradient before the momentum (the coupled form) and
     acts on every parameter, biases and BatchNorm's included, as in the paper's code.
+    With ``decay_per`` "step" it is divided by the highest rate that the parameter has,
+    so that at this rate a step takes off ``weight_decay``, whatever the rate is.
+
+    The rate of BatchNorm's biases is multiplied by ``norm_bias_rate``. Where that isn't
+    1, ``update`` must be given ``batch_stats`` of the network, whose paths tell them.
     """
+    decay, factor = optim.weight_decay, optim.norm_bias_rate
+    if optim.decay_per == "step":
+        decay /= optim.learning_rate
+    trace = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
+    scale = optax.scale_by_learning_rate(rate)
+    if factor == 1:
+        return optax.chain(optax.add_decayed_weights(decay), trace, scale)
+    own = factor if optim.decay_per == "step" else 1.0
     return optax.chain(
-        optax.add_decayed_weights(optim.weight_decay),
-        optax.trace(decay=optim.momentum, nesterov=optim.nesterov),
-        optax.scale_by_learning_rate(rate),
+        _by_parameter(lambda f, update, param: update + decay / f * param, own),
+        trace,
+        scale,
+        _by_parameter(lambda f, update, _: f * update, factor),
     )
+
+
+def _by_parameter(
+    change: Callable[[float, Any, Any], Any], factor: float
+) -> optax.GradientTransformationExtraArgs:
+    """``change`` of (factor, update, parameter); 1 but for BatchNorm's biases."""
+
+    def update(
+        updates: Any, state: Any, params: Any = None, *, batch_stats: Any, **_: Any
+    ) -> tuple[Any, Any]:
+        layers = {path[:-1] for path in traverse_util.flatten_dict(dict(batch_stats))}
+
+        def one(path: Any, update: Any, param: Any) -> Any:
+            *layer, leaf = (part.key for part in path)
+            own = leaf == "bias" and tuple(layer) in layers
+            return change(factor if own else 1.0, update, param)
+
+        return jax.tree_util.tree_map_with_path(one, updates, params), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

@@ -5,6 +5,7 @@ import pathlib
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import augment, data, models, network, parallel
@@ -12,6 +13,7 @@ from apr_jax import config as config_lib
 from apr_jax.console import say
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import ConfigError
+from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs import checkpoint
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import contrastive, optim, overfitting, watch
@@ -20,6 +22,8 @@ from apr_jax.train.state import TrainState, state_of
 # On an accelerator so many steps go into one call, and the last call has what is left:
 # enough to hide the host's work, few enough to answer a signal within a second or two.
 _STEPS_PER_CALL = 25
+# Training images that a network takes its constants from; the number is Jordan's.
+_SAMPLE = 5000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +170,27 @@ def check_names(config: config_lib.Config) -> None:
 
 def initial_state(plan: Plan) -> TrainState:
     """Returns the state before the first step, as NumPy arrays."""
-    return jax.tree.map(np.asarray, state_of(plan.config, plan.model))
+    state = state_of(plan.config, plan.model)
+    if state.fixed:
+        images = normalise(to_pixels(jnp.asarray(sample(plan))), plan.config.data)
+        constants = plan.model.constants_of(np.asarray(images))
+        state = state.replace(constants=constants)
+    return jax.tree.map(np.asarray, state)
+
+
+def sample(plan: Plan) -> np.ndarray:
+    """Returns training images of a run that a network takes its constants from.
+
+    uint8 [N, H, W, C], not augmented: a draw of the main set without what is held out,
+    the same one for every seed and on every process.
+    """
+    data_of, split = plan.config.data, plan.config.data.train_split
+    if plan.resident is None:
+        return samples.load(data_of, split, examples=_SAMPLE, seed=0).images
+    places = samples.subset(plan.mix.main, _SAMPLE, 0)
+    if plan.rows is not None:
+        places = plan.rows[places]
+    return np.asarray(plan.resident.splits[split].images[places])
 
 
 def parameter_count(plan: Plan) -> int:

@@ -67,7 +67,8 @@ def augment_images(
         key: the step's key; image i draws from it and ``positions[i]`` alone.
         images: uint8 [B, H, W, C].
         positions: int32 [B], places in the global batch.
-        config: its ``augment`` part says how to crop and flip.
+        config: its ``augment`` part says how to crop and flip. Where ``flip_by`` is
+            "epoch", the images come mirrored already; see ``dispatch``.
         single: APR-S or another stage before the crop.
 
     Returns:
@@ -81,6 +82,12 @@ def augment_images(
         images = run_stage(single, single_keys, images, config)
     if settings.crop_pad:
         images = augment.random_crop(
-            crop_keys, images, pad=settings.crop_pad, fill=settings.crop_fill
+            crop_keys,
+            images,
+            pad=settings.crop_pad,
+            fill=settings.crop_fill,
+            edge=settings.crop_edge,
         )
-    return augment.random_flip(flip_keys, images) if settings.flip else images
+    if not settings.flip or settings.flip_by != "coin":
+        return images
+    return augment.random_flip(flip_keys, images)

@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.flatten_util
+import jax.numpy as jnp
 import optax
 
 from apr_jax import augment
@@ -50,6 +51,7 @@ def make_train_step(
     config: config_lib.Config,
     *,
     linear: bool = False,
+    average: Callable[[TrainState], TrainState] | None = None,
     axis_name: str | None = None,
     fuse: bool = False,
 ) -> TrainStep:
@@ -64,9 +66,10 @@ def make_train_step(
         model: built with ``sync_axis=axis_name`` if statistics are to be shared.
         optimizer: from ``apr_jax.train.optim``.
         config: its ``augment``, ``adversary``, ``contrast`` and ``data`` parts are
-            used.
+            used. Mirroring by turns (``augment.flip_by``) is not the step's.
         linear: whether it is of a contrastive method's second stage, which moves the
             linear layers alone.
+        average: of ``apr_jax.train.averaging``, done to the state after the step.
         axis_name: the mapped axis; None on a single unmapped device.
         fuse: see ``mean_over``.
     """
@@ -77,6 +80,7 @@ def make_train_step(
         )
     else:
         objective = _make_objective(model, config, auxiliary=method.auxiliary)
+    optimizer = optax.with_extra_args_support(optimizer)
     if linear:
         optimizer = contrastive.linear_alone(optimizer)
 
@@ -97,7 +101,7 @@ def make_train_step(
         )
 
         def loss_fn(params: Any, pixels: jax.Array) -> Loss:
-            return objective(params, state.batch_stats, seen, pixels, dropout_key)
+            return objective(params, state, seen, pixels, dropout_key)
 
         pixels = seen.pixels
         if config.adversary.attack != "none":
@@ -121,14 +125,16 @@ def make_train_step(
         grads, batch_stats, metrics = mean_over(
             (grads, batch_stats, metrics), axis_name, fuse=fuse
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        new_state = TrainState(
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, batch_stats=batch_stats
+        )
+        new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
         )
-        return new_state, metrics
+        return average(new_state) if average else new_state, metrics
 
     return train_step
 
@@ -139,26 +145,29 @@ def _make_objective(
     """Returns the loss of all methods but contrastive ones, with its results."""
 
     def objective(
-        params: Any, batch_stats: Any, seen: views.Views, pixels: jax.Array, key: Any
+        params: Any, state: TrainState, seen: views.Views, pixels: jax.Array, key: Any
     ) -> Loss:
         forward = auxiliary_norm.make_forward(
-            model, auxiliary=auxiliary, views=len(seen.labels)
+            model, auxiliary=auxiliary, views=len(seen.labels), fixed=state.fixed
         )
         inputs = normalise(pixels, config.data)
-        logits, batch_stats = forward(params, batch_stats, inputs, key)
+        logits, batch_stats = forward(params, state.batch_stats, inputs, key)
         loss = losses.training_loss(logits, seen, config.augment)
         return loss, (logits, batch_stats)
 
     return objective
 
 
-def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]:
+def make_resident_steps(
+    train_step: TrainStep, steps: int, *, signed: bool = False
+) -> Callable[..., Any]:
     """Returns ``steps`` training steps over images that lie on the device.
 
     The function takes (state, images uint8 [N, H, W, C], labels [N], indices
     int32 [steps, B], positions [B], key) and returns the state and the metrics with
     a leading axis of ``steps``. More than one step is a ``lax.scan``, which suits an
-    accelerator; on a CPU convolutions in a loop lose their fast kernels.
+    accelerator; on a CPU convolutions in a loop lose their fast kernels. Where it is
+    ``signed``, an index i below 0 stands for image ~i, mirrored.
     """
 
     def run(
@@ -170,7 +179,12 @@ def make_resident_steps(train_step: TrainStep, steps: int) -> Callable[..., Any]
         key: jax.Array,
     ) -> tuple[TrainState, Metrics]:
         def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Metrics]:
-            return train_step(state, images[index], labels[index], positions, key)
+            if not signed:
+                return train_step(state, images[index], labels[index], positions, key)
+            rows = jnp.maximum(index, ~index)
+            turned = (index < 0)[:, None, None, None]
+            batch = jnp.where(turned, images[rows][:, :, ::-1], images[rows])
+            return train_step(state, batch, labels[rows], positions, key)
 
         if steps == 1:
             return make_streamed_step(body)(state, indices[0])

@@ -21,7 +21,7 @@ both = jax.jit(apr, static_argnames=("ops", "per", "axes", "overflow", "clip"))
 levels = jax.jit(
     augment.recombine_levels, static_argnames=("axes", "overflow", "backend")
 )
-crop = jax.jit(augment.random_crop, static_argnames=("pad", "fill"))
+crop = jax.jit(augment.random_crop, static_argnames=("pad", "fill", "edge"))
 flip = jax.jit(augment.random_flip)
 
 
@@ -410,6 +410,24 @@ def test_crop_and_flip_depend_on_their_own_key_alone(key, rng):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_crop_reflects_at_the_edge(key, rng, dtype):
+    images = rng.integers(0, 256, (40, 5, 7, 3)).astype(dtype)
+    got = np.asarray(crop(key, images, pad=2, edge="reflect"))
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    offsets = set()
+    for image, wide in zip(got, padded, strict=True):
+        found = [
+            (i, j)
+            for i in range(5)
+            for j in range(5)
+            if np.array_equal(image, wide[i : i + 5, j : j + 7])
+        ]
+        assert found
+        offsets |= set(found)
+    assert len(offsets) > 15
+
+
 def test_flip_mirrors_half_of_the_images(key, rng):
     images = rng.random((200, 3, 4, 1), np.float32)
     got = np.asarray(flip(key, images))
@@ -423,5 +441,7 @@ def test_flip_mirrors_half_of_the_images(key, rng):
 def test_crop_and_flip_say_what_they_cannot_take(key):
     with pytest.raises(ValueError, match=r"negative.*-1"):
         augment.random_crop(key, jnp.zeros((1, 4, 4, 3)), pad=-1)
+    with pytest.raises(ValueError, match=r"unknown edge 'wrap', choose from"):
+        augment.random_crop(key, jnp.zeros((1, 4, 4, 3)), edge="wrap")
     with pytest.raises(ValueError, match=r"N, H, W, C.*\(4, 4, 3\)"):
         augment.random_flip(key, jnp.zeros((4, 4, 3)))

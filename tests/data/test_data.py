@@ -95,6 +95,25 @@ def test_order_mixes():
         data.epoch_order(0, 0, 2000)[0] = 1
 
 
+@pytest.mark.parametrize("mix", [data.Mix(10), data.Mix(9, 4)])
+def test_each_image_is_mirrored_in_every_other_epoch(mix):
+    steps, batch = 39, 7
+    where = data.global_indices(3, 0, steps, batch, mix).reshape(-1)
+    mirrored = data.mirrored(3, 0, steps, batch, mix).reshape(-1)
+    first = []
+    for image in range(mix.main + mix.extra):
+        turns = mirrored[where == image]
+        assert len(turns) > 10
+        assert (turns[1:] != turns[:-1]).all()
+        first.append(turns[0])
+    assert 0 < np.mean(first) < 1
+    # At any step, and by the seed.
+    part = data.mirrored(3, 11, 5, batch, mix)
+    np.testing.assert_array_equal(part.reshape(-1), mirrored[77:112])
+    other = data.mirrored(4, 0, steps, batch, mix).reshape(-1)
+    assert (other != mirrored).any()
+
+
 def test_empty_split_has_no_order():
     with pytest.raises(DataError, match="0 examples"):
         data.global_indices(0, 0, 1, 4, 0)

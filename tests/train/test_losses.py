@@ -58,6 +58,46 @@ def test_two_heads_are_equation_7(settings, rng):
     np.testing.assert_allclose(right, np.mean(logits[:5, :3].argmax(1) == y[0]))
 
 
+@pytest.mark.parametrize("smoothing", [0.2, 1.0])
+def test_smoothed_labels_are_pytorchs(settings, rng, smoothing, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(
+        augment.AUGMENTS, "blend", augment.Method(mix=augment.Stage(augment.mixup))
+    )
+
+    def theirs(logits, labels):
+        loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing, reduction="none")
+        return loss(torch.tensor(logits), torch.tensor(labels)).numpy()
+
+    logits = (3 * rng.normal(size=(6, 5))).astype(np.float32)
+    y, other = rng.integers(0, 5, (2, 6))
+    w = rng.random(6).astype(np.float32)
+    smooth = {"label_smoothing": smoothing}
+    got = losses.training_loss(
+        logits,
+        views_of(y[None], other[None], w[None]),
+        with_method(settings, "blend", **smooth),
+    )
+    want = np.mean(w * theirs(logits, y) + (1 - w) * theirs(logits, other))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    halves = y[:3][None].repeat(2, 0)
+    got = losses.training_loss(
+        logits,
+        views_of(halves, halves, np.ones((2, 3))),
+        with_method(settings, "apr_p", **smooth),
+    )
+    want = theirs(logits[:3], y[:3]).mean() + theirs(logits[3:], y[:3]).mean()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    # Both linear layers of a contrastive method: of the classes, and with their turns.
+    logits = rng.normal(size=(8, 15)).astype(np.float32)
+    got = losses.linear_loss(logits, y[:2], 4, smoothing=smoothing)
+    turned = (np.arange(4)[:, None] * 3 + y[:2] % 3).reshape(-1)
+    want = theirs(logits[:2, :3], y[:2] % 3).mean()
+    want += theirs(logits[:, 3:], turned).mean()
+    got = losses.linear_loss(logits, y[:2] % 3, 4, smoothing=smoothing)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["amplitude_mix", "afa"])
 def test_views_are_averaged_where_their_authors_do(settings, rng, method):
     logits = rng.normal(size=(2 * 4, 3)).astype(np.float32)

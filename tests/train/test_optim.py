@@ -53,6 +53,26 @@ def test_cyclic(optim):
     np.testing.assert_allclose(got, [0.0, 0.05, 0.1, 0.05, 0.0], atol=1e-7)
 
 
+def test_cyclic_between_other_ends(optim):
+    optim = dataclasses.replace(
+        optim,
+        schedule="cyclic",
+        learning_rate=1.5,
+        epochs=10.0,
+        peak=0.23,
+        start=0.2,
+        end=0.07,
+    )
+    rate = optim_lib.schedule(optim, 10.0)
+    steps = np.arange(101)
+    rising = steps / 23
+    falling = (steps - 23) / 77
+    want = 1.5 * np.where(
+        steps < 23, 0.2 * (1 - rising) + rising, 1 - falling + 0.07 * falling
+    )
+    np.testing.assert_allclose([float(rate(s)) for s in steps], want, rtol=1e-5)
+
+
 def test_constant(optim):
     rate = optim_lib.schedule(dataclasses.replace(optim, schedule="constant"), 10.0)
     assert float(rate(1000)) == pytest.approx(0.1)
@@ -86,3 +106,74 @@ def test_sgd_is_pytorchs(optim, rng, nesterov):
         updates, state = update(jnp.asarray(gradient), state, params)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params, weight.detach().numpy(), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("per", ["rate", "step"])
+def test_biases_of_batch_norm_have_a_rate_of_their_own(optim, rng, per):
+    """As two groups of PyTorch's and two of Optax's, told apart by hand."""
+    optim = dataclasses.replace(
+        optim,
+        learning_rate=0.5,
+        weight_decay=0.02,
+        momentum=0.85,
+        decay_per=per,
+        norm_bias_rate=64.0,
+    )
+    rate = lambda step: 0.5 / (1 + step)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    shapes = {
+        "conv": {"kernel": (3, 2), "bias": (2,)},
+        "norm": {"scale": (2,), "bias": (2,)},
+        "second": {"norm": {"bias": (3,)}},
+        "fixed": {"bias": (4,)},
+    }
+    is_shape = lambda x: isinstance(x, tuple)
+    new = lambda: jax.tree.map(lambda s: draw(*s), shapes, is_leaf=is_shape)
+    params, gradients = new(), [new() for _ in range(5)]
+    stats = {"norm": {"mean": draw(2)}, "second": {"norm": {"var": draw(3)}}}
+    biases = {("norm", "bias"), ("second", "norm", "bias")}
+    faster = jax.tree_util.tree_map_with_path(
+        lambda path, _: tuple(p.key for p in path) in biases, params
+    )
+
+    def group(highest, schedule):
+        decay = 0.02 / highest if per == "step" else 0.02
+        return optax.chain(
+            optax.add_decayed_weights(decay), optax.sgd(schedule, 0.85, nesterov=True)
+        )
+
+    groups = {False: group(0.5, rate), True: group(32.0, lambda s: 64 * rate(s))}
+    theirs = optax.multi_transform(groups, faster)
+    ours = optim_lib.sgd(optim, rate)
+    results = []
+    for optimizer, more in ((theirs, {}), (ours, {"batch_stats": stats})):
+        value = jax.tree.map(jnp.asarray, params)
+        state = optimizer.init(value)
+        for gradient in gradients:
+            updates, state = optimizer.update(gradient, state, value, **more)
+            value = optax.apply_updates(value, updates)
+        results.append(value)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *results
+    )
+
+
+def test_decay_by_the_step_is_no_multiple_of_the_rate(optim):
+    shrunk = []
+    for highest in (0.1, 3.0):
+        settings = dataclasses.replace(
+            optim,
+            learning_rate=highest,
+            weight_decay=0.25,
+            momentum=0.0,
+            nesterov=False,
+            decay_per="step",
+        )
+        ours = optim_lib.sgd(settings, lambda step, top=highest: top / (1 + step))
+        weight = jnp.ones(2)
+        state = ours.init(weight)
+        for _ in range(2):
+            updates, state = ours.update(jnp.zeros(2), state, weight)
+            weight = optax.apply_updates(weight, updates)
+        shrunk.append(weight)
+    np.testing.assert_allclose(shrunk, 0.75 * 0.875, rtol=1e-6)
