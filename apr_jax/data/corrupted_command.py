@@ -3,10 +3,13 @@
     python -m apr_jax.corruptions --data cifar10 --out CIFAR-10-C
     python -m apr_jax.corruptions --data ILSVRC --split val --image_size 224 --out IN-C
 
+    python -m apr_jax.corruptions --data cifar10 --verify CIFAR-10-C --network RUN
+
 corrupts a test split in every severity and writes files that other people's code
 reads: ``NAME.npy`` and ``labels.npy`` for small images, a tree of JPEG files for large
 ones. ``--data`` is a set of TensorFlow Datasets, a folder with SPLIT/CLASS/IMAGE, a
-folder of NumPy files, an ``.npz``, or "bundled".
+folder of NumPy files, an ``.npz``, or "bundled". With ``--verify`` nothing is written:
+files from elsewhere are compared with what would be.
 """
 
 import functools
@@ -16,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import app, flags
 
-from apr_jax import data, process
+from apr_jax import console, data, process
 from apr_jax.config import Corruption, Data
 from apr_jax.corruptions import (
     CORRUPTIONS,
@@ -25,7 +28,7 @@ from apr_jax.corruptions import (
     published,
     published_form,
 )
-from apr_jax.data import corrupted_files, folder
+from apr_jax.data import corrupted_files, corrupted_verify, folder
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.settings import build, define_flags
 
@@ -143,10 +146,22 @@ def write(
     save(out, names, recipe=recipe, frost_dir=frost_dir, quiet=quiet)
 
 
-def define() -> Callable[[Sequence[str]], None]:
-    """Defines the flags and returns the command, for ``app.run``."""
+def define(
+    open_network: Callable[[str], corrupted_verify.Answer],
+) -> Callable[[Sequence[str]], None]:
+    """Defines the flags and returns the command, for ``app.run``.
+
+    Args:
+        open_network: a run directory -> what its network answers.
+    """
     what = flags.DEFINE_string("data", None, "What to corrupt.", required=True)
-    out = flags.DEFINE_string("out", None, "Folder of the files.", required=True)
+    out = flags.DEFINE_string("out", None, "Folder of the files.")
+    verify = flags.DEFINE_string(
+        "verify", None, "Folder of official files, to compare with what is made here."
+    )
+    of_network = flags.DEFINE_string(
+        "network", None, "verify: a run whose error on both is told."
+    )
     split = flags.DEFINE_string("split", Data.test_split, "Which part of the data.")
     resize = flags.DEFINE_integer(
         "resize",
@@ -163,6 +178,10 @@ def define() -> Callable[[Sequence[str]], None]:
     of_corruption = define_flags(Corruption, only=fields)
 
     def run() -> None:
+        if (out.value is None) == (verify.value is None):
+            raise ConfigError("give --out to write files, or --verify to compare some")
+        if of_network.value and out.value:
+            raise ConfigError("--network belongs to --verify")
         own = build(Data(), of_data())
         chosen = build(Corruption(), of_corruption())
         described = describe(
@@ -173,10 +192,25 @@ def define() -> Callable[[Sequence[str]], None]:
             resize=resize.value or default_resize(own.image_size),
         )
         process.use_compile_cache(described)
+        names = chosen.corruptions or CORRUPTIONS
+        if verify.value:
+            answer = open_network(of_network.value) if of_network.value else None
+            for found in corrupted_verify.compare(
+                described,
+                pathlib.Path(verify.value).expanduser(),
+                names,
+                examples=chosen.examples,
+                seed=chosen.seed,
+                frost_dir=chosen.frost_dir,
+                answer=answer,
+            ):
+                console.say(found.line())
+            return
+        assert out.value is not None
         write(
             described,
             pathlib.Path(out.value).expanduser(),
-            chosen.corruptions or CORRUPTIONS,
+            names,
             form=form.value,
             examples=chosen.examples,
             seed=chosen.seed,

@@ -18,7 +18,12 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import corruptions, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
-from apr_jax.data import corrupted, corrupted_command, corrupted_files
+from apr_jax.data import (
+    corrupted,
+    corrupted_command,
+    corrupted_files,
+    corrupted_verify,
+)
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
@@ -678,3 +683,61 @@ def test_records_say_how_images_were_made(folder):
     settings = made[0].extra["settings"]
     assert settings["strengths"] == "CIFAR-10-C"
     assert settings["stored_as"] == "array"
+
+
+def verified(described, root, sets, **more):
+    found = corrupted_verify.compare(described, root, sets, **more)
+    return {(c.name, c.severity): c for c in found}
+
+
+def test_files_from_elsewhere_are_compared(folder, tmp_path):
+    sets = ("contrast", "gaussian_noise", "brightness")
+    described = corrupted_command.describe(
+        str(folder), data_dir="", split="test", image_size=8, resize=0
+    )
+    # Official files are of another draw; these have one that is wrong, too.
+    corrupted_command.write(described, tmp_path, sets, seed=1, quiet=True)
+    wrong = np.load(tmp_path / "brightness.npy")
+    np.save(tmp_path / "brightness.npy", np.minimum(wrong, 200))
+    found = verified(
+        described, tmp_path, sets, answer=lambda images: images.mean((1, 2, 3)) > 128
+    )
+    assert list(found)[:2] == [("contrast", 1), ("contrast", 2)]
+    assert len(found) == 15
+    with np.load(folder / "test.npz") as stored:
+        clean, labels = stored["images"], stored["labels"]
+    same, noisy, dark = (found[name, 3] for name in sets)
+    assert same.apart == 0
+    assert same.theirs == same.ours
+    stored = np.load(tmp_path / "contrast.npy")[100:150]
+    gap = stored.astype(float) - clean
+    assert same.theirs.mean == pytest.approx(gap.mean())
+    assert same.theirs.spread == pytest.approx(gap.std())
+    wanted = np.mean((stored.mean((1, 2, 3)) > 128) != labels)
+    assert same.theirs.error == pytest.approx(wanted)
+    assert noisy.apart > 5
+    assert noisy.theirs.spread == pytest.approx(noisy.ours.spread, rel=0.1)
+    assert dark.theirs.mean < dark.ours.mean - 1
+    assert re.search(r"contrast/3: .* in the files, .* 0\.00 apart; 50 im", same.line())
+    few = verified(described, tmp_path, ("contrast",), examples=10)
+    assert few["contrast", 1].n == 10
+    assert few["contrast", 1].ours.error is None
+    with pytest.raises(DataError, match=r"lacks fog\.npy"):
+        verified(described, tmp_path, ("fog",))
+
+
+def test_a_tree_from_elsewhere_is_compared(tmp_path, rng):
+    for name in ("a", "b"):
+        (tmp_path / "in" / "test" / name).mkdir(parents=True)
+        picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8))
+        picture.save(tmp_path / "in" / "test" / name / "0.png")
+    described = corrupted_command.describe(
+        str(tmp_path / "in"), data_dir="", split="test", image_size=64, resize=0
+    )
+    out = tmp_path / "out"
+    corrupted_command.write(described, out, ("contrast",), form="jpeg", quiet=True)
+    found = verified(described, out, ("contrast",))
+    assert [c.apart for c in found.values()] == [0] * 5
+    (out / "contrast" / "2" / "b" / "0.JPEG").unlink()
+    with pytest.raises(DataError, match=r"b/0\.JPEG is missing"):
+        verified(described, out, ("contrast",))
