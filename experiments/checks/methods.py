@@ -10,7 +10,6 @@ which is best: the tables compare them, and these runs are far too short for tha
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,14 +21,15 @@ from apr_jax.augment import AUGMENTS
 from apr_jax.errors import ConfigError
 from apr_jax.runs.records import Record
 from experiments import drawing, measures, recipes
-from experiments import lab as lab_lib
-from experiments.lab import Lab
+from experiments.lab import Lab, main, sizes
 
 NAME = "check_methods"
-SIZES: dict[str, dict[str, Any]] = {
-    "small": {"network": "wrn_10_1", "epochs": 1.0, "eps": 2 / 255, "extra": 500},
-    "paper": {"network": "wrn_40_2", "epochs": 20.0, "eps": 8 / 255, "extra": 5000},
-}
+SIZES = sizes(
+    network=("wrn_10_1", "wrn_40_2"),
+    epochs=(1.0, 20.0),
+    eps=(2 / 255, 8 / 255),
+    extra=(500, 5000),
+)
 OPTIONS = {"--runs": {"nargs": "+", "default": [], "help": "names; all if none"}}
 # Of so many passes over a batch that they get less than an epoch.
 SHARE = {"csi": 0.25}
@@ -122,7 +122,7 @@ def write_extra(lab: Lab, found: data.DataSet) -> None:
         Image.fromarray(255 - np.asarray(image)).save(folder / f"{i}.png")
 
 
-def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]:
+def plot(records: Sequence[Record]) -> drawing.Figures:
     """Draws a bar for each run, and the accuracy of guessing."""
     mine = [r for r in records if r.split.endswith(", test")]
     figure = drawing.figure(7, 0.24 * len(mine) + 1)
@@ -136,8 +136,8 @@ def plot(records: Sequence[Record], out: pathlib.Path) -> Sequence[pathlib.Path]
     axis.set_xlabel(f"accuracy after a short run in %, {mine[0].data}")
     axis.tick_params(labelsize=8)
     axis.spines[["top", "right"]].set_visible(False)
-    return [drawing.save(figure, out / "accuracy.png")]
+    return {"accuracy": figure}
 
 
 if __name__ == "__main__":
-    lab_lib.main(__name__)
+    main(__name__)
