@@ -20,16 +20,21 @@ medians over the rounds; a ratio is the median of the rounds' ratios. Images are
 of scikit-learn's two photographs.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from apr_jax import network
+from apr_jax import apr_pair, apr_single, augment, network, presets, spectral
+from apr_jax import config as config_lib
+from apr_jax.augment.keys import per_image_keys
+from apr_jax.train import optim, step, views
 from apr_jax.train.state import init_state
-from experiments.benchmarks import common
-from experiments.benchmarks.common import BATCHES, Row, Turns, photographs
+from experiments import recipes
+from experiments.benchmarks import common, per_image
+from experiments.benchmarks.common import BATCHES, Row, Turns
 from tests import oracle
 
 PARTS = ("pair", "single", "backends", "step")
@@ -42,10 +47,6 @@ CPU_STEP_BATCH, CPU_STEPS = 16, 1
 
 def bench_pair(size: int, turns: Turns) -> list[Row]:
     """APR-P with the coin always up, against the plain formula in PyTorch."""
-    import jax
-
-    from apr_jax import apr_pair
-
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -55,7 +56,7 @@ def bench_pair(size: int, turns: Turns) -> list[Row]:
         ) from error
     torch.set_num_threads(common.cores())
     count = BATCHES[size]
-    pixels = photographs(count, size).astype(np.float32) / 255
+    pixels = oracle.photo_crops((size, size), count).astype(np.float32) / 255
     order = np.random.default_rng(1).permutation(count)
     device_pixels, device_order = jax.device_put((pixels, order.astype(np.int32)))
     key = jax.random.key(0)
@@ -96,52 +97,19 @@ def bench_pair(size: int, turns: Turns) -> list[Row]:
 
 # -- APR-S -----------------------------------------------------------------------------
 
-NAMES = (
-    "autocontrast",
-    "equalize",
-    "posterize",
-    "rotate",
-    "solarize",
-    "shear_x",
-    "shear_y",
-    "translate_x",
-    "translate_y",
-)
-
-
-def drawn_operation(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
-    """One of the nine operations at a level of up to 3, from three uniform draws."""
-    name, level = NAMES[int(draw[0] * 9)], 0.1 + 2.9 * draw[1]
-    return oracle.pillow_op(image, name, level, negate=draw[2] < 0.5)
-
-
-def pillow_single(image: np.ndarray, draw: Sequence[float]) -> np.ndarray:
-    """APR-S of one uint8 image by Pillow and NumPy, from eight uniform draws."""
-    once = drawn_operation(image, draw[0:3])
-    if draw[6] >= 0.5:
-        return once
-    twice = drawn_operation(once, draw[3:6])
-    pair = (twice, once) if draw[7] < 0.5 else (once, twice)
-    levels = oracle.recombine(*pair)
-    return np.clip(np.round(levels), 0, 255).astype(np.uint8)
-
 
 def pillow_part(part: tuple[int, int, np.ndarray]) -> np.ndarray:
     """APR-S of the held images from start to stop."""
     start, stop, draws = part
+    join, as_uint8 = oracle.recombine, per_image.as_uint8
     pairs = zip(common.held[start:stop], draws.tolist(), strict=True)
-    return np.stack([pillow_single(image, draw) for image, draw in pairs])
+    return np.stack([as_uint8(per_image.one_or_two(*pair, join)) for pair in pairs])
 
 
 def bench_single(size: int, turns: Turns) -> list[Row]:
     """APR-S against Pillow and NumPy in a worker process for each core."""
-    import jax
-
-    from apr_jax import apr_single
-    from apr_jax.augment.keys import per_image_keys
-
     count = BATCHES[size]
-    images = photographs(count, size)
+    images = oracle.photo_crops((size, size), count)
     key = jax.random.key(0)
     keys = per_image_keys(key, count)
     draws = np.asarray(jax.vmap(lambda k: jax.random.uniform(k, (8,)))(keys))
@@ -171,15 +139,13 @@ def bench_single(size: int, turns: Turns) -> list[Row]:
 
 def bench_backends(size: int, turns: Turns) -> list[Row]:
     """The backends of `recombine`, and what "auto" makes of them."""
-    import jax
-
-    from apr_jax import recombine, spectral
-
     count = BATCHES[size]
-    pixels = jax.device_put(photographs(count, size).astype(np.float32) / 255)
+    pixels = jax.device_put(
+        oracle.photo_crops((size, size), count).astype(np.float32) / 255
+    )
 
     def contestant(backend: str) -> Callable[[], jax.Array]:
-        run = jax.jit(functools.partial(recombine, backend=backend))
+        run = jax.jit(functools.partial(spectral.recombine, backend=backend))
         return lambda: run(pixels[::-1], pixels).block_until_ready()
 
     contestants = {f"recombine, {b}": contestant(b) for b in spectral.BACKENDS}
@@ -188,27 +154,22 @@ def bench_backends(size: int, turns: Turns) -> list[Row]:
 
 def bench_step(turns: Turns, dtype: str) -> list[Row]:
     """A WRN-40-2 training step with APR-SP, without, and APR-SP by itself."""
-    import jax
-    import jax.numpy as jnp
+    base = presets.cifar("wrn_40_2,apr_sp,cifar10")
 
-    from apr_jax import augment, presets
-    from apr_jax import config as config_lib
-    from apr_jax.train import optim, step, views
+    def changed(**changes: object) -> config_lib.Config:
+        settings = recipes.changed(base, model__dtype=dtype, **changes)
+        return config_lib.parse(settings.to_dict())
 
-    values = presets.cifar("wrn_40_2,apr_sp,cifar10")
-    values.model.dtype = dtype
-    config = config_lib.parse(values.to_dict())
+    config = changed()
     # The same number of images through the network, none of them recombined.
-    without = dataclasses.replace(
-        config,
-        augment=dataclasses.replace(config.augment, method="apr_p", pair_prob=0.0),
-    )
+    without = changed(augment__method="apr_p", augment__pair_prob=0.0)
+    plain = changed(augment__crop_pad=0, augment__flip=False)
     # Several steps a call, so that coins of many steps come into a round and the calls
     # overlap with the work as they do in training. A CPU would take minutes for it.
     batch, steps = STEP_BATCH, STEPS
     if jax.default_backend() == "cpu":
         batch, steps = CPU_STEP_BATCH, CPU_STEPS
-    images = jax.device_put(photographs(batch, 32))
+    images = jax.device_put(oracle.photo_crops((32, 32), batch))
     labels = jnp.arange(batch) % 10
     positions = jnp.arange(batch)
     key = jax.random.key(0)
@@ -228,10 +189,6 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
 
         return work
 
-    plain = dataclasses.replace(
-        config, augment=dataclasses.replace(config.augment, crop_pad=0, flip=False)
-    )
-
     share = views.Share(labels, positions, plain, None)
 
     @jax.jit
@@ -249,7 +206,12 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
         "step without APR, same images": trainer(without),
         "APR-SP alone": alone,
     }
-    return turns.take(f"step, {dtype}", 32, contestants, images=steps * batch)
+    rows = turns.take(f"step, {dtype}", 32, contestants, images=steps * batch)
+    # Seconds are the inverse of speeds.
+    difference, itself = 1 - 1 / rows[1].ratio, rows[2].ratio
+    print(f"APR-SP takes {difference:.1%} of the step by difference")
+    print(f"and {itself:.2%} by itself")
+    return rows
 
 
 def main() -> None:
@@ -270,9 +232,7 @@ def main() -> None:
                 rows += bench(size, turns)
     if "step" in arguments.parts:
         rows += bench_step(turns, arguments.dtype)
-    print(common.table(rows))
-    if arguments.out:
-        common.write_rows(arguments.out, rows, job="experiments.bench_augment")
+    common.report(rows, arguments.out, job="experiments.bench_augment")
 
 
 if __name__ == "__main__":

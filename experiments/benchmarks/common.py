@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import itertools
 import json
-import math
 import multiprocessing
 import os
 import pathlib
@@ -25,24 +24,9 @@ from typing import Any
 import numpy as np
 import rich.console
 import rich.table
-from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCHES = {32: 256, 224: 32}  # image size -> images
-
-
-def photographs(count: int, size: int) -> np.ndarray:
-    """Random crops of scikit-learn's two photographs: uint8 [count, size, size, 3]."""
-    from sklearn.datasets import load_sample_images
-
-    rng = np.random.default_rng(0)
-    crops = []
-    for photo in load_sample_images().images * math.ceil(count / 2):
-        if size <= 64:
-            photo = np.asarray(Image.fromarray(photo).reduce(4))
-        top, left = (rng.integers(side - size + 1) for side in photo.shape[:2])
-        crops.append(photo[top : top + size, left : left + size])
-    return np.stack(crops[:count])
 
 
 # -- turns within one process ----------------------------------------------------------
@@ -108,36 +92,26 @@ def seconds_of(work: Callable[[], object], calls: int = 1) -> float:
     return time.perf_counter() - start
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The measurements as text."""
-    lines = [f"{'':36}{'px':>4}{'images/s':>12}{'times slower':>14}  (rounds)"]
-    part = None
-    for row in rows:
-        if (row.part, row.size) != part:
-            part = (row.part, row.size)
-            lines.append(f"-- {row.part}")
-        spread = "" if row.low == row.high else f"  ({row.low:.2f} to {row.high:.2f})"
-        lines.append(
-            f"{row.name:36}{row.size:4}{row.speed:12,.0f}{row.ratio:14.2f}{spread}"
-        )
-        if row.name.startswith("step without"):
-            # Seconds are the inverse of speeds.
-            share = 1 - 1 / row.ratio
-            lines.append(f"{'':36}APR-SP takes {share:.1%} of the step by difference")
-        if row.name == "APR-SP alone":
-            lines.append(f"{'':36}and {row.ratio:.2%} by itself")
-    return "\n".join(lines)
+def report(rows: Sequence[Row], path: pathlib.Path | None, *, job: str) -> None:
+    """Prints a table, and appends records to a file if there is to be one.
 
-
-def write_rows(path: pathlib.Path, rows: Sequence[Row], *, job: str) -> None:
-    """Appends two records for each row: its speed, and the first one's ratio to it."""
+    A row makes two of them: its speed, and the first one's ratio to it.
+    """
     import jax
 
     from apr_jax.metrics import Measured
     from apr_jax.runs import records as records_lib
 
+    columns = {
+        "": "{name}",
+        "px": "{size}",
+        "images/s": "{speed:,.0f}",
+        "times slower": "{ratio:.2f}",
+        "rounds": "{low:.2f} to {high:.2f}",
+    }
+    show("", columns, map(vars, rows))
     device = f"{jax.devices()[0].device_kind}, {cores()} cores"
-    for row in rows:
+    for row in rows if path else ():
         speed = Measured(row.speed, None, None, "images/s", row.images)
         ratio = Measured(row.ratio, None, None, "1", row.images)
         records = records_lib.records_of(
