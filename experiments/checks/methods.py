@@ -9,7 +9,6 @@ which is best: the tables compare them, and these runs are far too short for tha
 ``--set cifar10 --data_dir TFDS`` they see CIFAR-10.
 """
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,43 +32,28 @@ SIZES = sizes(
 OPTIONS = {"--runs": {"nargs": "+", "default": [], "help": "names; all if none"}}
 # Of so many passes over a batch that they get less than an epoch.
 SHARE = {"csi": 0.25}
+EXTRA = "extra images and apr_sp"
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One run: its method, and what else its configuration changes."""
-
-    method: str
-    changes: dict[str, Any] = dataclasses.field(default_factory=dict)
+Check = tuple[str, dict[str, Any]]  # method, and what else its configuration changes
 
 
 def checks(lab: Lab) -> dict[str, Check]:
     """All runs, by name."""
-    eps = lab["eps"]
-    fgsm = {
-        "adversary__attack": "fgsm",
-        "adversary__eps": eps,
-        "adversary__step_size": 1.25 * eps,
-    }
-    pgd = {
-        "adversary__attack": "pgd",
-        "adversary__eps": eps,
-        "adversary__step_size": eps / 2,
-        "adversary__steps": 3,
-    }
+    eps = {"adversary__eps": lab["eps"]}
+    fgsm = {"adversary__attack": "fgsm", "adversary__step_size": 1.25 * lab["eps"]}
+    pgd = {"adversary__attack": "pgd", "adversary__step_size": lab["eps"] / 2}
+    steps = {"adversary__steps": 3}
     stop = {"adversary__held_out": 200, "adversary__stop_drop": 0.2}
-    extra = {
-        "data__extra_dirs": (str(lab.work / "extra"),),
-        "data__extra_ratio": 0.25,
-    }
+    folders = (str(lab.work / "extra"),)
     return {
-        **{method: Check(method) for method in AUGMENTS},
-        "FGSM": Check("standard", fgsm),
-        "FGSM, stop on overfitting": Check("standard", fgsm | stop),
-        "FGSM and cutout+apr_p": Check("cutout+apr_p", fgsm),
-        "PGD": Check("standard", pgd),
-        "extra images and apr_sp": Check("apr_sp", extra),
-        "MaxBlurPool": Check("standard", {"model__name": "resnet50_blur"}),
+        **{method: (method, {}) for method in AUGMENTS},
+        "FGSM": ("standard", eps | fgsm),
+        "FGSM, stop on overfitting": ("standard", eps | fgsm | stop),
+        "FGSM and cutout+apr_p": ("cutout+apr_p", eps | fgsm),
+        "PGD": ("standard", eps | pgd | steps),
+        EXTRA: ("apr_sp", {"data__extra_dirs": folders, "data__extra_ratio": 0.25}),
+        "MaxBlurPool": ("standard", {"model__name": "resnet50_blur"}),
     }
 
 
@@ -91,22 +75,17 @@ def compute(lab: Lab) -> Iterator[Record]:
     """Yields the accuracy of each, on all test splits of the data."""
     splits = tuple(dict.fromkeys(["test", *lab.base.data.shifted_splits]))
     found = lab.load("train", *splits)
-    for name, check in chosen(lab).items():
-        share = SHARE.get(check.method, 1.0)
-        epochs = lab["epochs"] * share
+    for name, (method, changes) in chosen(lab).items():
+        epochs = lab["epochs"] * SHARE.get(method, 1.0)
         own = {"run": name, "epochs": epochs, "without": ("extra",)}
         parts = {split: lab.part(f"{name}, {split}", **own) for split in splits}
         if all(part.done for part in parts.values()):
             continue
-        if "data__extra_dirs" in check.changes:
+        if name == EXTRA:
             write_extra(lab, found)
-        settings = recipes.short(
-            lab.base, model=lab["network"], epochs=epochs, method=check.method
-        )
-        network = lab.train(
-            name.replace(" ", "_").replace(",", ""),
-            recipes.changed(settings, **check.changes),
-        )
+        usual = {"model": lab["network"], "epochs": epochs, "method": method}
+        settings = recipes.changed(recipes.short(lab.base, **usual), **changes)
+        network = lab.train(name.replace(" ", "_").replace(",", ""), settings)
         for split, part in parts.items():
             images, labels = map(np.asarray, found.splits[split])
             accuracy = measures.accuracy(network, images, labels)
