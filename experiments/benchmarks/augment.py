@@ -38,8 +38,6 @@ from experiments.benchmarks.common import BATCHES, Row, Turns
 from tests import oracle
 
 PARTS = ("pair", "single", "backends", "step")
-STEP_BATCH, STEPS = 128, 8
-CPU_STEP_BATCH, CPU_STEPS = 16, 1
 
 
 # -- APR-P -----------------------------------------------------------------------------
@@ -140,9 +138,8 @@ def bench_single(size: int, turns: Turns) -> list[Row]:
 def bench_backends(size: int, turns: Turns) -> list[Row]:
     """The backends of `recombine`, and what "auto" makes of them."""
     count = BATCHES[size]
-    pixels = jax.device_put(
-        oracle.photo_crops((size, size), count).astype(np.float32) / 255
-    )
+    images = oracle.photo_crops((size, size), count)
+    pixels = jax.device_put(images.astype(np.float32) / 255)
 
     def contestant(backend: str) -> Callable[[], jax.Array]:
         run = jax.jit(functools.partial(spectral.recombine, backend=backend))
@@ -166,9 +163,7 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
     plain = changed(augment__crop_pad=0, augment__flip=False)
     # Several steps a call, so that coins of many steps come into a round and the calls
     # overlap with the work as they do in training. A CPU would take minutes for it.
-    batch, steps = STEP_BATCH, STEPS
-    if jax.default_backend() == "cpu":
-        batch, steps = CPU_STEP_BATCH, CPU_STEPS
+    batch, steps = (16, 1) if jax.default_backend() == "cpu" else (128, 8)
     images = jax.device_put(oracle.photo_crops((32, 32), batch))
     labels = jnp.arange(batch) % 10
     positions = jnp.arange(batch)
@@ -225,11 +220,8 @@ def main() -> None:
     turns = common.turns_of(arguments)
     print(common.machine())
     by_size = {"pair": bench_pair, "single": bench_single, "backends": bench_backends}
-    rows: list[Row] = []
-    for size in arguments.sizes:
-        for part, bench in by_size.items():
-            if part in arguments.parts:
-                rows += bench(size, turns)
+    chosen = [bench for part, bench in by_size.items() if part in arguments.parts]
+    rows = [row for n in arguments.sizes for bench in chosen for row in bench(n, turns)]
     if "step" in arguments.parts:
         rows += bench_step(turns, arguments.dtype)
     common.report(rows, arguments.out, job="experiments.bench_augment")

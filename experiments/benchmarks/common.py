@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
+import importlib
 import itertools
 import json
 import multiprocessing
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
@@ -27,6 +28,22 @@ import rich.table
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCHES = {32: 256, 224: 32}  # image size -> images
+
+
+class Timed(NamedTuple):
+    """A call's result, and its seconds: of the clock and of all threads' processors."""
+
+    result: Any
+    clock: float
+    processor: float
+
+
+def timed(work: Callable[[], Any]) -> Timed:
+    """Calls a function once."""
+    clock, processor = time.perf_counter(), time.process_time()
+    result = work()
+    processor = time.process_time() - processor
+    return Timed(result, time.perf_counter() - clock, processor)
 
 
 # -- turns within one process ----------------------------------------------------------
@@ -203,6 +220,7 @@ class Contestant:
 
     Attributes:
         name: of the contestant.
+        process: which ends where its input does.
         first: its answer when it had compiled.
         answers: those of its turns.
     """
@@ -224,7 +242,7 @@ class Contestant:
             environment: variables beside those of this process.
         """
         self.name, self._patience = name, patience
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             command,
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
@@ -236,29 +254,21 @@ class Contestant:
         self.answers: list[dict[str, Any]] = []
 
     def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         # Devices that wait for each other in a collective may do so for ever.
-        watchdog = threading.Timer(self._patience, self._process.kill)
+        watchdog = threading.Timer(self._patience, self.process.kill)
         watchdog.start()
-        line = self._process.stdout.readline()
+        line = self.process.stdout.readline()
         watchdog.cancel()
         if not line:
-            sys.exit(f"{self.name} ended with status {self._process.wait()}")
+            sys.exit(f"{self.name} ended with status {self.process.wait()}")
         found: dict[str, Any] = json.loads(line)
         return found
 
     def turn(self, task: Any = None) -> None:
         """Has the child do a task."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(task) + "\n")
-        self._process.stdin.flush()
+        print(json.dumps(task), file=self.process.stdin, flush=True)
         self.answers.append(self._read())
-
-    def stop(self) -> None:
-        """Lets the child end."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
     @property
     def seconds(self) -> list[float]:
@@ -298,8 +308,35 @@ def compare(
         for contestant in contestants:
             contestant.turn(task)
     for contestant in contestants:
-        contestant.stop()
+        contestant.process.communicate()  # lets it end
     return contestants
+
+
+def compared(
+    experiment: str,
+    contestants: Sequence[Contestant],
+    measured: Callable[[Contestant], Mapping[str, Any]],
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A record of each contestant.
+
+    Args:
+        experiment: name of the benchmark.
+        contestants: the last one is PyTorch, which the others are compared with.
+        measured: contestant -> the benchmark's own numbers.
+        settings: that they had in common.
+    """
+    return [
+        stamped(
+            experiment=experiment,
+            contestant=contestant.name,
+            version=contestant.first["version"],
+            **settings,
+            **measured(contestant),
+            ratio_to_pytorch=contestant.ratio(contestants[-1]),
+        )
+        for contestant in contestants
+    ]
 
 
 def children_parser(
@@ -322,9 +359,17 @@ def children_parser(
     return parser
 
 
-def answer(about: Mapping[str, Any], turn: Callable[[Any], Mapping[str, Any]]) -> None:
-    """The child's side: says that it is ready, then answers every task."""
-    print(json.dumps(about), flush=True)
+def answer(kind: str, turn: Callable[[Any], Mapping[str, Any]], **about: Any) -> None:
+    """The child's side: says that it is ready, then answers every task.
+
+    Args:
+        kind: "torch", or any other for JAX.
+        turn: task -> answer.
+        about: more to say once.
+    """
+    name, module = ("PyTorch", "torch") if kind == "torch" else ("JAX", "jax")
+    version = f"{name} {importlib.import_module(module).__version__}"
+    print(json.dumps({"version": version, **about}), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(json.loads(line))), flush=True)
 
@@ -346,10 +391,7 @@ def append(path: pathlib.Path | None, records: Iterable[Mapping[str, Any]]) -> N
 
 
 def show(
-    title: str,
-    columns: Mapping[str, str],
-    records: Iterable[Mapping[str, Any]],
-    **column: Any,
+    title: str, columns: Mapping[str, str], records: Iterable[Mapping[str, Any]]
 ) -> None:
     """Prints a table.
 
@@ -357,11 +399,10 @@ def show(
         title: above it.
         columns: heading -> format of a record's fields, such as "{seconds:.1f}".
         records: one for each row.
-        column: what Rich is told of all columns.
     """
     printed = rich.table.Table(title=title)
     for heading in columns:
-        printed.add_column(heading, **column)
+        printed.add_column(heading, justify="right" if heading else "left")
     for record in records:
         printed.add_row(*(text.format(**record) for text in columns.values()))
     rich.console.Console().print(printed)

@@ -14,7 +14,6 @@ import argparse
 import os
 import pathlib
 import tempfile
-import time
 
 import jax
 import numpy as np
@@ -52,8 +51,7 @@ def ours(images: np.ndarray, names: list[str], frost: str) -> tuple[float, float
         recipe = corrupted_files.Recipe(
             "bench", len(images), images.shape[1], 0, "bench"
         )
-        start, busy = time.perf_counter(), time.process_time()
-        corrupted_files.write_npy(
+        write = lambda: corrupted_files.write_npy(
             split,
             pathlib.Path(folder),
             names,
@@ -61,18 +59,20 @@ def ours(images: np.ndarray, names: list[str], frost: str) -> tuple[float, float
             frost_dir=frost,
             quiet=True,
         )
-        return time.perf_counter() - start, time.process_time() - busy
+        return common.timed(write)[1:]
 
 
 def theirs(images: np.ndarray, name: str, frost: str) -> float:
     """Seconds of one core for all severities of some images."""
     photographs = frost_files.load(frost) if name == "frost" else ()
     rng = np.random.default_rng(0)
-    start = time.process_time()
-    for severity in corruptions.SEVERITIES:
-        for image in images:
-            oracle_corruptions.corrupt(rng, image, name, severity, photographs)
-    return time.process_time() - start
+
+    def all_severities() -> None:
+        for severity in corruptions.SEVERITIES:
+            for image in images:
+                oracle_corruptions.corrupt(rng, image, name, severity, photographs)
+
+    return common.timed(all_severities).processor
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
     oracle_corruptions.cv2.setNumThreads(1)
     images = images_of(arguments.data, arguments.images)
     few = images[: arguments.oracle_images]
-    print(f"{os.cpu_count()} cores, {jax.default_backend()}, JAX {jax.__version__}")
+    print(common.machine())
     print("Microseconds an image; in brackets of all cores together. Compiling apart.")
     heads = f"{'ours':>10}{'(cores)':>10}{'compiling':>11}"
     print(f"{'':20}{heads}{'one by one':>12}{'ratio':>8}")
@@ -98,20 +98,19 @@ def main() -> None:
         first, _ = ours(images, [name], arguments.frost_dir)
         again, busy = ours(images, [name], arguments.frost_dir)
         slow = theirs(few, name, arguments.frost_dir)
-        slow /= len(corruptions.SEVERITIES) * len(few)
         # What compiling takes doesn't grow with the number of images.
-        compiling = max(first - again, 0.0)
-        for field, seconds in (
-            ("ours", again / each),
-            ("busy", busy / each),
-            ("compiling", compiling),
-            ("theirs", slow),
-        ):
-            total[field] += seconds
-        ratios[name] = round(slow * each / again, 2)
+        cost = {
+            "ours": again / each,
+            "busy": busy / each,
+            "compiling": max(first - again, 0.0),
+            "theirs": slow / (len(corruptions.SEVERITIES) * len(few)),
+        }
+        total = {field: total[field] + seconds for field, seconds in cost.items()}
+        ratio = cost["theirs"] / cost["ours"]
+        ratios[name] = round(ratio, 2)
         print(
-            f"{name:20}{1e6 * again / each:10.1f}{1e6 * busy / each:10.1f}"
-            f"{compiling:9.2f} s{1e6 * slow:12.1f}{slow * each / again:8.1f}",
+            f"{name:20}{1e6 * cost['ours']:10.1f}{1e6 * cost['busy']:10.1f}"
+            f"{cost['compiling']:9.2f} s{1e6 * cost['theirs']:12.1f}{ratio:8.1f}",
             flush=True,
         )
     whole = len(corruptions.SEVERITIES) * _WHOLE

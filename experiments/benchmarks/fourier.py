@@ -43,37 +43,25 @@ def prepare(folder: pathlib.Path, model: str, count: int) -> None:
     """
     import torch
 
-    network = torch_network.build(model)
     rng = np.random.default_rng(1)
     state = {}
-    for name, tensor in network.state_dict().items():
+    for name, tensor in torch_network.build(model).state_dict().items():
         shape = tuple(tensor.shape)
         if name.endswith("num_batches_tracked"):
             continue
-        if name.endswith("running_var"):
-            values = rng.uniform(0.5, 1.5, shape)
-        elif len(shape) > 1:
+        if len(shape) > 1:
             values = rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[1:]))
-        elif name.endswith("weight"):
+        elif name.endswith(("running_var", "weight")):
             values = rng.uniform(0.5, 1.5, shape)
         else:
             values = 0.1 * rng.normal(size=shape)
         state[name] = values.astype(np.float32)
     np.savez(folder / "weights.npz", **state)
-    network.load_state_dict(
-        {name: torch.from_numpy(array) for name, array in state.items()}, strict=False
-    )
+    network = torch_network.normalised(model, state, MEAN, STD)
     pixels = torch.from_numpy(images(count)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        logits = network.eval()((pixels - torch_constant(MEAN)) / torch_constant(STD))
+        logits = network(pixels)
     np.save(folder / "labels.npy", logits.argmax(1).numpy().astype(np.int32))
-
-
-def torch_constant(values: tuple[float, ...]) -> Any:
-    """One value for each channel, [3, 1, 1]."""
-    import torch
-
-    return torch.tensor(values)[:, None, None]
 
 
 # Takes the numbers of waves, returns how many images are not recognised under each.
@@ -83,17 +71,18 @@ Count = Callable[[list[int]], list[int]]
 def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     """A counter that works as ``apr_jax.evaluate.fourier`` does."""
     from apr_jax import config as config_lib
-    from apr_jax import data, parallel, presets
+    from apr_jax import data, parallel
     from apr_jax.evaluate import classifier, fourier_probe
     from apr_jax.evaluate.context import Context
     from apr_jax.models import torch_weights
 
     variables = torch_weights.from_torch(args.model, stored)
-    settings = presets.base()
-    settings.model.name = args.model
-    settings.eval.batch_size = args.batch
-    settings.data.update(mean=MEAN, std=STD)
-    config = config_lib.parse(settings.to_dict())
+    settings = {
+        "model": {"name": args.model},
+        "data": {"mean": MEAN, "std": STD},
+        "eval": {"batch_size": args.batch},
+    }
+    config = config_lib.parse(settings)
     network = classifier.make(config, variables, map(str, range(10)))
     layout = parallel.make_layout(1)
     labels = np.load(args.folder / "labels.npy")
@@ -108,16 +97,11 @@ def torch_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Coun
     """A counter that is a loop over frequencies in PyTorch."""
     import torch
 
-    torch.set_num_threads(args.cores)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = torch_network.build(args.model)
-    state = {name: torch.from_numpy(array) for name, array in stored.items()}
-    network.load_state_dict(state, strict=False)
-    network = network.eval().to(device, memory_format=torch.channels_last)
+    network = torch_network.normalised(args.model, stored, MEAN, STD)
+    network, device = torch_network.placed(network, args.cores)
     pixels = torch.from_numpy(images(args.images)).to(device)
     pixels = pixels.permute(0, 3, 1, 2).float() / 255
     labels = torch.from_numpy(np.load(args.folder / "labels.npy")).to(device)
-    mean, std = (torch_constant(x).to(device) for x in (MEAN, STD))
     places = np.load(args.folder / "places.npy")
 
     @torch.inference_mode()
@@ -136,7 +120,7 @@ def torch_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Coun
             for start in range(0, len(pixels), args.batch):
                 x = pixels[start : start + args.batch]
                 signs = torch.randint(0, 2, (len(x), 3, 1, 1), device=device) * 2 - 1
-                x = ((x + NORM * signs * wave).clamp(0, 1) - mean) / std
+                x = (x + NORM * signs * wave).clamp(0, 1)
                 logits = network(x.contiguous(memory_format=torch.channels_last))
                 wrong += int((logits.argmax(1) != labels[start : start + len(x)]).sum())
             found.append(wrong)
@@ -149,22 +133,14 @@ def child(args: argparse.Namespace) -> None:
     """Compiles, then answers each line of numbers with seconds and counts."""
     with np.load(args.folder / "weights.npz") as file:
         stored = dict(file)
-    if args.child == "jax":
-        import jax
-
-        count, version = jax_count(args, stored), f"JAX {jax.__version__}"
-    else:
-        import torch
-
-        count, version = torch_count(args, stored), f"PyTorch {torch.__version__}"
-    first = common.seconds_of(lambda: count([0]))
+    count = {"jax": jax_count, "torch": torch_count}[args.child](args, stored)
 
     def turn(numbers: list[int]) -> dict[str, Any]:
-        counts: list[int] = []
-        seconds = common.seconds_of(lambda: counts.extend(count(numbers)))
-        return {"seconds": seconds / len(numbers), "counts": counts}
+        done = common.timed(lambda: count(numbers))
+        return {"seconds": done.clock / len(numbers), "counts": done.result}
 
-    common.answer({"version": version, "first": first}, turn)
+    first = common.timed(lambda: count([0])).clock
+    common.answer(args.child, turn, first=first)
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -185,24 +161,20 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
             chosen.reshape(args.rounds, args.waves).tolist(),
             patience=args.patience,
         )
-    counts = {c.name: [n for a in c.answers for n in a["counts"]] for c in contestants}
-    return [
-        common.stamped(
-            experiment="bench_fourier",
-            contestant=c.name,
-            version=c.first["version"],
-            model=args.model,
-            images=args.images,
-            batch=args.batch,
-            waves_timed=len(counts[c.name]),
-            seconds_per_frequency=statistics.median(c.seconds),
-            seconds_to_first=c.first["first"],
-            seconds_of_map_extrapolated=len(places) * statistics.median(c.seconds),
-            ratio_to_pytorch=c.ratio(contestants[-1]),
-            mean_error=float(np.mean(counts[c.name])) / args.images,
-        )
-        for c in contestants
-    ]
+
+    def measured(contestant: common.Contestant) -> dict[str, Any]:
+        counts = [n for answer in contestant.answers for n in answer["counts"]]
+        seconds = statistics.median(contestant.seconds)
+        return {
+            "waves_timed": len(counts),
+            "seconds_per_frequency": seconds,
+            "seconds_to_first": contestant.first["first"],
+            "seconds_of_map_extrapolated": len(places) * seconds,
+            "mean_error": float(np.mean(counts)) / args.images,
+        }
+
+    shared = {"model": args.model, "images": args.images, "batch": args.batch}
+    return common.compared("bench_fourier", contestants, measured, **shared)
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ import io
 import os
 import pathlib
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent import futures
 
@@ -27,15 +26,15 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from apr_jax import config as config_lib
-from apr_jax import data, presets
+from apr_jax import data
 from apr_jax.data import folder, jpeg
 from apr_jax.data import images as images_lib
+from experiments.benchmarks import common
 
 BATCH_SIZE = 50
 WARM_UP = 200  # images
 # Width and height of typical ImageNet files.
 SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (400, 300))
-
 
 STREAM, WINDOWS = "this project", "Pillow: decode, crop, resize"
 
@@ -87,13 +86,10 @@ def compute(
             pixels = np.asarray(file.convert("RGB"))
         images_lib.resize(pixels, settings.image_size, settings.image_size)
 
-    def pillow() -> None:
-        list(pool.map(window_of, range(images)))
+    def by_pillow(way: Callable[[int], None]) -> common.Timed:
+        return common.timed(lambda: list(pool.map(way, range(images))))
 
-    def pillow_whole() -> None:
-        list(pool.map(whole, range(images)))
-
-    def round_of_stream() -> tuple[float, float]:
+    def round_of_stream() -> common.Timed:
         stream = data.imagenet.train_stream(
             settings, seed=0, start_step=0, batch_size=BATCH_SIZE
         )
@@ -106,41 +102,36 @@ def compute(
             for _ in range(images // BATCH_SIZE):
                 next(stream)
 
-        result = measure(streamed, images)
+        cost = common.timed(streamed)
         stream.close()  # or it would go on reading ahead
-        return result
+        return cost
 
     ways = {
         STREAM: round_of_stream,
-        WINDOWS: lambda: measure(pillow, images),
-        "Pillow: decode, resize": lambda: measure(pillow_whole, images),
+        WINDOWS: lambda: by_pillow(window_of),
+        "Pillow: decode, resize": lambda: by_pillow(whole),
     }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            found[name].append(way())
-    return {name: np.array(speeds) for name, speeds in found.items()}
+    costs = [[way() for way in ways.values()] for _ in range(rounds)]
+    seconds = np.array([[(c.processor, c.clock) for c in row] for row in costs])
+    return {name: images / seconds[:, i] for i, name in enumerate(ways)}
 
 
-def measure(work: Callable[[], None], images: int) -> tuple[float, float]:
-    """Images a second of one call: of all threads' processor time, and of the clock."""
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    processor, clock = time.process_time() - processor, time.perf_counter() - clock
-    return images / processor, images / clock
-
-
-def table(found: dict[str, np.ndarray]) -> str:
-    """The medians as text, and the stream's speed per core over Pillow's."""
-    rows = [f"{'':30}{'images/s per core':>20}{'images/s':>12}"]
-    for name, speeds in found.items():
-        per_core, per_second = np.median(speeds, axis=0)
-        rows.append(f"{name:30}{per_core:20.0f}{per_second:12.0f}")
+def show(found: dict[str, np.ndarray]) -> None:
+    """Prints the medians, and the stream's speed per core over Pillow's."""
+    rows = [
+        {"name": name, "median": np.median(speeds, axis=0)}
+        for name, speeds in found.items()
+    ]
+    columns = {
+        "": "{name}",
+        "images/s per core": "{median[0]:.0f}",
+        "images/s": "{median[1]:.0f}",
+    }
+    common.show("", columns, rows)
     ratios = found[STREAM][:, 0] / found[WINDOWS][:, 0]
     spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
     ratio = np.median(ratios)
-    rows.append(f"\nper core, against Pillow's windows: {ratio:.2f} times ({spread})")
-    return "\n".join(rows)
+    print(f"per core, against Pillow's windows: {ratio:.2f} times ({spread})")
 
 
 def main() -> None:
@@ -155,16 +146,15 @@ def main() -> None:
         root = args.folder or pathlib.Path(temporary)
         if args.folder is None:
             write_photographs(root, 100)
-        config = presets.base()
-        config.data.update(
-            source="folder",
-            name="bench",
-            data_dir=str(root),
-            image_size=args.size,
-            streaming=True,
-        )
-        settings = config_lib.parse(config.to_dict()).data
-        print(table(compute(settings, images=args.images, rounds=args.rounds)))
+        values = {
+            "source": "folder",
+            "name": "bench",
+            "data_dir": str(root),
+            "image_size": args.size,
+            "streaming": True,
+        }
+        settings = config_lib.parse({"data": values}).data
+        show(compute(settings, images=args.images, rounds=args.rounds))
 
 
 if __name__ == "__main__":

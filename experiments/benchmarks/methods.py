@@ -77,16 +77,10 @@ def bench(size: int, methods: list[str], turns: Turns) -> list[Row]:
     with common.workers(images) as pool:
         for name in methods:
             run = jax.jit(here[name])
-            tasks = [
-                (name, *share, number)
-                for number, share in enumerate(common.shares(count))
-            ]
-            contestants = {
-                f"{name}, this project": lambda run=run: jax.block_until_ready(
-                    run(key, device_images)
-                ),
-                f"{name}, per image": lambda tasks=tasks: list(pool.map(part, tasks)),
-            }
+            tasks = [(name, *own, i) for i, own in enumerate(common.shares(count))]
+            ours = lambda run=run: jax.block_until_ready(run(key, device_images))
+            theirs = lambda tasks=tasks: list(pool.map(part, tasks))
+            contestants = {f"{name}, this project": ours, f"{name}, per image": theirs}
             rows += turns.take(name, size, contestants, images=count)
     return rows
 

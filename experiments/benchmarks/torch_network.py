@@ -2,6 +2,7 @@
 
 import collections
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,18 +55,57 @@ _LEAVES |= {"mean": "running_mean", "var": "running_var"}
 _AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 
 
-def load(network: Any, variables: Any) -> None:
-    """Gives a network of ``build`` the weights of the same one in Flax."""
+def state_of(variables: Any) -> dict[str, np.ndarray]:
+    """The weights of a network in Flax for the same one of ``build``."""
     import jax
-    import torch
 
     state = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
         _, *modules, variable = (part.key for part in path)
         names = [re.sub(r"_(\d+)$", r".\1", module) for module in modules]
         array = np.asarray(leaf).transpose(_AXES[np.ndim(leaf)])
-        state[".".join([*names, _LEAVES[variable]])] = torch.tensor(array)
-    found = network.load_state_dict(state, strict=False)
-    counters = [k for k in found.missing_keys if k.endswith("num_batches_tracked")]
-    assert found.missing_keys == counters
+        state[".".join([*names, _LEAVES[variable]])] = array
+    return state
+
+
+def normalised(
+    model: str,
+    state: Mapping[str, np.ndarray],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Any:
+    """A network of ``build`` with weights, for evaluation, of pixels in [0, 1].
+
+    Args:
+        model: its name.
+        state: name -> array of each of its weights; counters may be left out.
+        mean, std: of the channels, which it normalises by.
+    """
+    import torch
+    from torch import nn
+
+    class Normalised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = build(model)
+            for name, values in (("mean", mean), ("std", std)):
+                self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+        def forward(self, pixels: Any) -> Any:
+            return self.network((pixels - self.mean) / self.std)
+
+    made = Normalised().eval().requires_grad_(False)
+    tensors = {name: torch.tensor(array) for name, array in state.items()}
+    found = made.network.load_state_dict(tensors, strict=False)
+    assert all(key.endswith("num_batches_tracked") for key in found.missing_keys)
     assert not found.unexpected_keys
+    return made
+
+
+def placed(network: Any, cores: int) -> tuple[Any, str]:
+    """A network on the accelerator, or on some cores, and the device's name."""
+    import torch
+
+    torch.set_num_threads(cores)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.to(device, memory_format=torch.channels_last), device

@@ -38,7 +38,7 @@ def jax_step(
 
     from apr_jax import config as config_lib
     from apr_jax import network as network_lib
-    from apr_jax import parallel, presets
+    from apr_jax import parallel
     from apr_jax.models import convolution
     from apr_jax.train import optim, step
     from apr_jax.train.state import init_state
@@ -46,22 +46,17 @@ def jax_step(
     if plain:
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
     parallel.declare_cpu_devices(devices)
-    settings = presets.base()
-    settings.model.update(name=args.model, dtype=args.dtype)
-    settings.augment.update(method=args.method, pair_prob=1.0)
-    config = config_lib.parse(settings.to_dict())
+    settings = {
+        "model": {"name": args.model, "dtype": args.dtype},
+        "augment": {"method": args.method, "pair_prob": 1.0},
+    }
+    config = config_lib.parse(settings)
     layout = parallel.make_layout(devices)
     model = network_lib.make_model(config, num_classes=10)
-    rate = optim.schedule(config.optim, 390.0)
-    optimizer = optim.sgd(config.optim, rate)
+    optimizer = optim.sgd(config.optim, optim.schedule(config.optim, 390.0))
     state = init_state(jax.random.key(0), model, optimizer, (32, 32, 3))
-    run = step.make_train_step(
-        model,
-        optimizer,
-        config,
-        axis_name=parallel.AXIS,
-        fuse=not layout.accelerated,
-    )
+    options = {"axis_name": parallel.AXIS, "fuse": not layout.accelerated}
+    run = step.make_train_step(model, optimizer, config, **options)
     mapped = parallel.map_devices(run, layout, donate=(0,))
     images, labels = parallel.split_batch(batch(args.batch), layout)
     positions = parallel.split_batch(np.arange(args.batch, dtype=np.int32), layout)
@@ -79,10 +74,8 @@ def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
     """A function that does the same step in PyTorch."""
     import torch
 
-    torch.set_num_threads(args.cores)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     network = torch_network.build(args.model)
-    network = network.to(device, memory_format=torch.channels_last)
+    network, device = torch_network.placed(network, args.cores)
     optimizer = torch.optim.SGD(
         network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
@@ -114,23 +107,17 @@ def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
 def child(args: argparse.Namespace) -> None:
     """Compiles, then answers each line on standard input with seconds a step."""
     kind, _, count = args.child.partition(":")
-    if kind in ("jax", "plain"):
-        import jax
-
-        once = jax_step(args, int(count), plain=kind == "plain")
-        version = f"JAX {jax.__version__}"
+    if kind == "torch":
+        once = torch_step(args)
     else:
-        import torch
-
-        once, version = torch_step(args), f"PyTorch {torch.__version__}"
+        once = jax_step(args, int(count), plain=kind == "plain")
     once()
     once()
 
     def turn(_: None) -> dict[str, float]:
-        seconds = common.seconds_of(once, args.steps) / args.steps
-        return {"seconds": seconds}
+        return {"seconds": common.seconds_of(once, args.steps) / args.steps}
 
-    common.answer({"version": version}, turn)
+    common.answer(kind, turn)
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -151,22 +138,10 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         patience=args.patience,
         environment=tunables if args.huge_pages else None,
     )
-    return [
-        common.stamped(
-            experiment="bench_train_step",
-            contestant=c.name,
-            version=c.first["version"],
-            model=args.model,
-            method=args.method,
-            dtype=args.dtype,
-            batch=args.batch,
-            huge_pages=args.huge_pages,
-            rounds=args.rounds,
-            images_per_second=args.batch / statistics.median(c.seconds),
-            ratio_to_pytorch=c.ratio(contestants[-1]),
-        )
-        for c in contestants
-    ]
+    names = ("model", "method", "dtype", "batch", "huge_pages", "rounds")
+    speed = lambda c: {"images_per_second": args.batch / statistics.median(c.seconds)}
+    shared = {name: getattr(args, name) for name in names}
+    return common.compared("bench_train_step", contestants, speed, **shared)
 
 
 def main() -> None:

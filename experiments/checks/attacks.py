@@ -14,7 +14,6 @@ import argparse
 import functools
 import json
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,75 +51,49 @@ def train(args: argparse.Namespace) -> None:
     loop.train(plan.plan(configuration(args), args.run))
 
 
-def torch_model(network: classifier.Classifier) -> Any:
-    """The same network in PyTorch, normalisation included."""
-    import torch
-    from torch import nn
-
-    settings = network.config.data
-    same = torch_network.build(network.config.model.name)
-    torch_network.load(same, network.variables)
-
-    class Normalised(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = same
-            shape = (1, 3, 1, 1)
-            self.mean = nn.Parameter(torch.tensor(settings.mean).reshape(shape))
-            self.std = nn.Parameter(torch.tensor(settings.std).reshape(shape))
-
-        def forward(self, pixels: Any) -> Any:
-            return self.network((pixels - self.mean) / self.std)
-
-    return Normalised().eval().requires_grad_(False)
-
-
-def contestants(args: argparse.Namespace, torch_net: Any) -> dict[str, tuple]:
-    """Name -> (norm, our attack, theirs), both ready to be called."""
+def contestants(
+    args: argparse.Namespace, logits_fn: Callable[..., Any], torch_net: Any
+) -> dict[str, tuple]:
+    """Name -> (norm, our attack, theirs), both ready for images and labels."""
     import torchattacks
 
-    steps, queries = args.steps, args.queries
     found: dict[str, tuple] = {}
+    steps = {"steps": args.steps}
     for norm in args.norms:
-        eps = EPS[norm]
-        ours: dict[str, Any] = {"norm": norm, "eps": eps, "chunk": args.chunk}
-        theirs: dict[str, Any] = {"eps": eps, "norm": {"linf": "Linf"}.get(norm, "L2")}
-        stage = lambda f, ours=ours, **more: functools.partial(f, **ours, **more)
-        if norm == "linf":
-            found["fgsm linf"] = (
-                norm,
-                stage(attacks.fgsm),
-                torchattacks.FGSM(torch_net, eps=eps),
-            )
-        size = 2.5 * eps / steps
-        pgd = torchattacks.PGD if norm == "linf" else torchattacks.PGDL2
-        more: dict[str, tuple] = {
-            "pgd": (
-                stage(attacks.pgd, steps=steps, step_size=size),
-                pgd(torch_net, eps=eps, alpha=size, steps=steps),
-            )
+        eps, linf = EPS[norm], norm == "linf"
+        knobs = {"norm": norm, "eps": eps, "chunk": args.chunk}
+        step_size = 2.5 * eps / args.steps
+        ours: dict[str, tuple[Callable, dict[str, Any]]] = {
+            "fgsm": (attacks.fgsm, {}),
+            "pgd": (attacks.pgd, steps | {"step_size": step_size}),
+            "apgd-ce": (attacks.apgd, steps | {"loss": "ce"}),
+            "apgd-dlr": (attacks.apgd, steps | {"loss": "dlr"}),
+            "apgd-t": (attacks.apgd, steps | {"loss": "dlr-targeted", "targets": 9}),
+            "fab": (attacks.fab, steps | {"targeted": False}),
+            "fab-t": (attacks.fab, steps | {"targeted": True}),
+            "square": (attacks.square, {"queries": args.queries}),
         }
-        for loss in ("ce", "dlr"):
-            more[f"apgd-{loss}"] = (
-                stage(attacks.apgd, loss=loss, steps=steps),
-                torchattacks.APGD(torch_net, loss=loss, steps=steps, **theirs),
-            )
-        more["apgd-t"] = (
-            stage(attacks.apgd, loss="dlr-targeted", steps=steps, targets=9),
-            torchattacks.APGDT(torch_net, steps=steps, n_classes=10, **theirs),
-        )
-        for name, targeted in (("fab", False), ("fab-t", True)):
-            options = {"steps": steps, "n_classes": 10, "multi_targeted": targeted}
-            more[name] = (
-                stage(attacks.fab, targeted=targeted, steps=steps),
-                torchattacks.FAB(torch_net, **options, **theirs),
-            )
-        more["square"] = (
-            stage(attacks.square, queries=queries),
-            torchattacks.Square(torch_net, n_queries=queries, **theirs),
-        )
-        found |= {f"{name} {norm}": (norm, *pair) for name, pair in more.items()}
-    return {k: v for k, v in found.items() if k.split()[0] in args.attacks}
+        same = {"eps": eps, "norm": "Linf" if linf else "L2"}
+        many = same | steps | {"n_classes": 10}
+        pgd = torchattacks.PGD if linf else torchattacks.PGDL2
+        theirs: dict[str, tuple[Callable, dict[str, Any]]] = {
+            "fgsm": (torchattacks.FGSM, {"eps": eps}),
+            "pgd": (pgd, steps | {"eps": eps, "alpha": step_size}),
+            "apgd-ce": (torchattacks.APGD, same | steps | {"loss": "ce"}),
+            "apgd-dlr": (torchattacks.APGD, same | steps | {"loss": "dlr"}),
+            "apgd-t": (torchattacks.APGDT, many),
+            "fab": (torchattacks.FAB, many | {"multi_targeted": False}),
+            "fab-t": (torchattacks.FAB, many | {"multi_targeted": True}),
+            "square": (torchattacks.Square, same | {"n_queries": args.queries}),
+        }
+        for name, (attack, own) in ours.items():
+            if name in args.attacks and (linf or name != "fgsm"):
+                make, options = theirs[name]
+                bound = functools.partial(
+                    attack, jax.random.key(0), logits_fn, **knobs, **own
+                )
+                found[f"{name} {norm}"] = (norm, bound, make(torch_net, **options))
+    return found
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -132,17 +105,20 @@ def compare(args: argparse.Namespace) -> None:
     split = data.load(found.config.data, splits=("test",)).splits["test"]
     images = split.images[: args.images].astype(np.float32) / 255
     labels = np.asarray(split.labels[: args.images])
-    predict, variables = found.predict, found.variables
-    logits_fn = functools.partial(lambda v, pixels: predict(v, pixels)[0], variables)
-    network = torch_model(found)
-    pixels = torch.tensor(images.transpose(0, 3, 1, 2).copy())
-    target = torch.tensor(labels, dtype=torch.int64)
-    with torch.no_grad():
-        difference = np.abs(np.asarray(logits_fn(images)) - network(pixels).numpy())
-    print(f"logits of both networks differ by {difference.max():.1e} at most")
+    settings = found.config.data
+    logits_fn = functools.partial(lambda v, x: found.predict(v, x)[0], found.variables)
+    network = torch_network.normalised(
+        found.config.model.name,
+        torch_network.state_of(found.variables),
+        settings.mean,
+        settings.std,
+    )
+    there = network(pixels_of(images)).numpy()
+    difference = np.abs(np.asarray(logits_fn(images)) - there).max()
+    print(f"logits of both networks differ by {difference:.1e} at most")
 
     records = []
-    for name, (norm, ours, theirs) in contestants(args, network).items():
+    for name, (norm, ours, theirs) in contestants(args, logits_fn, network).items():
         record = common.stamped(
             experiment="check_attacks",
             attack=name,
@@ -155,9 +131,7 @@ def compare(args: argparse.Namespace) -> None:
             torch=torch.__version__,
             device=jax.devices()[0].device_kind,
             cores=args.cores,
-            **duel(
-                norm, ours, theirs, logits_fn, network, images, labels, pixels, target
-            ),
+            **duel(norm, ours, theirs, network, images, labels),
         )
         common.append(args.out, [record])
         print(json.dumps(record), flush=True)
@@ -173,39 +147,35 @@ def compare(args: argparse.Namespace) -> None:
             "theirs, s": "{torchattacks_seconds:.1f}",
         },
         records,
-        justify="right",
     )
+
+
+def pixels_of(images: np.ndarray) -> Any:
+    """The images as PyTorch takes them."""
+    import torch
+
+    return torch.tensor(images.transpose(0, 3, 1, 2).copy())
 
 
 def duel(
     norm: str,
     ours: functools.partial,
     theirs: Callable,
-    logits_fn: Callable,
     network: Any,
     images: np.ndarray,
     labels: np.ndarray,
-    pixels: Any,
-    target: Any,
 ) -> dict[str, Any]:
     """Runs both attacks on the points that are right, and measures."""
     import torch
 
-    key = jax.random.key(0)
     # One chunk compiles what all of them run.
     chunk = min(ours.keywords["chunk"], len(labels))
-    started = time.perf_counter()
-    ours(key, logits_fn, images[:chunk], labels[:chunk])
-    first = time.perf_counter() - started
-    started = time.perf_counter()
-    result = ours(key, logits_fn, images, labels)
-    seconds = time.perf_counter() - started
+    first = common.timed(lambda: ours(images[:chunk], labels[:chunk])).clock
+    result, seconds, _ = common.timed(lambda: ours(images, labels))
     right = result.survived["clean"]
-    started = time.perf_counter()
-    found = theirs(pixels[right], target[right]).detach()
-    their_seconds = time.perf_counter() - started
-    with torch.no_grad():
-        still = (network(found).argmax(1) == target[right]).numpy()
+    pixels, target = pixels_of(images[right]), torch.tensor(labels[right].astype(int))
+    found, their_seconds, _ = common.timed(lambda: theirs(pixels, target).detach())
+    still = (network(found).argmax(1) == target).numpy()
     there = found.numpy().transpose(0, 2, 3, 1)
     # Some of theirs return images beyond the radius where they found none within.
     far = rounds.distances(there, images[right], norm) > EPS[norm] + 1e-4

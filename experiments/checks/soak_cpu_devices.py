@@ -12,12 +12,15 @@ import argparse
 import json
 import math
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+from apr_jax.runs import jsonl
 from apr_jax.train import plan
+from experiments import recipes
 from experiments.benchmarks import common
 
 
@@ -36,20 +39,20 @@ def child(workdir: pathlib.Path, args: argparse.Namespace) -> None:
             images=rng.integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8),
             labels=rng.integers(0, 10, 1000),
         )
-    settings = presets.base()
-    settings.data.update(
-        source="arrays", data_dir=str(workdir), cache_dir=str(workdir / "cache")
-    )
-    settings.model.name = "wrn_10_1"
-    settings.augment.method = "apr_p"
-    settings.optim.update(
-        learning_rate=0.01, epochs=args.steps * args.batch / 1000, milestones=()
-    )
-    settings.train.update(
-        batch_size=args.batch,
-        devices=args.devices,
-        log_every=math.gcd(50, args.steps),
-        tensorboard=False,
+    settings = recipes.changed(
+        presets.base(),
+        data__source="arrays",
+        data__data_dir=str(workdir),
+        data__cache_dir=str(workdir / "cache"),
+        model__name="wrn_10_1",
+        augment__method="apr_p",
+        optim__learning_rate=0.01,
+        optim__epochs=args.steps * args.batch / 1000,
+        optim__milestones=(),
+        train__batch_size=args.batch,
+        train__devices=args.devices,
+        train__log_every=math.gcd(50, args.steps),
+        train__tensorboard=False,
     )
     config = config_lib.parse(settings.to_dict())
     parallel.declare_cpu_devices(args.devices)
@@ -74,9 +77,8 @@ def watch(args: argparse.Namespace) -> dict[str, object]:
                 elif time.monotonic() - grown > args.patience:
                     hung = True
                     process.kill()
-        rows = curve.read_text().splitlines() if curve.exists() else []
-        step = json.loads(rows[-1])["step"] if rows else 0
-        speeds = sorted(json.loads(row)["images_per_second"] for row in rows)
+        rows = [row for _, row in jsonl.read(curve)] if curve.exists() else []
+        speeds = [row["images_per_second"] for row in rows]
     import jax
 
     return common.stamped(
@@ -85,11 +87,11 @@ def watch(args: argparse.Namespace) -> dict[str, object]:
         devices=args.devices,
         batch=args.batch,
         steps_asked=args.steps,
-        steps_done=step,
+        steps_done=rows[-1]["step"] if rows else 0,
         hung=hung,
         exit_status=process.returncode,
         seconds=round(time.monotonic() - started, 1),
-        median_images_per_second=speeds[len(speeds) // 2] if speeds else None,
+        median_images_per_second=statistics.median_high(speeds) if rows else None,
     )
 
 
