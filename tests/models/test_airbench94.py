@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import models
+from apr_jax import config as config_lib
+from apr_jax import models, network, presets
 from apr_jax.models import airbench94, flops, torch_weights
+from apr_jax.train import averaging, optim, step
+from apr_jax.train.state import TrainState
 
 
 def theirs(torch, classes):
@@ -161,3 +164,91 @@ def test_bfloat16_is_near_float32(key):
     two = jax.jit(lambda v, x: narrow.apply(v, x, train=False))(variables, images)
     assert two.dtype == jnp.float32
     assert 0 < jnp.abs(one - two).max() < 0.05 * jnp.abs(one).max()
+
+
+def test_the_recipe_is_the_published_one(rng):
+    """Six steps of training, schedule to lookahead, by PyTorch's own optimiser."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    total, batch = 6, 16
+    kilo = 1024 * (1 + 1 / (1 - 0.85))
+    rate, decay = 11.5 / kilo, 0.0153 * batch / kilo
+    net = theirs(torch, 10)
+    net.whiten.weight.requires_grad_(False)
+    config = presets.cifar10_fast("standard")
+    config.model.dtype = "float32"
+    config.augment.update(crop_pad=0, flip=False)
+    config.optim.update(learning_rate=rate * batch, weight_decay=decay)
+    config = config_lib.parse(config.to_dict())
+    state = {k: v.detach().numpy().copy() for k, v in net.state_dict().items()}
+    variables = dict(torch_weights.from_torch("airbench94", state))
+    learnt = {name: variables[name] for name in ("params", "batch_stats")}
+    schedule = optim.schedule(config.optim, total / config.optim.epochs)
+    ours = optim.sgd(config.optim, schedule)
+    state = TrainState(
+        jnp.int32(0),
+        **learnt,
+        opt_state=ours.init(learnt["params"]),
+        constants=variables["constants"],
+        average=learnt,
+    )
+    model = network.make_model(config, num_classes=10)
+    update = averaging.make_update(config, total)
+    run = jax.jit(step.make_train_step(model, ours, config, average=update))
+
+    images = rng.integers(0, 256, (total, batch, 32, 32, 3), np.uint8)
+    labels = rng.integers(0, 10, (total, batch))
+    norms = [p for k, p in net.named_parameters() if "norm" in k]
+    others = [p for k, p in net.named_parameters() if "norm" not in k]
+    optimiser = torch.optim.SGD(
+        [
+            {"params": norms, "lr": 64 * rate, "weight_decay": decay / (64 * rate)},
+            {
+                "params": [p for p in others if p.requires_grad],
+                "lr": rate,
+                "weight_decay": decay / rate,
+            },
+        ],
+        momentum=0.85,
+        nesterov=True,
+    )
+    tops = [group["lr"] for group in optimiser.param_groups]
+    loss_fn = torch.nn.CrossEntropyLoss(label_smoothing=0.2, reduction="sum")
+    floats = {k: v for k, v in net.state_dict().items() if v.is_floating_point()}
+    average = {k: v.clone() for k, v in floats.items()}
+    for i in range(total):
+        share = np.interp(i, [0, 0.23 * total, total], [0.2, 1, 0.07])
+        for group, top in zip(optimiser.param_groups, tops, strict=True):
+            group["lr"] = float(top * share)
+        pixels = torch.tensor(images[i].transpose(0, 3, 1, 2) / 255)
+        shape = (1, 3, 1, 1)
+        mean = torch.tensor(config.data.mean).reshape(shape)
+        inputs = (pixels - mean) / torch.tensor(config.data.std).reshape(shape)
+        optimiser.zero_grad()
+        loss = loss_fn(net(inputs.float()), torch.tensor(labels[i]))
+        loss.backward()
+        optimiser.step()
+        state, metrics = run(
+            state,
+            images[i],
+            jnp.asarray(labels[i]),
+            jnp.arange(batch),
+            jax.random.key(0),
+        )
+        assert metrics["loss"] == pytest.approx(loss.item() / batch, rel=1e-4)
+        if (i + 1) % 5 == 0:
+            kept = 0.95**5 * ((i + 1) / total) ** 3
+            with torch.no_grad():
+                for key, value in floats.items():
+                    average[key].lerp_(value, 1 - kept)
+                    value.copy_(average[key])
+    arrays = {k: v.numpy() for k, v in average.items()}
+    want = torch_weights.from_torch("airbench94", arrays)
+    for name, tree in state.average.items():
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(
+                a, b, atol=0.02 * np.std(b) + 1e-6, rtol=0.01
+            ),
+            tree,
+            want[name],
+        )
