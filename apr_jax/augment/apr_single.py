@@ -46,7 +46,7 @@ def apr_single(
             which is rounded to 256 grey levels first.
         prob: probability of the second operation and the recombination.
         level: highest strength of an operation, drawn from U(0.1, level) each time.
-        ops: "base" (nine operations) or "all" (thirteen), see `image_ops`.
+        ops: "base" (nine operations) or "all" (thirteen), see `ops`.
         axes: of the DFT, as `spectral.recombine`'s.
         overflow: "clip" rounds and clips to [0, 255]; "wrap" truncates and takes the
             result modulo 256 as the authors' cast does.
@@ -123,7 +123,7 @@ def augment_twice(
         words: packed uint32 [N, H, W].
         uniform: of `draw_single`.
         prob, level: as `apr_single`'s.
-        names, channels, chunk: as `image_ops.apply_ops`'s.
+        names, channels, chunk: as `ops.apply_ops`'s.
 
     Returns:
         The words after one operation and after both, and bool [N] twice: where there

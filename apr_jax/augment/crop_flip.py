@@ -25,7 +25,7 @@ def random_crop(
 
     Args:
         key: one key, or one per image [N], see `per_image_keys`.
-        images: any type.
+        images: uint8, or floating point of any range.
         pad: 0 or more.
         fill: in the images' own units, 128 for the authors' uint8.
         edge: "fill" pads with `fill`, "reflect" with the image mirrored about its

@@ -43,7 +43,7 @@ def cutout(
 
     Args:
         key: one key, or one per image [N].
-        images: any type.
+        images: uint8, or floating point of any range.
         size: side of the square; 16 for CIFAR-10, 8 for CIFAR-100.
         fill: in the images' own units, one number or one per channel. The original
             fills zero after normalisation, which is the training set's mean here.

@@ -1,7 +1,7 @@
 """PRIME: chains of random deformations, colour curves and filters, mixed as in AugMix.
 
 Modas et al., "PRIME: A Few Primitives Can Boost Robustness to Common Corruptions", ECCV
-2022; the primitives are in `primitives.py`.
+2022; the primitives are in `prime_primitives.py`.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel
+from apr_jax import data, fast_random, parallel
 from apr_jax.data import imagenet
 from apr_jax.train import averaging, contrastive, optim
 from apr_jax.train import step as step_lib
@@ -91,7 +91,7 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
 def run_key(seed: int) -> jax.Array:
     """Returns the key that every step of a run takes."""
     # Data order and augmentation must not repeat the numbers of the initial weights.
-    return jax.random.fold_in(jax.random.key(seed), 1)
+    return jax.random.fold_in(fast_random.typed_keys(jax.random.key(seed)), 1)
 
 
 def training_images(plan: Plan) -> data.ArraySplit:

@@ -333,3 +333,14 @@ def test_steps_of_a_call_are_as_many_for_every_total(
         total_steps=39_062,
     )
     assert plan_lib.Plan.steps_per_call.fget(plan) == steps
+
+
+def test_a_run_has_one_kind_of_key_whatever_the_default_is():
+    """Images that are mapped over must not share the first one's key."""
+    usual = jax.random.key_data(dispatch.run_key(3))
+    assert jax.random.key_impl(dispatch.run_key(3)) == "threefry2x32"
+    for impl in ("rbg", "unsafe_rbg"):
+        with jax.default_prng_impl(impl):
+            key = dispatch.run_key(3)
+        assert jax.random.key_impl(key) == "threefry2x32"
+        assert (jax.random.key_data(key) != usual).any()
