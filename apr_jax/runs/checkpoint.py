@@ -14,8 +14,8 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import absl.logging
 import jax
@@ -25,6 +25,9 @@ import orbax.checkpoint as ocp
 from apr_jax.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
+_Found = TypeVar("_Found")
+
+_LOOKS = 20  # at a folder that another process changes
 
 
 class _Damaged(Exception):
@@ -58,7 +61,7 @@ class Reader:
         self._directory = directory.absolute()
         self._owner = owner
         try:
-            self._manager = self._open()
+            self._manager = _beside_a_writer(self._open)
         except OSError as error:
             raise CheckpointError(
                 f"can't open {self._directory}: {error.strerror or error}"
@@ -101,7 +104,7 @@ class Reader:
             try:
                 state = self._read(newest, like)
             except _Damaged as error:
-                self._manager.reload()
+                _beside_a_writer(self._manager.reload)
                 # A writer that removes one has a newer one.
                 left = [step for step in self.steps if step not in damaged]
                 if left and left[-1] == newest:
@@ -314,6 +317,14 @@ class Checkpoints(Reader):
                 f"could not save a checkpoint in {self._directory}: {what}; complete "
                 f"checkpoints there: {', '.join(map(str, self.steps)) or 'none'}"
             ) from error
+
+
+def _beside_a_writer(look: Callable[[], _Found]) -> _Found:
+    """Looks at a folder anew where a writer removed something during the look."""
+    for _ in range(_LOOKS - 1):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return look()
+    return look()
 
 
 def _read_through(folder: pathlib.Path) -> None:
