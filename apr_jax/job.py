@@ -5,7 +5,6 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
-import jax
 import ml_collections
 
 from apr_jax import config as config_lib
@@ -16,6 +15,7 @@ from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
+from apr_jax.runs.machine import machine
 from apr_jax.train import examples, loop, seeds
 from apr_jax.train import plan as plan_lib
 
@@ -163,7 +163,8 @@ def describe(plan: plan_lib.Plan) -> None:
     for name, value in config_lib.flatten(config).items():
         say(f"  {name} = {value!r}")
     say(f"{config.name}, configuration {config_lib.config_hash(config)}")
-    say(f"  devices     {plan.layout.describe()}, JAX {jax.__version__}")
+    say(f"  devices     {plan.layout.describe()}")
+    say(f"  machine     {machine()}")
     say(
         f"  network     {config.model.name}, "
         f"{plan_lib.parameter_count(plan):,} parameters"

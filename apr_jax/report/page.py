@@ -235,6 +235,7 @@ def _setup(runs: Sequence[RunView]) -> str:
         "Weights from": lambda r: r.extra.get("weights_file", ""),
         "Weights of step": lambda r: f"{r.step}" if r.step else "",
         "Measured with": lambda r: r.device,
+        "On": lambda r: r.machine,
         "Code": lambda r: r.code_version,
         "Configuration": lambda r: r.config_hash,
     }

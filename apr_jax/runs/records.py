@@ -20,6 +20,7 @@ from typing import Any
 from apr_jax.metrics import Measured
 from apr_jax.metrics.calibration import Reliability
 from apr_jax.runs import jsonl
+from apr_jax.runs.machine import machine
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Record:
         seed: of the run.
         device: kind and number of the devices that measured it.
         time: when, in UTC, ISO 8601.
+        machine: the processor and versions beside the device, from ``machine()``; ""
+            in records of older versions.
         low, high: 95 % interval, or None.
         extra: anything more that JSON can hold.
     """
@@ -57,6 +60,7 @@ class Record:
     seed: int
     device: str
     time: str
+    machine: str = ""
     low: float | None = None
     high: float | None = None
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -91,6 +95,7 @@ def records_of(
         Record(
             metric=metric,
             code_version=code_version(),
+            machine=machine(),
             time=now,
             extra=_plain({**(extra or {}), **extra_of.get(metric, {})}),
             **vars(number),

@@ -137,7 +137,8 @@ def kept(out: pathlib.Path) -> dict[str, Kept]:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         about = {f.name: lines[0].get(f.name) for f in dataclasses.fields(Kept)}
         own = [
-            Record(**{f: line[f] for f in _FIELDS}, seed=line["seed"]) for line in lines
+            Record(**{f: line[f] for f in _FIELDS if f in line}, seed=line["seed"])
+            for line in lines
         ]
         run = Kept(**about | {"records": own})
         with contextlib.suppress(ValueError):  # of a row that there is no more
