@@ -71,11 +71,16 @@ def start_processes(
 ) -> None:
     """Joins the processes of a run; a TPU pod and Slurm need no arguments.
 
+    JAX's own notice of preemption is off: it takes SIGTERM for itself and compares step
+    numbers for equality, which steps taken many at a time pass by. ``make_agreement``
+    is in its place.
+
     Args:
         coordinator: "host:port" of the first process.
         process_count: how many there are.
         process_id: which one this is, from 0.
     """
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator, process_count, process_id)
 
 
@@ -183,6 +188,25 @@ def local_rows(batch_size: int, layout: Layout) -> slice:
 def is_primary() -> bool:
     """Whether this process is the one that writes files."""
     return jax.process_index() == 0
+
+
+def make_agreement(layout: Layout) -> Callable[[int], int]:
+    """Returns a function that tells every process the largest of their numbers.
+
+    All processes call it equally often, with an int of 32 bits. With several processes
+    it answers with what they said at the call before, 0 at the first, so that none
+    waits for work that it has just given to its devices.
+    """
+    if jax.process_count() == 1:
+        return lambda number: number
+    largest = map_devices(lambda number: jax.lax.pmax(number, AXIS), layout)
+    asked: list[Any] = []
+
+    def agree(number: int) -> int:
+        asked.append(largest(np.full(len(layout.local), number, np.int32)))
+        return int(first_copy(asked.pop(0))) if len(asked) > 1 else 0
+
+    return agree
 
 
 def make_gather(

@@ -1,20 +1,32 @@
 """A program's start, its stop on a signal, and its failure."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import shlex
 import signal
 import sys
+import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NoReturn
 
 import absl.logging
-import jax
 
-from apr_jax import config as config_lib
-from apr_jax import data
 from apr_jax.errors import CheckpointError, UserError
+
+if TYPE_CHECKING:
+    # The package imports this module first of all, so it is to import little.
+    from apr_jax import config as config_lib
+
+# What asks a program to stop; there is no SIGHUP on Windows.
+_STOPS = tuple(
+    signal.Signals[name]
+    for name in ("SIGTERM", "SIGINT", "SIGHUP")
+    if hasattr(signal, name)
+)
+_leaving = threading.RLock()  # held by the thread that ends the program
 
 
 def quiet_logs() -> None:
@@ -26,23 +38,99 @@ def quiet_logs() -> None:
 def finish(work: Callable[[], str | None]) -> None:
     """Runs ``work``; a mistake of the user becomes one line and exit status 2.
 
-    Any other error keeps its traceback.
+    Ctrl-C becomes a line and exit status 130: the first raises KeyboardInterrupt in
+    ``work``, unless that catches SIGINT itself; a second leaves at once. Any other
+    error keeps its traceback.
     ``work`` may return the name of the signal that ended it, which becomes the
     status that a shell expects.
     """
     quiet_logs()
     try:
-        stopped_by = work()
+        with _interruptible():
+            stopped_by = work()
+    except KeyboardInterrupt:
+        _leave(_exit_code("SIGINT"), _INTERRUPTED)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         if isinstance(error, CheckpointError):
             # The threads of a save that failed may wait for minutes for what won't be.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(2)
+            _leave(2)
         sys.exit(2)
     if stopped_by is not None:
         sys.exit(_exit_code(stopped_by))
+
+
+_INTERRUPTED = "stopped by Ctrl-C"
+
+
+def leave_on_interrupt() -> None:
+    """From here on Ctrl-C ends the program with one line and status 130, at once."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _leave_at_once)
+
+
+def _is_program() -> bool:
+    """Whether this process was started as a program of the project."""
+    given = sys.orig_argv
+    if "-m" in given[:-1]:
+        module = given[given.index("-m") + 1]
+        return module.split(".")[0] in ("apr_jax", "experiments")
+    root = pathlib.Path(__file__).resolve().parents[1]
+    return pathlib.Path(sys.argv[0]).resolve() == root / "launch.py"
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within it Ctrl-C raises KeyboardInterrupt; a further one leaves at once.
+
+    A thread waits for that one, as Python's own handlers run only when the main thread
+    returns from what it calls, and compiling a program can take minutes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=_watch, args=(reading,), daemon=True)
+    watcher.start()
+    pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.set_wakeup_fd(pipe_before)
+        os.write(writing, b"\0")
+        watcher.join()
+        os.close(reading)
+        os.close(writing)
+
+
+def _watch(reading: int) -> None:
+    """Leaves at a SIGINT after another stop; reads their numbers up to a 0."""
+    stopping = False
+    while (number := os.read(reading, 1)[0]) != 0:
+        if stopping and number == signal.SIGINT:
+            _leave_at_once()
+        stopping |= number in _STOPS
+
+
+def _leave_at_once(*_: object) -> NoReturn:
+    with _leaving:
+        # The terminal's cursor, which a progress bar has hidden; below the bar.
+        shown = "\x1b[?25h\n" if sys.stderr and sys.stderr.isatty() else ""
+        os.write(2, f"{shown}{_INTERRUPTED}\n".encode())
+        os._exit(_exit_code("SIGINT"))
+
+
+def _leave(status: int, line: str = "") -> NoReturn:
+    """Ends the program with what it printed, without waiting for its threads."""
+    with _leaving, contextlib.suppress(OSError):
+        if line:
+            print(line, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def command_line() -> str:
@@ -58,8 +146,12 @@ def command_line() -> str:
     return shlex.join([*start, str(program), *sys.argv[1:]])
 
 
-def use_compile_cache(settings: config_lib.Data) -> None:
+def use_compile_cache(settings: "config_lib.Data") -> None:
     """Keeps compiled programs on disk, so that a second start needn't compile."""
+    import jax
+
+    from apr_jax import data
+
     folder = data.cache.folder(settings.cache_dir) / "xla"
     jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -67,20 +159,21 @@ def use_compile_cache(settings: config_lib.Data) -> None:
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying of them.
+    """Notes SIGTERM, SIGINT and SIGHUP instead of dying of them.
 
-    Within the context the first signal sets ``name``, for the loop to see after the
-    call it is in; a second SIGINT raises KeyboardInterrupt as usual.
+    Within the context the first signal sets ``number``, for the loop to see after the
+    call it is in; a second SIGINT raises KeyboardInterrupt as usual. A SIGHUP that was
+    ignored before, as ``nohup`` does, still is.
     """
 
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
     def __init__(self) -> None:
-        self.name: str | None = None
+        self.number = 0  # of the signal; 0: there was none
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        for number in self._SIGNALS:
+        for number in _STOPS:
+            if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -89,11 +182,21 @@ class StopSignal:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
+        if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.number = number
+
+
+def signal_name(number: int) -> str | None:
+    """Name of a signal, such as "SIGTERM"; None for 0."""
+    return signal.Signals(number).name if number else None
 
 
 def _exit_code(name: str) -> int:
     """Returns the conventional exit status of a program that a signal ended."""
     return 128 + signal.Signals[name].value
+
+
+if _is_program():
+    # The imports of a program take seconds before its main function runs.
+    leave_on_interrupt()

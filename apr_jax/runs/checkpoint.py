@@ -284,10 +284,6 @@ class Checkpoints(Reader):
         with self._explained():
             self._manager.wait_until_finished()
 
-    def reached_preemption(self, step: int) -> bool:
-        """Whether the processes of a run have agreed to stop after ``step``."""
-        return self._manager.reached_preemption(step)
-
     def close(self) -> None:
         """Waits for the last save and frees what the manager holds."""
         self.wait()

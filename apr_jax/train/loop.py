@@ -10,12 +10,10 @@ import dataclasses
 import time
 from collections.abc import Sequence
 
-import jax
-
+from apr_jax import parallel
 from apr_jax.console import say
 from apr_jax.errors import Diverged
-from apr_jax.process import StopSignal
-from apr_jax.runs import checkpoint
+from apr_jax.process import StopSignal, signal_name
 from apr_jax.train import dispatch, seeds
 from apr_jax.train import hooks as hooks_lib
 from apr_jax.train import plan as plan_lib
@@ -39,7 +37,8 @@ def train(
 ) -> Trained:
     """Trains from the newest checkpoint, or the start, to the end.
 
-    A SIGTERM or SIGINT ends it after the call under way, with the state saved.
+    SIGTERM, SIGINT or SIGHUP ends it after the call under way, with the state saved; of
+    several processes all of them, one call later, whichever has the signal.
 
     Args:
         plan: from ``plan.plan``.
@@ -68,6 +67,17 @@ def train_together(
             them stay, and each can be gone on with alone.
         CheckpointError: they stand at different steps, or as in ``train``.
     """
+    with StopSignal() as signal:  # until the last save is on the disk
+        return _train(plans, signal, until=until, quiet=quiet)
+
+
+def _train(
+    plans: Sequence[plan_lib.Plan],
+    signal: StopSignal,
+    *,
+    until: int | None,
+    quiet: bool,
+) -> list[Trained]:
     started = time.monotonic()
     lanes = seeds.Lanes(plans)
     plan, done, total = plans[0], lanes.step, plans[0].total_steps
@@ -82,7 +92,6 @@ def train_together(
             last = done  # of an earlier start; go_back finishes what it began
     try:
         with contextlib.ExitStack() as opened:
-            signal = opened.enter_context(StopSignal())
             meters = [
                 Meter(
                     plan,
@@ -130,6 +139,7 @@ def _steps(
     every = plan.config.checkpoint.every_steps
     call = dispatch.make_advance(lanes.plans, done)
     state = lanes.on_devices()
+    agree = parallel.make_agreement(plan.layout)
     _follow(hooks, meters[0], state, done - 1, done)
     while done < last and stopped_by is None:
         end = min(last, plan.stage_end(done))
@@ -144,7 +154,7 @@ def _steps(
             lanes.save_held()
         if _follow(hooks, meters[0], state, before, done):
             break
-        stopped_by = _stop_requested(lanes.saved[0], done, signal)
+        stopped_by = signal_name(agree(signal.number))
         if stopped_by or done == last or done // every > before // every:
             lanes.hold(done, state)
     if lanes.held is not None:
@@ -175,12 +185,3 @@ def _follow(
             with meter.paused():
                 ends |= hook.measure(state, done)
     return ends
-
-
-def _stop_requested(
-    saved: checkpoint.Checkpoints, step: int, signal: StopSignal
-) -> str | None:
-    """Returns the signal that ends the run after ``step``, the same on each process."""
-    if jax.process_count() > 1:
-        return "SIGTERM" if saved.reached_preemption(step) else None
-    return signal.name

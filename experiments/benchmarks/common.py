@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -180,6 +181,7 @@ held: np.ndarray  # the images, in a worker process
 def _hold(images: np.ndarray) -> None:
     global held
     held = images
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
 
 
 @contextlib.contextmanager
@@ -209,7 +211,9 @@ def machine() -> str:
     """The machine that the benchmark runs on, in words."""
     import jax
 
-    return f"{cores()} cores, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
+    from apr_jax.runs import machine as machine_lib
+
+    return f"{jax.devices()[0].device_kind}: {machine_lib.machine()}"
 
 
 # -- child processes -------------------------------------------------------------------
@@ -378,9 +382,11 @@ def answer(kind: str, turn: Callable[[Any], Mapping[str, Any]], **about: Any) ->
 
 
 def stamped(**fields: Any) -> dict[str, Any]:
-    """A record with the time behind its fields."""
+    """A record with the machine and the time behind its fields."""
+    from apr_jax.runs.machine import machine
+
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {**fields, "time": now}
+    return {**fields, "machine": machine(), "time": now}
 
 
 def append(path: pathlib.Path | None, records: Iterable[Mapping[str, Any]]) -> None:

@@ -122,19 +122,29 @@ def test_killed_ten_times_is_bit_identical(folder, tmp_path):
     kills_leave_no_trace(folder, tmp_path, 10)
 
 
-def test_sigterm_saves_says_so_and_goes_on(folder, tmp_path):
+def saved_steps(workdir):
+    folder = workdir / "checkpoints"
+    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_saves_says_so_and_goes_on(folder, tmp_path, number):
     changes = {"optim__epochs": 2000.0, "checkpoint__every_steps": 100000}
     process = start(folder, tmp_path / "run", changes)
     curve = tmp_path / "run" / "metrics.jsonl"
     wait_for(lambda: curve.exists() and curve.stat().st_size > 0, process)
-    process.send_signal(signal.SIGTERM)
-    output = finish(process, status=128 + signal.SIGTERM)
-    assert "SIGTERM: saved step" in output
+    process.send_signal(number)
+    output = finish(process, status=128 + number)
+    assert f"{number.name}: saved step" in output
     assert "the same command goes on from there" in output
-    saved = [
-        p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()
-    ]
-    assert len(saved) == 1
+    assert len(saved_steps(tmp_path / "run")) == 1
 
 
 def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
@@ -144,24 +154,54 @@ def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
     assert "Traceback" not in output
 
 
-def test_two_processes_are_one_run(folder, tmp_path):
+def start_two(folder, workdirs, changes):
+    """Two processes of one run, each with the work directory of its place."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    changes = {"train__devices": 4, "optim__epochs": 2.0}
-    processes = [
+    return [
         start(
             folder,
-            tmp_path / "two",
+            workdir,
             changes,
             distributed=True,
             coordinator=f"localhost:{port}",
             process_count=2,
             process_id=number,
         )
-        for number in range(2)
+        for number, workdir in enumerate(workdirs)
     ]
-    for process in processes:
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps_per_call", [1, 25])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda s: s.name
+)
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_either_process_stops_both(folder, tmp_path, steps_per_call, number, signalled):
+    changes = {
+        "train__devices": 2,
+        "train__steps_per_call": steps_per_call,
+        "optim__epochs": 20000.0,
+        "optim__milestones": (),
+        "checkpoint__every_steps": 100000,
+    }
+    workdir = tmp_path / "run"
+    processes = start_two(folder, [workdir] * 2, changes)
+    curve = workdir / "metrics.jsonl"
+    wait_for(lambda: curve.exists() and curve.stat().st_size > 0, processes[0])
+    processes[signalled].send_signal(number)
+    outputs = [finish(p, status=128 + number, timeout=60) for p in processes]
+    (step,) = saved_steps(workdir)
+    assert step % steps_per_call == 0
+    assert f"{number.name}: saved step {step:,} of" in outputs[0]
+    assert not any("Traceback" in output for output in outputs)
+
+
+def test_two_processes_are_one_run(folder, tmp_path):
+    changes = {"train__devices": 4, "optim__epochs": 2.0}
+    for process in start_two(folder, [tmp_path / "two"] * 2, changes):
         finish(process)
     finish(start(folder, tmp_path / "one", {"optim__epochs": 2.0}))
     with pytest.MonkeyPatch.context() as patch:
