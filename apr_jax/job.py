@@ -74,9 +74,8 @@ def run(
     for other in beside:
         workdir_lib.open_run(other)  # a wrong name is better found before training
     card.check(config)
-    with workdir_lib.claimed(root, write=parallel.is_primary()):
-        process.use_compile_cache(config.data)
-        plan = plan_lib.plan(config, root)
+    with contextlib.ExitStack() as held:
+        (plan,) = _prepared([config], [root], held)
         describe(plan)
         trained = loop.train(plan, quiet=quiet)
         if trained.seconds_to_first_step is not None:
@@ -123,11 +122,7 @@ def train_seeds(
     for config in configs:
         card.check(config)
     with contextlib.ExitStack() as held:
-        for root in roots:
-            claim = workdir_lib.claimed(root, write=parallel.is_primary())
-            held.enter_context(claim)
-        process.use_compile_cache(configs[0].data)
-        plans = [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
+        plans = _prepared(configs, roots, held)
         seeds.check(plans)
         steps = {plan_lib.saved_step(plan) for plan in plans}
         if len(steps) > 1:
@@ -139,6 +134,28 @@ def train_seeds(
         say(f"  seeds       {', '.join(str(c.seed) for c in configs)}, together")
         trained = loop.train_together(plans, quiet=quiet)
         return trained[0].stopped_by
+
+
+def _prepared(
+    configs: Sequence[config_lib.Config],
+    roots: Sequence[pathlib.Path],
+    held: contextlib.ExitStack,
+) -> list[plan_lib.Plan]:
+    """Claims work directories while ``held`` is open, and plans their runs.
+
+    What goes wrong on one process of several is an error on each.
+    """
+
+    def prepare() -> list[plan_lib.Plan]:
+        for root in roots:
+            claim = workdir_lib.claimed(root, write=parallel.is_primary())
+            held.enter_context(claim)
+        process.use_compile_cache(configs[0].data)
+        return [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
+
+    for root in roots:
+        parallel.check_shared(root)
+    return parallel.all_or_none(prepare)
 
 
 def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:

@@ -7,15 +7,23 @@ devices; several processes find each other through ``jax.distributed``.
 """
 
 import dataclasses
+import pathlib
+import secrets
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, UserError
 
 AXIS = "devices"
+
+# Seconds that a file may take to be seen from another host.
+_SEEN_WITHIN = 5.0
+
+_Result = TypeVar("_Result")
 
 # XLA's pool has one thread for each declared CPU device. With as many devices in use
 # as declared, the threads that wait in a collective can leave none for the work they
@@ -207,6 +215,71 @@ def make_agreement(layout: Layout) -> Callable[[int], int]:
         return int(first_copy(asked.pop(0))) if len(asked) > 1 else 0
 
     return agree
+
+
+def _of_all(number: int) -> list[int]:
+    """The number of each process, an int of 32 bits, on each of them."""
+    layout = make_layout(jax.process_count())
+    gather = map_devices(lambda own: jax.lax.all_gather(own, AXIS), layout)
+    found: list[int] = first_copy(gather(np.full(1, number, np.int32))).tolist()
+    return found
+
+
+def all_or_none(work: Callable[[], _Result]) -> _Result:
+    """Runs ``work``, and fails on every process if it has failed on one.
+
+    ``work`` has to do without collectives, so that none waits for one that failed.
+
+    Raises:
+        UserError: that of this process's ``work``, or a ConfigError that names another.
+    """
+    if jax.process_count() == 1:
+        return work()
+    failure: UserError | None = None
+    try:
+        result = work()
+    except UserError as error:
+        failure = error
+    failed = [i for i, bad in enumerate(_of_all(int(failure is not None))) if bad]
+    if failure is not None:
+        raise failure
+    if failed:
+        raise ConfigError(f"process {failed[0]} can't go on: see what it says")
+    return result
+
+
+def check_shared(folder: pathlib.Path) -> None:
+    """Checks that the processes see one folder: the first leaves a token for all.
+
+    Raises:
+        ConfigError: on every process, if the first can't write it, or one can't see it.
+    """
+    if jax.process_count() == 1:
+        return
+    # A new name, which no host can remember as one that isn't there.
+    token = folder / f".seen-by-all.{_of_all(secrets.randbits(31))[0]}"
+
+    def write() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            token.touch()
+        except OSError as error:
+            raise ConfigError(
+                f"workdir is {str(folder)!r}, which can't be written: {error.strerror}"
+            ) from error
+
+    all_or_none(write if is_primary() else lambda: None)
+    deadline = time.monotonic() + _SEEN_WITHIN
+    while not (seen := token.exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    blind = [str(i) for i, sees in enumerate(_of_all(int(seen))) if not sees]
+    if is_primary():
+        token.unlink(missing_ok=True)
+    if blind:
+        raise ConfigError(
+            f"workdir is {str(folder)!r}, which must be one folder that all processes "
+            f"see: process {', '.join(blind)} doesn't see what process 0 writes there"
+        )
 
 
 def make_gather(

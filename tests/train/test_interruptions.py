@@ -199,6 +199,31 @@ def test_either_process_stops_both(folder, tmp_path, steps_per_call, number, sig
     assert not any("Traceback" in output for output in outputs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [False, True])
+def test_work_directories_that_differ_are_an_error_on_both(folder, tmp_path, trained):
+    changes = {"train__devices": 2, "optim__epochs": 1.0, "optim__milestones": ()}
+    here, there = tmp_path / "here", tmp_path / "there"
+    if trained:
+        finish(start(folder, here, {**changes, "train__devices": 0}))
+    for process in start_two(folder, [here, there], changes):
+        output = finish(process, status=2, timeout=90)
+        assert "must be one folder that all processes see" in output
+        assert "process 1 doesn't see" in output
+        assert "Traceback" not in output
+    assert not list(here.glob(".seen*"))
+
+
+@pytest.mark.slow
+def test_what_fails_on_one_process_is_an_error_on_both(folder, tmp_path):
+    workdir = tmp_path / "run"
+    with workdir_lib.claimed(workdir, write=True):
+        processes = start_two(folder, [workdir] * 2, {"train__devices": 2})
+        outputs = [finish(p, status=2, timeout=90) for p in processes]
+    assert "another process is at work in" in outputs[0]
+    assert "process 0 can't go on" in outputs[1]
+
+
 def test_two_processes_are_one_run(folder, tmp_path):
     changes = {"train__devices": 4, "optim__epochs": 2.0}
     for process in start_two(folder, [tmp_path / "two"] * 2, changes):
