@@ -114,8 +114,8 @@ def cifar10_fast(method: str = "apr_sp") -> ml_collections.ConfigDict:
     batch the network sees up to so many images in a step, whatever the views of
     the method: with two, whose mean losses are added, it has 512 and half of the rate.
 
-    Departures: the whitening's bias learns to the end, and the order of APR-S, crop and
-    flip is that of all methods.
+    Departures: those of the network (``apr_jax.models.airbench94``), and the order of
+    APR-S and crop is that of all methods.
 
     Args:
         method: of ``apr_jax.augment.AUGMENTS``, or several joined by "+".

@@ -45,7 +45,7 @@ class AllConv(layers.Network):
             name = f"features_{index}"
             x = self.convolve(name, x, channels, kernel, padding=padding, bias=True)
             x = self.batch_norm(f"features_{index + 1}", x, train)
-            x = x * nn.sigmoid(1.702 * x)
+            x = layers.sigmoid_gelu(x)
             if pool:
                 x = layers.max_pool_2x2(x)
                 x = nn.Dropout(0.5)(x, deterministic=not train)

@@ -146,9 +146,28 @@ def _blocks(x: jax.Array, side: int) -> jax.Array:
     return cut.reshape(n, rows, side, columns, side, c)
 
 
+def sigmoid_gelu(x: jax.Array) -> jax.Array:
+    """x sigmoid(1.702 x), the quick form of GELU (Hendrycks and Gimpel 2016)."""
+    return x * nn.sigmoid(1.702 * x)
+
+
 def max_pool(x: jax.Array, side: int) -> jax.Array:
     """Largest of each block: cheaper to differentiate than a general window."""
     return _blocks(x, side).max((2, 4))
+
+
+def max_pool_by_place(x: jax.Array, side: int) -> jax.Array:
+    """`max_pool` of what XLA may compute twice, with another rounding.
+
+    Its gradient goes to the first place of the maximum. That of `max_pool` goes to all
+    that equal it, and where nothing does is 0 / 0.
+    """
+    blocks = _blocks(x, side)
+    n, rows, _, columns, _, c = blocks.shape
+    places = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, rows, columns, side**2, c)
+    chosen = jax.lax.stop_gradient(places).argmax(3, keepdims=True)
+    number = jnp.arange(side**2).reshape(1, 1, 1, -1, 1)
+    return jnp.where(number == chosen, places, 0).sum(3)
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -207,6 +207,21 @@ def test_blur_pool_is_a_strided_binomial_filter(rng, size):
     np.testing.assert_allclose(got, want[:, ::2, ::2], atol=1e-6)
 
 
+@pytest.mark.parametrize("side", [2, 3])
+def test_pooling_by_place(rng, side):
+    x = rng.integers(0, 4, (2, 7, 8, 3)).astype(np.float32)  # with equal maxima
+    got = jax.jit(layers.max_pool_by_place, static_argnums=1)(x, side)
+    np.testing.assert_array_equal(got, layers.max_pool(jnp.asarray(x), side))
+    slope = jax.grad(lambda x: (layers.max_pool_by_place(x, side) * weight).sum())
+    weight = jnp.asarray(rng.normal(size=got.shape), jnp.float32)
+    want = np.zeros_like(x)
+    for n, i, j, c in np.ndindex(*got.shape):
+        block = x[n, i * side : (i + 1) * side, j * side : (j + 1) * side, c]
+        row, column = np.unravel_index(block.argmax(), block.shape)
+        want[n, i * side + row, j * side + column, c] = weight[n, i, j, c]
+    np.testing.assert_array_equal(slope(jnp.asarray(x)), want)
+
+
 def test_max_blur_pool_has_the_same_weights_and_shifts_less():
     plain, blurred = (
         models.build(name, num_classes=10) for name in ("resnet50", "resnet50_blur")
