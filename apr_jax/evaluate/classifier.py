@@ -238,36 +238,12 @@ def from_function(
     )
 
 
-def collect(
-    classifier: Classifier,
-    batches: Iterable[data.Batch],
-    expected: int,
-    context: Context,
-    *,
-    max_broken: int = 0,
-    what: str = "the split",
-) -> Outputs:
-    """Runs a classifier over a split on all devices; every example counts once.
-
-    Args:
-        classifier: the classifier.
-        batches: this process's batches, equally many on each, padded and masked.
-        expected: examples of the split, over all processes.
-        context: the devices, and whether there is a progress bar.
-        max_broken: so many examples may be missing, as their files can't be read.
-        what: the name of the split, for messages and the progress bar.
-
-    Raises:
-        RuntimeError: the batches held more examples than ``expected``, or fewer.
-    """
-    run = make_collect(classifier, context)
-    return run(batches, expected, max_broken=max_broken, what=what)
-
-
 def make_collect(
     classifier: Classifier, context: Context, *, features: bool = True
 ) -> Callable[..., Outputs]:
-    """Returns ``collect`` of a classifier, one program for any number of splits.
+    """Returns a function that runs a classifier over splits, by one program for all.
+
+    On all devices; every example counts once.
 
     Args:
         classifier: the classifier.
@@ -275,7 +251,11 @@ def make_collect(
         features: whether the outputs have the penultimate features.
 
     Returns:
-        A function that takes ``batches``, ``expected`` and the options of ``collect``.
+        A function of ``batches`` (this process's, equally many on each, padded and
+        masked) and ``expected`` (examples of the split, over all processes), that
+        raises RuntimeError where the batches held more or fewer. Its options:
+        ``max_broken``, so many may be missing as their files can't be read, and
+        ``what``, the name of the split for messages and the progress bar.
     """
 
     def run(variables: Any, batch: data.Batch) -> Any:
@@ -326,7 +306,7 @@ def make_collect(
 
 
 def collect_split(classifier: Classifier, split: str, context: Context) -> Outputs:
-    """Runs a classifier over one split of its data; see ``collect``.
+    """Runs a classifier over one split of its data; see ``make_collect``.
 
     Args:
         classifier: the classifier.
@@ -343,11 +323,9 @@ def collect_split(classifier: Classifier, split: str, context: Context) -> Outpu
     else:
         size = imagenet.num_examples(config.data, split)
         batches = stream_share(config.data, split, batch_size)
-    return collect(
-        classifier,
+    return make_collect(classifier, context)(
         batches,
         size,
-        context,
         max_broken=config.data.max_broken if resident is None else 0,
         what=split,
     )

@@ -141,14 +141,8 @@ class Collector:
         **options: Any,
     ) -> classifier_lib.Outputs:
         rows = parallel.local_rows(self._batch_size, self._context.layout)
-        return classifier_lib.collect(
-            self._wrapped,
-            classifier_lib.share(batches, rows),
-            size,
-            self._context,
-            what=what,
-            **options,
-        )
+        run = classifier_lib.make_collect(self._wrapped, self._context)
+        return run(classifier_lib.share(batches, rows), size, what=what, **options)
 
 
 def scores_of(

@@ -143,6 +143,11 @@ def part(title: str, body: str, *after: str) -> str:
     return f"<h3>{escape(title)}</h3>{body}{''.join(after)}" if body else ""
 
 
+def noted(text: str, body: str) -> str:
+    """A note and what it is about below it; nothing at all if ``body`` is empty."""
+    return note(text) + body if body else ""
+
+
 def card(body: str) -> str:
     """A framed box."""
     return f'<div class="card">{body}</div>'

@@ -176,13 +176,12 @@ def _calibration(runs: Sequence[RunView]) -> str:
         figures.reliability(Reliability.from_json(lists), run=i, title=title)
         for i, title, lists in _extras(runs, "reliability")
     ]
-    note = html.note(
+    note = (
         "Share that is correct in each bin of confidence; a calibrated "
         "network follows the dashed line. Pale: right more often than it is confident. "
         "Red: more confident than right. Below: the share of examples in each bin."
     )
-    grid = html.grid("small", drawn)
-    return html.section("Calibration", note, grid) if drawn else ""
+    return html.section("Calibration", html.noted(note, html.grid("small", drawn)))
 
 
 def _confusions(runs: Sequence[RunView]) -> str:
@@ -192,12 +191,11 @@ def _confusions(runs: Sequence[RunView]) -> str:
         if classes <= _MAX_CONFUSION:
             names = runs[i].class_names or [str(c) for c in range(classes)]
             drawn.append(figures.confusion(np.array(counts), names, run=i, title=title))
-    note = html.note(
-        "Percent of each class, rounded. Mistakes are tinted on a "
-        "scale of their own, as they are few."
+    note = (
+        "Percent of each class. Mistakes are few, and tinted on a scale of their own."
     )
-    grid = html.grid("wide", drawn)
-    return html.section("Confusion between classes", note, grid) if drawn else ""
+    body = html.noted(note, html.grid("wide", drawn))
+    return html.section("Confusion between classes", body)
 
 
 def _examples(runs: Sequence[RunView]) -> str:
@@ -217,9 +215,7 @@ def _examples(runs: Sequence[RunView]) -> str:
             ' with the image’s own <span class="key phase">phase</span>, '
             "and keeps the image’s label."
         )
-    return (
-        html.section("What the network sees", html.note(note), *parts) if parts else ""
-    )
+    return html.section("What the network sees", html.noted(note, "".join(parts)))
 
 
 def _setup(runs: Sequence[RunView]) -> str:

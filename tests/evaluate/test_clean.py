@@ -56,11 +56,11 @@ def test_every_example_once(finished, folder, batch, devices):
     network = classifier_lib.from_run(finished)
     config = toy.config(folder, eval__batch_size=batch)
     split = data.load(config.data).splits["test"]
-    outputs = classifier_lib.collect(
-        network,
+    outputs = classifier_lib.make_collect(
+        network, Context(parallel.make_layout(devices), quiet=True)
+    )(
         data.eval_batches(split, batch),
         50,
-        Context(parallel.make_layout(devices), quiet=True),
     )
     logits, labels = expected_logits(finished, folder)
     np.testing.assert_array_equal(outputs.labels, labels)
@@ -73,11 +73,11 @@ def test_a_wrong_count_is_an_error(finished, folder, expected):
     network = classifier_lib.from_run(finished)
     split = data.load(toy.config(folder).data).splits["test"]
     with pytest.raises(RuntimeError, match=f"{expected} examples, but 50 were"):
-        classifier_lib.collect(
-            network,
+        classifier_lib.make_collect(
+            network, Context(parallel.make_layout(1), quiet=True)
+        )(
             data.eval_batches(split, 16),
             expected,
-            Context(parallel.make_layout(1), quiet=True),
         )
 
 

@@ -172,20 +172,23 @@ def test_what_is_done_is_not_done_again(
     assert len(kept) == 2  # the test split and the training images
 
     calls = []
-    collect = classifier_lib.collect
+    make_collect = classifier_lib.make_collect
 
-    def counting(*args, **kwargs):
-        calls.append(kwargs["what"])
-        return collect(*args, **kwargs)
+    def counting(*made):
+        def run(*args, **kwargs):
+            calls.append(kwargs["what"])
+            return make_collect(*made)(*args, **kwargs)
 
-    monkeypatch.setattr(classifier_lib, "collect", counting)
+        return run
+
+    monkeypatch.setattr(classifier_lib, "make_collect", counting)
     again = by_name(run(network, folder, scratch=tmp_path))
     assert calls == ["dark", "photos"]
     for record in rest:
         value = again[record.split, record.metric].value
         assert value == pytest.approx(record.value, abs=1e-9)
 
-    monkeypatch.setattr(classifier_lib, "collect", explode)
+    monkeypatch.setattr(classifier_lib, "make_collect", explode)
     assert run(network, folder, done=records) == []
     moved = by_name(run(network, folder, done=records, near=("dark",)))
     assert {split for split, _ in moved} == {"dark", "photos", "near", "far", "all"}

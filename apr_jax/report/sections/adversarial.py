@@ -312,12 +312,9 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
                 f'src="data:image/png;base64,{sheet["png"]}">'
                 f"<figcaption>{html_lib.escape(pairs)}</figcaption></figure>"
             )
-    about = html_lib.note(
+    about = (
         "Above the images, below what they became, then the difference around grey, "
         "stretched. Under them the class before and after."
     )
-    return (
-        html_lib.part("Adversarial images", about, html_lib.grid("wide", parts))
-        if parts
-        else ""
-    )
+    body = html_lib.noted(about, html_lib.grid("wide", parts))
+    return html_lib.part("Adversarial images", body)
