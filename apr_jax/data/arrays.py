@@ -10,7 +10,8 @@
 Images are [N, H, W, 3], [N, H, W, 1] or [N, H, W]; uint8, or floats in [0, 1], which
 are multiplied by 255 and rounded. Labels are integers [N]. Names of the classes are
 optional: ``class_names`` in an ``.npz``, or ``class_names.txt`` in the folder, one a
-line. Without them classes are named by number, up to the largest training label.
+line (see ``apr_jax.data.classes``). Without them classes are named by number, and the
+training labels must have each from 0 to the largest.
 """
 
 import pathlib
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax.config import Data
+from apr_jax.data import classes as classes_lib
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
@@ -52,9 +54,9 @@ def read(data: Data, split: str) -> Entry:
     root = _root(data)
     images, labels = _load(root, split)
     where = f"split {split!r} of {root}"
-    labels = _checked_labels(labels, len(images), where)
+    labels = classes_lib.labels(labels, len(images), where)
     classes = _class_names(root, data.train_split, labels)
-    images = to_uint8(checked_shape(images, where), where)
+    images = images_lib.to_uint8(images_lib.checked_shape(images, where), where)
     size, shorter = data.image_size, data.eval_resize or data.image_size
     images = images_lib.fit_all(images, size, shorter)
     return Entry(ArraySplit(images, labels), classes)
@@ -121,64 +123,12 @@ def _class_names(
     """Returns given names, or numbers up to the largest training label."""
     files = _find_classes(root, train_split)
     if files and files[0].suffix == ".txt":
-        return tuple(files[0].read_text().split("\n")[:-1])
+        return classes_lib.read_text(files[0])
     if files and files[0].suffix == ".npz":
         with files_lib.archive(files[0]) as packed:
             if "class_names" in packed:
-                return tuple(str(name) for name in packed["class_names"])
+                return classes_lib.of_array(packed["class_names"], str(files[0]))
     if files:
-        labels = _load(root, train_split)[1]
-    return tuple(str(i) for i in range(int(labels.max(initial=-1)) + 1))
-
-
-def _checked_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"labels of {where} are {labels.dtype} {list(labels.shape)}; "
-            "they must be integers [N]"
-        )
-    if len(labels) != count:
-        raise DataError(f"{where} has {count} images and {len(labels)} labels")
-    return labels.astype(np.int32)
-
-
-def checked_shape(images: np.ndarray, where: str) -> np.ndarray:
-    """Returns images [N, H, W, 3 or 1], which may come without the last axis.
-
-    Raises:
-        DataError: another shape; the message names ``where``.
-    """
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        hint = ""
-        if images.ndim == 4 and images.shape[1] in (1, 3):
-            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
-        raise DataError(
-            f"images of {where} have the shape {list(images.shape)}; "
-            f"it must be [N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
-        )
-    return images
-
-
-def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
-    """Returns images uint8 [N, H, W, 3] of [N, H, W, 3 or 1].
-
-    Raises:
-        DataError: neither uint8 nor floats in [0, 1]; the message names ``where``.
-    """
-    if images.dtype == np.uint8:
-        return images_lib.three_channels(np.asarray(images))
-    if images.dtype.kind != "f":
-        raise DataError(
-            f"images of {where} are {images.dtype}; they must be uint8, or floats in "
-            "[0, 1]"
-        )
-    low, high = (images.min(), images.max()) if images.size else (0, 0)
-    if not (low >= 0 and high <= 1):  # in this form NaN is refused too
-        raise DataError(
-            f"images of {where} are {images.dtype} from {low:g} to {high:g}; floats "
-            "must be in [0, 1]: divide by 255, or undo the normalisation"
-        )
-    levels = np.rint(np.asarray(images) * 255).astype(np.uint8)
-    return images_lib.three_channels(levels)
+        counted, labels = _load(root, train_split)
+        labels = classes_lib.labels(labels, len(counted), str(root))
+    return classes_lib.by_number(labels, f"the split {train_split!r} of {root}")

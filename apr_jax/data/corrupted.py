@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import folder, tfds
+from apr_jax.data import classes, folder, tfds, walk
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit, Batch, pad
 from apr_jax.errors import DataError
+from apr_jax.gates import knobs
 from apr_jax.runs import files as files_lib
 
 SEVERITIES = 5
@@ -38,7 +39,7 @@ _TFDS_NAMES = {
 
 def is_npy(root: pathlib.Path) -> bool:
     """Whether a folder holds sets in the form of CIFAR-10-C."""
-    return (root / "labels.npy").is_file() or any(root.glob("*.npy"))
+    return (root / "labels.npy").is_file() or any(root.glob("[!.]*.npy"))
 
 
 def check_npy(
@@ -122,14 +123,12 @@ def _open_npy(root: pathlib.Path, name: str) -> np.ndarray:
 def _npy_labels(root: pathlib.Path, count: int) -> np.ndarray:
     labels = np.asarray(_open_npy(root, "labels"))
     path = _npy(root, "labels")
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise DataError(f"{path} is {labels.dtype} {list(labels.shape)}, not labels")
+    labels = classes.labels(labels, len(labels), str(path))
     if len(labels) not in (count, SEVERITIES * count):
         raise DataError(
             f"{path} has {len(labels)} labels; {SEVERITIES} times {count} images need "
             f"{count} or {SEVERITIES * count}"
         )
-    labels = labels.astype(np.int32)
     first = labels[:count]
     if len(labels) > count and (labels.reshape(SEVERITIES, count) != first).any():
         raise DataError(f"{path} isn't the same labels {SEVERITIES} times over")
@@ -145,10 +144,11 @@ def tree_root(root: pathlib.Path, name: str) -> pathlib.Path:
     Raises:
         DataError: there is neither.
     """
-    for found in (root / name, *sorted(root.glob(f"*/{name}"))):
+    groups = walk.folders(root)
+    for found in (root / name, *(root / group / name for group in groups)):
         if found.is_dir():
             return found
-    there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:20])
+    there = ", ".join(groups[:20])
     raise DataError(f"{root} has no folder {name!r}; there is {there or 'no folder'}")
 
 
@@ -175,13 +175,14 @@ def list_tree(
     top = tree_root(root, name) / str(severity)
     if not top.is_dir():
         raise DataError(f"{top} is missing")
-    there = folder.class_folders(top)
-    if set(there) != set(class_names):
+    there = walk.folders(top)
+    if sorted(there) != sorted(class_names):
         raise DataError(
             f"the classes in {top} aren't the classifier's: "
-            f"{folder.difference(there, class_names)}"
+            f"{classes.difference(there, class_names)}"
         )
     found = folder.list_classes(top, there)
+    knobs.whole("examples", examples, low=0)
     label_of = {name: label for label, name in enumerate(class_names)}
     labels = np.asarray([label_of[name] for name in there], np.int32)[found.labels]
     chosen = np.arange(len(labels))
@@ -282,21 +283,4 @@ def check_tfds(data: Data, class_names: Sequence[str]) -> None:
             f"images of {data.name!r} are {shape}; this classifier takes {size} x "
             f"{size}, and corrupted images are never resized"
         )
-    check_class_names(tfds.class_names(builder), class_names, data.name)
-
-
-def check_class_names(
-    names: Sequence[str], expected: Sequence[str], where: str
-) -> None:
-    """Raises DataError unless a set has the classifier's classes, in their order."""
-    if len(names) != len(expected):
-        raise DataError(
-            f"{where} has {len(names)} classes, the classifier {len(expected)}"
-        )
-    if all(name.isdigit() for name in expected):
-        return  # named by number, for want of anything better
-    for i, (name, wanted) in enumerate(zip(names, expected, strict=True)):
-        if name != wanted:
-            raise DataError(
-                f"class {i} of {where} is {name!r}, the classifier's is {wanted!r}"
-            )
+    classes.check_same(tfds.class_names(builder), class_names, data.name)

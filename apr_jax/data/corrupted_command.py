@@ -30,6 +30,7 @@ from apr_jax.corruptions import (
 )
 from apr_jax.data import corrupted_files, corrupted_verify, folder
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.gates import knobs
 from apr_jax.settings import build, define_flags
 
 # Larger images are written as JPEG files.
@@ -102,6 +103,7 @@ def write(
 
     Raises:
         ConfigError: a name, form or folder that can't be used.
+        ArgumentError: ``examples`` is below 0.
         DataError: the data aren't there, or ``out`` holds other sets.
     """
     if form not in FORMATS:
@@ -113,6 +115,7 @@ def write(
             frost_files.load(frost_dir)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(str(error)) from error
+    knobs.whole("examples", examples, low=0)
     size, split, stop = described.image_size, described.test_split, examples or None
     save: Callable[..., None]
     shape = (size, size)

@@ -23,6 +23,7 @@ from apr_jax import console
 from apr_jax import corruptions as corruptions_lib
 from apr_jax.corruptions import SEVERITIES
 from apr_jax.data import images as images_lib
+from apr_jax.data import walk
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.folder import Listing
 from apr_jax.errors import DataError
@@ -68,7 +69,7 @@ def digest_arrays(split: ArraySplit) -> str:
 
 def digest_files(listing: Listing) -> str:
     """Hexadecimal digits that change with the names or sizes of image files."""
-    facts = [[name, (listing.root / name).stat().st_size] for name in listing.files]
+    facts = [[name, walk.stat(listing.root / name).st_size] for name in listing.files]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -171,8 +172,10 @@ def write_tree(
         frost_dir, quiet: as ``write_npy``.
 
     Raises:
-        DataError: the folder holds sets of another recipe, or a file can't be read.
+        DataError: the folder holds sets of another recipe, a file can't be read, or two
+            would be written to one place.
     """
+    _check_targets(listing)
     claim(out, recipe)
     count, size = len(listing.files), recipe.size
     corrupt = _corruptor(recipe, frost_dir)
@@ -227,7 +230,7 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
                     f"{value!r}; choose another folder, or empty this one"
                 )
         return
-    if any(out.glob("*.npy")) or any(out.glob("*/1")):
+    if any(out.glob("[!.]*.npy")) or any(out.glob("[!.]*/1")):
         raise DataError(
             f"{out} holds files, but no {_SETTINGS} that says how they were made; "
             "choose another folder"
@@ -238,6 +241,18 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
 def _unchanged(recipe: Recipe) -> bool:
     """Whether the strengths for a size are as old as the command."""
     return recipe.size <= 32 or recipe.size == 224
+
+
+def _check_targets(listing: Listing) -> None:
+    """Raises DataError if two images differ in the ends of their names alone."""
+    sources: dict[pathlib.Path, str] = {}
+    for file in listing.files:
+        first = sources.setdefault(_target(pathlib.Path(), "", 0, file), file)
+        if first != file:
+            raise DataError(
+                f"{first} and {file} in {listing.root} would both be written as "
+                f"{pathlib.Path(file).with_suffix('.JPEG')}; rename one"
+            )
 
 
 def _target(out: pathlib.Path, name: str, severity: int, file: str) -> pathlib.Path:

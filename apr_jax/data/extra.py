@@ -21,7 +21,7 @@ import pathlib
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import arrays, cache, folder
+from apr_jax.data import arrays, cache, folder, walk
 from apr_jax.data.batches import ArraySplit
 from apr_jax.errors import DataError
 
@@ -93,7 +93,7 @@ def _roots(data: Data) -> list[pathlib.Path]:
 
 
 def _classes(root: pathlib.Path) -> tuple[str, ...]:
-    names = folder.class_folders(root)
+    names = walk.folders(root)
     if not names:
         raise DataError(
             f"data.extra_dirs has {str(root)!r}, which has no class folders; it must "
@@ -108,7 +108,7 @@ def _labels_of(
     """Returns the main set's label of each class of an extra set, int32."""
     numbers = {name: i for i, name in enumerate(class_names)}
     for name in names:
-        if name not in numbers:
+        if class_names.count(name) != 1:  # of two of one name none is meant
             listed = ", ".join(class_names[:_LISTED])
             more = len(class_names) - _LISTED
             listed += f" and {more} more" if more > 0 else ""

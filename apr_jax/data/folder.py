@@ -1,22 +1,27 @@
 """Folders of image files, ``SPLIT/CLASS/*.jpg``, as torchvision's ImageFolder reads.
 
-Classes are numbered in the sorted order of their folders' names.
+The files of a class are those at any depth of its folder (``apr_jax.data.walk``).
+Classes are numbered in the sorted order of their folders' names, which are sorted as
+numbers where all of them are (``classes.ordered``).
 """
 
 import hashlib
 import json
-import os
+import logging
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from apr_jax.config import Data
+from apr_jax.data import classes, walk
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
 from apr_jax.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 
 class Listing(NamedTuple):
@@ -24,9 +29,9 @@ class Listing(NamedTuple):
 
     Attributes:
         root: folder of the split.
-        files: paths below ``root``, CLASS/NAME, sorted.
+        files: paths below ``root``, CLASS/.../NAME, sorted.
         labels: int32 [N].
-        class_names: sorted.
+        class_names: in the order of the labels.
     """
 
     root: pathlib.Path
@@ -75,15 +80,9 @@ def listing(data: Data, split: str) -> Listing:
         if names != train:
             raise DataError(
                 f"the classes of split {split!r} in {data.data_dir} aren't those of "
-                f"{data.train_split!r}: {difference(names, train)}"
+                f"{data.train_split!r}: {classes.difference(names, train)}"
             )
     return list_classes(root / split, names)
-
-
-def class_folders(root: pathlib.Path) -> tuple[str, ...]:
-    """Returns the names of the folders in one, sorted."""
-    with os.scandir(root) as entries:
-        return tuple(sorted(e.name for e in entries if e.is_dir() and e.name[0] != "."))
 
 
 def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
@@ -94,23 +93,14 @@ def list_classes(root: pathlib.Path, names: tuple[str, ...]) -> Listing:
     """
     files, labels = [], []
     for label, name in enumerate(names):
-        with os.scandir(root / name) as entries:
-            found = [e.name for e in entries if images_lib.is_image(e.name)]
-        files += [f"{name}/{file}" for file in sorted(found)]
+        found = walk.images(root / name)
+        if not found:
+            _LOG.warning("the class %s in %s has no images", name, root)
+        files += [f"{name}/{file}" for file in found]
         labels += [label] * len(found)
     if not files:
-        raise DataError(
-            f"no images in {root}/*/; their names end in one of "
-            f"{' '.join(images_lib.EXTENSIONS)}"
-        )
+        raise walk.no_images(f"{root}/*/")
     return Listing(root, files, np.asarray(labels, np.int32), names)
-
-
-def difference(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """The difference of some classes from others, in words."""
-    missing = sorted(set(wanted) - set(names))[:5]
-    added = sorted(set(names) - set(wanted))[:5]
-    return f"{len(names)} and {len(wanted)}, missing {missing}, only there {added}"
 
 
 def fingerprint(data: Data, split: str) -> dict[str, Any]:
@@ -120,13 +110,14 @@ def fingerprint(data: Data, split: str) -> dict[str, Any]:
 
 def fingerprint_files(data: Data, files: Listing) -> dict[str, Any]:
     """Returns what the contents of listed files depend on, as JSON values."""
-    stats = ((name, (files.root / name).stat()) for name in files.files)
+    stats = ((name, walk.stat(files.root / name)) for name in files.files)
     facts = [[name, s.st_size, s.st_mtime_ns] for name, s in stats]
     text = json.dumps([files.class_names, facts])
     return {
         "root": str(files.root.resolve()),
         "files": hashlib.sha256(text.encode()).hexdigest(),
         "max_broken": data.max_broken,
+        "rules": images_lib.RULES,
     }
 
 
@@ -172,9 +163,9 @@ def _classes(root: pathlib.Path, split: str) -> tuple[str, ...]:
         raise DataError(f"data.data_dir is {str(root)!r}, which is no folder")
     folder = root / split
     if not folder.is_dir():
-        there = ", ".join(class_folders(root)) or "no folder"
+        there = ", ".join(walk.folders(root)) or "no folder"
         raise DataError(f"no split {split!r} in data.data_dir {str(root)!r}: {there}")
-    names = class_folders(folder)
+    names = walk.folders(folder)
     if not names:
         raise DataError(f"no class folders in {folder}; it must have CLASS/IMAGE.jpg")
     return names

@@ -12,13 +12,15 @@ sees each of its examples once per epoch. The random window of an image is drawn
 (seed, epoch, example). Extra images (``apr_jax.data.extra``) always come from folders,
 and have the places in a batch that ``batches.Mix`` gives them, whatever the main set.
 
-Files that TensorFlow can't decode (CMYK) are decoded by Pillow. One that Pillow can't
-decode either is broken: it is named and counted, and up to ``data.max_broken`` of
-them training goes on, with the next good image of the batch in the place of each.
-Evaluation leaves its place empty, and says how many it was without.
+TensorFlow decodes JPEG and PNG, to what ``images.decode`` gives; that decodes all else,
+and what TensorFlow can't (CMYK). One that it can't decode either is broken: it is named
+and counted, and up to ``data.max_broken`` of them training goes on, with the next good
+image of the batch in the place of each. Evaluation leaves its place empty, and says how
+many it was without.
 """
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -104,9 +106,9 @@ def train_stream(
             tf, contents, jpeg.uniforms(tf, seed), data.image_size
         )
 
-    def image(contents: bytes, seed: np.ndarray) -> np.ndarray:
+    def image(decoded: np.ndarray, seed: np.ndarray) -> np.ndarray:
         draws = np.asarray(jpeg.uniforms(tf, seed))
-        return jpeg.train_image(contents, draws, data.image_size)
+        return jpeg.train_image(decoded, draws, data.image_size)
 
     batches = _batches(data, raw, tf_image, image, rows)
     return (_replaced(batch) for batch in batches)
@@ -146,8 +148,7 @@ def eval_stream(
     def tf_image(contents: Any, seed: Any) -> Any:
         return jpeg.tf_eval_image(tf, contents, data.image_size, data.eval_resize)
 
-    def image(contents: bytes, seed: np.ndarray) -> np.ndarray:
-        decoded = images_lib.decode(contents)
+    def image(decoded: np.ndarray, seed: np.ndarray) -> np.ndarray:
         return images_lib.fit(decoded, data.image_size, data.eval_resize)
 
     batches = _batches(data, raw, tf_image, image, rows)
@@ -177,7 +178,7 @@ def _batches(
     data: Data,
     raw: records.Raw,
     tf_image: Callable[[Any, Any], Any],
-    image: Callable[[bytes, np.ndarray], np.ndarray],
+    image: Callable[[np.ndarray, np.ndarray], np.ndarray],
     rows: int,
 ) -> Iterator[Batch]:
     """Decodes with TensorFlow, and what that can't decode with Pillow.
@@ -186,23 +187,25 @@ def _batches(
         data: the set.
         raw: the examples.
         tf_image: (contents, seed) to uint8 [S, S, 3], in TensorFlow.
-        image: the same in NumPy.
+        image: (decoded image, seed) to the same, in NumPy.
         rows: of a batch; the last may have fewer.
 
     Yields:
         Batches; the mask is false where the file is broken.
     """
     broken = images_lib.Broken(data.max_broken)
-    decoded = _decoded(raw, tf_image, data.image_size, rows)
-    for images, labels, good, handles, seeds, names in decoded.as_numpy_iterator():
+    found = _decoded(raw, tf_image, data.image_size, rows)
+    for images, labels, good, handles, seeds, names in found.as_numpy_iterator():
         # Arrays of TensorFlow may be read-only.
         images, good = np.array(images), np.array(good)
         for i in np.flatnonzero(~good):
+            name = os.fsdecode(names[i])
             try:
-                images[i] = image(raw.contents(handles[i]), seeds[i])
+                decoded = images_lib.decode(raw.contents(handles[i]), name=name)
+                images[i] = image(decoded, seeds[i])
                 good[i] = True
             except (images_lib.BrokenImageError, OSError) as error:
-                broken.add(names[i].decode(), str(error))
+                broken.add(name, str(error))
         yield Batch(images, labels.astype(np.int32), good)
 
 

@@ -12,7 +12,17 @@ from apr_jax.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+# Changes with the rules of ``decode``, so that no cache keeps images of older ones.
+RULES = 2
+# Pillow's modes, by the rule for them.
+_PLAIN = (
+    *("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"),
+    *("LA", "PA", "RGBA", "RGBa", "RGBX"),
+)
+_SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+# Formats whose grey images of 16 bits Pillow may open as ones of 32.
+_SIXTEEN_AS_MORE = ("PNG", "PPM")
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
 
 
 class BrokenImageError(ValueError):
@@ -62,39 +72,47 @@ class Broken:
             return None
 
 
-def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image, and doesn't hide it."""
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-
-
-def read(path: pathlib.Path) -> np.ndarray:
-    """``decode`` of a file that must not be broken.
+def read(source: pathlib.Path | bytes, *, name: str = "") -> np.ndarray:
+    """``decode`` of an image that must not be broken.
 
     Raises:
         DataError: it is; the message names it.
     """
     try:
-        return decode(path)
+        return decode(source, name=name)
     except BrokenImageError as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        raise DataError(f"{name or source!s} can't be read: {error}") from error
 
 
-def decode(source: str | os.PathLike[str] | bytes) -> np.ndarray:
-    """Returns an image as RGB, uint8 [H, W, 3].
+def decode(source: str | os.PathLike[str] | bytes, *, name: str = "") -> np.ndarray:
+    """Returns an image as RGB, uint8 [H, W, 3]: of all modes, the same for all readers.
 
-    Grey, palette, CMYK and transparent images are converted, transparency dropped.
+    - Eight bits and fewer: as Pillow converts them, and so torchvision. Grey is
+      repeated; palettes are looked up; CMYK is converted without a profile, (255 - C)
+      (255 - K) / 255; transparency is dropped, the colours below it stay.
+    - 16 bits, grey or coloured: the upper eight, as libpng and TensorFlow have it.
+      (Those of a coloured PPM Pillow scales and rounds, one level more at most.)
+    - Floats: in [0, 1], times 255, rounded, as ``to_uint8`` does.
+    - Integers of 32 bits, and floats beyond [0, 1], have no right rule.
+    - Of moving images the first. The orientation that a camera noted (EXIF) is left
+      alone, as in the published training on ImageNet.
 
     Args:
         source: a path, or the bytes of the file.
+        name: of the image in messages; the path without it.
 
     Raises:
         BrokenImageError: it can't be decoded whole.
+        DataError: it has no right rule; the message has the name.
     """
+    contents = io.BytesIO(source) if isinstance(source, bytes) else source
+    if not name:
+        name = "an image" if isinstance(source, bytes) else os.fspath(source)
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source
-        ) as f:
-            return np.asarray(_rgb(f))
+        with Image.open(contents) as file:
+            return _rgb(file, name)
+    except DataError:
+        raise
     except Exception as error:  # Pillow's decoders raise all kinds on damaged files.
         raise BrokenImageError(f"{type(error).__name__}: {error}") from error
 
@@ -159,8 +177,65 @@ def three_channels(images: np.ndarray) -> np.ndarray:
     return np.repeat(images, 3, axis=-1)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    # Pillow warns if a palette with transparency is converted in one go.
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
+def checked_shape(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images [N, H, W, 3 or 1], which may come without the last axis.
+
+    Raises:
+        DataError: another shape; the message names ``where``.
+    """
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        hint = ""
+        if images.ndim == 4 and images.shape[1] in (1, 3):
+            hint = "; channels come last: images.transpose(0, 2, 3, 1)"
+        raise DataError(
+            f"images of {where} have the shape {list(images.shape)}; "
+            f"it must be [N, H, W, 3], [N, H, W, 1] or [N, H, W]{hint}"
+        )
+    return images
+
+
+def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
+    """Returns images uint8 [N, H, W, 3] of [N, H, W, 3 or 1].
+
+    Raises:
+        DataError: neither uint8 nor floats in [0, 1]; the message names ``where``.
+    """
+    if images.dtype == np.uint8:
+        return three_channels(np.asarray(images))
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"images of {where} are {images.dtype}; they must be uint8, or floats in "
+            "[0, 1]"
+        )
+    low, high = (images.min(), images.max()) if images.size else (0, 0)
+    if not (low >= 0 and high <= 1):  # in this form NaN is refused too
+        raise DataError(
+            f"images of {where} are {images.dtype} from {low:g} to {high:g}; floats "
+            "must be in [0, 1]: divide by 255, or undo the normalisation"
+        )
+    levels = np.rint(np.asarray(images) * 255).astype(np.uint8)
+    return three_channels(levels)
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    """Returns uint8 [H, W, 3] of an image of any mode, as ``decode`` says."""
+    if image.mode in _PLAIN:
+        # Pillow warns if a palette with transparency is converted in one go.
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")
+        return np.asarray(image.convert("RGB"))
+    levels = np.asarray(image)[..., None]
+    sixteen = image.mode in _SIXTEEN_BITS
+    if sixteen or (image.mode == "I" and image.format in _SIXTEEN_AS_MORE):
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            levels = 65535 - levels
+        return three_channels((levels >> 8).astype(np.uint8))
+    if image.mode == "F":
+        return to_uint8(levels, name)
+    raise DataError(
+        f"{name} is of Pillow's mode {image.mode!r}, for which there is no one way to "
+        "8 bits; convert it to PNG of 8 or 16 bits"
+    )

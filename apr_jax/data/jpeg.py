@@ -6,10 +6,11 @@ ten tries, then the largest central window of an allowed ratio. Only the window 
 decoded. It is resized with antialiasing, as Pillow does it, on which the published
 results rest.
 
-Every function for TensorFlow has a twin in NumPy and Pillow, for the files that
-TensorFlow can't decode, and to test against.
+Every function for TensorFlow has a twin in NumPy and Pillow (``images``), for the files
+that TensorFlow can't decode, and to test against.
 """
 
+import contextlib
 import math
 import types
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax.data import images as images_lib
+from apr_jax.errors import DataError
 
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)
@@ -58,19 +60,14 @@ def window(draws: np.ndarray, height: int, width: int) -> tuple[int, int, int, i
     return top, left, tall, wide
 
 
-def train_image(contents: bytes, draws: np.ndarray, size: int) -> np.ndarray:
-    """Decodes with Pillow: a random window, resized to uint8 [size, size, 3].
-
-    Raises:
-        BrokenImageError: the file can't be decoded.
-    """
-    image = images_lib.decode(contents)
+def train_image(image: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
+    """Cuts a random window out of uint8 [H, W, 3], resized to [size, size, 3]."""
     top, left, tall, wide = window(draws, *image.shape[:2])
     return images_lib.resize(image[top : top + tall, left : left + wide], size, size)
 
 
 def tf_train_image(tf: types.ModuleType, contents: Any, draws: Any, size: int) -> Any:
-    """``train_image`` for TensorFlow; fails on files that it can't decode."""
+    """``train_image`` of a file, for TensorFlow; fails on one that it can't decode."""
 
     def fused() -> Any:
         shape = tf.image.extract_jpeg_shape(contents)
@@ -161,7 +158,30 @@ def _tf_is_jpeg(tf: types.ModuleType, contents: Any) -> Any:
 
 
 def _tf_decode_other(tf: types.ModuleType, contents: Any) -> Any:
-    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+    """Decodes what is no JPEG: PNG, and all else by ``images.decode``.
+
+    ``tf.io.decode_image`` takes the palette of a BMP for grey levels, and has other
+    rules for GIF.
+    """
+
+    def decoded(contents: bytes) -> np.ndarray:
+        # TensorFlow would print the traceback of an error. The file is decoded once
+        # more where errors are counted.
+        with contextlib.suppress(images_lib.BrokenImageError, DataError):
+            return images_lib.decode(contents)
+        return np.zeros((0, 0, 3), np.uint8)
+
+    def other() -> Any:
+        image = tf.numpy_function(decoded, [contents], tf.uint8)
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(image) > 0, ["no"])]):
+            return tf.identity(image)
+
+    mark = tf.strings.substr(contents, 0, tf.minimum(tf.strings.length(contents), 8))
+    image = tf.cond(
+        mark == b"\x89PNG\r\n\x1a\n",
+        lambda: tf.io.decode_png(contents, channels=3),
+        other,
+    )
     return tf.ensure_shape(image, (None, None, 3))
 
 

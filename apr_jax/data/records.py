@@ -5,6 +5,7 @@ contents of one; the seed belongs to (run, epoch, example). Where extra images a
 in with those of TFDS, the handle of one is its path after ``file:``.
 """
 
+import os
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -135,7 +136,7 @@ def _places(first: int, i: np.ndarray, rows: int, batch_size: int) -> np.ndarray
 
 
 def _block(files: folder.Files, indices: np.ndarray, seeds: Iterable[int]) -> Block:
-    paths = [str(files.path(int(i))).encode() for i in indices]
+    paths = [os.fsencode(files.path(int(i))) for i in indices]
     labels = files.labels[indices].astype(np.int64)
     numbers = np.asarray(list(seeds), np.int64)
     # An empty list of paths would be taken for numbers.
@@ -162,7 +163,7 @@ def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
     return Raw(
         numbers.map(block_in_graph).unbatch(),
         tf.io.read_file,
-        lambda path: pathlib.Path(path.decode()).read_bytes(),
+        lambda path: pathlib.Path(os.fsdecode(path)).read_bytes(),
     )
 
 
@@ -335,7 +336,7 @@ def _mixed(
     def contents(handle: bytes) -> bytes:
         if not handle.startswith(_PATH):
             return handle
-        return pathlib.Path(handle[len(_PATH) :].decode()).read_bytes()
+        return pathlib.Path(os.fsdecode(handle[len(_PATH) :])).read_bytes()
 
     extra_examples = _folder_raw(block, None).examples.map(
         lambda path, *others: (tf.strings.join([_PATH, path]), *others)

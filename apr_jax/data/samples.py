@@ -10,6 +10,7 @@ from apr_jax.data import batches as batches_lib
 from apr_jax.data import folder, imagenet
 from apr_jax.data import images as images_lib
 from apr_jax.errors import ConfigError
+from apr_jax.gates import knobs
 
 # Keep the draws apart from one another and from others of the same seed.
 _EVALUATED, _WATCHED, _HELD_OUT = 0x5B5E7, 0x3A7C, 0x5C1E
@@ -24,7 +25,7 @@ def _order(size: int, stream: int, number: int) -> np.ndarray:
 
 def subset(count: int, examples: int, seed: int) -> np.ndarray:
     """Rising places int64 [min(count, examples)] of a draw; all for 0 examples."""
-    if not examples or examples >= count:
+    if not knobs.whole("examples", examples, low=0) or examples >= count:
         return np.arange(count)
     return np.sort(_order(count, _EVALUATED, seed)[:examples])
 
@@ -35,7 +36,7 @@ def watched(split: data.ArraySplit, count: int) -> data.ArraySplit:
     All of them if ``count`` is 0 or there are no more.
     """
     size = len(split.labels)
-    if count == 0 or count >= size:
+    if knobs.whole("count", count, low=0) == 0 or count >= size:
         return split
     chosen = np.sort(_order(size, _WATCHED, size)[:count])
     return data.ArraySplit(np.asarray(split.images[chosen]), split.labels[chosen])
@@ -49,7 +50,7 @@ def hold_out(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ConfigError: none would be left.
     """
-    if count >= size:
+    if knobs.whole("held_out", count, low=0) >= size:
         raise ConfigError(
             f"adversary.held_out is {count}; there are only {size} training images"
         )

@@ -65,7 +65,12 @@ def fingerprint(data: Data, split: str) -> dict[str, Any]:
         if path.name.endswith((".json", ".labels.txt"))
     }
     records = {p.name: p.stat().length for p in sorted(root.iterdir())}
-    return {"set": f"{data.name} {root.name}", "files": described, "records": records}
+    return {
+        "set": f"{data.name} {root.name}",
+        "files": described,
+        "records": records,
+        "rules": images_lib.RULES,
+    }
 
 
 def stored_files(data: Data) -> list[tuple[str, int, int]]:
@@ -90,22 +95,27 @@ def read(data: Data, split: str) -> Entry:
     tfds = engine().tfds
     builder = open_builder(data)
     size, shorter = data.image_size, data.eval_resize or data.image_size
-    wanted = tfds.decode.PartialDecoding({"image": True, "label": True})
     examples = builder.as_dataset(
         split=split,
-        decoders=wanted,
+        decoders=tfds.decode.PartialDecoding(
+            {"image": True, "label": True}, {"image": tfds.decode.SkipDecoding()}
+        ),
         shuffle_files=False,
         read_config=tfds.ReadConfig(try_autocache=False),
     )
-    images, labels = [], []
-    rows = 1 if None in builder.info.features["image"].shape else 512
-    for example in tfds.as_numpy(examples.batch(rows).prefetch(2)):
-        pixels = images_lib.three_channels(example["image"])
-        images.append(images_lib.fit_all(pixels, size, shorter))
-        labels.append(example["label"].astype(np.int32))
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    for example in tfds.as_numpy(examples.prefetch(512)):
+        pixels = example["image"]
+        if isinstance(pixels, bytes):
+            name = f"image {len(images)} of split {split!r} of {data.name!r}"
+            pixels = images_lib.read(pixels, name=name)
+        pixels = images_lib.three_channels(pixels)
+        images.append(images_lib.fit(pixels, size, shorter))
+        labels.append(example["label"])
     if not labels:
         raise DataError(f"split {split!r} of {data.name!r} has no examples")
-    split_arrays = ArraySplit(np.concatenate(images), np.concatenate(labels))
+    split_arrays = ArraySplit(np.stack(images), np.asarray(labels, np.int32))
     return Entry(split_arrays, class_names(builder))
 
 

@@ -20,9 +20,9 @@ import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import data
-from apr_jax.data import arrays, samples
 from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
+from apr_jax.data import samples, walk
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.runs import files
 
@@ -152,19 +152,16 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     root = pathlib.Path(where).expanduser()
     if not root.is_dir():
         raise DataError(f"{where!r} is no folder")
-    files = sorted(p for p in root.rglob("*") if images_lib.is_image(p.name))
+    files = walk.images(root)
     if not files:
-        raise DataError(
-            f"no images below {where!r}; their names end in one of "
-            f"{' '.join(images_lib.EXTENSIONS)}"
-        )
+        raise walk.no_images(where)
 
     def read(rows: np.ndarray) -> np.ndarray:
-        chosen = [files[row] for row in rows]
+        chosen = [root / files[row] for row in rows]
         pairs = ((images_lib.read(file), str(file)) for file in chosen)
         return np.stack([_fitted(image, settings, fit, f) for image, f in pairs])
 
-    stats = [(str(f.relative_to(root)), f.stat().st_size) for f in files]
+    stats = [(file, walk.stat(root / file).st_size) for file in files]
     size = settings.image_size
     done = {"resize": "resized and cropped", "pad": "padded with black"}.get(fit)
     note = f"images of another size are {done} to {size} x {size}" if done else ""
@@ -175,7 +172,7 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     path = _array_file(pathlib.Path(where).expanduser())
     images = _load_images(path)
     grey = images.ndim == 3 or images.shape[-1] == 1
-    images = arrays.checked_shape(images, str(path))
+    images = images_lib.checked_shape(images, str(path))
     height, width = images.shape[1:3]
     size = settings.image_size
     if fit == "refuse" and (height, width) != (size, size) and len(images):
@@ -187,7 +184,7 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
         steps.append(f"{height} x {width}, {done} to {size} x {size}")
 
     def read(rows: np.ndarray) -> np.ndarray:
-        pixels = arrays.to_uint8(images[rows], str(path))
+        pixels = images_lib.to_uint8(images[rows], str(path))
         return np.stack([_fitted(x, settings, fit, str(path)) for x in pixels])
 
     stat = path.stat()

@@ -79,7 +79,8 @@ def compute(
     pool = futures.ThreadPoolExecutor(os.cpu_count())
 
     def window_of(i: int) -> None:
-        jpeg.train_image(files[i % len(files)], draws[i], settings.image_size)
+        decoded = images_lib.decode(files[i % len(files)])
+        jpeg.train_image(decoded, draws[i], settings.image_size)
 
     def whole(i: int) -> None:
         with Image.open(io.BytesIO(files[i % len(files)])) as file:

@@ -279,7 +279,13 @@ BAD_ARRAYS = [
     ({"images": np.full((12, 8, 8, 3), np.nan)}, r"floats must be in \[0, 1\]"),
     ({"labels": np.zeros((12, 4))}, r"labels of .* are float64 \[12, 4\]"),
     ({"labels": np.zeros(11, int)}, "12 images and 11 labels"),
-    ({"labels": np.arange(12) - 1}, "label -1 of example 0 .* allow 0 to 10"),
+    ({"labels": np.arange(12) - 1}, "label -1 of example 0 .* labels count from 0"),
+    ({"labels": np.arange(12) + 2**32}, "label 4294967296 of example 0 .* range"),
+    (
+        {"labels": np.arange(12) + 1},
+        "go from 1 to 12, and none is 0; count them from 0",
+    ),
+    ({"labels": [10**9, *range(11)]}, "go from 0 to 1000000000, and none is 11"),
 ]
 
 

@@ -359,7 +359,7 @@ def test_imagenet_s_own_files_beside_others_made_of_them(shared, tmp_path):
         assert names[batch.label[row]] == paths[i].parent.name
         seed = [records.epoch_seed(seeds[row], epochs[row]), i]
         draws = jpeg.uniforms(tf, np.asarray(seed, np.int64)).numpy()
-        expected = jpeg.train_image(paths[i].read_bytes(), draws, 64)
+        expected = jpeg.train_image(images.decode(paths[i]), draws, 64)
         close(batch.image[row], expected, beyond=0.02)
 
 

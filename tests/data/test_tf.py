@@ -255,7 +255,7 @@ def test_tensorflow_decodes_as_pillow_does(rng, kind, mode, sides):
     for _ in range(3):
         draws = rng.random((jpeg.TRIES, 4))
         ours = jpeg.tf_train_image(tf, contents, tf.constant(draws), 24).numpy()
-        close(ours, jpeg.train_image(contents, draws, 24), beyond=0.1)
+        close(ours, jpeg.train_image(images.decode(contents), draws, 24), beyond=0.1)
     for size, shorter in ((24, 28), (24, 0), (21, 30)):
         ours = jpeg.tf_eval_image(tf, contents, size, shorter).numpy()
         close(ours, images.fit(images.decode(contents), size, shorter))
@@ -546,4 +546,5 @@ def test_real_jpegs(shared, tmp_path):
     seed = imagenet.records.epoch_seed(0, 0)
     for i, ours in zip(order, batch.image, strict=True):
         draws = jpeg.uniforms(tf, np.asarray([seed, i], np.int64)).numpy()
-        close(ours, jpeg.train_image(paths[i].read_bytes(), draws, 224), beyond=0.004)
+        decoded = images.decode(paths[i])
+        close(ours, jpeg.train_image(decoded, draws, 224), beyond=0.004)

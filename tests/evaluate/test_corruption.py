@@ -19,6 +19,7 @@ from apr_jax import config as config_lib
 from apr_jax import corruptions, data, metrics, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import (
+    classes,
     corrupted,
     corrupted_command,
     corrupted_files,
@@ -258,7 +259,7 @@ def test_names_of_tfds(folder):
 
 
 def test_class_names_must_be_the_classifier_s():
-    check = corrupted.check_class_names
+    check = classes.check_same
     check(["cat", "dog"], ["0", "1"], "there")
     with pytest.raises(DataError, match="has 2 classes, the classifier 3"):
         check(["cat", "dog"], ["0", "1", "2"], "there")

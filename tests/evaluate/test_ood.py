@@ -327,7 +327,7 @@ def test_bad_sets_are_refused_by_name(network, tmp_path, monkeypatch, make, mess
 
 def test_empty_and_missing_folders(network, tmp_path):
     for where, message in (
-        (tmp_path, "no images below"),
+        (tmp_path, "no images in"),
         (tmp_path / "x", "no folder"),
     ):
         with pytest.raises(DataError, match=f"out set 'f': .*{message}"):
