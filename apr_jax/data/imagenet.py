@@ -12,8 +12,8 @@ sees each of its examples once per epoch. The random window of an image is drawn
 (seed, epoch, example). Extra images (``apr_jax.data.extra``) always come from folders,
 and have the places in a batch that ``batches.Mix`` gives them, whatever the main set.
 
-TensorFlow decodes JPEG and PNG, to what ``images.decode`` gives; that decodes all else,
-and what TensorFlow can't (CMYK). One that it can't decode either is broken: it is named
+TensorFlow decodes JPEG in grey and RGB, and PNG, to what ``images.decode`` gives; that
+decodes all else, CMYK too. One that it can't decode either is broken: it is named
 and counted, and up to ``data.max_broken`` of them training goes on, with the next good
 image of the batch in the place of each. Evaluation leaves its place empty, and says how
 many it was without.

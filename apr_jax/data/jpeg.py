@@ -144,7 +144,9 @@ def _tf_window(tf: types.ModuleType, draws: Any, height: Any, width: Any) -> Any
 
 
 def _tf_is_jpeg(tf: types.ModuleType, contents: Any) -> Any:
-    """Tells JPEG by the first bytes; fails on one that doesn't end as JPEGs do.
+    """Tells JPEG in grey or RGB by its head; fails on one that doesn't end as JPEGs do.
+
+    TensorFlow has its own rule for CMYK, a level away from Pillow's.
 
     The fused decoder stops at the last row of its window, so a file that was cut
     off would be found out in some epochs only.
@@ -154,11 +156,15 @@ def _tf_is_jpeg(tf: types.ModuleType, contents: Any) -> Any:
     end = tf.strings.substr(contents, tf.maximum(length - 2, 0), tf.minimum(length, 2))
     whole = tf.logical_or(tf.logical_not(jpeg), end == b"\xff\xd9")
     with tf.control_dependencies([tf.debugging.Assert(whole, ["cut off"])]):
-        return tf.identity(jpeg)
+        return tf.cond(
+            jpeg,
+            lambda: tf.image.extract_jpeg_shape(contents)[2] != 4,
+            lambda: tf.constant(False),
+        )
 
 
 def _tf_decode_other(tf: types.ModuleType, contents: Any) -> Any:
-    """Decodes what is no JPEG: PNG, and all else by ``images.decode``.
+    """Decodes PNG by itself, and all else by ``images.decode``.
 
     ``tf.io.decode_image`` takes the palette of a BMP for grey levels, and has other
     rules for GIF.
