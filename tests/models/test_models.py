@@ -167,7 +167,7 @@ def test_multiply_adds():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet19", r"unknown model 'resnet19'; choose one of: allconv, .*wrn_D_K"),
+        ("resnet19", r"unknown model 'resnet19'; choose one of: .*allconv, .*wrn_D_K"),
         ("wrn_41_2", r"model 'wrn_41_2': the depth must be 6n \+ 4"),
         ("wrn_4_2", r"the depth must be 6n \+ 4"),
     ],

@@ -46,6 +46,7 @@ SETTINGS = {
 }
 # The modules that open runs, and where this file tries them.
 OPENING = {
+    "apr_jax/corruptions/__main__.py": "test_an_evaluation: by from_run alone",
     "apr_jax/evaluate/card.py": "test_the_card",
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
     "apr_jax/evaluate/command.py": "test_an_evaluation",
