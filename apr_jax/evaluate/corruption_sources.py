@@ -13,7 +13,7 @@ from apr_jax import config as config_lib
 from apr_jax import corruptions as corruptions_lib
 from apr_jax import data, parallel
 from apr_jax.corruptions import frost_files
-from apr_jax.data import corrupted, imagenet, records, tfds
+from apr_jax.data import corrupted, imagenet, records, tfds, walk
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier, share, stream_share
 from apr_jax.evaluate.context import Context
@@ -111,15 +111,13 @@ def fingerprint(
         ]
         return {"files": hashlib.sha256(repr(stored).encode()).hexdigest()[:12]}
     root = _root(settings)
-    files = [*root.glob("*.npy")]
+    files = [*root.glob("[!.]*.npy")]
     if not files:
         tops = [corrupted.tree_root(root, name) for name in names]
         sets = (top / str(s) for top in tops for s in settings.severities)
-        files = [folder for place in sets for folder in place.glob("*")]
-    stats = [
-        (str(f.relative_to(root)), f.stat().st_size, f.stat().st_mtime_ns)
-        for f in sorted(files)
-    ]
+        files = [folder for place in sets for folder in place.glob("[!.]*")]
+    facts = [(str(f.relative_to(root)), walk.stat(f)) for f in sorted(files)]
+    stats = [(name, s.st_size, s.st_mtime_ns) for name, s in facts]
     digest = hashlib.sha256(repr(stats).encode())
     return {"corruption_dir": str(root.resolve()), "files": digest.hexdigest()[:12]}
 

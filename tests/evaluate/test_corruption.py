@@ -168,7 +168,7 @@ def changed(npy, tmp_path, name, array):
         ("labels", lambda a: a + 1, "has the label 4; the classifier's 4 classes"),
         ("labels", lambda a: np.sort(a), "isn't the same labels 5 times"),
         ("labels", lambda a: np.zeros(50, int), "label 0 50 times, the test split"),
-        ("labels", lambda a: a[:, None], "not labels"),
+        ("labels", lambda a: a[:, None], "they must be integers"),
     ],
 )
 def test_npy_folders_that_do_not_fit(folder, npy, tmp_path, name, change, message):
