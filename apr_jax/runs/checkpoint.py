@@ -99,8 +99,7 @@ class Reader:
                 be read, is of another owner, or of other shapes.
         """
         damaged: dict[int, str] = {}
-        while steps := [step for step in self.steps if step not in damaged]:
-            newest = steps[-1]
+        while (newest := self._newest(damaged)) is not None:
             try:
                 state = self._read(newest, like)
             except _Damaged as error:
@@ -120,6 +119,18 @@ class Reader:
                 f"steps {', '.join(map(str, sorted(aside)))} are damaged. To start "
                 "anew remove that folder, or use another work directory"
             )
+        return None
+
+    def _newest(self, damaged: Mapping[int, str]) -> int | None:
+        """The newest step that isn't known to be damaged, None if there is none.
+
+        One look can miss all of them: the next one wasn't there yet when its place was
+        looked at, and the old one no longer at its own.
+        """
+        for _ in range(2):
+            if left := [step for step in self.steps if step not in damaged]:
+                return left[-1]
+            _beside_a_writer(self._manager.reload)
         return None
 
     def _found_damaged(self, damaged: Mapping[int, str], used: int) -> None:
