@@ -18,22 +18,23 @@ def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> N
 
     Raises:
         ValueError: for a value that JSON cannot hold, NaN and infinity included.
-        OSError: where the file cannot be written.
+        OSError: where the file cannot be written, naming it.
     """
     data = encode(rows)
     if not data:
         return
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
-            data = b"\n" + data
-        while data:
-            # One write takes it all, unless the disk is filling up.
-            data = data[os.write(file, data) :]
-        os.fsync(file)
-    finally:
-        os.close(file)
+    with files.naming(path):
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":
+                data = b"\n" + data
+            while data:
+                # One write takes it all, unless the disk is filling up.
+                data = data[os.write(file, data) :]
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def replace(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:

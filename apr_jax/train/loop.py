@@ -7,12 +7,14 @@ never stopped, on the same devices.
 
 import contextlib
 import dataclasses
+import errno
+import pathlib
 import time
 from collections.abc import Sequence
 
 from apr_jax import parallel
 from apr_jax.console import say
-from apr_jax.errors import Diverged
+from apr_jax.errors import CheckpointError, Diverged
 from apr_jax.process import StopSignal, signal_name
 from apr_jax.train import dispatch, seeds
 from apr_jax.train import hooks as hooks_lib
@@ -47,7 +49,8 @@ def train(
 
     Raises:
         Diverged: the loss is not finite; the last good checkpoint stays.
-        CheckpointError: a state could not be saved, or none can be read.
+        CheckpointError: a state, or another file of the run, could not be saved, or
+            none can be read.
     """
     return train_together([plan], until=until, quiet=quiet)[0]
 
@@ -67,8 +70,23 @@ def train_together(
             them stay, and each can be gone on with alone.
         CheckpointError: they stand at different steps, or as in ``train``.
     """
-    with StopSignal() as signal:  # until the last save is on the disk
-        return _train(plans, signal, until=until, quiet=quiet)
+    try:
+        with StopSignal() as signal:  # until the last save is on the disk
+            return _train(plans, signal, until=until, quiet=quiet)
+    except OSError as error:
+        _explain(error, [plan.run.root for plan in plans])
+        raise
+
+
+def _explain(error: OSError, roots: Sequence[pathlib.Path]) -> None:
+    """Raises CheckpointError for a file of a run that can't be written or read."""
+    name = error.filename
+    if isinstance(name, str) and any(
+        pathlib.Path(name).absolute().is_relative_to(root.absolute()) for root in roots
+    ):
+        full = error.errno == errno.ENOSPC
+        what = "the disk is full" if full else error.strerror
+        raise CheckpointError(f"training ends at {name}: {what}") from error
 
 
 def _train(

@@ -101,7 +101,8 @@ def compare(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(args.cores)
-    found = classifier.from_run(args.run)
+    places = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+    found = classifier.from_run(args.run, places)
     split = data.load(found.config.data, splits=("test",)).splits["test"]
     images = split.images[: args.images].astype(np.float32) / 255
     labels = np.asarray(split.labels[: args.images])
