@@ -267,8 +267,8 @@ def read_class_names(run: RunDir) -> tuple[str, ...]:
 
 
 def note_command(run: RunDir, command: str) -> None:
-    """Notes a command that trained or measured something."""
-    if command:
+    """Notes a command that trained or measured something, once where it did both."""
+    if command and read_commands(run)[-1:] != [command]:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         jsonl.append(run.commands, [{"command": command, "time": now}])
 
