@@ -8,6 +8,9 @@ import jax
 import numpy as np
 import pytest
 
+from apr_jax import models
+from tests import toy
+
 # Tests compile much and run little: machine code that is less optimised is as exact,
 # and takes a third off them. To test the code that users run, set this flag to 3.
 _LEVEL = "--xla_backend_optimization_level"
@@ -46,3 +49,17 @@ def shared() -> pathlib.Path:
     if not (SHARED / "golden" / "reference.npz").exists():
         pytest.skip(f"needs the reference data in {SHARED}, which is not there")
     return SHARED
+
+
+@pytest.fixture
+def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network "tiny", for tests that train."""
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A small set of images; see ``toy.write_arrays``."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder

@@ -18,17 +18,7 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
 from tests import toy
 
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 @pytest.fixture(scope="module")

@@ -40,13 +40,6 @@ QUICK = {"corruptions": SETS, "severities": (1, 4)}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def test_split(folder):
     return data.load(toy.config(folder).data, splits=("test",)).splits["test"]
 

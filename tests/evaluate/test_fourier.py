@@ -22,13 +22,6 @@ from tests import toy
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def images(folder):
     with np.load(folder / "test.npz") as stored:
         return data.ArraySplit(stored["images"], stored["labels"].astype(np.int32))

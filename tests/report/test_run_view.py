@@ -125,13 +125,6 @@ def test_training_is_told_of_networks_that_were_trained_here(folder, tmp_path, t
 # --- Commands ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    toy.write_arrays(root)
-    return root
-
-
 @pytest.mark.parametrize(
     ("spec", "program", "start"),
     [

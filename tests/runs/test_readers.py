@@ -29,9 +29,10 @@ from experiments.tables import page as tables_page
 from tests import toy
 
 # TensorStore reports reads that fail beside the first one as unraisable.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [
+    pytest.mark.usefixtures("_tiny_model"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Settings of each evaluation that keep it short; "noise" stands for a file of images.
@@ -64,11 +65,6 @@ OPENING = {
 }
 OPENS = re.compile(r"\b(from_run|open_run|read_config|Reader|Checkpoints|RunDir)\(")
 WRITES = ("train/plan.py", "train/hooks.py", "runs/checkpoint.py")
-
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
 
 
 @pytest.fixture(scope="module")

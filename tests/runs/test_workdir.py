@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, models, parallel
+from apr_jax import data, job, parallel
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
@@ -22,17 +22,7 @@ from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def train(folder, root, until=3, **changes):

@@ -14,11 +14,6 @@ from apr_jax.train.state import init_state
 from tests import toy
 
 
-@pytest.fixture
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
 def perturbed(tree):
     leaves, structure = jax.tree.flatten(tree)
     rng = np.random.default_rng(len(leaves))

@@ -79,13 +79,6 @@ def _tiny_models(monkeypatch):
     monkeypatch.setitem(augment.AUGMENTS, "supclr", plain)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
-
-
 def configured(folder, **changes):
     return toy.config(folder, **(RECIPE | {"model__name": "fixed"} | changes))
 

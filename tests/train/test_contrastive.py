@@ -22,10 +22,7 @@ from apr_jax.train import contrastive, loop, losses, views
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def with_stage(monkeypatch, function):

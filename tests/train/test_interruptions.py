@@ -34,13 +34,6 @@ job.main(settings, workdir=workdir, quiet=True, **keywords)
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
-
-
 def start(folder, workdir, changes, **keywords):
     command = [sys.executable, "-c", PROGRAM, folder, workdir, changes, keywords]
     environment = dict(os.environ, JAX_PLATFORMS="cpu")

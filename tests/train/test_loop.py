@@ -20,17 +20,7 @@ from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
 
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def run(folder, workdir, *, until=None, **changes):

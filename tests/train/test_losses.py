@@ -10,7 +10,6 @@ from scipy import special, stats
 
 from apr_jax import augment
 from apr_jax import config as config_lib
-from apr_jax import models as models_lib
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier, ood_scores
@@ -245,11 +244,6 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("toy")
     toy.write_arrays(path)
     return path
-
-
-@pytest.fixture
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models_lib.MODELS, "tiny", toy.TinyNet)
 
 
 @pytest.mark.usefixtures("_tiny_model")

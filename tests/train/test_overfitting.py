@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import models
 from apr_jax import network as network_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
@@ -24,16 +23,7 @@ HELD = 16
 EPOCH = (96 - HELD) // 16
 
 
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def settings(folder, **changes):

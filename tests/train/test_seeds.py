@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import models
 from apr_jax.errors import CheckpointError, ConfigError
 from apr_jax.runs import curves
 from apr_jax.train import dispatch, loop
@@ -16,17 +15,7 @@ from apr_jax.train import plan as plan_lib
 from apr_jax.train import seeds as seeds_lib
 from tests import toy
 
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def plans(folder, root, seeds=(0, 3), **changes):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from apr_jax import config as config_lib
-from apr_jax import models
 from apr_jax import network as network_lib
 from apr_jax.data import ArraySplit, samples
 from apr_jax.errors import ConfigError
@@ -23,16 +22,7 @@ from tests import toy
 BOTH = ("input_spectrum", "bands")
 
 
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy")
-    toy.write_arrays(folder)
-    return folder
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def run(folder, workdir, *, until=None, names=BOTH, **changes):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import models
 from apr_jax.data import images as images_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError, DataError
@@ -32,9 +31,7 @@ STREAMED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch):
-    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 @pytest.fixture(scope="module")
