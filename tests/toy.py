@@ -1,7 +1,10 @@
 """A set of tiny images and a configuration that trains on it in seconds."""
 
 import argparse
+import os
 import pathlib
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +18,8 @@ from apr_jax.models.layers import BatchNorm
 from experiments import lab as lab_lib
 
 CLASSES = 4
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+STARTED: list[subprocess.Popen] = []  # ended after each test; see conftest
 
 
 class TinyNet(nn.Module):
@@ -89,3 +94,24 @@ def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> No
         return base
 
     monkeypatch.setattr(lab_lib, "base_of", smaller)
+
+
+def start(*arguments: object, stderr: int = subprocess.STDOUT) -> subprocess.Popen:
+    """Starts Python on the CPU with these arguments; what it prints is in a pipe."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        env=dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    STARTED.append(process)
+    return process
+
+
+def end_started() -> None:
+    """Kills programs that still run, and closes the pipes of all."""
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()

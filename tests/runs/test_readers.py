@@ -373,9 +373,8 @@ def test_readers_beside_a_writer_for_200_saves(tmp_path, keep, caplog):
     assert "damaged" not in caplog.text
 
 
-TRAINING = f"""
+TRAINING = """
 import pathlib, sys
-sys.path.insert(0, {str(ROOT)!r})
 from apr_jax import job, models
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
@@ -389,11 +388,7 @@ job.main(settings, workdir=sys.argv[2], quiet=True)
 def test_evaluations_beside_a_training_that_saves_every_step(home, tmp_path, caplog):
     """204 saves; the training ends well, and each evaluation finds a whole state."""
     root = tmp_path / "run"
-    training = subprocess.Popen(
-        [sys.executable, "-c", TRAINING, str(home), str(root)],
-        cwd=ROOT,
-        env=dict(os.environ, JAX_PLATFORMS="cpu"),
-    )
+    training = toy.start("-c", TRAINING, home, root)
     steps = []
     while training.poll() is None:
         # Names of half-written ones begin with a number, too.

@@ -4,8 +4,6 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -217,12 +215,7 @@ with workdir.claimed(pathlib.Path(sys.argv[1]), write=True, waiting=print):
 
 
 def hold(root, seconds):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(root), str(seconds)],
-        cwd=pathlib.Path(__file__).resolve().parents[2],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = toy.start("-c", HOLDER, root, seconds)
     assert process.stdout.readline() == "held\n"
     return process
 

@@ -1,13 +1,10 @@
 """Runs as users start them: killed, stopped, continued, and in several processes."""
 
 import json
-import os
 import pathlib
 import random
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -22,9 +19,8 @@ from apr_jax.runs import workdir as workdir_lib
 from tests import toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = f"""
+PROGRAM = """
 import pathlib, sys
-sys.path.insert(0, {str(ROOT)!r})
 from apr_jax import job, models
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
@@ -35,16 +31,7 @@ job.main(settings, workdir=workdir, quiet=True, **keywords)
 
 
 def start(folder, workdir, changes, **keywords):
-    command = [sys.executable, "-c", PROGRAM, folder, workdir, changes, keywords]
-    environment = dict(os.environ, JAX_PLATFORMS="cpu")
-    return subprocess.Popen(
-        list(map(str, command)),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return toy.start("-c", PROGRAM, folder, workdir, changes, keywords)
 
 
 def finish(process, status=0, timeout=240):

@@ -3,11 +3,9 @@
 import collections
 import contextlib
 import os
-import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -16,9 +14,8 @@ from apr_jax import job, models
 from apr_jax.runs import records
 from tests import toy
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Root may do all; without the capabilities 1 to 3, and a new start, rights hold for it.
-PROGRAM = f"""
+PROGRAM = """
 import os, pathlib, sys
 if os.geteuid() == 0 and "WITHOUT_RIGHTS" not in os.environ:
     import ctypes
@@ -26,7 +23,6 @@ if os.geteuid() == 0 and "WITHOUT_RIGHTS" not in os.environ:
         assert ctypes.CDLL(None).prctl(24, number, 0, 0, 0) == 0
     os.environ["WITHOUT_RIGHTS"] = "1"
     os.execv(sys.executable, sys.orig_argv)
-sys.path.insert(0, {str(ROOT)!r})
 from apr_jax import job, models, process
 from apr_jax.evaluate import clean, command
 from tests import toy
@@ -41,14 +37,7 @@ else:
 
 
 def start(what, folder, root):
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, what, str(folder), str(root)],
-        cwd=ROOT,
-        env=dict(os.environ, JAX_PLATFORMS="cpu"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return toy.start("-c", PROGRAM, what, folder, root)
 
 
 def fails_at_once(process, message):
