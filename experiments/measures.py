@@ -1,14 +1,16 @@
 """Measuring that the experiments share: examples, answers, numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
-from apr_jax import data, metrics, parallel, spectral
+from apr_jax import console, data, metrics, parallel, spectral
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.gates import answers
 
 
 def balanced(split: data.ArraySplit, count: int, *, seed: int = 0) -> data.ArraySplit:
@@ -54,7 +56,21 @@ def logits_of(
         both = gather(variables, parallel.split_batch(padded, layout))
         found.append([part[: len(rows)] for part in both])
     logits, features = (np.concatenate(part) for part in zip(*found, strict=True))
-    return classifier_lib.Outputs(logits, features, labels)
+    outputs = classifier_lib.Outputs(logits, features, labels)
+    if outputs.not_finite:
+        console.say(
+            f"{outputs.not_finite:,} of {logits.size:,} logits are not finite; such "
+            "answers count as wrong"
+        )
+    return outputs
+
+
+def told(logits: np.ndarray, names: Sequence[str]) -> tuple[str, float]:
+    """The answer that logits [K] are, in words, and its confidence."""
+    said = int(answers.answer(logits))
+    if said == answers.NO_ANSWER:
+        return "no answer", 0.0
+    return names[said], float(special.softmax(logits)[said])
 
 
 def in_parts(work: Callable[..., Any], *arrays: Any, at_once: int = 500) -> Any:

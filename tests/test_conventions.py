@@ -38,6 +38,25 @@ PURE_TRAIN = {
     "step",
     "views",
 }
+# Where "argmax" doesn't turn logits into answers that are right or wrong: places in
+# arrays, parts of formulas, logits of other people's programs.
+NO_ANSWERS = {
+    "apr_jax/augment/simclr.py": {"apply_jitter", "draw_boxes"},
+    "apr_jax/augment/vipaug.py": {"vital_mask"},
+    "apr_jax/data/__init__.py": {"_read"},
+    "apr_jax/data/classes.py": {"labels"},
+    "apr_jax/data/corrupted.py": {"check_npy"},
+    "apr_jax/data/jpeg.py": {"_tf_window", "window"},
+    "apr_jax/gates/answers.py": {"_check_range", "answer"},
+    "apr_jax/metrics/detection.py": {"_scores", "ood_detection"},
+    "apr_jax/models/airbench94.py": {"whitening"},
+    "apr_jax/models/layers.py": {"max_pool_by_place"},
+    "apr_jax/ood/fdbd.py": {"fdbd"},
+    "apr_jax/ood/scores.py": {"_odds_of_others"},
+    "experiments/benchmarks/fourier.py": {"prepare", "torch_count"},
+    "experiments/checks/attacks.py": {"duel"},
+    "experiments/hfc/examples.py": {"compute"},
+}
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {
     "orbax": {"runs"},
@@ -199,6 +218,16 @@ def test_only_parallel_counts_devices():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in counting, f"{path}:{node.lineno}"
+
+
+def test_answers_come_from_one_place():
+    """The class of NaN logits would be 0 by a plain ``argmax``: see gates.answers."""
+    for path in [*sources(), *sorted((ROOT / "experiments").rglob("*.py"))]:
+        allowed = NO_ANSWERS.get(str(path.relative_to(ROOT)), set())
+        for outer in ast.parse(path.read_text()).body:
+            for node in ast.walk(outer):
+                if isinstance(node, ast.Attribute) and node.attr == "argmax":
+                    assert getattr(outer, "name", "") in allowed, path
 
 
 def test_top_level_layout():

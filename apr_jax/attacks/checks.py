@@ -9,6 +9,7 @@ import numpy as np
 
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.rounds import Stage
+from apr_jax.gates.answers import answer as answer_of
 
 _CALLS = 5  # of the function, to see whether it answers the same
 _SAME = 1e-4  # distance of two vectors of logits, each scaled to length 1
@@ -51,7 +52,7 @@ def _differ(answers: Sequence[np.ndarray]) -> bool:
     scaled = [a / (np.linalg.norm(a, axis=1, keepdims=True) + 1e-10) for a in answers]
     return any(
         np.linalg.norm(scaled[i] - scaled[j], axis=1).max() > _SAME
-        or np.any(answers[i].argmax(1) != answers[j].argmax(1))
+        or np.any(answer_of(answers[i]) != answer_of(answers[j]))
         for i in range(len(scaled))
         for j in range(i)
     )

@@ -67,10 +67,15 @@ class Outputs:
         return answers.not_finite(self.logits)
 
     @property
+    def said(self) -> np.ndarray:
+        """The classes answered, int [N]; -1 where there is none, as of NaN."""
+        said: np.ndarray = answers.answer(self.logits)
+        return said
+
+    @property
     def right(self) -> np.ndarray:
         """The examples that are classified correctly, bool [N]; NaN never is."""
-        right: np.ndarray = answers.answer(self.logits) == self.labels
-        return right
+        return self.said == self.labels
 
 
 def make(

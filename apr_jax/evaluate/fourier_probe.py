@@ -245,7 +245,7 @@ class Probe:
     def _look(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Answers [B], and how many of each image's logits are not finite [B]."""
         logits, _ = self._classifier.checked(variables, images)
-        return answers.answer(logits), jnp.sum(~jnp.isfinite(logits), axis=-1)
+        return answers.answer(logits), answers.not_finite_each(logits)
 
     def _count(
         self, variables: Any, images: jax.Array, labels: jax.Array, mask: jax.Array

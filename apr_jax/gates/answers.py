@@ -241,3 +241,9 @@ def answer(found: Array) -> Array:
 def not_finite(found: Array) -> int:
     """The number of values that are NaN or infinite."""
     return int(np.sum(~np.isfinite(np.asarray(found))))
+
+
+def not_finite_each(found: Array) -> Array:
+    """How many of each example's logits [..., K] are NaN or infinite, int [...]."""
+    xp: Any = jnp if isinstance(found, jax.Array) else np
+    return xp.sum(~xp.isfinite(found), axis=-1)

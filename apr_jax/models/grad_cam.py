@@ -48,7 +48,8 @@ def grad_cam(
         model: a network of ``apr_jax.models``.
         variables: its parameters and batch statistics.
         images: normalised, [N, H, W, C].
-        classes: int [N]; None takes what the network answers.
+        classes: int [N]; None takes what the network answers, which is -1 (and the map
+            of NaN) where its logits are NaN.
 
     Raises:
         ArgumentError: classes that the network doesn't have.
@@ -59,7 +60,7 @@ def grad_cam(
     if classes is not None:
         answers.labels(classes, name="classes", count=count, classes=outputs)
     logits, maps = _forward(model, variables, images, None)
-    chosen = jnp.argmax(logits, axis=-1) if classes is None else jnp.asarray(classes)
+    chosen = answers.answer(logits) if classes is None else jnp.asarray(classes)
 
     def score(perturbation: jax.Array) -> jax.Array:
         # Images do not meet in evaluation, so one sum has every image's derivative.

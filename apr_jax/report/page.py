@@ -153,6 +153,10 @@ def _silent(runs: Sequence[RunView]) -> list[str]:
             if count := r.extra.get("not_finite", 0):
                 place = run.name, r.data, r.split
                 found[place] = max(count, found.get(place, 0))
+        for row in run.watched:
+            if count := row.get("not_finite", 0):
+                place = run.name, "watch", row["watch"]
+                found[place] = max(count, found.get(place, 0))
     return [
         f"{run}, {data} {split}: {count:,} logits are NaN or infinite; an example "
         "without an answer counts as wrong"

@@ -28,7 +28,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the rows of ``watch.jsonl``, or of the directory that holds it, by step.
 
     Each has "step", "epoch", "watch" (a name of ``WATCHES``), "examples", and what
-    that watch says.
+    that watch says; "not_finite" where logits were NaN or infinite: how many.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -56,7 +56,8 @@ def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
     """Reads ``held_out.jsonl`` of a work directory, in the order of the steps.
 
     Rows have "step", "epoch", "robust_accuracy" (a fraction of the "examples" held
-    out) and "collapsed"; none where there is no such file.
+    out) and "collapsed", and "not_finite" as in ``read``; none where there is no such
+    file.
     """
     path = root / HELD_OUT
     return _by_step(path) if path.exists() else []

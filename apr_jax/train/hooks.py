@@ -85,30 +85,41 @@ class EpochHook:
         if parallel.is_primary():
             jsonl.append(self._path, rows)
 
-    def _row(self, done: int, **values: Any) -> dict[str, Any]:
+    def _row(self, done: int, bad: int, **values: Any) -> dict[str, Any]:
+        """A row; it says how many logits were not finite, if any."""
         epoch, count = done / self._plan.epoch_steps, len(self._images.labels)
-        return {"step": done, "epoch": epoch, **values, "examples": count}
+        row = {"step": done, "epoch": epoch, **values, "examples": count}
+        if not bad:
+            return row
+        say(
+            f"{bad:,} logits behind step {done:,} of {self._path.name} are not finite; "
+            "such answers count as wrong"
+        )
+        return row | {"not_finite": bad}
 
     def _each(
         self, gather: Callable[[Any, Any], Any], state: TrainState, *knobs: Any
-    ) -> np.ndarray:
-        """The findings for each image, in order.
+    ) -> tuple[np.ndarray, int]:
+        """The findings for each image, in order, and how many logits aren't finite.
 
         Args:
             gather: a function of variables and (images, labels, places in the split,
-                *knobs), of ``parallel.make_gather``.
+                *knobs), of ``parallel.make_gather``; it gives the findings, and the
+                count for each image.
             state: replicated.
             knobs: one for each local device.
         """
         size, layout = self._plan.config.train.batch_size, self._plan.layout
-        rows, start, parts = parallel.local_rows(size, layout), 0, []
+        rows, start, parts, bad = parallel.local_rows(size, layout), 0, [], 0
         for batch in data.eval_batches(self._images, size):
             places = np.arange(start, start + size)
             mine = (batch.image[rows], batch.label[rows], places[rows])
             shared = (*parallel.split_batch(mine, layout), *knobs)
-            parts.append(gather(state.variables, shared)[batch.mask])
+            found, counts = gather(state.variables, shared)
+            parts.append(found[batch.mask])
+            bad += int(counts[batch.mask].sum())
             start += size
-        return np.concatenate(parts)
+        return np.concatenate(parts), bad
 
 
 class Watcher(EpochHook):
@@ -153,12 +164,17 @@ class Watcher(EpochHook):
     def _found(self, name: str, state: TrainState, done: int) -> dict[str, Any]:
         watch, devices = WATCHES[name], len(self._plan.layout.local)
         knobs = watch.knobs(self._plan.config.data.image_size)
-        found = [
-            self._each(self._gather[name], state, np.full(devices, knob, np.float32))
-            for knob in knobs
-        ]
+        found, bad = zip(
+            *(
+                self._each(
+                    self._gather[name], state, np.full(devices, knob, np.float32)
+                )
+                for knob in knobs
+            ),
+            strict=True,
+        )
         values = watch.summarise(knobs, found)
-        row = self._row(done, watch=name)
+        row = self._row(done, sum(bad), watch=name)
         return row | {key: _finite(value) for key, value in values.items()}
 
 
@@ -209,12 +225,12 @@ class Guard(EpochHook):
 
     def measure(self, state: TrainState, done: int) -> bool:
         """Adds a row; whether accuracy fell by more than ``adversary.stop_drop``."""
-        accuracy, drop = self._accuracy(state), self._settings.stop_drop
+        (accuracy, bad), drop = self._accuracy(state), self._settings.stop_drop
         last = self.rows[-1]["robust_accuracy"] if self.rows else 0.0
         collapsed = 0 < drop < last - accuracy
         if not collapsed and drop:
             self._keep(parallel.first_copy(state), done)
-        row = self._row(done, robust_accuracy=accuracy)
+        row = self._row(done, bad, robust_accuracy=accuracy)
         self._append([row | {"collapsed": collapsed}])
         if collapsed:
             self.ended_at = done
@@ -256,8 +272,9 @@ class Guard(EpochHook):
         self._good.save(done, state)
         self._good.wait()
 
-    def _accuracy(self, state: TrainState) -> float:
-        return float(np.mean(self._each(self._right, state)))
+    def _accuracy(self, state: TrainState) -> tuple[float, int]:
+        right, bad = self._each(self._right, state)
+        return float(np.mean(right)), bad
 
 
 def make_hooks(plan: Plan, first: int) -> list[EpochHook]:
@@ -270,8 +287,8 @@ def make_hooks(plan: Plan, first: int) -> list[EpochHook]:
     return hooks
 
 
-def _with_knob(each: Callable[..., jax.Array], predict: Predict) -> Callable[..., Any]:
-    def run(variables: Any, both: tuple[jax.Array, ...]) -> jax.Array:
+def _with_knob(each: Callable[..., Any], predict: Predict) -> Callable[..., Any]:
+    def run(variables: Any, both: tuple[jax.Array, ...]) -> Any:
         images, labels, _, knob = both
         return each(predict, variables, images, labels, knob)
 

@@ -57,8 +57,8 @@ def right_under_attack(
     settings: config_lib.Adversary,
     *,
     unroll: bool,
-) -> jax.Array:
-    """Whether images are still classified rightly after ten steps of PGD, bool [B].
+) -> tuple[jax.Array, jax.Array]:
+    """Whether images are still classified rightly after ten steps of PGD.
 
     L-infinity, from a random start in the radius of ``settings``, by steps of a quarter
     of it, with running statistics.
@@ -70,6 +70,9 @@ def right_under_attack(
             they are, from which their starts are drawn.
         settings: the radius.
         unroll: see ``adversary.perturb``.
+
+    Returns:
+        Bool [B]; and int [B], how many of the logits are not finite.
     """
     images, labels, positions = batch
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(_STREAM), positions)
@@ -78,4 +81,5 @@ def right_under_attack(
     )
     loss_of = losses.loss_of_pixels(predict, variables, labels)
     moved = adversarial.perturb(keys, loss_of, to_pixels(images), attack, unroll=unroll)
-    return answers.answer(predict(variables, moved)[0]) == labels
+    logits, _ = predict(variables, moved)
+    return answers.answer(logits) == labels, answers.not_finite_each(logits)

@@ -33,13 +33,16 @@ class Watch:
     Attributes:
         knobs: side of the images -> values of a scalar; one program serves all.
         each: (predict, variables, images uint8 [B, H, W, C], labels [B], knob) -> what
-            is found for each image, [B, ...].
+            is found for each image, [B, ...], and how many of the logits behind it
+            are not finite, [B].
         summarise: knobs, and for each of them what was found for all N images,
             [N, ...] -> what a row says, by name.
     """
 
     knobs: Callable[[int], Sequence[float]]
-    each: Callable[[Predict, Any, jax.Array, jax.Array, jax.Array], jax.Array]
+    each: Callable[
+        [Predict, Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
+    ]
     summarise: Callable[[Sequence[float], Sequence[np.ndarray]], dict[str, Any]]
 
 
@@ -69,11 +72,14 @@ def _gradient_profile(
     images: jax.Array,
     labels: jax.Array,
     _: jax.Array,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     gradient = input_gradient(predict, variables, images, labels)
-    return spectral.azimuthal_profile(
+    # XLA sees that the gradient needs the same logits.
+    logits, _ = predict(variables, to_pixels(images))
+    profile = spectral.azimuthal_profile(
         gradient, channels="sum", log=False, normalise=False
     )
+    return profile, answers.not_finite_each(logits)
 
 
 def _summarise_profile(
@@ -90,10 +96,11 @@ def _right_by_band(
     images: jax.Array,
     labels: jax.Array,
     radius: jax.Array,
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     parts = spectral.split_bands(to_pixels(images), radius)
-    said = [answers.answer(predict(variables, part)[0]) for part in parts]
-    return jnp.stack([answer == labels for answer in said], axis=-1)
+    logits = jnp.stack([predict(variables, part)[0] for part in parts], axis=1)
+    right = answers.answer(logits) == labels[:, None]
+    return right, answers.not_finite_each(logits).sum(axis=1)
 
 
 def _summarise_bands(

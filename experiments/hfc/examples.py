@@ -64,28 +64,28 @@ def compute(lab: Lab) -> Iterator[Record]:
             name += f"high {'right' if on_high else 'wrong'}{OF}"
             found[name] = measures.share(case[right["whole"]])
         # A network that gives one answer to all high parts is right by chance.
-        said = logits["high"].argmax(1)
-        usual = int(np.bincount(said, minlength=len(names)).argmax())
+        said = answer_of(logits["high"])
+        usual = int(np.bincount(said[said >= 0], minlength=len(names)).argmax())
         found[USUAL] = measures.share(said == usual)
         yield from part.records(found, network, radius=radius, usual=names[usual])
         if radius != wanted[SHOWN_RADIUS]:
             continue
         odd = np.flatnonzero(right["whole"] & right["high"] & ~right["low"])
-        sure = {name: special.softmax(x, axis=1) for name, x in logits.items()}
-        chosen = odd[np.argsort(-sure["high"][odd].max(1), kind="stable")][:SHOWN]
+        sure = special.softmax(logits["high"][odd], axis=1).max(1)
+        chosen = odd[np.argsort(-sure, kind="stable")][:SHOWN]
         shown = (test.images, 255 * low, 255 * high + 127.5)
         yield from part.records(
             {"found": measures.number(len(odd), len(test.labels))},
             network,
             radius=radius,
-            examples=[_example(i, shown, sure, names, test.labels) for i in chosen],
+            examples=[_example(i, shown, logits, names, test.labels) for i in chosen],
         )
 
 
 def _example(
     i: int,
     parts: Sequence[np.ndarray],
-    sure: Mapping[str, np.ndarray],
+    logits: Mapping[str, np.ndarray],
     names: Sequence[str],
     labels: np.ndarray,
 ) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _example(
     return {
         "label": names[labels[i]],
         "images": [packed(part[i]) for part in parts],
-        "answers": [[names[x[i].argmax()], float(x[i].max())] for x in sure.values()],
+        "answers": [list(measures.told(x[i], names)) for x in logits.values()],
     }
 
 

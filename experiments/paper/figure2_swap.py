@@ -19,6 +19,8 @@ from scipy import special
 
 from apr_jax import metrics, spectral
 from apr_jax.evaluate import fourier_probe
+from apr_jax.gates.answers import NO_ANSWER
+from apr_jax.gates.answers import answer as answer_of
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
@@ -57,7 +59,7 @@ def compute(lab: Lab) -> Iterator[Record]:
             continue
         known = labels
         if labels is None:
-            known = measures.logits_of(networks["standard"], images).logits.argmax(1)
+            known = measures.logits_of(networks["standard"], images).said
         donors = fourier_probe.draw_donors(known, lab.seed)
         pairs = _recombined(images, donors)
         answers = {
@@ -93,20 +95,19 @@ def _recombined(images: np.ndarray, donors: np.ndarray) -> list[np.ndarray]:
     return [a, b, np.asarray(swap(b, a)), np.asarray(swap(a, b))]
 
 
-def _cases(
-    logits: Sequence[np.ndarray], truth: np.ndarray | None
-) -> dict[str, np.ndarray]:
-    """Outcome of each pair, its least confidence, and whether it counts."""
-    said = np.stack([part.argmax(1) for part in logits])
+def _cases(logits: Sequence[np.ndarray], truth: np.ndarray | None) -> dict[str, Any]:
+    """Outcome of each pair, its confidences, and whether it counts."""
+    said = np.stack([answer_of(part) for part in logits])
     sure = np.stack([special.softmax(part, axis=1).max(1) for part in logits])
     swapped = (said[2] == said[1]) & (said[3] == said[0])
     kept = (said[2] == said[0]) & (said[3] == said[1])
-    counts = said[0] != said[1]
+    counts = (said[0] != said[1]) & (said[:2] != NO_ANSWER).all(0)
     if truth is not None:
         counts &= (said[:2] == truth).all(0)
     outcome = np.where(swapped, 0, np.where(kept, 1, 2))
     follows = np.where(said[2] == said[1], 0, np.where(said[2] == said[0], 1, 2))
     return {
+        "logits": logits,
         "said": said,
         "sure": sure,
         "outcome": outcome,
@@ -156,8 +157,10 @@ def _story(
         "images": [drawing.pack(part[i]) for part in pairs],
         "said": {
             method: [
-                [names[int(found["said"][k, i])], round(float(found["sure"][k, i]), 3)]
-                for k in range(4)
+                [name, round(sure, 3)]
+                for name, sure in (
+                    measures.told(part[i], names) for part in found["logits"]
+                )
             ]
             for method, found in cases.items()
         },

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from experiments import drawing
+from experiments import drawing, measures
 from experiments.paper import (
     figure2_swap,
     figure5_tsne,
@@ -122,6 +122,17 @@ def test_outcomes_of_a_swap():
     numbers = figure2_swap._numbers(found, 0.5)
     assert numbers["swapped"].value == pytest.approx(1 / 3)
     assert numbers["answer follows neither"].n == 3
+
+
+def test_a_pair_without_an_answer_does_not_count():
+    logits = np.stack([9.0 * np.eye(3)[k] for k in ([0, 0, 0], [1, 1, 2])])
+    logits = [*logits, logits[1].copy(), logits[0].copy()]
+    logits[0][1], logits[3][2] = np.nan, np.nan
+    found = figure2_swap._cases(logits, None)
+    assert found["counts"].tolist() == [True, False, True]
+    assert found["outcome"].tolist()[::2] == [0, 2]
+    assert measures.told(logits[3][2], "abc") == ("no answer", 0.0)
+    assert measures.told(logits[3][0], "abc")[0] == "a"
 
 
 def test_pictures_survive_a_record(rng):

@@ -49,7 +49,7 @@ def run(folder, workdir, *, until=None, **changes):
 def fall_at(monkeypatch, *values):
     """Each measurement gives the next value, whatever the network."""
     left = list(values)
-    monkeypatch.setattr(hooks.Guard, "_accuracy", lambda *_: left.pop(0))
+    monkeypatch.setattr(hooks.Guard, "_accuracy", lambda *_: (left.pop(0), 0))
 
 
 def test_held_out_images_are_a_part_of_their_own():
@@ -129,6 +129,19 @@ def test_without_a_limit_it_only_looks(folder, tmp_path, monkeypatch):
     found = run(folder, tmp_path, adversary__stop_drop=0.0, optim__epochs=2.0)
     assert (found.step, found.collapsed_at) == (2 * EPOCH, None)
     assert len(epochs.read_held_out(tmp_path)) == 2
+
+
+def test_held_out_images_without_an_answer_are_counted_and_wrong(
+    folder, tmp_path, monkeypatch, capfd
+):
+    def silent(variables, pixels):
+        return jnp.full((len(pixels), 4), jnp.nan), jnp.zeros((len(pixels), 1))
+
+    monkeypatch.setattr(hooks.network, "make_predict", lambda *_: silent)
+    run(folder, tmp_path, until=EPOCH, adversary__stop_drop=0.0)
+    (row,) = epochs.read_held_out(tmp_path)
+    assert (row["robust_accuracy"], row["not_finite"]) == (0.0, 4 * HELD)
+    assert f"{4 * HELD} logits behind step {EPOCH} of held" in capfd.readouterr().err
 
 
 def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from apr_jax import network as network_lib
 from apr_jax.data import ArraySplit, samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
-from apr_jax.report import run_view, sections
+from apr_jax.report import page, run_view, sections
 from apr_jax.runs import checkpoint
 from apr_jax.runs import epochs as epochs_lib
 from apr_jax.runs import workdir as workdir_lib
@@ -218,6 +219,42 @@ def test_numbers_that_are_none_become_null(tmp_path):
     rows = [{"watch": "bands", "epoch": 1.0, "low": [0.5, None]}]
     _, low = epochs_lib.table(rows, "bands", "low")
     assert np.isnan(low[0, 1])
+
+
+def test_logits_that_are_not_finite_are_counted_and_never_right(
+    folder, tmp_path, monkeypatch, capfd
+):
+    """Against a network that answers NaN for what is bright, else class 0."""
+
+    def dazzled(variables, pixels):
+        bright = pixels.mean((1, 2, 3)) > 0.5
+        logits = jnp.where(bright[:, None], jnp.nan, jnp.array([[5.0, 0, 0, 0]]))
+        return logits, jnp.zeros((len(pixels), 1))
+
+    monkeypatch.setattr(hooks.network, "make_predict", lambda *_: dazzled)
+    run(folder, tmp_path, until=1)
+    with np.load(folder / "test.npz") as stored:
+        split = ArraySplit(stored["images"], stored["labels"])
+    images, labels = samples.watched(split, 21)
+    pixels = images / 255
+    bright = pixels.mean((1, 2, 3)) > 0.5
+    assert 0 < bright.sum() < 21
+    assert (labels[bright] != 0).all()  # or the test would show nothing
+    spectrum, bands = epochs_lib.read(tmp_path)
+    assert spectrum["not_finite"] == 4 * bright.sum()
+    assert bands["accuracy"] == pytest.approx(np.mean(labels == 0))
+    # The low parts, eight times, and nothing of the high ones.
+    assert bands["not_finite"] == 8 * 4 * bright.sum()
+    lines = page._silent([run_view.view(tmp_path)])
+    assert f"watch bands: {8 * 4 * bright.sum()} logits are NaN" in lines[1]
+    said = capfd.readouterr().err
+    assert f"{4 * bright.sum()} logits behind step 0 of watch.jsonl" in said
+
+
+def test_nothing_is_said_of_finite_logits(folder, tmp_path, capfd):
+    run(folder, tmp_path, until=1)
+    assert not any("not_finite" in row for row in epochs_lib.read(tmp_path))
+    assert "not finite" not in capfd.readouterr().err
 
 
 def test_the_page_shows_what_was_watched(folder, tmp_path):
