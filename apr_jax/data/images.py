@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,7 +15,7 @@ from apr_jax.errors import DataError
 _LOG = logging.getLogger(__name__)
 
 # Changes with the rules of ``decode``, so that no cache keeps images of older ones.
-RULES = 2
+RULES = 3
 # Pillow's modes, by the rule for them.
 _PLAIN = (
     *("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"),
@@ -22,7 +24,9 @@ _PLAIN = (
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 # Formats whose grey images of 16 bits Pillow may open as ones of 32.
 _SIXTEEN_AS_MORE = ("PNG", "PPM")
-_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # a tag of TIFF
+# Tags of TIFF.
+_BITS, _LARGEST = 258, 281
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
 
 class BrokenImageError(ValueError):
@@ -91,7 +95,10 @@ def decode(source: str | os.PathLike[str] | bytes, *, name: str = "") -> np.ndar
       repeated; palettes are looked up; CMYK is converted without a profile, (255 - C)
       (255 - K) / 255; transparency is dropped, the colours below it stay.
     - 16 bits, grey or coloured: the upper eight, as libpng and TensorFlow have it.
-      (Those of a coloured PPM Pillow scales and rounds, one level more at most.)
+      (Those of a coloured PPM Pillow scales and rounds, one level more at most.) Grey
+      TIFFs of fewer bits, by their BitsPerSample or a MaxSampleValue such as 4095: the
+      upper eight of those; coloured ones are refused. Levels of 12 bits in a file that
+      doesn't say so come out dark.
     - Floats: in [0, 1], times 255, rounded, as ``to_uint8`` does.
     - Integers of 32 bits, and floats beyond [0, 1], have no right rule.
     - Of moving images the first. The orientation that a camera noted (EXIF) is left
@@ -221,7 +228,8 @@ def to_uint8(images: np.ndarray, where: str) -> np.ndarray:
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
     """Returns uint8 [H, W, 3] of an image of any mode, as ``decode`` says."""
-    if image.mode in _PLAIN:
+    bits = _bits(image)
+    if image.mode in _PLAIN and bits in (8, 16):
         # Pillow warns if a palette with transparency is converted in one go.
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")
@@ -229,13 +237,37 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
     levels = np.asarray(image)[..., None]
     sixteen = image.mode in _SIXTEEN_BITS
     if sixteen or (image.mode == "I" and image.format in _SIXTEEN_AS_MORE):
-        tags = getattr(image, "tag_v2", {})
-        if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            levels = 65535 - levels
-        return three_channels((levels >> 8).astype(np.uint8))
+        levels = np.minimum(levels, 2**bits - 1)
+        if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            levels = 2**bits - 1 - levels
+        return three_channels((levels >> bits - 8).astype(np.uint8))
     if image.mode == "F":
         return to_uint8(levels, name)
+    if image.mode in _PLAIN:
+        raise DataError(
+            f"{name} has colours of {bits} bits in a TIFF of 16, which Pillow takes "
+            "for 16; convert it to PNG of 8 or 16 bits"
+        )
     raise DataError(
         f"{name} is of Pillow's mode {image.mode!r}, for which there is no one way to "
         "8 bits; convert it to PNG of 8 or 16 bits"
     )
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    found: Mapping[int, Any] = getattr(image, "tag_v2", {})
+    return found
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits of a sample: 16 unless a TIFF says otherwise, and 8 for fewer.
+
+    The largest value that is used (MaxSampleValue) counts where it is that of a number
+    of bits, such as 4095: then it is what a camera can measure.
+    """
+    tags = _tags(image)
+    bits, largest = np.max(tags.get(_BITS, 16)), np.max(tags.get(_LARGEST, 65535))
+    told = int(largest).bit_length()
+    if bits == 16 and 8 < told < 16 and largest == 2**told - 1:
+        return told
+    return int(np.clip(bits, 8, 16))

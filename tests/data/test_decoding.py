@@ -1,8 +1,10 @@
 """Image files of every kind: one rule for each, whoever reads it."""
 
 import ast
+import dataclasses
 import io
 import pathlib
+import shutil
 import struct
 import zlib
 
@@ -11,7 +13,16 @@ import pytest
 from PIL import Image
 
 from apr_jax import data
-from apr_jax.data import folder, imagenet, images, samples
+from apr_jax.data import (
+    corrupted,
+    corrupted_files,
+    corrupted_verify,
+    folder,
+    imagenet,
+    images,
+    samples,
+    tfds,
+)
 from apr_jax.errors import DataError
 from apr_jax.evaluate import ood_sets
 from tests.data.test_data import settings
@@ -40,12 +51,12 @@ def png(depth, colour, rows, *chunks):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def tiff(samples_, photometric):
-    """A TIFF of one strip of grey, uint16 or float32, little endian."""
-    bits, form = samples_.dtype.itemsize * 8, 3 if samples_.dtype.kind == "f" else 1
-    body = samples_.tobytes()
+def tiff(samples_, photometric, *, bits=16, largest=None, body=None):
+    """A TIFF of one strip of grey, uint16, little endian."""
+    body = body or samples_.tobytes()
     tags = [(256, SIZE), (257, SIZE), (258, bits), (259, 1), (262, photometric)]
-    tags += [(273, 8), (277, 1), (278, SIZE), (279, len(body)), (339, form)]
+    tags += [(273, 8), (277, 1), (278, SIZE), (279, len(body))]
+    tags += [] if largest is None else [(281, largest)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     head = struct.pack("<2sHI", b"II", 42, 8 + len(body))
     return head + body + struct.pack("<H", len(tags)) + entries + bytes(4)
@@ -69,6 +80,13 @@ def paletted(kind, **knobs):
     file = io.BytesIO()
     image.save(file, kind, **knobs)
     return file.getvalue()
+
+
+def twelve_bits(samples_):
+    """Three bytes of each two levels."""
+    low, high = samples_.reshape(-1, 2).T.astype(int)
+    body = np.stack([low >> 4, (low & 15) << 4 | high >> 8, high & 255], 1)
+    return body.astype(np.uint8).tobytes()
 
 
 def two_bits(row):
@@ -133,6 +151,17 @@ KINDS = {
     "tiff cmyk": (printed("TIFF"), PRINTED),
     "tiff 16": (saved(DEEP, "TIFF"), three(DEEP >> 8)),
     "tiff 16 white is 0": (tiff(DEEP, 0), three(65535 - DEEP >> 8)),
+    "tiff 12 in 16": (tiff(DEEP >> 4, 1, largest=4095), three(DEEP >> 8)),
+    "tiff 12 in 16, white is 0": (
+        tiff(4095 - (DEEP >> 4), 0, largest=4095),
+        three(DEEP >> 8),
+    ),
+    # A statistic, not the end of the scale: no camera has so many levels.
+    "tiff 16, some used": (tiff(DEEP >> 1, 1, largest=32000), three(DEEP >> 9)),
+    "tiff 12": (
+        tiff(DEEP, 1, bits=12, body=twelve_bits(DEEP >> 4)),
+        three(DEEP >> 8),
+    ),
     "tiff floats": (saved(LEVELS, "TIFF"), three(np.rint(LEVELS * 255))),
     "webp": (saved(RGB, "WEBP", lossless=True), RGB),
     "jpeg cmyk": (printed("JPEG"), None),
@@ -168,7 +197,50 @@ def alone(where, path):
     return images.read(path)
 
 
+def extra_folder(where, path):
+    where = dataclasses.replace(where, extra_dirs=(str(path.parents[1]),))
+    (path.parents[2] / "test" / "cat").mkdir(parents=True)
+    shutil.copy(path, path.parents[2] / "test" / "cat")
+    return data.load(where).extra.images[0]
+
+
+def tree(where, path):
+    """As one of ImageNet-C."""
+    root = path.parents[2] / "C" / "fog" / "1"
+    shutil.copytree(path.parents[1], root)
+    listing = corrupted.list_tree(root.parents[1], "fog", 1, ("cat",))
+    (batch,) = corrupted.tree_batches(listing, image_size=SIZE, batch_size=1)
+    return batch.image[0]
+
+
+def made_into_a_tree(where, path):
+    """What there is to corrupt."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        as_it_is = lambda images, *_, **__: found.append(images) or images
+        patch.setattr(corrupted_files, "_corruptor", lambda *_: as_it_is)
+        corrupted_files.write_tree(
+            folder.listing(where, "train"),
+            path.parents[2] / "out",
+            ("fog",),
+            recipe=corrupted_files.Recipe("x", 1, SIZE, 0, ""),
+            resize=SIZE,
+            quiet=True,
+        )
+    return found[0][0]
+
+
+def verified(where, path):
+    """A corrupted file, and a clean one, of --verify."""
+    stored = corrupted_verify._read(path, SIZE)
+    where = dataclasses.replace(where, test_split="train")
+    clean, *_ = corrupted_verify._open(where, path.parents[2] / "C", (), 0)
+    np.testing.assert_array_equal(clean(np.array([0]))[0], stored)
+    return stored
+
+
 READERS = [resident, streamed, drawn, out_set, alone]
+READERS += [extra_folder, tree, made_into_a_tree, verified]
 
 
 def written(tmp_path, contents):
@@ -191,6 +263,59 @@ def test_every_reader_decodes_every_kind_alike(tmp_path, kind, reader):
     np.testing.assert_allclose(found, expected.astype(float), rtol=0, atol=off)
 
 
+@pytest.fixture(scope="module")
+def tfds_set(tmp_path_factory):
+    """A set of TFDS whose files are of all kinds, each one class."""
+    module = tfds.engine().tfds
+    features, root = module.features, tmp_path_factory.mktemp("tfds")
+    of = {
+        "image": features.Image(shape=(SIZE, SIZE, 3)),
+        "label": features.ClassLabel(names=list(KINDS)),
+    }
+    examples = [
+        (str(i), {"image": io.BytesIO(contents), "label": i})
+        for i, (contents, _) in enumerate(KINDS.values())
+    ]
+    module.dataset_builders.store_as_tfds_dataset(
+        name="kinds",
+        version="1.0.0",
+        features=features.FeaturesDict(of),
+        split_datasets={"train": examples},
+        data_dir=root,
+    )
+    return settings(root, source="tfds", name="kinds", data_dir=str(root))
+
+
+def tfds_resident(where):
+    return data.load(where, splits=("train",)).splits["train"]
+
+
+def tfds_streamed(where):
+    (batch,) = imagenet.eval_stream(where, "train", batch_size=len(KINDS))
+    return batch.image, batch.label
+
+
+@pytest.mark.parametrize("reader", [tfds_resident, tfds_streamed])
+def test_sets_of_tfds_are_decoded_as_files_are(tfds_set, reader, tmp_path):
+    found, labels = reader(dataclasses.replace(tfds_set, cache_dir=str(tmp_path)))
+    assert sorted(labels) == list(range(len(KINDS)))
+    for image, label in zip(found, labels, strict=True):
+        kind = list(KINDS)[label]
+        wanted = images.decode(KINDS[kind][0])
+        np.testing.assert_array_equal(image, wanted, err_msg=kind)
+
+
+def test_colours_of_twelve_bits_in_a_tiff_of_sixteen_are_refused():
+    image = Image.fromarray(RGB)
+    file = io.BytesIO()
+    image.save(file, "TIFF", tiffinfo={281: (4095,) * 3})
+    assert images.decode(file.getvalue()).shape == (SIZE, SIZE, 3)  # of 8 bits
+    deep = Image.open(file)
+    deep.tag_v2[258] = (16, 16, 16)
+    with pytest.raises(DataError, match="x has colours of 12 bits in a TIFF of 16"):
+        images._rgb(deep, "x")
+
+
 NO_RULE = {
     "integers of 32 bits": (DEEP.astype(np.int32), "mode 'I'"),
     "floats of 0 to 255": (LEVELS * 255, "divide by 255"),
@@ -202,7 +327,7 @@ NO_RULE = {
 @pytest.mark.parametrize("kind", NO_RULE)
 def test_what_has_no_rule_is_refused_by_name(tmp_path, kind, reader, capfd):
     pixels, message = NO_RULE[kind]
-    with pytest.raises(DataError, match=rf"train/cat/x\.png .*{message}"):
+    with pytest.raises(DataError, match=rf"(train|test|1)/cat/x\.png .*{message}"):
         reader(*written(tmp_path, saved(pixels, "TIFF")))
     assert "Traceback" not in capfd.readouterr().err
 
