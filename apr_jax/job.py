@@ -47,6 +47,7 @@ def main(
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))
         if distributed:
             parallel.start_processes(coordinator, process_count, process_id)
+            process.end_with(parallel.Others())
         root = pathlib.Path(workdir or f"runs/{config.name}")
         return run(config, root, beside=[pathlib.Path(b) for b in beside], quiet=quiet)
 

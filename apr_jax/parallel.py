@@ -6,6 +6,7 @@ belongs to the batch is split along its first axis. One process drives all of it
 devices; several processes find each other through ``jax.distributed``.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import secrets
@@ -90,6 +91,41 @@ def start_processes(
     """
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(coordinator, process_count, process_id)
+
+
+class Others:
+    """The other processes of a run, which hear of an end before its time."""
+
+    _KEY = "apr_jax/ended"
+    # Seconds that the first process, by which all hear of it, stays for their sake.
+    _STAYS = 4.0
+
+    def __init__(self) -> None:
+        # JAX has no public name for the store that its processes share.
+        from jax._src import distributed
+
+        self._store: Any = distributed.global_state.client
+        self._number = jax.process_index()
+
+    def tell(self, status: int) -> None:
+        """Lets them know that this process ends, with this status."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another was quicker
+            self._store.key_value_set(self._KEY, f"{self._number} {status}")
+        if self._number == 0:
+            time.sleep(self._STAYS)
+
+    def told(self) -> tuple[int, int] | None:
+        """Which one ends, and its status; None: none does, as far as is known."""
+        try:
+            words = self._store.key_value_try_get(self._KEY)
+        except jax.errors.JaxRuntimeError:
+            return None
+        number, status = words.split()
+        return int(number), int(status)
+
+    def wait(self) -> None:
+        """Waits until the work of all is done."""
+        jax.distributed.shutdown()
 
 
 def make_layout(requested: int) -> Layout:

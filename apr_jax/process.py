@@ -8,9 +8,11 @@ import shlex
 import signal
 import sys
 import threading
+import time
+import traceback
 import types
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import absl.logging
 
@@ -48,19 +50,96 @@ def finish(work: Callable[[], str | None]) -> None:
     try:
         with _interruptible():
             stopped_by = work()
+            _wait_for_others()
     except KeyboardInterrupt:
         _leave(_exit_code("SIGINT"), _INTERRUPTED)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        if isinstance(error, CheckpointError):
-            # The threads of a save that failed may wait for minutes for what won't be.
+        # The threads of a save that failed may wait for minutes for what won't be, and
+        # so may this process for others that it lets down.
+        if isinstance(error, CheckpointError) or _others is not None:
             _leave(2)
         sys.exit(2)
+    except Exception:
+        if _others is None:
+            raise
+        if (told := _others.told()) is not None:
+            _leave_after(*told)  # what failed was waiting for that process
+        traceback.print_exc()
+        _leave(1)
     if stopped_by is not None:
         sys.exit(_exit_code(stopped_by))
 
 
 _INTERRUPTED = "stopped by Ctrl-C"
+
+
+# --- Several processes ---------------------------------------------------------------
+
+
+class Others(Protocol):
+    """The other processes of a run; see ``parallel.Others``."""
+
+    def tell(self, status: int) -> None:
+        """Lets them know that this process ends before its time."""
+
+    def told(self) -> tuple[int, int] | None:
+        """Which of them has ended before its time, and its status; None: none has."""
+
+    def wait(self) -> None:
+        """Waits for the end of all, when this one's work is done."""
+
+
+_others: Others | None = None
+_follower: threading.Thread | None = None
+_LOOKS = 0.5  # seconds between two looks at whether another process has ended
+_OWN_WORDS = 2.0  # seconds in which a process that fails as well can say it itself
+
+
+def end_with(others: Others) -> None:
+    """From here on no process of several outlives another one's failure or stop.
+
+    A stop of any of them, where nothing saves and leaves by itself as training does
+    (see ``StopSignal``), ends it at once, and all the others within seconds: each says
+    a line, and has the same status. Inside ``finish`` only.
+    """
+    global _others, _follower
+    _others = others
+    for number in _STOPS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _leave_on_signal)
+    _follower = threading.Thread(target=_follow, args=(others,), daemon=True)
+    _follower.start()
+
+
+def _wait_for_others() -> None:
+    """Waits until they have done their work, too; nobody needs them after it."""
+    global _others
+    if _others is not None and _follower is not None:
+        _others.wait()
+        _others = None
+        _follower.join()
+
+
+def _leave_on_signal(number: int, _: object = None) -> NoReturn:
+    name = signal.Signals(number).name
+    words = _INTERRUPTED if name == "SIGINT" else f"stopped by {name}"
+    _leave(_exit_code(name), words)
+
+
+def _follow(others: Others) -> None:
+    """Ends this process after another one that has ended before its time."""
+    while (told := others.told()) is None:
+        time.sleep(_LOOKS)
+        if _others is None:
+            return
+    time.sleep(_OWN_WORDS)
+    _leave_after(*told)
+
+
+def _leave_after(number: int, status: int) -> NoReturn:
+    why = f"was stopped ({status})" if status > 128 else "can't go on: see what it says"
+    _leave(status, f"process {number} {why}; this one ends with it")
 
 
 def leave_on_interrupt() -> None:
@@ -110,6 +189,8 @@ def _watch(reading: int) -> None:
     """Leaves at a SIGINT after another stop; reads their numbers up to a 0."""
     stopping = False
     while (number := os.read(reading, 1)[0]) != 0:
+        if number in _STOPS and signal.getsignal(number) is _leave_on_signal:
+            _leave_on_signal(number)
         if stopping and number == signal.SIGINT:
             _leave_at_once()
         stopping |= number in _STOPS
@@ -120,17 +201,25 @@ def _leave_at_once(*_: object) -> NoReturn:
         # The terminal's cursor, which a progress bar has hidden; below the bar.
         shown = "\x1b[?25h\n" if sys.stderr and sys.stderr.isatty() else ""
         os.write(2, f"{shown}{_INTERRUPTED}\n".encode())
+        _part(_exit_code("SIGINT"))
         os._exit(_exit_code("SIGINT"))
 
 
 def _leave(status: int, line: str = "") -> NoReturn:
     """Ends the program with what it printed, without waiting for its threads."""
-    with _leaving, contextlib.suppress(OSError):
-        if line:
-            print(line, file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+    with _leaving:
+        with contextlib.suppress(OSError):
+            if line:
+                print(line, file=sys.stderr)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        _part(status)
+        os._exit(status)
+
+
+def _part(status: int) -> None:
+    if _others is not None:
+        _others.tell(status)
 
 
 def command_line() -> str:

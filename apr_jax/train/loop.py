@@ -8,6 +8,7 @@ never stopped, on the same devices.
 import contextlib
 import dataclasses
 import errno
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -71,8 +72,7 @@ def train_together(
         CheckpointError: they stand at different steps, or as in ``train``.
     """
     try:
-        with StopSignal() as signal:  # until the last save is on the disk
-            return _train(plans, signal, until=until, quiet=quiet)
+        return _train(plans, until=until, quiet=quiet)
     except OSError as error:
         _explain(error, [plan.run.root for plan in plans])
         raise
@@ -90,11 +90,7 @@ def _explain(error: OSError, roots: Sequence[pathlib.Path]) -> None:
 
 
 def _train(
-    plans: Sequence[plan_lib.Plan],
-    signal: StopSignal,
-    *,
-    until: int | None,
-    quiet: bool,
+    plans: Sequence[plan_lib.Plan], *, until: int | None, quiet: bool
 ) -> list[Trained]:
     started = time.monotonic()
     lanes = seeds.Lanes(plans)
@@ -108,12 +104,29 @@ def _train(
         hook.begin(lanes.states[0], done)
         if hook.ended_at is not None:
             last = done  # of an earlier start; go_back finishes what it began
+    with StopSignal() as signal:  # until the last save is on the disk
+        trained = _to_the_end(lanes, hooks, signal, last, started, quiet)
+    if signal.number and trained[0].stopped_by is None:
+        os.kill(os.getpid(), signal.number)  # it came too late for the loop
+    return trained
+
+
+def _to_the_end(
+    lanes: seeds.Lanes,
+    hooks: Sequence[hooks_lib.EpochHook],
+    signal: StopSignal,
+    last: int,
+    started: float,
+    quiet: bool,
+) -> list[Trained]:
+    """Trains up to step ``last``; lets a hook that ended the run go back."""
+    plans, first = lanes.plans, lanes.step
     try:
         with contextlib.ExitStack() as opened:
             meters = [
                 Meter(
                     plan,
-                    first=done,
+                    first=first,
                     started=started,
                     quiet=quiet or lane > 0,  # the first lane has the progress bar
                     lane=lane if len(plans) > 1 else None,
@@ -136,7 +149,7 @@ def _train(
     return [
         Trained(
             step=done,
-            stopped_by=stopped_by if done < total else None,
+            stopped_by=stopped_by if done < plans[0].total_steps else None,
             collapsed_at=collapsed_at,
             state=state,
             seconds_to_first_step=meters[0].seconds_to_first_step,

@@ -30,8 +30,8 @@ job.main(settings, workdir=workdir, quiet=True, **keywords)
 """
 
 
-def start(folder, workdir, changes, **keywords):
-    return toy.start("-c", PROGRAM, folder, workdir, changes, keywords)
+def start(folder, workdir, changes, *, program=PROGRAM, **keywords):
+    return toy.start("-c", program, folder, workdir, changes, keywords)
 
 
 def finish(process, status=0, timeout=240):
@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
     assert "Traceback" not in output
 
 
-def start_two(folder, workdirs, changes):
+def start_two(folder, workdirs, changes, program=PROGRAM):
     """Two processes of one run, each with the work directory of its place."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
@@ -144,6 +144,7 @@ def start_two(folder, workdirs, changes):
             folder,
             workdir,
             changes,
+            program=program,
             distributed=True,
             coordinator=f"localhost:{port}",
             process_count=2,
@@ -177,6 +178,84 @@ def test_either_process_stops_both(folder, tmp_path, steps_per_call, number, sig
     assert step % steps_per_call == 0
     assert f"{number.name}: saved step {step:,} of" in outputs[0]
     assert not any("Traceback" in output for output in outputs)
+
+
+# One process of two comes to a place where it does something else; the other goes on
+# to where it waits for the first.
+ASIDE = """
+import hashlib, jax, time
+from apr_jax.errors import DataError
+def deaf():  # in C, as where a program is compiled: Python's handlers don't run
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+def fail():
+    raise DataError("nothing is there")
+def aside(inner):
+    def work(*args, **keywords):
+        if jax.process_index() == PROCESS:
+            pathlib.Path(sys.argv[2] + ".here").touch()
+            DOES()
+        return inner(*args, **keywords)
+    return work
+PLACE = aside(PLACE)
+job.main("""
+PLACES = {
+    "reading": "job.plan_lib.plan",
+    "before the first step": "job.loop.seeds.Lanes",
+    "measuring": "job.card.measure",
+}
+
+
+def start_aside(folder, workdir, place, does, process):
+    program = PROGRAM.replace("job.main(", ASIDE)
+    for word, by in (("PLACE", PLACES[place]), ("DOES", does), ("PROCESS", process)):
+        program = program.replace(word, str(by))
+    changes = {"train__devices": 2, "optim__epochs": 1.0, "optim__milestones": ()}
+    both = start_two(folder, [workdir] * 2, changes, program)
+    here = workdir.with_name(workdir.name + ".here")
+    wait_for(here.exists, both[process])
+    return both
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("number", "signalled", "does"),
+    [
+        (signal.SIGTERM, 0, "deaf"),
+        (signal.SIGTERM, 1, "(lambda: time.sleep(1000))"),
+        (signal.SIGINT, 1, "deaf"),
+        (signal.SIGHUP, 0, "(lambda: time.sleep(1000))"),
+    ],
+)
+def test_a_stop_beside_the_training_ends_both(
+    folder, tmp_path, place, number, signalled, does
+):
+    both = start_aside(folder, tmp_path / "run", place, does, signalled)
+    time.sleep(1)  # so that the other one waits
+    both[signalled].send_signal(number)
+    outputs = [finish(p, status=128 + number, timeout=15) for p in both]
+    said = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert outputs[signalled].splitlines()[-1] == f"stopped by {said}"
+    assert outputs[1 - signalled].splitlines()[-1] == (
+        f"process {signalled} was stopped ({128 + number}); this one ends with it"
+    )
+    assert not any("Traceback" in output for output in outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["before the first step", "measuring"])
+@pytest.mark.parametrize("failing", [0, 1])
+@pytest.mark.parametrize(("does", "status"), [("fail", 2), ("(lambda: 1 / 0)", 1)])
+def test_what_one_process_fails_at_ends_both(
+    folder, tmp_path, place, failing, does, status
+):
+    both = start_aside(folder, tmp_path / "run", place, does, failing)
+    outputs = [finish(p, status=status, timeout=30) for p in both]
+    words = "error: nothing is there" if does == "fail" else "ZeroDivisionError"
+    assert words in outputs[failing].splitlines()[-1]
+    assert outputs[1 - failing].splitlines()[-1] == (
+        f"process {failing} can't go on: see what it says; this one ends with it"
+    )
 
 
 @pytest.mark.slow
