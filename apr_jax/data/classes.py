@@ -55,7 +55,8 @@ def read_text(path: pathlib.Path) -> tuple[str, ...]:
     Blank lines at the end don't count, nor does it count whether the last line ends.
 
     Raises:
-        DataError: it can't be read, has no names, or a blank line between names.
+        DataError: it can't be read, has no names, a blank line between names, or a
+            name twice.
     """
     try:
         contents = path.read_bytes()
@@ -73,21 +74,32 @@ def read_text(path: pathlib.Path) -> tuple[str, ...]:
         raise DataError(
             f"line {names.index('') + 1} of {path} is blank; it must name a class"
         )
-    return tuple(names)
+    return _each_once(names, f"lines {{}} of {path}", first=1)
 
 
 def of_array(names: np.ndarray, where: str) -> tuple[str, ...]:
     """Returns the names in an array of texts or bytes [K].
 
     Raises:
-        DataError: another shape or type; the message names ``where``.
+        DataError: another shape or type, or a name twice; the message names ``where``.
     """
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise DataError(
             f"class_names of {where} are {names.dtype} {list(names.shape)}; they must "
             "be texts [K]"
         )
-    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in names)
+    found = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+    return _each_once(found, f"class_names {{}} of {where}", first=0)
+
+
+def _each_once(names: Sequence[str], where: str, *, first: int) -> tuple[str, ...]:
+    """Raises DataError for a name that several classes have, with their places."""
+    for name in names:
+        if names.count(name) > 1:
+            places = [i for i, other in enumerate(names, first) if other == name]
+            text = where.format(" and ".join(map(str, places)))
+            raise DataError(f"{text} are all {name!r}; two classes need two names")
+    return tuple(names)
 
 
 def by_number(labels: np.ndarray, where: str) -> tuple[str, ...]:

@@ -41,6 +41,20 @@ def test_a_blank_line_is_no_name(tmp_path, text, line):
         classes.read_text(tmp_path / "x.txt")
 
 
+@pytest.mark.parametrize("reader", ["txt", "npz"])
+def test_two_classes_need_two_names(tmp_path, reader):
+    names = ["crane", "dog", "crane", "cat", "crane"]
+    if reader == "txt":
+        (tmp_path / "x.txt").write_text("\n".join(names))
+        message = r"lines 1 and 3 and 5 of .*x\.txt are all 'crane'"
+        with pytest.raises(DataError, match=message):
+            classes.read_text(tmp_path / "x.txt")
+    else:
+        message = "class_names 0 and 2 and 4 of x are all 'crane'"
+        with pytest.raises(DataError, match=message):
+            classes.of_array(np.array(names), "x")
+
+
 def test_names_in_an_archive():
     assert classes.of_array(np.array(["a", "b"]), "x") == ("a", "b")
     assert classes.of_array(np.array([b"a", b"b"]), "x") == ("a", "b")
@@ -62,7 +76,17 @@ def read_corrupted(root, labels):
     return corrupted.read_npy(root, "fog", 1, len(labels)).labels
 
 
-READERS = [read_arrays, read_corrupted]
+def read_extra(root, labels):
+    """Of an archive of extra images."""
+    images = np.zeros((10, 8, 8, 3), np.uint8)
+    for name in ("train", "test"):
+        np.savez(root / f"{name}.npz", images=images, labels=np.arange(10))
+    np.savez(root / "more.npz", images=images, labels=labels)
+    where = settings(root, data_dir=str(root), extra_dirs=(str(root / "more.npz"),))
+    return data.load(where).extra.labels
+
+
+READERS = [read_arrays, read_corrupted, read_extra]
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -82,20 +106,31 @@ def test_labels_are_not_bent(tmp_path, reader):
 
 # --- So many examples.
 
+
+def list_tree(root, count):
+    for i in range(5):
+        path = root / "fog" / "1" / "cat" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = corrupted.list_tree(root, "fog", 1, ("cat",), examples=count)
+    assert len(found.files) == count
+
+
 EXAMPLES = {
-    "subset": lambda n: samples.subset(10, n, 0),
-    "watched": lambda n: samples.watched(
+    "subset": lambda _, n: samples.subset(10, n, 0),
+    "watched": lambda _, n: samples.watched(
         data.ArraySplit(np.zeros((10, 2, 2, 3), np.uint8), np.arange(10)), n
     ),
-    "hold_out": lambda n: samples.hold_out(10, n),
+    "hold_out": lambda _, n: samples.hold_out(10, n),
+    "list_tree": list_tree,
 }
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_fewer_than_no_examples(name):
-    EXAMPLES[name](3)
+def test_fewer_than_no_examples(tmp_path, name):
+    EXAMPLES[name](tmp_path, 3)
     with pytest.raises(UserError, match="is -3; it must be"):
-        EXAMPLES[name](-3)
+        EXAMPLES[name](tmp_path, -3)
 
 
 def test_the_command_writes_no_part_of_a_negative_number(tmp_path):
