@@ -234,8 +234,9 @@ def verified(where, path):
     """A corrupted file, and a clean one, of --verify."""
     stored = corrupted_verify._read(path, SIZE)
     where = dataclasses.replace(where, test_split="train")
-    clean, *_ = corrupted_verify._open(where, path.parents[2] / "C", (), 0)
-    np.testing.assert_array_equal(clean(np.array([0]))[0], stored)
+    shutil.copytree(path.parents[1], path.parents[2] / "C" / "fog" / "1")
+    files = corrupted_verify._open(where, path.parents[2] / "C", ("fog",))
+    np.testing.assert_array_equal(files.clean(files.places)[0], stored)
     return stored
 
 

@@ -1,6 +1,8 @@
 """Measuring under corruption: every source, resuming, what is refused, the page."""
 
+import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import corruptions, data, metrics, parallel
+from apr_jax import corruptions, data, job, metrics, models, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import (
     classes,
@@ -25,7 +27,7 @@ from apr_jax.data import (
     corrupted_files,
     corrupted_verify,
 )
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import ArgumentError, ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import corruption, corruption_sources
 from apr_jax.evaluate.context import Context
@@ -33,6 +35,7 @@ from apr_jax.evaluate.measurement import Measurement
 from apr_jax.report import run_view
 from apr_jax.report.sections import corruption as section
 from apr_jax.runs import records as records_lib
+from apr_jax.train import loop
 from tests import toy
 
 SETS = ("contrast", "brightness")
@@ -718,6 +721,116 @@ def test_files_from_elsewhere_are_compared(folder, tmp_path):
     assert few["contrast", 1].ours.error is None
     with pytest.raises(DataError, match=r"lacks fog\.npy"):
         verified(described, tmp_path, ("fog",))
+
+
+def test_files_in_another_order_are_compared_image_by_image(folder, tmp_path):
+    """As those of CIFAR-10-C beside a shuffled set of TensorFlow Datasets."""
+    sets = ("contrast", "brightness")
+    described = corrupted_command.describe(
+        str(folder), data_dir="", split="test", image_size=8, resize=0
+    )
+    corrupted_command.write(described, tmp_path / "C", sets, quiet=True)
+    with np.load(folder / "test.npz") as stored:
+        order = np.random.default_rng(3).permutation(50)
+        (tmp_path / "moved").mkdir()
+        np.savez(
+            tmp_path / "moved" / "test.npz",
+            images=stored["images"][order],
+            labels=stored["labels"][order],
+        )
+    moved = dataclasses.replace(described, data_dir=str(tmp_path / "moved"))
+    answer = lambda images: (images.mean((1, 2, 3)) // 64).astype(int)
+    for examples in (0, 20):
+        knobs = {"answer": answer, "examples": examples}
+        wanted = verified(described, tmp_path / "C", sets, **knobs)
+        found = verified(moved, tmp_path / "C", sets, **knobs)
+        assert all(c.apart == 0 for c in found.values())
+        assert all(c.theirs == c.ours for c in found.values())
+        assert found == wanted
+    other = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    with np.load(folder / "test.npz") as stored:
+        np.savez(
+            tmp_path / "moved" / "test.npz",
+            images=other,
+            labels=stored["labels"][order],
+        )
+    with pytest.raises(DataError, match="aren't those of the clean split"):
+        verified(moved, tmp_path / "C", sets)
+
+
+@pytest.mark.parametrize("form", ["npy", "jpeg"])
+def test_some_of_the_images_are_compared(tmp_path, rng, form):
+    """Those of ``--examples``."""
+    for name in ("a", "b"):
+        (tmp_path / "in" / "test" / name).mkdir(parents=True)
+        for i in range(3):
+            picture = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "in" / "test" / name / f"{i}.png")
+    described = corrupted_command.describe(
+        str(tmp_path / "in"), data_dir="", split="test", image_size=32, resize=0
+    )
+    out, sets = tmp_path / "out", ("contrast",)
+    write = functools.partial(corrupted_command.write, described, quiet=True)
+    write(out, sets, form=form, examples=4)
+    found = verified(described, out, sets, answer=lambda x: np.zeros(len(x), int))
+    assert {c.n for c in found.values()} == {4}
+    assert all(c.apart == 0 for c in found.values())
+    assert found["contrast", 1].theirs.error == 0.25  # a, a, a, b
+    assert {c.n for c in verified(described, out, sets, examples=2).values()} == {2}
+    with pytest.raises(ArgumentError, match="examples is -3"):
+        verified(described, out, sets, examples=-3)
+    if form == "jpeg":
+        shutil.rmtree(out / "contrast" / "1")
+        (out / "contrast" / "1").mkdir()
+        with pytest.raises(DataError, match="has no image by the name of a clean one"):
+            verified(described, out, sets)
+
+
+COMMAND = """
+import runpy, sys
+from apr_jax import models
+from tests import toy
+models.MODELS["tiny"] = toy.TinyNet
+runpy.run_module("apr_jax.corruptions", run_name="__main__", alter_sys=True)
+"""
+
+
+def command(*arguments, status=0):
+    process = toy.start("-c", COMMAND, *arguments)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_the_command_refuses_less_than_no_images(folder, tmp_path):
+    given = ["--data", folder / "test.npz", "--image_size=8", "--examples=-3"]
+    for place in ("--out", "--verify"):
+        said = command(*given, place, tmp_path / "C", status=2)
+        assert "error: examples is -3; it must be" in said
+    assert not (tmp_path / "C").exists()
+
+
+def test_the_command_tells_the_errors_of_a_run(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+    run = tmp_path / "run"
+    config = toy.config(folder, optim__epochs=1.0, augment__method="standard")
+    with contextlib.ExitStack() as held:
+        (plan,) = job._prepared([config], [run], held)
+        loop.train(plan, quiet=True)
+    given = ["--data", folder, "--image_size=8", "--corruptions=contrast"]
+    command(*given, "--out", tmp_path / "C", "--examples=30", "--quiet")
+    said = command(*given, "--verify", tmp_path / "C", "--network", run)
+    lines = [line for line in said.splitlines() if line.startswith("contrast/")]
+    assert len(lines) == 5
+    found = classifier_lib.from_run(run)
+    images = np.load(tmp_path / "C" / "contrast.npy")[:30]
+    logits, _ = found.predict(found.variables, jnp.asarray(images))
+    labels = np.load(tmp_path / "C" / "labels.npy")[:30]
+    wrong = 100 * np.mean(np.asarray(logits).argmax(1) != labels)
+    assert lines[0].endswith(
+        f"0.00 apart; 30 images; errors {wrong:.1f} % and {wrong:.1f} %"
+    )
 
 
 def test_a_tree_from_elsewhere_is_compared(tmp_path, rng):
