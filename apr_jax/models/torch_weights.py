@@ -90,9 +90,9 @@ def load_file(name: str, path: str | pathlib.Path) -> Loaded:
         ) from error
     content = torch.load(path, map_location="cpu", weights_only=True)
     arrays: dict[str, Any] = {
-        key: value.detach().float().numpy()
+        key: torch.as_tensor(value).detach().float().numpy()
         for key, value in _flat(content).items()
-        if isinstance(value, torch.Tensor)
+        if isinstance(value, torch.Tensor) or _of_normalisation(key)
     }
     if isinstance(content.get("arch"), str):
         return load(name, {"arch": content["arch"], "state_dict": arrays})
@@ -103,8 +103,13 @@ def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
     """`from_torch`, and the normalisation that is among the tensors, if there is one.
 
     It is a mean and a standard deviation whose names end in "mean" or "mu" and in "std"
-    or "sigma", such as `normalize.mean`, of pixels in [0, 1]. What the other tensors'
-    names all begin with, such as the `model.` behind it, is taken off.
+    or "sigma", such as `normalize.mean`, of pixels in [0, 1], among the tensors or
+    beside their wrapper. What the other tensors' names all begin with, such as the
+    `model.` behind it, is taken off.
+
+    Tensors of the same names and shapes may still be another network's: timm's
+    `resnetblur50` keeps nothing of its blurs, and passes for ResNet-50 unless the file
+    says what it is (`arch`), which is checked.
     """
     _check_architecture(name, state_dict.get("arch"))
     tensors, mean, std = _split_normalisation(_flat(state_dict))
@@ -164,12 +169,18 @@ def _without_normalisation(loaded: Loaded) -> dict[str, Any]:
 def _flat(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
-            return _flat(state_dict[wrapper])
+            # A normalisation may stand beside the network's tensors.
+            beside = {k: v for k, v in state_dict.items() if _of_normalisation(k)}
+            return beside | _flat(state_dict[wrapper])
     return {
         key.removeprefix("module."): value
         for key, value in state_dict.items()
         if not key.endswith("num_batches_tracked")
     }
+
+
+def _of_normalisation(key: str) -> bool:
+    return key.rpartition(".")[2] in (*_MEANS, *_STDS)
 
 
 def _check_architecture(name: str, said: Any) -> None:

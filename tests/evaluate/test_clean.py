@@ -154,6 +154,10 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd):
     torch.save({"state_dict": tensors | own}, tmp_path / "normal.pth")
     normal = classifier_lib.from_weights(tmp_path / "normal.pth", config)
     assert normal.config.data.std == (1.0, 1.0, 1.0)
+    beside = {"state_dict": tensors, "mu": own["mu"], "sigma": [1.0] * 3}
+    torch.save(beside, tmp_path / "beside.pth")
+    again = classifier_lib.from_weights(tmp_path / "beside.pth", config)
+    assert again.config.data == normal.config.data
     assert "normal.pth brings its own normalisation" in capfd.readouterr().err
     moved = (images - (mean + 0.1)) * std + mean
     np.testing.assert_allclose(

@@ -183,6 +183,9 @@ def test_a_normalisation_among_the_tensors(mean, std, prefix):
     assert loaded.mean == (0.4914, 0.4822, 0.4465)
     assert loaded.std == (0.2471, 0.2435, 0.2616)
     same(loaded.variables, torch_weights.from_torch("wrn_10_1", plain))
+    # Beside the tensors, as arrays or numbers.
+    beside = {"net": plain, "mean": given[mean], "std": list(given[std].ravel())}
+    assert torch_weights.load("wrn_10_1", beside)[1:] == loaded[1:]
     # Never ignored: who asks for the variables alone is told.
     with pytest.raises(ValueError, match=r"of their own, mean \(0.4914, .*load_file"):
         torch_weights.from_torch("wrn_10_1", given)
