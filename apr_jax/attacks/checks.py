@@ -4,11 +4,11 @@ They are those of the original (Croce and Hein 2020, and its notes on flags).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from apr_jax.attacks.core import Engine
-from apr_jax.attacks.rounds import Stage
 from apr_jax.gates.answers import answer as answer_of
 
 _CALLS = 5  # of the function, to see whether it answers the same
@@ -67,16 +67,22 @@ def check_gradients(sizes: np.ndarray) -> list[str]:
             f"at {zero} of {asked} images the gradient is zero; attacks that follow "
             "it are blind there"
         )
-    if nan := int(np.sum(np.isnan(sizes))):
-        found.append(
-            f"at {nan} of {len(sizes)} images the gradient is not a number; attacks "
-            "that follow it can't break such points, which then count as robust"
-        )
-    return found
+    return found + check_finite(sizes)
 
 
-def check_classes(classes: int, stages: Sequence[Stage]) -> list[str]:
-    """Returns which attacks need more classes than there are."""
+def check_finite(sizes: np.ndarray) -> list[str]:
+    """Returns at how many images gradients of some sizes [N] are not a number."""
+    nan = int(np.sum(np.isnan(sizes)))
+    if not nan:
+        return []
+    return [
+        f"at {nan} of {len(sizes)} images the gradient is not a number; attacks that "
+        "follow it can't break such points, which then count as robust"
+    ]
+
+
+def check_classes(classes: int, stages: Sequence[Any]) -> list[str]:
+    """Returns which attacks, ``rounds.Stage``, need more classes than there are."""
     names = [stage.name for stage in stages]
     found = []
     if classes < 3 and {"apgd-dlr", "apgd-t"} & set(names):

@@ -8,6 +8,7 @@ its number, the attack and the round, not on its chunk.
 
 import dataclasses
 import functools
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from apr_jax.attacks import arguments, norms
+from apr_jax.attacks import arguments, checks, norms
 from apr_jax.attacks.core import Attack, Engine, LogitsFn, Points, answers_wrong
 from apr_jax.gates import answers as gate
 
@@ -64,6 +65,11 @@ class Stage:
     targets: int = 0
     restarts: int = 1
     noise: str = "always"
+
+    @property
+    def follows_gradients(self) -> bool:
+        """Whether it is blind where there is no gradient."""
+        return self.name != "square"
 
     def rounds(self, classes: int) -> Iterator[tuple[int, float]]:
         """Yields (rank of the target among the logits, noise); rank 0: no target."""
@@ -263,10 +269,20 @@ def run_alone(
         TypeError: pixels are not floating point.
         ArgumentError: images, labels or logits of another shape or range, or an
             unknown norm.
+
+    Warns:
+        AttackWarning: at some of the points that are left, of one chunk, the gradient
+            is not a number.
     """
     norms.check_norm(norm)
     engine, clean, answers = prepare(logits_fn, images, labels, chunk)
     *_, result = attack_in_turn(
         engine, (stage,), key, clean, answers, norm=norm, eps=eps
     )
+    left = np.flatnonzero(result.robust)[: engine.chunk]
+    if len(left) and stage.follows_gradients:
+        rows = fill(left, engine)
+        sizes = engine.gradient_sizes(clean[rows], answers[rows])[: len(left)]
+        for message in checks.check_finite(sizes):
+            warnings.warn(message, checks.AttackWarning, stacklevel=5)
     return result

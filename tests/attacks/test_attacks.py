@@ -312,6 +312,36 @@ def test_an_image_that_leaves_no_answer_is_broken(key):
     assert result.not_finite == 0
 
 
+ALONE = {
+    "fgsm": (attacks.fgsm, {}),
+    "pgd": (attacks.pgd, {"steps": 2}),
+    "apgd": (attacks.apgd, {"steps": 2}),
+    "fab": (attacks.fab, {"steps": 2}),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_gradients_that_are_not_finite_are_told_by_count(key, name):
+    """Finite logits, whose root has no slope at black: 0 / 0."""
+
+    def logits_fn(x):
+        root = jnp.sqrt(x.sum((1, 2)) ** 2)
+        return jnp.concatenate([root, -root[:, :1]], 1) + jnp.array([[9.0, 0, 0, 0]])
+
+    attack, knobs = ALONE[name]
+    images = np.full((5, SIDE, SIDE, 3), 0.5, np.float32)
+    images[1:4] = 0
+    labels = np.zeros(5, np.int32)
+    message = r"at 3 of 5 images the gradient is not a number"
+    with pytest.warns(checks.AttackWarning, match=message) as found:
+        result = attack(key, logits_fn, images, labels, eps=1e-4, **knobs)
+    assert len(found) == 1
+    assert result.survived["clean"].all()
+    # Where gradients are finite nothing is said, and tests take warnings for errors.
+    images[1:4] = 0.25
+    assert attack(key, logits_fn, images, labels, eps=1e-4, **knobs).robust.all()
+
+
 def test_checks_of_the_step_come_as_the_paper_says():
     window = make_apgd_plan("linf", 100, False).window
     assert list(np.flatnonzero(window) + 1) == [22, 41, 57, 70, 80, 87, 93, 99]
