@@ -3,10 +3,12 @@
 import pathlib
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from apr_jax import job
+from apr_jax import process as process_lib
 from tests import toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -88,6 +90,85 @@ def test_a_second_ctrl_c_leaves_at_once(work, times):
             process.send_signal(signal.SIGINT)
             break
     ends_in_a_line(process, timeout=10)
+
+
+# --- What it sets before JAX starts ---------------------------------------------------
+
+
+@pytest.fixture
+def able(monkeypatch, tmp_path):
+    """A processor with AMX and a JAX that gains from it."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
+    monkeypatch.setattr(process_lib, "_CPUINFO", cpuinfo)
+    monkeypatch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.12.1")
+    monkeypatch.setattr(process_lib, "_knows", lambda _: True)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    return cpuinfo
+
+
+def test_onednn_where_it_helps(able):
+    flags = "--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_call=true"
+    assert process_lib.onednn_flags() == flags
+
+
+def test_no_onednn_elsewhere(able, monkeypatch):
+    def there():
+        return bool(process_lib.onednn_flags())
+
+    with monkeypatch.context() as patch:
+        patch.setenv("APR_JAX_ONEDNN", "0")
+        assert not there()
+    with monkeypatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_cpu_use_onednn=false")
+        assert not there()
+    with monkeypatch.context() as patch:
+        patch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.10.2")
+        assert not there()
+    with monkeypatch.context() as patch:
+        patch.setattr(process_lib, "_knows", lambda _: False)
+        assert not there()
+    assert there()
+    able.write_text("flags : fpu avx512_bf16\n")
+    assert not there()
+    able.unlink()
+    assert not there()
+
+
+def test_flags_are_looked_up_in_the_library():
+    assert process_lib._knows(("xla_cpu_use_onednn",))
+    assert not process_lib._knows(("xla_cpu_use_onednn", "xla_cpu_no_such_flag"))
+
+
+STARTED = """
+import os, sys
+sys.orig_argv = ["python", "-m", MODULE]
+import apr_jax
+import resource
+for i in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b"1" * (80_000_000 + i)
+pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+flags = apr_jax.process.onednn_flags()  # "" where they are set
+print("onednn" in os.environ.get("XLA_FLAGS", ""), bool(flags), pages > 1000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
+def test_a_program_keeps_memory_and_multiplies_by_onednn(monkeypatch):
+    """Not where another program imports the package."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+
+    def said(module):
+        output, _ = start("-c", STARTED.replace("MODULE", repr(module))).communicate()
+        return output.split()
+
+    able = str(bool(process_lib.onednn_flags()))
+    assert said("another.program") == ["False", able, "True"]
+    assert said("apr_jax.evaluate.clean") == [able, "False", "False"]
+    monkeypatch.setenv("APR_JAX_ONEDNN", "0")
+    monkeypatch.setenv("APR_JAX_KEEP_MEMORY", "0")
+    assert said("apr_jax.evaluate.clean") == ["False", "False", "True"]
 
 
 INTERRUPTED = """

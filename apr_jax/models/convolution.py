@@ -1,6 +1,6 @@
 """A drop-in for `jax.lax.conv_general_dilated` whose gradients are fast on a CPU.
 
-XLA's CPU backend has a fast convolution, but reaches it badly in three places, which
+XLA's CPU backend has a fast convolution, but reaches it badly in some places, which
 this module rewrites in terms it takes well. Elsewhere it changes nothing: on GPU and
 TPU, and for any form but plain NHWC/HWIO, the call goes straight to `jax.lax`.
 
@@ -9,6 +9,9 @@ TPU, and for any form but plain NHWC/HWIO, the call goes straight to `jax.lax`.
   of images that fit the cache.
 - Grouped convolutions have no fast path at all: here groups are merged into dense
   blocks of 32 channels, zero off the diagonal.
+- In bfloat16 by oneDNN (`apr_jax.process.onednn_flags`) the gradient of the kernel is
+  products of matrices, and that of a strided convolution's input isn't spread out by
+  the convolution; XLA would hand neither over to oneDNN in a form that it is fast in.
 - Inside `scan` and `while_loop` only convolutions in the canonical layout are fast;
   the gradients that JAX derives are not in it, these are.
 
@@ -16,11 +19,14 @@ On a CPU only reverse-mode differentiation is available (a custom VJP).
 """
 
 import functools
+import itertools
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -29,6 +35,8 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _CACHE_BYTES = 2**21
 # Narrower blocks leave vector lanes empty, wider ones multiply more zeros.
 _BLOCK_CHANNELS = 32
+# Copies of this many channels are fast as they are.
+_WIDE = 128
 
 _Pads = tuple[tuple[int, int], tuple[int, int]]
 _Pair = tuple[int, int]
@@ -79,6 +87,11 @@ def conv_general_dilated(
     return _grouped(lhs, rhs, stride, pads, feature_group_count)
 
 
+def _by_onednn() -> bool:
+    """Whether XLA may multiply by oneDNN; see ``apr_jax.process.onednn_flags``."""
+    return "--xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
+
+
 def _is_nhwc(lhs: Sequence[int], rhs: Sequence[int], numbers: Any) -> bool:
     given = lax.conv_dimension_numbers(tuple(lhs), tuple(rhs), numbers)
     return given == lax.conv_dimension_numbers(tuple(lhs), tuple(rhs), _LAYOUT)
@@ -113,6 +126,11 @@ def _input_gradient(
 ) -> jax.Array:
     """Convolution of the spread-out `g` with the flipped kernel, layout canonical."""
     flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
+    if g.dtype == jnp.bfloat16 and stride != (1, 1) and _by_onednn():
+        # oneDNN takes no spread-out input, and multiplies zeros faster than XLA skips.
+        inner = [(0, 0, 0), *((0, 0, s - 1) for s in stride), (0, 0, 0)]
+        g = lax.pad(g, jnp.zeros((), g.dtype), inner)
+        return _input_gradient(shape, w, g, (1, 1), pads)
     around = []
     for axis in (0, 1):
         before = pads[axis][0]
@@ -129,6 +147,8 @@ def _kernel_gradient(
     x: jax.Array, w: jax.Array, g: jax.Array, stride: _Pair, pads: _Pads
 ) -> jax.Array:
     """Sum over images and positions of input patch times output gradient, as `w`."""
+    if x.dtype == jnp.bfloat16 and _by_onednn():
+        return _by_products(x, w, g, stride, pads)
     kernel = w.shape[:2]
     sums = jnp.promote_types(w.dtype, jnp.float32)
     if kernel == (1, 1) and pads == ((0, 0), (0, 0)):
@@ -167,6 +187,63 @@ def _kernel_gradient(
             lambda total, pair: (total + gradient(*pair), None), start, tuple(groups)
         )
     return total.transpose(1, 2, 0, 3).astype(w.dtype)
+
+
+def _by_products(
+    x: jax.Array, w: jax.Array, g: jax.Array, stride: _Pair, pads: _Pads
+) -> jax.Array:
+    """The kernel's gradient as products of matrices, which oneDNN takes well.
+
+    The contraction over images and places is long and both sides are narrow. So that
+    they become wider without too many copies, the kernel's columns are laid beside one
+    another in `x`, its rows in `g`: one product holds all taps. Where `x` is much the
+    narrower, or is strided over, all taps are laid in `x`.
+    """
+    (rows, columns), (inputs, outputs) = w.shape[:2], w.shape[2:]
+    if stride != (1, 1) or outputs > 2 * inputs:
+        taps = _taps(x, (rows, columns), stride, pads)
+        return _product(taps, g).reshape(w.shape).astype(w.dtype)
+    wide = _taps(x, (1, columns), (1, 1), ((0, 0), pads[1]))
+    before = rows - 1 - pads[0][0]
+    after = x.shape[1] + rows - 1 - g.shape[1] - before
+    high = _taps(g, (rows, 1), (1, 1), ((before, after), (0, 0)))
+    product = _product(wide, high).reshape(columns, inputs, rows, outputs)
+    return product[:, :, ::-1].transpose(2, 0, 1, 3).astype(w.dtype)
+
+
+def _taps(x: jax.Array, kernel: _Pair, stride: _Pair, pads: _Pads) -> jax.Array:
+    """`[N, H, W, C]` -> `[N, h, w, taps C]`: what each tap of a kernel sees."""
+    channels, taps = x.shape[-1], kernel[0] * kernel[1]
+    if taps > 1 and channels < _WIDE:
+        # A convolution with ones and zeros copies faster than XLA's loops.
+        ones = np.eye(taps * channels).reshape(*kernel, channels, taps * channels)
+        copies = jnp.asarray(ones, x.dtype)
+        return lax.conv_general_dilated(
+            x, copies, stride, pads, dimension_numbers=_LAYOUT
+        )
+    around = [(0, 0, 0), *((*pad, 0) for pad in pads), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), around)
+    rows, columns = (
+        _seen(size, k, s)
+        for size, k, s in zip(x.shape[1:3], kernel, stride, strict=True)
+    )
+    parts = [x[:, i][:, :, j] for i, j in itertools.product(rows, columns)]
+    return parts[0] if taps == 1 else jnp.concatenate(parts, -1)
+
+
+def _seen(size: int, kernel: int, stride: int) -> list[slice]:
+    """The places along an axis that each tap sees."""
+    count = (size - kernel) // stride + 1
+    return [slice(i, i + count * stride, stride) for i in range(kernel)]
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The sum over images and places of the outer products of channels, in float32."""
+    images = a.shape[0]
+    groups = max(n for n in range(1, max(1, images // 32) + 1) if images % n == 0)
+    a, b = (v.reshape(groups, -1, v.shape[-1]) for v in (a, b))
+    product = lax.dot_general(a, b, (((1,), (1,)), ((0,), (0,))))
+    return product.astype(jnp.float32).sum(0)
 
 
 def _images_per_group(x: jax.Array, g: jax.Array) -> int:

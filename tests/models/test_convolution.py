@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apr_jax import models
+from apr_jax import models, process
 from apr_jax.models import convolution
+from tests import toy
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 LAX = lax.conv_general_dilated
@@ -60,7 +61,7 @@ def assert_same(got, expected, tolerance=1e-5):
         )
 
 
-@pytest.mark.parametrize(
+forms = pytest.mark.parametrize(
     ("kernel", "stride", "size", "pads", "groups"),
     [
         (3, 1, (8, 8), ((1, 1), (1, 1)), 1),
@@ -76,6 +77,9 @@ def assert_same(got, expected, tolerance=1e-5):
         (3, 2, (8, 7), ((1, 1), (1, 1)), 8),
     ],
 )
+
+
+@forms
 @pytest.mark.parametrize("cache", [1, 2**30])
 def test_gradients_are_those_of_lax(
     rng, monkeypatch, kernel, stride, size, pads, groups, cache
@@ -88,6 +92,57 @@ def test_gradients_are_those_of_lax(
         value_and_gradients(ours, x, w),
         value_and_gradients(bind(LAX, stride, pads, groups), x, w),
     )
+
+
+@forms
+@pytest.mark.parametrize("wide", [1, 128])
+@pytest.mark.parametrize("channels", [(8, 16), (8, 24), (16, 8)])
+def test_gradients_by_products_are_those_of_lax(
+    rng, monkeypatch, kernel, stride, size, pads, groups, wide, channels
+):
+    """In the form that oneDNN takes well, whoever multiplies."""
+    monkeypatch.setattr(convolution, "_by_onednn", lambda: True)
+    monkeypatch.setattr(convolution, "_WIDE", wide)
+    x, w = inputs(rng, size=size, kernel=kernel, channels=channels, groups=groups)
+    ours = bind(convolution.conv_general_dilated, stride, pads, groups)
+    exact = value_and_gradients(bind(LAX, stride, pads, groups), x, w)
+    got = value_and_gradients(ours, *(a.astype(jnp.bfloat16) for a in (x, w)))
+    assert_same([a.astype(jnp.float32) for a in got], exact, tolerance=1e-2)
+
+
+BY_ONEDNN = """
+import os
+from apr_jax import process
+os.environ["XLA_FLAGS"] = process.onednn_flags()
+import jax, jax.numpy as jnp, numpy as np
+from apr_jax.models import convolution
+from tests import toy
+def gradients(x, w, dtype, convolve):
+    def loss(x, w):
+        y = convolve(x, w, (1, 1), ((1, 1),) * 2, None, None, ("NHWC", "HWIO", "NHWC"))
+        return jnp.sum(y * jnp.cos(jnp.arange(y.size)).reshape(y.shape).astype(y.dtype))
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(x.astype(dtype), w.astype(dtype))
+    compiled = compiled.compile()
+    found = compiled(x.astype(dtype), w.astype(dtype))
+    return compiled.as_text(), [np.asarray(a, np.float32) for a in found]
+for channels in ((32, 32), (128, 128), (16, 64)):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (64, 8, 8, channels[0])).astype(jnp.bfloat16)
+    w = jax.random.normal(keys[1], (3, 3, *channels)).astype(jnp.bfloat16)
+    _, exact = gradients(x, w, jnp.float32, jax.lax.conv_general_dilated)
+    text, got = gradients(x, w, jnp.bfloat16, convolution.conv_general_dilated)
+    assert "__onednn$matmul" in text and "__onednn$convolution" in text
+    for one, other in zip(got, exact):
+        np.testing.assert_allclose(one, other, atol=8e-3 * abs(other).max())
+"""
+
+
+def test_onednn_agrees_with_float32():
+    if not process.onednn_flags():
+        pytest.skip("needs a processor with AMX, and a JAX that gains from it")
+    program = toy.start("-c", BY_ONEDNN)
+    said, _ = program.communicate(timeout=120)
+    assert program.returncode == 0, said
 
 
 def test_groups_wider_and_narrower_than_a_block(rng):
