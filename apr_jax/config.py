@@ -15,7 +15,7 @@ from typing import Any
 
 from apr_jax import settings
 from apr_jax.errors import ConfigError
-from apr_jax.settings import choice, incidental, setting, share
+from apr_jax.settings import choice, incidental, place, setting, share
 
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
@@ -29,14 +29,18 @@ class Data:
 
     source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
-    data_dir: str = incidental("", "folder of the source's files; none: its default")
-    cache_dir: str = incidental("", "decoded images; none: $XDG_CACHE_HOME or ~/.cache")
+    data_dir: str = place(
+        "", "folder of the source's files; none: its default", incidental=True
+    )
+    cache_dir: str = place(
+        "", "decoded images; none: $XDG_CACHE_HOME or ~/.cache", incidental=True
+    )
     train_split: str = setting("train", "split to train on")
     test_split: str = setting("test", "split to measure on")
     shifted_splits: tuple[str, ...] = setting((), "further test splits")
     image_size: int = setting(32, "pixels, square", low=1)
     eval_resize: int = setting(0, "shorter side before the centre crop; 0: none", low=0)
-    extra_dirs: tuple[str, ...] = setting((), "more training images; see data.extra")
+    extra_dirs: tuple[str, ...] = place((), "more training images; see data.extra")
     extra_ratio: float = share(0.0, "of a batch that they are; 0: as of all images")
     streaming: bool = setting(False, "read from disk all the time, not once to memory")
     max_broken: int = incidental(100, "unreadable files skipped before it stops", low=0)
@@ -171,9 +175,9 @@ class Corruption:
     corruptions: tuple[str, ...] = setting((), "names; none: all fifteen")
     severities: tuple[int, ...] = setting(_STEPS, "how strong", choices=_STEPS)
     source: str = choice("made on the fly, or read", "generated", "folder", "tfds")
-    dir: str = setting("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
+    dir: str = place("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
     examples: int = setting(0, "the first so many test images; 0: all", low=0)
-    frost_dir: str = setting("", "photographs of frost; none: of imagecorruptions")
+    frost_dir: str = place("", "photographs of frost; none: of imagecorruptions")
     seed: int = setting(0, "of generated corruptions")
     stored_as: str = choice(
         "generated; auto: as the published files of that size", "auto", "jpeg", "array"
@@ -184,7 +188,7 @@ class Corruption:
 class Ood:
     """Images that a network never saw; see ``apr_jax.evaluate.ood``."""
 
-    out: tuple[str, ...] = setting(
+    out: tuple[str, ...] = place(
         (),
         "sets, name=source:where; none: the usual ones that are there",
         repeated=True,
@@ -194,8 +198,8 @@ class Ood:
     examples: int = setting(0, "images of each set; 0: all", low=0)
     fit_examples: int = setting(10_000, "training images to fit scores; 0: all", low=0)
     fit: str = choice("images of another size", "resize", "pad", "refuse")
-    tfds_dir: str = setting("", "TFDS sets to detect; none: where the data are")
-    scores_file: str = setting("", "an .npz of scores from elsewhere")
+    tfds_dir: str = place("", "TFDS sets to detect; none: where the data are")
+    scores_file: str = place("", "an .npz of scores from elsewhere")
     odin_temperature: float = setting(1000.0, "of ODIN's softmax", low=1e-6)
     odin_epsilon: float = share(0.0014, "ODIN's step, of pixels in [0, 1]")
     react_quantile: float = setting(0.9, "where ReAct clips", low=0.001, high=1)

@@ -75,6 +75,7 @@ def run(
     for other in beside:
         workdir_lib.open_run(other)  # a wrong name is better found before training
     card.check(config)
+    config = workdir_lib.with_absolute_places(config)
     with contextlib.ExitStack() as held:
         (plan,) = _prepared([config], [root], held)
         describe(plan)

@@ -36,6 +36,7 @@ class About:
         choices: the values allowed; of a tuple, of each item or of the whole.
         incidental: whether it says where and how fast, not what is computed.
         repeated: whether its flag is given once for each item.
+        place: whether it names files or folders.
     """
 
     default: Any
@@ -46,6 +47,7 @@ class About:
     choices: tuple[Any, ...] = ()
     incidental: bool = False
     repeated: bool = False
+    place: bool = False
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
@@ -59,8 +61,10 @@ def choice(meaning: str, *choices: Any) -> Any:
     return setting(choices[0], meaning, choices=choices)
 
 
-# A setting between 0 and 1, and one that doesn't change what is computed.
+# A setting between 0 and 1, one that names files or folders, and one that doesn't
+# change what is computed.
 share = functools.partial(setting, low=0, high=1)
+place = functools.partial(setting, place=True)
 incidental = functools.partial(setting, incidental=True)
 
 
@@ -81,6 +85,20 @@ def leaves(settings: Any, prefix: str = "") -> Iterator[Leaf]:
             yield from leaves(value, f"{name}.")
         else:
             yield Leaf(name, value, field.type, field.metadata["about"])
+
+
+def mapped(settings: T, change: Callable[[Leaf], Any], prefix: str = "") -> T:
+    """The same settings, also of groups, with other values for some."""
+    group: Any = settings
+    own = {leaf.name: change(leaf) for leaf in leaves(group, prefix)}
+    changed = {
+        field.name: mapped(value, change, f"{prefix}{field.name}.")
+        if dataclasses.is_dataclass(value := getattr(group, field.name))
+        else own[prefix + field.name]
+        for field in dataclasses.fields(group)
+    }
+    result: T = dataclasses.replace(group, **changed)
+    return result
 
 
 def choices(cls: Callable[[], Any], name: str) -> tuple[Any, ...]:

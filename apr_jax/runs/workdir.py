@@ -6,9 +6,12 @@ import datetime
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from apr_jax import config as config_lib
+from apr_jax import settings
 from apr_jax.errors import ConfigError
 from apr_jax.runs import curves, epochs, files, jsonl
 
@@ -137,7 +140,7 @@ def claim(
     Raises:
         ConfigError: it was trained on other images before.
     """
-    saved, wanted = read_config(run), _with_absolute_places(config)
+    saved, wanted = read_config(run), with_absolute_places(config)
     other = saved is None or bool(config_lib.differences(config, saved))
     if other:
         for stale in (run.facts, run.watched, run.held_out):
@@ -192,28 +195,37 @@ def check_images(
     return devices
 
 
-def _places(config: config_lib.Config | None) -> tuple[str, ...]:
-    """The folders that a configuration names, which may move."""
-    if config is None:
-        return ()
-    data, corruption = config.data, config.eval.corruption
-    return (data.data_dir, data.cache_dir, corruption.frost_dir)
+def with_absolute_places(config: config_lib.Config) -> config_lib.Config:
+    """The same configuration, whose files and folders are found from any directory."""
+
+    def change(leaf: settings.Leaf) -> Any:
+        if not leaf.about.place:
+            return leaf.value
+        if isinstance(leaf.value, str):
+            return _absolute(leaf.value)
+        return tuple(map(_absolute, leaf.value))
+
+    found = settings.mapped(config, change)
+    if config_lib.differences(config, found):  # in how the hash names extra folders
+        own = dataclasses.replace(found.data, extra_dirs=config.data.extra_dirs)
+        found = dataclasses.replace(found, data=own)
+    return found
 
 
-def _with_absolute_places(config: config_lib.Config) -> config_lib.Config:
-    data_dir, cache_dir, frost_dir = (
-        str(pathlib.Path(place).expanduser().absolute())
-        if place and "://" not in place
-        else place
-        for place in _places(config)
-    )
-    replace = dataclasses.replace
-    corruption = replace(config.eval.corruption, frost_dir=frost_dir)
-    return replace(
-        config,
-        data=replace(config.data, data_dir=data_dir, cache_dir=cache_dir),
-        eval=replace(config.eval, corruption=corruption),
-    )
+def _absolute(place: str) -> str:
+    """An absolute path, also of a set NAME=SOURCE:PATH; anything else as it is."""
+    before, path = "", place
+    if found := re.fullmatch("([^=]*=(?:folder|arrays):)(.+)", place):
+        before, path = found.groups()
+    if not path or "://" in path or (not before and "=" in path):
+        return place
+    return before + str(pathlib.Path(path).expanduser().absolute())
+
+
+def _places(config: config_lib.Config | None) -> list[Any]:
+    """The files and folders that a configuration names, which may move."""
+    known = [] if config is None else settings.leaves(config)
+    return [leaf.value for leaf in known if leaf.about.place]
 
 
 def _is_empty(run: RunDir) -> bool:

@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import pathlib
+import re
 import shutil
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, parallel
+from apr_jax import data, job, parallel, settings
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
@@ -192,6 +194,62 @@ def test_the_place_of_the_data_can_be_given_anew(folder, tmp_path, monkeypatch):
     )
     with pytest.raises(ConfigError, match="--data_dir"):
         command._open(root, {"seed": 0}, None, {})
+
+
+def test_every_place_of_a_run_is_found_from_any_directory(folder, tmp_path):
+    """Whatever names files or folders; a new setting that does has to say so."""
+    values = {}
+    for name, value, _, about in settings.leaves(config_lib.default()):
+        if re.search(r"(dir|dirs|file|files|path|ood\.out)$", name):
+            assert about.place, f"{name} names files or folders: see settings.place"
+        if not about.place:
+            continue
+        several = not isinstance(value, str)
+        values[name.replace(".", "__")] = ("here/x",) if several else "here/x"
+    specs = ("a=folder:here/x", "b=arrays:~/y", "c=tfds:svhn/test")
+    values["eval__ood__out"] = specs
+    config = toy.config(folder, **values)
+    found = workdir.with_absolute_places(config)
+    root = f"{pathlib.Path.cwd()}/here/x"
+    for name, value, _, about in settings.leaves(found):
+        if about.place and name != "eval.ood.out":
+            assert value == (root if isinstance(value, str) else (root,)), name
+    assert found.eval.ood.out == (
+        f"a=folder:{root}",
+        f"b=arrays:{pathlib.Path('~/y').expanduser()}",
+        "c=tfds:svhn/test",
+    )
+    assert found.optim == config.optim
+    assert config_lib.config_hash(found) == config_lib.config_hash(config)
+    assert workdir.with_absolute_places(found) == found
+    # What stands for itself in the hash stays as it is.
+    bare = toy.config(folder, data__extra_dirs=("train",))
+    assert workdir.with_absolute_places(bare).data.extra_dirs == ("train",)
+    plain = toy.config(folder)
+    assert workdir.with_absolute_places(plain) == plain
+
+
+def test_extra_images_may_move_and_are_not_needed_to_measure(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in "0123":
+        path = tmp_path / "styled" / name / "0.png"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (45 * int(name),) * 3).save(path)
+    extra = {"data__extra_dirs": ("styled",)}
+    train(folder, tmp_path / "run", **extra)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "styled").rename(tmp_path / "moved" / "styled")
+    monkeypatch.chdir(folder)
+    command.run(tmp_path / "run", clean.measure, None, quiet=True)
+    assert (tmp_path / "run" / "results.jsonl").exists()
+    with pytest.raises(DataError, match="which isn't there"):
+        train(folder, tmp_path / "run", until=6, **extra)
+    place = str(tmp_path / "moved" / "styled")
+    train(folder, tmp_path / "run", until=6, data__extra_dirs=(place,))
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["data"]["extra_dirs"] == [place]
 
 
 def test_training_at_a_new_place_notes_it(folder, tmp_path):
