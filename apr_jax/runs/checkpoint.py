@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -152,6 +153,7 @@ class Reader:
             _Damaged: every file can be read, and no state can be made of them.
             CheckpointError: all else.
         """
+        _pass_over_late_callbacks()
         try:
             try:
                 state = self._load(step, like)
@@ -350,6 +352,30 @@ def _read_through(folder: pathlib.Path) -> None:
             except OSError as error:
                 error.filename = path
                 raise
+
+
+def _pass_over_late_callbacks() -> None:
+    """Prints no tracebacks of reads that end after another one of theirs has failed.
+
+    TensorStore's threads then report to an event loop that Orbax has closed, or to
+    nobody. What they say no longer matters: the failure itself is an error of its own.
+    """
+    logging.getLogger("asyncio").addFilter(_is_heard)  # once, however often
+    before = sys.unraisablehook
+    if getattr(before, "passes_over", False):
+        return
+
+    def hook(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            before(found)
+
+    hook.passes_over = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+def _is_heard(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return not ("exception was never retrieved" in text and "OCDBT database" in text)
 
 
 def _shapes(tree: Any) -> dict[str, str]:

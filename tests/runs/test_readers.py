@@ -28,11 +28,7 @@ from experiments.tables import missing
 from experiments.tables import page as tables_page
 from tests import toy
 
-# TensorStore reports reads that fail beside the first one as unraisable.
-pytestmark = [
-    pytest.mark.usefixtures("_tiny_model"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Settings of each evaluation that keep it short; "noise" stands for a file of images.
