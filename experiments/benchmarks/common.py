@@ -18,8 +18,10 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -216,6 +218,20 @@ def machine() -> str:
     return f"{jax.devices()[0].device_kind}: {machine_lib.machine()}"
 
 
+def operations(work: Callable[[], object]) -> list[tuple[str, float]]:
+    """Name and seconds of each of XLA's operations in a call."""
+    import jax
+
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            work()
+        (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        data = jax.profiler.ProfileData.from_file(str(path))
+    events = (e for plane in data.planes for line in plane.lines for e in line.events)
+    found = ((dict(event.stats).get("hlo_op"), event.duration_ns) for event in events)
+    return [(str(name), duration / 1e9) for name, duration in found if name]
+
+
 # -- child processes -------------------------------------------------------------------
 
 
@@ -289,6 +305,9 @@ def compare(
     children: Iterable[tuple[str, str, str]],
     command: Sequence[str],
     tasks: Iterable[Any],
+    *,
+    environment: Mapping[str, str] = types.MappingProxyType({}),
+    environments: Mapping[str, Mapping[str, str]] = types.MappingProxyType({}),
     **options: Any,
 ) -> list[Contestant]:
     """Starts contestants, one after the other, and lets them take turns.
@@ -300,11 +319,16 @@ def compare(
         command: module that all run with ``--child KIND`` before this program's own
             arguments, and what else they are told.
         tasks: one for each round.
+        environment: variables of all, beside those of this process.
+        environments: kind -> further ones.
         options: of ``Contestant``.
     """
     contestants = [
         Contestant(
-            name, [python, "-m", *command, "--child", kind, *sys.argv[1:]], **options
+            name,
+            [python, "-m", *command, "--child", kind, *sys.argv[1:]],
+            environment={**environment, **environments.get(kind, {})},
+            **options,
         )
         for name, python, kind in children
     ]
@@ -348,7 +372,7 @@ def children_parser(
 ) -> argparse.ArgumentParser:
     """The flags of a benchmark by ``compare``, with these defaults."""
     parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
-    parser.add_argument("--model", default=model, help="wrn_D_K")
+    parser.add_argument("--model", default=model, help="wrn_D_K, airbench94")
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument(

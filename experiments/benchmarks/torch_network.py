@@ -1,4 +1,4 @@
-"""A wide residual network in PyTorch, with the names of the usual code."""
+"""Networks in PyTorch: wide residual ones, with the usual code's names, and another."""
 
 import collections
 import re
@@ -9,7 +9,34 @@ import numpy as np
 
 
 def build(model: str) -> Any:
-    """A network of torch.nn, ``wrn_D_K``, whose weights ``from_torch`` reads."""
+    """A network of torch.nn: ``wrn_D_K``, whose weights ``from_torch`` reads, or
+    ``airbench94``, without its whitening's values.
+    """
+    return _airbench94() if model == "airbench94" else _wide_resnet(model)
+
+
+def _airbench94() -> Any:
+    from torch import nn
+
+    def normed(features: int) -> list[Any]:
+        norm = nn.BatchNorm2d(features, eps=1e-12, momentum=0.4)
+        norm.weight.requires_grad_(False)
+        return [norm, nn.GELU()]
+
+    first = nn.Conv2d(3, 24, 2)
+    first.weight.requires_grad_(False)
+    layers, inputs = [first, nn.GELU()], 24
+    for outputs in (64, 256, 256):
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        layers += [conv, nn.MaxPool2d(2), *normed(outputs)]
+        conv = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        layers += [conv, *normed(outputs)]
+        inputs = outputs
+    head = nn.Linear(inputs, 10, bias=False)
+    return nn.Sequential(*layers, nn.MaxPool2d(3), nn.Flatten(), head)
+
+
+def _wide_resnet(model: str) -> Any:
     from torch import nn
 
     _, depth, width = model.split("_")

@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.train_step
     python3.13 -m experiments.benchmarks.train_step --torch_python python3.11
+    python -m experiments.benchmarks.train_step --profile --dtype bfloat16
 
 WRN-40-2, a batch of 128 clean and 128 recombined images, SGD with Nesterov momentum
 and weight decay. Every contestant is a process of its own that compiles first; then
@@ -10,6 +11,8 @@ second count the clean ones. PyTorch may live in another Python than JAX.
 """
 
 import argparse
+import collections
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -77,7 +80,11 @@ def torch_step(args: argparse.Namespace) -> Callable[[], Any]:
     network = torch_network.build(args.model)
     network, device = torch_network.placed(network, args.cores)
     optimizer = torch.optim.SGD(
-        network.parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=5e-4
+        [p for p in network.parameters() if p.requires_grad],
+        0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
     )
     images, labels = batch(args.batch)
     pixels = torch.tensor(images.transpose(0, 3, 1, 2)).to(device)
@@ -120,13 +127,42 @@ def child(args: argparse.Namespace) -> None:
     common.answer(kind, turn)
 
 
+def profile(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """The ten kinds of XLA's operations that take most of a step on one device.
+
+    Operations run beside one another, so the shares are of the sum of their times.
+    """
+    once = jax_step(args, 1, plain=args.plain)
+    once()
+    once()
+    spent, calls = collections.Counter[str](), collections.Counter[str]()
+    for name, seconds in common.operations(once):
+        kind = re.sub(r"\.\d+|\.clone", "", name)
+        spent[kind] += seconds
+        calls[kind] += 1
+    total = sum(spent.values())
+    return [
+        common.stamped(
+            experiment="profile_train_step",
+            operation=kind,
+            calls=calls[kind],
+            milliseconds=1000 * seconds,
+            share=seconds / total,
+            **{name: getattr(args, name) for name in ("model", "method", "dtype")},
+            batch=args.batch,
+            plain=args.plain,
+        )
+        for kind, seconds in spent.most_common(10)
+    ]
+
+
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Lets the contestants take turns; returns a record for each."""
     kinds = [("one device", sys.executable, "jax:1")]
     if args.cores > 1 and not args.accelerator:
         kinds.append((f"{args.cores} devices", sys.executable, f"jax:{args.cores}"))
-        if args.plain:
-            kinds.append(("one device, plain", sys.executable, "plain:1"))
+    if args.plain:
+        kinds.append(("one device, plain", sys.executable, "plain:1"))
     kinds.append(("PyTorch", args.torch_python, "torch"))
     # The C library reads this when a process starts. It spares the kernel most of the
     # work of handing out fresh memory in each step.
@@ -136,7 +172,8 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         ["experiments.benchmarks.train_step"],
         [None] * args.rounds,
         patience=args.patience,
-        environment=tunables if args.huge_pages else None,
+        environment=tunables if args.huge_pages else {},
+        environments={"plain:1": {"APR_JAX_ONEDNN": "0", "APR_JAX_KEEP_MEMORY": "0"}},
     )
     names = ("model", "method", "dtype", "batch", "huge_pages", "rounds")
     speed = lambda c: {"images_per_second": args.batch / statistics.median(c.seconds)}
@@ -153,12 +190,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="in each turn")
     parser.add_argument("--huge_pages", action="store_true", help="for all of them")
     parser.add_argument("--accelerator", action="store_true")
+    parser.add_argument("--plain", action="store_true", help="also as JAX is by itself")
     parser.add_argument(
-        "--plain", action="store_true", help="also with XLA's own gradients"
+        "--profile", action="store_true", help="what the step's time goes into"
     )
     args = parser.parse_args()
     if args.child:
         child(args)
+        return
+    if args.profile:
+        columns = {
+            "": "{operation}",
+            "calls": "{calls}",
+            "ms": "{milliseconds:.1f}",
+            "share": "{share:.1%}",
+        }
+        records = profile(args)
+        common.show(f"{args.model}, {args.dtype}", columns, records)
+        common.append(args.out, records)
         return
     records = compare(args)
     common.show(

@@ -1,6 +1,7 @@
 """Fills a table of the paper: trains what is missing, measures, and shows it all.
 
     python -m experiments.tables 1 --data_dir TFDS
+    python -m experiments.tables 1 --budget medium --rows standard apr_sp --seeds 3
     python -m experiments.tables 1 --budget paper --columns "cifar10 wrn_40_2" \\
         --rows standard apr_p apr_s apr_sp --seeds 3
     python -m experiments.tables 3 --budget small --show
@@ -84,10 +85,10 @@ def work(options: argparse.Namespace) -> str | None:
         where = options.coordinator, options.processes, options.process
         parallel.start_processes(*where)
     table = plan.TABLES[options.table]
-    if table is plan.TABLES["4"] and options.budget == "small":
+    if options.budget not in table.budgets:
         raise ConfigError(
-            "--budget is 'small', which Table 4 has not: its runs are of ImageNet at "
-            "the published length; give --budget paper"
+            f"--budget is {options.budget!r}, which Table {options.table} has not; "
+            f"choose from {', '.join(table.budgets)}"
         )
     fields = changes(options)
     columns = options.columns or plan.columns_of(table, options.budget)

@@ -16,9 +16,11 @@ from experiments import recipes
 from experiments.tables import cells as cells_lib
 from experiments.tables.rows import ROWS, canonical, row_of
 
-BUDGETS = ("small", "paper")
-# What stands in for every network where the budget is small.
-SMALL_NETWORK = "wrn_10_1"
+BUDGETS = ("small", "medium", "paper")
+# What stands in for every network where the budget is below the paper's.
+NETWORKS = {"small": "wrn_10_1", "medium": "airbench94"}
+# Epochs of airbench94 at which the error on clean images is below 6.5 %.
+_MEDIUM_EPOCHS = 16.0
 # A training step costs a pass forward and two of its size backward.
 _PASSES = 3
 
@@ -85,9 +87,10 @@ class Table:
         columns: "SET NETWORK" of the runs at the published size.
         cells: records of a run -> column -> fraction; "" stands for the run's own.
         published: row -> column -> percent.
-        settings: (set, network, row, small) -> configuration of a run.
+        settings: (set, network, row, budget) -> configuration of a run.
         changes: of every run's configuration, such as how it is measured.
         small: of those at the small size, on top of them.
+        budgets: that it has.
         better: "↑" or "↓".
         recipe: tables of one recipe share their trained networks.
         columns_shown: the two cells of the picture, the one that ranks first.
@@ -101,7 +104,7 @@ class Table:
     columns: tuple[str, ...]
     cells: Callable[[Sequence[Record]], dict[str, float]]
     published: Callable[[], dict[str, published.Cells]]
-    settings: Callable[[str, str, str, bool], ml_collections.ConfigDict]
+    settings: Callable[[str, str, str, str], ml_collections.ConfigDict]
     better: str
     recipe: str
     columns_shown: tuple[str, str]
@@ -110,6 +113,7 @@ class Table:
     small: dict[str, Any] = dataclasses.field(default_factory=dict)
     more: Callable[[Sequence[Record]], dict[str, dict[str, float]]] = lambda records: {}
     note: str = ""
+    budgets: tuple[str, ...] = BUDGETS
 
     @property
     def mean(self) -> str:
@@ -163,10 +167,10 @@ def runs_of(
                 f"--set_field '{row}:data.extra_dirs=[\"FOLDER\"]'"
             )
     _check(rows, columns, seeds, changes)
-    small, found = budget == "small", []
+    small, found = budget == "small", list[Run]()
     for seed, column, name in itertools.product(range(seeds), columns, rows):
         row, (data, _, network) = row_of(name), column.partition(" ")
-        settings = recipes.changed(table.settings(data, network, name, small))
+        settings = recipes.changed(table.settings(data, network, name, budget))
         settings.seed = seed
         own = table.changes | (table.small if small else {})
         own |= row.changes | (row.small if small else {})
@@ -248,17 +252,23 @@ def has_network(row: str, columns: Sequence[str]) -> bool:
     return own is None or all(own.startswith(c.partition(" ")[2]) for c in columns)
 
 
-def _cifar(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
-    """The recipe of Tables 1 and 2, or a short one."""
-    settings = presets.cifar(f"{network},{row_of(row).method},{name}")
+def _cifar(name: str, network: str, row: str, budget: str) -> ml_collections.ConfigDict:
+    """The recipe of Tables 1 and 2, a quick one, or a short one."""
+    method = row_of(row).method
+    settings = presets.cifar(f"{network},{method},{name}")
+    if budget == "small":
+        settings = recipes.short(settings, model=network, epochs=3.0, method=method)
+    elif budget == "medium":
+        own = settings.data
+        settings = presets.cifar10_fast(method)
+        settings.model.name, settings.optim.epochs = network, _MEDIUM_EPOCHS
+        if name != "cifar10":
+            settings.data.update(own)
     settings.train.tensorboard = False
-    if small:
-        own = {"model": network, "method": row_of(row).method}
-        settings = recipes.short(settings, epochs=3.0, **own)
     return settings
 
 
-def _fgsm(name: str, network: str, row: str, small: bool) -> ml_collections.ConfigDict:
+def _fgsm(name: str, network: str, row: str, budget: str) -> ml_collections.ConfigDict:
     """The recipe of Table 3."""
     if row in presets.FGSM:
         settings = presets.cifar10_fgsm(row)
@@ -279,7 +289,7 @@ def _fgsm(name: str, network: str, row: str, small: bool) -> ml_collections.Conf
 
 
 def _imagenet(
-    name: str, network: str, row: str, small: bool
+    name: str, network: str, row: str, budget: str
 ) -> ml_collections.ConfigDict:
     """The recipe of Table 4."""
     if name != "imagenet":
@@ -350,6 +360,7 @@ TABLES: dict[str, Table] = {
         },
         better="↑",
         recipe="fgsm",
+        budgets=("small", "paper"),
         columns_shown=("robust", "accuracy"),
         source="Chen et al., ICCV 2021, PreAct-ResNet-18 at 8/255",
     ),
@@ -363,6 +374,7 @@ TABLES: dict[str, Table] = {
         changes={"eval.parts": ("clean", "corruption")},
         better="↓",
         recipe="imagenet",
+        budgets=("paper",),
         columns_shown=("mce", "error"),
         source="Chen et al., ICCV 2021, ResNet-50, the benchmark's own files",
     ),
@@ -371,7 +383,7 @@ TABLES: dict[str, Table] = {
 
 def columns_of(table: Table, budget: str) -> tuple[str, ...]:
     """The columns that a table has at a budget, if none are named."""
-    if budget == "paper" or table is TABLES["4"]:
+    if budget == "paper":
         return table.columns
     sets = dict.fromkeys(column.split()[0] for column in table.columns)
-    return tuple(f"{name} {SMALL_NETWORK}" for name in sets)
+    return tuple(f"{name} {NETWORKS[budget]}" for name in sets)

@@ -84,6 +84,37 @@ def test_rows_differ_in_their_method_only():
         )
 
 
+def test_medium_runs_are_those_of_the_quick_recipe():
+    for row in ROWS:
+        if row_of(row).run or row_of(row).mixes or row == "max_blur_pool":
+            continue
+        (run,) = asked_for(rows=[row], columns=["cifar10 airbench94"], budget="medium")
+        quick = presets.cifar10_fast(row_of(row).method)
+        own = {"name", "optim.epochs", "train.tensorboard"}
+        changed = {"eval.parts", *row_of(row).changes}
+        one, other = (flat(c.to_dict()) for c in (run.settings, quick))
+        differs = {field for field in one if one[field] != other[field]}
+        assert own <= differs <= own | changed
+        config_lib.parse(run.settings.to_dict())
+    (run,) = asked_for(
+        rows=["apr_sp"], columns=["cifar100 airbench94"], budget="medium"
+    )
+    assert run.settings.data.name == "cifar100"
+    assert run.settings.eval.corruption.examples == 0
+    assert plan.columns_of(TABLES["2"], "medium") == ("cifar10 airbench94",)
+
+
+def flat(tree, prefix=""):
+    """Dotted name -> value."""
+    found = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
 def asked_for(
     number="1", *, rows, columns=("cifar10 wrn_10_1",), seeds=1, budget="small", **more
 ):
