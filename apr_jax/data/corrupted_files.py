@@ -216,7 +216,8 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
     settings = out / _SETTINGS
     wanted = dataclasses.asdict(recipe)
     if settings.exists():
-        found = json.loads(settings.read_text())
+        with files_lib.reading(settings):
+            found = dict(files_lib.read_json(settings))
         # Older folders have none of these; where strengths changed, they differ.
         known = (
             ("digest", "stored_as", "strengths") if _unchanged(recipe) else ("digest",)

@@ -24,6 +24,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
 from apr_jax.errors import DataError
+from apr_jax.runs import files as files_lib
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"
@@ -176,8 +177,9 @@ def is_prepared(data: Data) -> bool:
 
 def check_split(root: epath.Path, split: str) -> None:
     """Raises DataError, listing the choices, if a prepared set lacks a split."""
-    info = json.loads((root / _INFO).read_text())
-    there = [s["name"] for s in info.get("splits", [])]
+    with files_lib.reading(root / _INFO):
+        info = json.loads((root / _INFO).read_text())
+        there = [s["name"] for s in info.get("splits", [])]
     for part in split.split("+"):
         if part.split("[")[0] not in there:
             raise DataError(

@@ -8,7 +8,8 @@ import socket
 import time
 from typing import Any, Self
 
-from apr_jax.runs import jsonl
+from apr_jax.errors import DataError
+from apr_jax.runs import files, jsonl
 
 FILE_NAME = "metrics.jsonl"
 
@@ -98,7 +99,9 @@ def curve_writer(
     path = pathlib.Path(workdir) / FILE_NAME
     if path.exists():
         rows = [row for _, row in jsonl.read(path)]
-        jsonl.replace(path, [row for row in rows if row["step"] <= resume_step])
+        with files.reading(path):
+            kept = [row for row in rows if row["step"] <= resume_step]
+        jsonl.replace(path, kept)
     events = None
     if tensorboard:
         events = _EventFile.open(pathlib.Path(workdir) / "tensorboard", resume_step)
@@ -113,18 +116,18 @@ def read_curve(path: str | os.PathLike[str]) -> list[CurveRow]:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for a line that is no row of a curve, naming file and line.
+        DataError: a line is no row of a curve; names file and line.
     """
     path = pathlib.Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
+    path = path / FILE_NAME if path.is_dir() and path.name != FILE_NAME else path
     rows = []
     for number, row in jsonl.read(path):
-        for scalars in (row, row.get("extra", {})):
-            scalars.update({k: math.nan for k, x in scalars.items() if x is None})
         try:
+            for scalars in (row, row.get("extra", {})):
+                scalars.update({k: math.nan for k, x in scalars.items() if x is None})
             rows.append(CurveRow(**row))
-        except TypeError as error:
-            raise ValueError(
+        except (TypeError, AttributeError) as error:
+            raise DataError(
                 f"{path}, line {number}, is not a row of a curve: {error}"
             ) from error
     return sorted(rows, key=lambda row: row.step)

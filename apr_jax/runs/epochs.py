@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from apr_jax.errors import DataError
 from apr_jax.runs import jsonl
 
 FILE_NAME = "watch.jsonl"
@@ -32,9 +33,11 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: where there is no such file.
+        DataError: a line is no such row; names file and line.
     """
     path = pathlib.Path(path)
-    return _by_step(path / FILE_NAME if path.is_dir() else path)
+    inside = path.is_dir() and path.name != FILE_NAME
+    return _by_step(path / FILE_NAME if inside else path)
 
 
 def table(
@@ -64,4 +67,13 @@ def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _by_step(path: pathlib.Path) -> list[dict[str, Any]]:
-    return sorted((row for _, row in jsonl.read(path)), key=lambda row: row["step"])
+    wanted = ("robust_accuracy", "collapsed") if path.name == HELD_OUT else ("watch",)
+    rows = jsonl.read(path)
+    for number, row in rows:
+        missing = [k for k in ("step", "epoch", *wanted) if k not in row]
+        if missing:
+            raise DataError(
+                f"{path}, line {number}, is no row of an epoch: it has no "
+                f"{', '.join(missing)}"
+            )
+    return sorted((row for _, row in rows), key=lambda row: row["step"])

@@ -1,6 +1,7 @@
-"""Files written whole or not at all, and NumPy files read with clear errors."""
+"""Files written whole or not at all, and NumPy and JSON read with clear errors."""
 
 import contextlib
+import json
 import os
 import pathlib
 import uuid
@@ -78,7 +79,7 @@ def write_arrays(
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Names the file in the errors of a block that reads NumPy arrays.
+    """Names the file in the errors of a block that reads it, NumPy arrays or JSON.
 
     Raises:
         DataError: the file isn't there, is damaged, or lacks what was looked for.
@@ -89,6 +90,16 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise
     except _BROKEN as error:
         raise DataError(f"can't read {os.fspath(path)}: {error}") from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What is in a JSON file of UTF-8.
+
+    Raises:
+        DataError: as ``reading``.
+    """
+    with reading(path), open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
 """Files of one JSON object a line, which survive being cut off while written."""
 
+import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any
 
+from apr_jax.errors import DataError
 from apr_jax.runs import files
 
 
@@ -54,9 +56,10 @@ def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
 
     Raises:
         FileNotFoundError: where there is no such file.
+        DataError: it is there, and can't be read.
     """
     rows, broken = [], []
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -75,6 +78,17 @@ def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
             stacklevel=2,
         )
     return rows
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"can't read {os.fspath(path)}: {error.strerror}") from error
 
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from apr_jax.errors import DataError
 from apr_jax.metrics import Measured
 from apr_jax.metrics.calibration import Reliability
 from apr_jax.runs import jsonl
@@ -147,7 +148,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: for a line with missing or unknown fields, naming file and line.
+        DataError: a line with missing or unknown fields; names file and line.
     """
     known = {field.name: field for field in dataclasses.fields(Record)}
     required = {
@@ -160,7 +161,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     for number, row in jsonl.read(path):
         unknown, missing = sorted(set(row) - set(known)), sorted(required - set(row))
         if unknown or missing:
-            raise ValueError(
+            raise DataError(
                 f"{os.fspath(path)}, line {number}, is not a record: "
                 f"missing {', '.join(missing) or 'nothing'}, "
                 f"unknown {', '.join(unknown) or 'nothing'}"

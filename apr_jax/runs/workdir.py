@@ -12,7 +12,7 @@ from typing import Any
 
 from apr_jax import config as config_lib
 from apr_jax import settings
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.runs import curves, epochs, files, jsonl
 
 
@@ -178,11 +178,9 @@ def check_images(
     """
     if not images or not run.facts.exists() or _is_empty(run):
         return 0
-    try:
-        facts = json.loads(run.facts.read_text())
+    with files.reading(run.facts):
+        facts = files.read_json(run.facts)
         devices = int(facts["devices"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{run.facts} is no JSON of facts: {error!r}") from error
     for name, digest in images.items():
         if facts.get(name, digest) != digest:
             own = config.data
@@ -238,10 +236,7 @@ def read_config(run: RunDir) -> config_lib.Config | None:
     """Returns the configuration that a run was started with; None if there is none."""
     if not run.config.exists():
         return None
-    try:
-        return config_lib.parse(json.loads(run.config.read_text()))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{run.config} is no JSON: {error}") from error
+    return config_lib.parse(files.read_json(run.config))
 
 
 def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
@@ -270,12 +265,16 @@ def read_class_names(run: RunDir) -> tuple[str, ...]:
 
     Raises:
         ConfigError: the run has not read its data yet.
+        DataError: the file isn't as it was written.
     """
     if not run.classes.exists():
         raise ConfigError(
             f"{run.root} has no {run.classes.name}; its training has not got that far"
         )
-    return tuple(json.loads(run.classes.read_text()))
+    names = files.read_json(run.classes)
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise DataError(f"can't read {run.classes}: it is no list of names")
+    return tuple(names)
 
 
 def note_command(run: RunDir, command: str) -> None:

@@ -18,7 +18,8 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import job, models
-from apr_jax.evaluate import card, command
+from apr_jax.errors import UserError
+from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page, run_view
 from apr_jax.runs import checkpoint, records
@@ -31,6 +32,17 @@ from tests import toy
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = [
+    *("config.json", "classes.json", "facts.json", "results.jsonl", "metrics.jsonl"),
+    *("watch.jsonl", "held_out.jsonl", "commands.jsonl", "examples.npz"),
+]
+CONTENTS = {
+    "empty": b"",
+    "garbage": b"\xff\xfe{]garbage\n",
+    "a list": b"[1, 2]\n",
+    "another object": b'{"step": 1, "extra": 3}\n',
+    "a folder": None,
+}
 # Settings of each evaluation that keep it short; "noise" stands for a file of images.
 SETTINGS = {
     "adversarial": config_lib.Adversarial(attack="fgsm", examples=8, steps=1, batch=8),
@@ -399,3 +411,27 @@ def test_evaluations_beside_a_training_that_saves_every_step(home, tmp_path, cap
     assert steps == sorted(steps)
     assert [p.name for p in (root / "checkpoints").iterdir()] == ["204"]
     assert "damaged" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*left out line")
+@pytest.mark.parametrize("contents", CONTENTS)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_as_it_was_written_is_an_error_that_names_it(
+    finished, tmp_path, name, contents
+):
+    """Or passed over, where what it has is not needed."""
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    path = root / name
+    path.unlink(missing_ok=True)
+    if CONTENTS[contents] is None:
+        path.mkdir()
+    else:
+        path.write_bytes(CONTENTS[contents])
+    said = str(path)
+    try:
+        command.run(root, clean.measure, None, quiet=True)
+    except UserError as error:
+        said = str(error)
+    assert str(path) in said or "the configuration" in said
+    assert "\n" not in said

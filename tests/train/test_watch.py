@@ -84,7 +84,9 @@ def test_rows_of_a_killed_run_are_dropped(folder, tmp_path):
     run(folder, tmp_path, until=7)
     before = epochs_lib.read(tmp_path)
     with (tmp_path / "watch.jsonl").open("a") as file:
-        file.write(json.dumps({"step": 12, "watch": "bands", "stale": 1}) + "\n")
+        file.write(
+            json.dumps({"step": 12, "epoch": 2, "watch": "bands", "stale": 1}) + "\n"
+        )
     run(folder, tmp_path, until=13)
     rows = epochs_lib.read(tmp_path)
     assert rows[: len(before)] == before
