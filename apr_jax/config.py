@@ -178,7 +178,7 @@ class Corruption:
     dir: str = place("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
     examples: int = setting(0, "the first so many test images; 0: all", low=0)
     frost_dir: str = place("", "photographs of frost; none: of imagecorruptions")
-    seed: int = setting(0, "of generated corruptions")
+    seed: int = setting(0, "of generated corruptions", low=0, high=2**31 - 1)
     stored_as: str = choice(
         "generated; auto: as the published files of that size", "auto", "jpeg", "array"
     )
@@ -224,7 +224,7 @@ class Adversarial:
     steps: int = setting(100, "of each gradient attack", low=1)
     queries: int = setting(5000, "of Square, an image", low=1)
     batch: int = setting(128, "images at a time, on all devices", low=1)
-    seed: int = setting(0, "of the attacks")
+    seed: int = setting(0, "of the attacks", low=0, high=2**31 - 1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,15 +136,15 @@ def make_layout(requested: int) -> Layout:
             CPU one device for each process.
 
     Raises:
-        ConfigError: there are fewer devices, or the processes can't have equally
-            many.
+        ConfigError: there are fewer devices, less than none are asked for, or the
+            processes can't have equally many.
     """
     devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
     processes = jax.process_count()
     if requested == 0:
         on_cpu = devices[0].platform == "cpu"
         requested = processes if on_cpu else len(devices)
-    if requested > len(devices) or requested % processes:
+    if not 0 < requested <= len(devices) or requested % processes:
         raise ConfigError(
             f"train.devices is {requested}; there are {len(devices)} devices in "
             f"{processes} process(es), and each process must have equally many"

@@ -49,7 +49,12 @@ def describe(
         split: to corrupt.
         image_size: pixels, square.
         resize: pixels of the shorter side before the centre is cut out; 0: none.
+
+    Raises:
+        ArgumentError: sizes that there can't be.
     """
+    knobs.whole("image_size", image_size)
+    knobs.whole("resize", resize, low=0)
     path = pathlib.Path(what).expanduser()
     if what == "bundled":
         source = "bundled"

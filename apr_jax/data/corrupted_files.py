@@ -210,9 +210,13 @@ def claim(out: pathlib.Path, recipe: Recipe) -> None:
     """Makes a folder that of a recipe, or checks that it is.
 
     Raises:
-        DataError: it holds sets of another one, or corrupted sets of unknown origin.
+        DataError: it holds sets of another one, or corrupted sets of unknown origin; or
+            it can't be made.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"can't make the folder {out}: {error.strerror}") from error
     settings = out / _SETTINGS
     wanted = dataclasses.asdict(recipe)
     if settings.exists():

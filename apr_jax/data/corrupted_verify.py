@@ -157,6 +157,8 @@ class _Files(NamedTuple):
 
 
 def _open(described: Data, root: pathlib.Path, names: Sequence[str]) -> _Files:
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder of corrupted files")
     if corrupted.is_npy(root):
         return _npy(described, root, names)
     if described.source != "folder":

@@ -102,6 +102,8 @@ def run(
             other images, or ``workdir`` can't be written.
     """
     parallel.declare_cpu_devices(devices)
+    for other in beside:
+        workdir_lib.open_run(other)  # a wrong name is better found before measuring
     classifier, root = _open(what, values, workdir, places or {})
     process.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)

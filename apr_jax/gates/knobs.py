@@ -19,6 +19,9 @@ from apr_jax.errors import ArgumentError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Half of the distance of two numbers of float32 below 1.
+SMALLEST = 2.0**-25
+
 
 def whole(name: str, value: Any, *, low: int = 1, high: int | None = None) -> int:
     """Returns a whole number as an ``int``; 4.0 and True aren't whole numbers here.
@@ -119,10 +122,15 @@ def radius(value: Any, norm: str, *, name: str = "eps", endless: bool = False) -
     """Returns the radius of a ball around pixels in [0, 1].
 
     Raises:
-        ArgumentError: not above 0, or above 1 for "linf", where all pixels are within
-            1 of each other: a number that was meant to be divided by 255.
+        ArgumentError: not above 0, so small that pixels of float32 don't change, or
+            above 1 for "linf", where all pixels are within 1 of each other: a number
+            that was meant to be divided by 255.
     """
     number = real(name, value, above=0, endless=endless)
+    if number < SMALLEST:
+        raise ArgumentError(
+            f"{name} is {value!r}; below {SMALLEST:g} pixels of float32 stay the same"
+        )
     if norm == "linf" and 1 < number < math.inf:
         raise ArgumentError(
             f"{name} is {value!r}, but pixels lie in [0, 1]; did you mean "

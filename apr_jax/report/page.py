@@ -314,9 +314,11 @@ def write(
 
     Args:
         target: file to write.
-        roots: work directories; the first is the one that the page is about.
+        roots: work directories; the first is the one that the page is about. One that
+            is named twice is shown once.
         facts: further lines about the first.
     """
+    roots = list({root.resolve(): root for root in reversed(roots)}.values())[::-1]
     views = [view(root) for root in roots]
     views[0] = dataclasses.replace(views[0], facts=facts or {})
     names = [v.name for v in views]

@@ -811,6 +811,21 @@ def test_the_command_refuses_less_than_no_images(folder, tmp_path):
     assert not (tmp_path / "C").exists()
 
 
+def test_places_and_sizes_that_there_cannot_be(folder, tmp_path):
+    describe = functools.partial(
+        corrupted_command.describe, str(folder), data_dir="", split="test"
+    )
+    with pytest.raises(ArgumentError, match="resize is -3"):
+        describe(image_size=8, resize=-3)
+    described = describe(image_size=8, resize=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"can't make the folder .*file: File exists"):
+        corrupted_command.write(described, tmp_path / "file", SETS, quiet=True)
+    for place in ("file", "nowhere"):
+        with pytest.raises(DataError, match=f"{place} is no folder of corrupted"):
+            verified(described, tmp_path / place, SETS)
+
+
 def test_the_command_tells_the_errors_of_a_run(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     run = tmp_path / "run"

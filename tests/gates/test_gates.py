@@ -146,7 +146,7 @@ BAD_KNOBS = {
     "targets": WHOLE,
     "eot": WHOLE,
     "chunk": WHOLE,
-    "eps": (0.0, -0.1, NAN, -INF, True, "8/255", None, 8, 8.0, 255),
+    "eps": (0.0, 1e-300, 1e-9, -0.1, NAN, -INF, True, "8/255", None, 8, 8.0, 255),
     "norm": ("l3", "Linf", 2, None),
     "loss": ("xent", None, 3),
     "version": ("best", None),

@@ -18,7 +18,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import job, models
-from apr_jax.errors import UserError
+from apr_jax.errors import ConfigError, UserError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import page, run_view
@@ -411,6 +411,20 @@ def test_evaluations_beside_a_training_that_saves_every_step(home, tmp_path, cap
     assert steps == sorted(steps)
     assert [p.name for p in (root / "checkpoints").iterdir()] == ["204"]
     assert "damaged" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*left out line")
+def test_a_run_beside_itself_and_a_wrong_one(finished, tmp_path):
+    """One column; and what can't be shown is found before anything is measured."""
+    root = tmp_path / "run"
+    shutil.copytree(finished, root)
+    page.write(tmp_path / "page.html", [root, root / ".." / "run"])
+    assert f"({root})" not in (tmp_path / "page.html").read_text()
+    measure = lambda *_: pytest.fail("measured")
+    with pytest.raises(ConfigError, match="is not a run"):
+        command.run(root, measure, None, beside=[tmp_path / "none"], quiet=True)
+    with pytest.raises(ConfigError, match=r"train\.devices is -1"):
+        command.run(root, measure, None, devices=-1, quiet=True)
 
 
 @pytest.mark.filterwarnings("ignore:.*left out line")
