@@ -21,6 +21,7 @@ PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
+_CHANNELS = 3  # grey is repeated wherever images are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,11 +295,12 @@ def parse(values: Mapping[str, Any]) -> Config:
 def check(config: Config) -> None:
     """Raises ConfigError, naming the field, if a value isn't allowed."""
     settings.check(config)
-    if len(config.data.mean) != len(config.data.std):
-        raise ConfigError(
-            f"data.mean has {len(config.data.mean)} values and data.std has "
-            f"{len(config.data.std)}; give one for each channel"
-        )
+    for name in ("mean", "std"):
+        if (count := len(getattr(config.data, name))) != _CHANNELS:
+            raise ConfigError(
+                f"data.{name} has {count} values; give one for each of the {_CHANNELS} "
+                "channels"
+            )
     if config.data.extra_ratio and not config.data.extra_dirs:
         raise ConfigError(
             f"data.extra_ratio is {config.data.extra_ratio!r}, but data.extra_dirs "

@@ -10,6 +10,7 @@ import ml_collections
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, process
 from apr_jax.console import say
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
 from apr_jax.report import page as page_lib
@@ -45,6 +46,11 @@ def main(
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))
+        if not distributed and (process_count, process_id) != (None, None):
+            raise ConfigError(
+                "--processes and --process say nothing alone: --coordinator HOST:PORT "
+                "is where the processes meet"
+            )
         if distributed:
             parallel.start_processes(coordinator, process_count, process_id)
             process.end_with(parallel.Others())

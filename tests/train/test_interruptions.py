@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import models
+from apr_jax import job, models
 from apr_jax.evaluate import classifier
 from apr_jax.runs import curves
 from apr_jax.runs import records as records_lib
@@ -132,6 +132,16 @@ def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
     output = finish(process, status=2)
     assert "error: model.name: unknown model 'resnet19'" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("flag", [{"process_count": 2}, {"process_id": 0}])
+def test_processes_without_a_place_to_meet_are_refused(folder, tmp_path, capsys, flag):
+    """Each would train by itself."""
+    with pytest.raises(SystemExit) as ended:
+        job.main(toy.settings(folder), workdir=str(tmp_path / "run"), **flag)
+    assert ended.value.code == 2
+    assert "--coordinator HOST:PORT is where" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def start_two(folder, workdirs, changes, program=PROGRAM):
