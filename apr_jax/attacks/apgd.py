@@ -32,9 +32,8 @@ class APGDState(NamedTuple):
 
     points: Points
     iteration: jax.Array
-    images: jax.Array
+    images: jax.Array  # to be looked at next
     previous: jax.Array  # the iterate before
-    grad: jax.Array  # at ``images``
     best: jax.Array  # the iterate of the highest loss, and its gradient
     best_grad: jax.Array
     best_loss: jax.Array
@@ -110,10 +109,10 @@ class APGD:
 
     @property
     def steps(self) -> int:
-        """Gradients after the first."""
-        return len(self.plan.radius)
+        """One gradient more than moves."""
+        return len(self.plan.radius) + 1
 
-    def init(self, logits_fn: LogitsFn, points: Points) -> APGDState:
+    def init(self, points: Points) -> APGDState:
         """Starts on the ball's surface, or at the image where ``noise`` is 0."""
         radius = float(self.plan.radius[0]) * points.eps
         keys = fold_all(points.keys, _START)
@@ -125,55 +124,42 @@ class APGD:
             noise *= norms.column(radius, noise)
         noise *= norms.column(points.noise, noise)
         start = norms.project(points.images + noise, points.images, radius, self.norm)
-        loss, grad, logits = self._look(
-            logits_fn, start, points, jnp.zeros((), jnp.int32)
-        )
-        wrong = answers_wrong(logits, points.labels) & bool(self.plan.final[0])
+        low = jnp.full(len(start), -jnp.inf, jnp.float32)
         size = start[0].size
-        share = jnp.full_like(loss, _FIRST_SHARE)
-        count = jnp.full_like(loss, size)
+        share = jnp.full_like(low, _FIRST_SHARE)
+        count = jnp.full_like(low, size)
         if self.shrink:
             count = _count(start - points.images)
             share = count / (_SPARSER * size)
         return APGDState(
             points=points,
-            iteration=jnp.zeros((), jnp.int32),
+            iteration=jnp.zeros(len(start), jnp.int32),
             images=start,
             previous=jnp.array(start),
-            grad=grad,
             best=jnp.array(start),
-            best_grad=jnp.array(grad),
-            best_loss=loss,
-            last_loss=jnp.array(loss),
-            rises=jnp.zeros_like(loss),
-            checked_loss=jnp.array(loss),
-            halved=jnp.ones(len(loss), bool),
+            best_grad=jnp.zeros_like(start),
+            best_loss=low,
+            last_loss=jnp.full_like(low, jnp.inf),
+            rises=jnp.zeros_like(low),
+            checked_loss=jnp.array(low),
+            halved=jnp.ones(len(start), bool),
             length=self._longest * radius,
             share=share,
             changed=count,
-            adv=norms.pick(wrong, start, points.images),
-            broken=wrong,
+            adv=jnp.array(points.images),
+            broken=jnp.zeros(len(start), bool),
         )
 
     def step(self, logits_fn: LogitsFn, state: APGDState) -> APGDState:
-        """Moves, looks at the new point, and at a check adapts the step."""
-        points = state.points
-        plan = Plan(*(jnp.asarray(column)[state.iteration] for column in self.plan))
-        radius = plan.radius.astype(jnp.float32) * points.eps
-        images = self._move(state, radius, plan.first)
-        if self.shrink:
-            again = norms.project(state.best, points.images, radius, self.norm)
-            images = jnp.where(plan.restart, again, images)
-        loss, grad, logits = self._look(logits_fn, images, points, state.iteration + 1)
-        wrong = answers_wrong(logits, points.labels) & plan.final
+        """Looks at the iterate, at a check adapts the step, and moves."""
+        points, images = state.points, state.images
+        came, goes = self._rows(state.iteration - 1), self._rows(state.iteration)
+        loss, grad, logits = self._look(logits_fn, images, points, state.iteration[0])
+        wrong = answers_wrong(logits, points.labels) & came.final
         better = loss > state.best_loss
         if self.shrink:
-            better |= plan.restart
+            better |= came.restart
         state = state._replace(
-            iteration=state.iteration + 1,
-            images=images,
-            previous=state.images,
-            grad=grad,
             best=norms.pick(better, images, state.best),
             best_grad=norms.pick(better, grad, state.best_grad),
             best_loss=jnp.where(better, loss, state.best_loss),
@@ -184,8 +170,15 @@ class APGD:
             broken=state.broken | wrong,
         )
         if self.norm == "l1":
-            return self._adapt_sparsity(state, plan, radius)
-        return self._adapt_length(state, plan)
+            state, back = self._adapt_sparsity(state, came)
+        else:
+            state, back = self._adapt_length(state, came)
+        here = norms.pick(back, state.best, images)
+        way = norms.pick(back, state.best_grad, grad)
+        moved = self._move(state, here, way, goes)
+        return state._replace(
+            iteration=state.iteration + 1, images=moved, previous=here
+        )
 
     def done(self, state: APGDState) -> jax.Array:
         """A point that is broken in the last phase stays broken."""
@@ -219,58 +212,68 @@ class APGD:
         )
         return loss[-1], total / self.eot, logits[-1]
 
-    def _move(self, state: APGDState, radius: jax.Array, first: jax.Array) -> jax.Array:
+    def _rows(self, number: jax.Array) -> Plan:
+        """The plan's rows [B] of some steps; before the first, one without a check."""
+        row = jnp.clip(number, 0, len(self.plan.radius) - 1)
+        plan = Plan(*(jnp.asarray(column)[row] for column in self.plan))
+        some = number >= 0
+        return plan._replace(
+            window=jnp.where(some, plan.window, 0), restart=plan.restart & some
+        )
+
+    def _move(
+        self, state: APGDState, here: jax.Array, grad: jax.Array, plan: Plan
+    ) -> jax.Array:
         """The next iterate, from the gradient and the move before."""
         origin = state.points.images
+        radius = self._radius(plan, state.points)
         length = norms.column(state.length, origin)
         if self.norm == "l1":
-            way = _sparse_sign(state.grad, state.share)
-            return norms.project(state.images + length * way, origin, radius, self.norm)
-        way = state.grad
-        way = jnp.sign(way) if self.norm == "linf" else norms.unit(way, self.norm)
-        ahead = norms.project(state.images + length * way, origin, radius, self.norm)
-        weight = jnp.where(first, 0.0, _MOMENTUM)
-        moved = (
-            state.images
-            + (1.0 - weight) * (ahead - state.images)
-            + weight * (state.images - state.previous)
-        )
+            ahead = here + length * _sparse_sign(grad, state.share)
+            if self.shrink:
+                ahead = norms.pick(plan.restart, state.best, ahead)
+            return norms.project(ahead, origin, radius, self.norm)
+        way = jnp.sign(grad) if self.norm == "linf" else norms.unit(grad, self.norm)
+        ahead = norms.project(here + length * way, origin, radius, self.norm)
+        weight = norms.column(jnp.where(plan.first, 0.0, _MOMENTUM), origin)
+        moved = here + (1.0 - weight) * (ahead - here)
+        moved += weight * (here - state.previous)
         return norms.project(moved, origin, radius, self.norm)
 
-    def _adapt_length(self, state: APGDState, plan: Plan) -> APGDState:
-        """At a check halves steps that don't help, and goes back to the best point."""
+    def _radius(self, plan: Plan, points: Points) -> jax.Array:
+        return plan.radius.astype(jnp.float32) * points.eps
+
+    def _adapt_length(
+        self, state: APGDState, plan: Plan
+    ) -> tuple[APGDState, jax.Array]:
+        """At a check halves steps that don't help; those go back to the best point."""
         check = plan.window > 0
         oscillates = state.rises <= self.rho * plan.window
         stuck = ~state.halved & (state.checked_loss >= state.best_loss)
         halve = check & (oscillates | stuck)
         return state._replace(
-            images=norms.pick(halve, state.best, state.images),
-            grad=norms.pick(halve, state.best_grad, state.grad),
             length=jnp.where(halve, 0.5 * state.length, state.length),
             rises=jnp.where(check, 0.0, state.rises),
             checked_loss=jnp.where(check, state.best_loss, state.checked_loss),
             halved=jnp.where(check, halve, state.halved),
-        )
+        ), halve
 
     def _adapt_sparsity(
-        self, state: APGDState, plan: Plan, radius: jax.Array
-    ) -> APGDState:
+        self, state: APGDState, plan: Plan
+    ) -> tuple[APGDState, jax.Array]:
         """At a check sets how many pixels steps change, and how long they are."""
         size = state.images[0].size
-        longest = self._longest * radius
+        longest = self._longest * self._radius(plan, state.points)
         count = _count(state.best - state.points.images)
         check = (plan.window > 0) | plan.restart
         sparser = check & (count / jnp.maximum(state.changed, 1.0) < _GROWING)
-        back = sparser & ~plan.restart
         shorter = jnp.maximum(state.length / _SHORTER, longest / _SHORTEST)
         length = jnp.where(sparser | plan.restart, longest, shorter)
         return state._replace(
-            images=norms.pick(back, state.best, state.images),
-            grad=norms.pick(back, state.best_grad, state.grad),
             length=jnp.where(check, length, state.length),
             share=jnp.where(check, count / (_SPARSER * size), state.share),
             changed=jnp.where(check, count, state.changed),
-        )
+        ), sparser & ~plan.restart
 
 
 def _count(delta: jax.Array) -> jax.Array:
@@ -325,7 +328,7 @@ def apgd(
         eot: gradients averaged at each point, for stochastic functions.
         shrink: "l1" only: begin with balls of 3 and 2 eps, as the l1 version of
             AutoAttack does.
-        chunk: images worked on at a time.
+        chunk: images worked on at a time, at most.
 
     Raises:
         TypeError: pixels are not floating point.

@@ -51,7 +51,7 @@ def autoattack(
         version: a name of ``VERSIONS``, or a single attack of ``ATTACKS``.
         steps: of each gradient attack. With fewer than 100 it isn't AutoAttack.
         queries: of Square. With fewer than 5000 it isn't AutoAttack.
-        chunk: images worked on at a time; changes speed and memory, not results.
+        chunk: images at a time, at most; changes speed and memory, not results.
 
     Returns:
         The images, adversarial where a point was broken, and which points stood after

@@ -1,9 +1,11 @@
 """The form of an attack, and the loop that runs one over many images.
 
-An attack is a frozen dataclass with three pure functions for one batch on one device:
-``init`` makes its state, ``step`` advances it, ``result`` reads it. The caller owns
-the loop, as where it belongs differs: on an accelerator inside the compiled program,
-on a CPU outside, where convolutions in a compiled loop lose their fast kernels.
+An attack is a frozen dataclass with pure functions for one batch on one device:
+``init`` makes its state, ``step`` advances it, ``result`` reads it. What is in the
+state of an example depends on that example alone, so each may be at a step of its own.
+The caller owns the loop, as where it belongs differs: on an accelerator inside the
+compiled program, on a CPU outside, where convolutions in a compiled loop lose their
+fast kernels.
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.attacks import losses
+from apr_jax.attacks import losses, norms
 from apr_jax.gates import answers
 
 # Pixels [B, H, W, C] in [0, 1] -> logits [B, K]; one that draws at random takes a
@@ -24,12 +26,17 @@ from apr_jax.gates import answers
 LogitsFn = Callable[..., jax.Array]
 Array: TypeAlias = Any  # NumPy's or JAX's
 
-# Steps between looks at whether anything is left to attack; on an accelerator they
-# are one call.
-_STRIDE_CPU = 10
-_STRIDE = 100
-# Chunks of fewer examples have no second size: it would compile for little.
+# Steps between looks at who is done; on an accelerator they are one call, which a
+# gradient attack fits into.
+_STRIDE_CPU = 4
+_STRIDE = 128
+# A CPU is as fast with small batches, of which fewer places run empty; below the least
+# it is not. An accelerator compiles for longer and has two sizes, of chunks that are
+# worth it.
+_LARGEST_CPU, _LEAST_CPU = 32, 8
 _SMALLEST_DIVIDED = 64
+# What a step costs beside its examples, in examples.
+_STEP_COST = 4
 
 
 class Points(NamedTuple):
@@ -59,8 +66,8 @@ class Attack(Protocol):
     def steps(self) -> int:
         """The number of calls of ``step``."""
 
-    def init(self, logits_fn: LogitsFn, points: Points) -> Any:
-        """Returns the state before the first step."""
+    def init(self, points: Points) -> Any:
+        """Returns the state before the first step, each leaf [B, ...]."""
 
     def step(self, logits_fn: LogitsFn, state: Any) -> Any:
         """Returns the state after one more step."""
@@ -171,11 +178,18 @@ def gradient_size(logits_fn: LogitsFn, points: Points) -> jax.Array:
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
 
-def small_chunk(chunk: int, multiple: int = 1) -> int:
-    """Returns a second size of chunks, for when few points stand; or the first."""
-    if chunk < _SMALLEST_DIVIDED:
-        return chunk
-    return -(-chunk // (8 * multiple)) * multiple
+def sizes(chunk: int, multiple: int = 1, *, accelerated: bool) -> tuple[int, ...]:
+    """Returns the sizes of batches, largest first: multiples of ``multiple``.
+
+    ``chunk`` is the most that was asked for, a multiple too.
+    """
+    if accelerated:
+        small = -(-chunk // (8 * multiple)) * multiple
+        return (chunk,) if chunk < _SMALLEST_DIVIDED else (chunk, small)
+    found = [min(chunk, _LARGEST_CPU * multiple)]
+    while found[-1] >= 2 * _LEAST_CPU * multiple:
+        found.append(-(-found[-1] // (2 * multiple)) * multiple)
+    return tuple(found)
 
 
 class Engine:
@@ -188,13 +202,27 @@ class Engine:
     def __init__(self, logits_fn: LogitsFn, chunk: int) -> None:
         """Takes a function of pixels, and how many examples to work on at a time."""
         self.logits_fn = as_argument(logits_fn)
-        self.chunk = chunk
-        self.least = small_chunk(chunk)
-        self.accelerated = jax.default_backend() != "cpu"
+        accelerated = jax.default_backend() != "cpu"
+        self.sizes = sizes(chunk, accelerated=accelerated)
+        self.accelerated = accelerated
+
+    @property
+    def chunk(self) -> int:
+        """The largest number of examples in a batch."""
+        return self.sizes[0]
+
+    @property
+    def stride(self) -> int:
+        """The number of steps between looks at who is done."""
+        return _STRIDE if self.accelerated else _STRIDE_CPU
 
     def rows(self, count: int) -> int:
-        """Returns the size of the chunk that ``count`` examples go into."""
-        return self.least if count <= self.least else self.chunk
+        """Returns the least size of a batch that ``count`` examples go into."""
+        return min((s for s in self.sizes if s >= count), default=self.chunk)
+
+    def slots(self, count: int) -> int:
+        """Returns the size of the batches that ``count`` examples cost least in."""
+        return min(self.sizes, key=lambda s: -(-count // s) * (s + _STEP_COST))
 
     def logits(self, images: np.ndarray, number: int = 0) -> np.ndarray:
         """Returns logits [B, K] of a chunk; ``number`` tells random draws apart."""
@@ -207,29 +235,25 @@ class Engine:
         points = Points(keys, images, labels, labels, zeros, zeros)
         return self.slopes(points)
 
-    def run(self, attack: Attack, points: Points) -> np.ndarray:
-        """Attacks a chunk; returns the images [B, H, W, C] it ends with."""
-        init, advance, done, result = self.programs(attack)
-        state = init(self.put(points))
-        stride = _STRIDE if self.accelerated else 1
-        look = stride if self.accelerated else _STRIDE_CPU
-        for start in range(0, attack.steps, stride):
-            if start % look == 0 and start and done(state).all():
-                break
-            state = advance(state, min(stride, attack.steps - start))
-        return np.asarray(result(state))
-
     def programs(self, attack: Attack) -> tuple[Callable[..., Any], ...]:
-        """Returns compiled init(points), advance(state, count), done(state) and
-        result(state)."""
-        init = functools.partial(_init, attack, self.logits_fn)
-        advance: Callable[..., Any] = functools.partial(
-            _advance, attack, self.logits_fn
+        """Returns compiled init(points), merge(old, new, fresh), advance(state, count),
+        done(state) and result(state)."""
+        logits_fn = self.logits_fn
+
+        def advance(state: Any, count: int) -> Any:
+            if self.accelerated:
+                return _advance(attack, logits_fn, state, count)
+            for _ in range(count):
+                state = _step(attack, logits_fn, state)
+            return state
+
+        return (
+            functools.partial(_init, attack),
+            _merge,
+            advance,
+            functools.partial(_done, attack),
+            attack.result,
         )
-        if not self.accelerated:
-            step = functools.partial(_step, attack, self.logits_fn)
-            advance = lambda state, _: step(state)
-        return init, advance, functools.partial(_done, attack), attack.result
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
         """Returns logits [B, K] of a chunk; ``key`` is for a stochastic function."""
@@ -244,34 +268,9 @@ class Engine:
         return points
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _init(attack: Attack, logits_fn: LogitsFn, points: Points) -> Any:
-    return attack.init(logits_fn, points)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _step(attack: Attack, logits_fn: LogitsFn, state: Any) -> Any:
-    return attack.step(logits_fn, state)
-
-
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=2)
-def _advance(
-    attack: Attack, logits_fn: LogitsFn, state: Any, count: int | jax.Array
-) -> Any:
-    return advance(attack, logits_fn, state, count)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _done(attack: Attack, state: Any) -> jax.Array:
-    return attack.done(state)
-
-
-_gradient_size = jax.jit(gradient_size)
-
-
-@jax.jit
-def _predict(logits_fn: LogitsFn, images: jax.Array, key: jax.Array) -> jax.Array:
-    return logits_of(logits_fn, images, key)
+def merge(old: Any, new: Any, fresh: jax.Array) -> Any:
+    """Returns a state with the examples of ``new`` where ``fresh`` [B] says so."""
+    return jax.tree.map(lambda a, b: norms.pick(fresh, b, a), old, new)
 
 
 def advance(
@@ -281,3 +280,16 @@ def advance(
     return jax.lax.fori_loop(
         0, count, lambda _, state: attack.step(logits_fn, state), state
     )
+
+
+_init = jax.jit(lambda attack, points: attack.init(points), static_argnums=0)
+_merge = jax.jit(merge, donate_argnums=0)
+_step = jax.jit(
+    lambda attack, logits_fn, state: attack.step(logits_fn, state),
+    static_argnums=0,
+    donate_argnums=2,
+)
+_advance = jax.jit(advance, static_argnums=0, donate_argnums=2)
+_done = jax.jit(lambda attack, state: attack.done(state), static_argnums=0)
+_predict = jax.jit(logits_of)
+_gradient_size = jax.jit(gradient_size)

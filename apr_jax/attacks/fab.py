@@ -55,7 +55,7 @@ class FAB:
     beta: float = 0.9
     nearest: bool = False  # search on for the nearest after one within eps is found
 
-    def init(self, logits_fn: LogitsFn, points: Points) -> FABState:
+    def init(self, points: Points) -> FABState:
         """Starts at the image, or within eps / 2 of it where ``noise`` is 1."""
         noise = norms.random_direction(
             fold_all(points.keys, _START), points.images, self.norm
@@ -64,7 +64,7 @@ class FAB:
         start = points.images + norms.column(reach, noise) * noise
         return FABState(
             points=points,
-            iteration=jnp.zeros((), jnp.int32),
+            iteration=jnp.zeros(len(start), jnp.int32),
             images=jnp.clip(start, 0.0, 1.0),
             adv=jnp.array(points.images),
             distance=jnp.full(len(points.labels), _FAR, jnp.float32),
@@ -74,7 +74,7 @@ class FAB:
         """Goes onto the boundary as it looks from here; keeps what is beyond it."""
         points, here = state.points, norms.flat(state.images)
         clean = norms.flat(points.images)
-        key = jax.random.fold_in(points.keys[0], state.iteration)
+        key = jax.random.fold_in(points.keys[0], state.iteration[0])
         linearise = self._to_target if self.targeted else self._to_nearest
         value, normal = linearise(logits_fn, state, key)
         normal = norms.flat(normal)
@@ -199,7 +199,7 @@ def fab(
         eta: how far a step goes, where 1 ends on the boundary.
         beta: share of the perturbation that is kept once it succeeded.
         nearest: go on looking after an image within eps was found.
-        chunk: images worked on at a time.
+        chunk: images worked on at a time, at most.
 
     Raises:
         TypeError: pixels are not floating point.

@@ -41,7 +41,7 @@ class PGD:
     steps: int
     step_share: float
 
-    def init(self, logits_fn: LogitsFn, points: Points) -> PGDState:
+    def init(self, points: Points) -> PGDState:
         """Starts at the image, or at random in the ball where ``noise`` is 1."""
         start = norms.random_inside(
             fold_all(points.keys, _START), points.images, points.eps, self.norm
@@ -49,7 +49,7 @@ class PGD:
         # Two buffers: a state is given away whole, and no buffer can go twice.
         return PGDState(
             points=points,
-            iteration=jnp.zeros((), jnp.int32),
+            iteration=jnp.zeros(len(start), jnp.int32),
             images=norms.pick(points.noise > 0, start, points.images),
             adv=jnp.array(points.images),
             broken=jnp.zeros(len(points.labels), bool),
@@ -58,7 +58,7 @@ class PGD:
     def step(self, logits_fn: LogitsFn, state: PGDState) -> PGDState:
         """Judges the iterate, and moves it."""
         points = state.points
-        key = jax.random.fold_in(points.keys[0], state.iteration)
+        key = jax.random.fold_in(points.keys[0], state.iteration[0])
         loss_fn = losses.get_loss(self.loss)
         _, grad, logits = look(logits_fn, loss_fn, points, state.images, key)
         wrong = answers_wrong(logits, points.labels)
@@ -116,7 +116,7 @@ def pgd(
         restarts: each attacks what is left.
         random_start: start anywhere in the ball rather than at the image.
         loss: a name of ``losses.LOSSES`` that needs no target.
-        chunk: images worked on at a time.
+        chunk: images worked on at a time, at most.
 
     Raises:
         TypeError: pixels are not floating point.
@@ -154,7 +154,7 @@ def fgsm(
         step_size: length of the step; None is eps.
         random_start: start anywhere in the ball, as "fast" adversarial training does
             (Wong et al. 2020, with a step of 1.25 eps).
-        chunk: images worked on at a time.
+        chunk: images worked on at a time, at most.
 
     Raises:
         TypeError: pixels are not floating point.

@@ -1,9 +1,8 @@
 """From one batch to a data set: chunks, restarts, targets, and what is left standing.
 
 Every round attacks the points that no round before has broken, always from the clean
-image. They are gathered into chunks of one of two sizes, filled up with repeats, so
-nothing is compiled again as points fall away. What is drawn for an example depends on
-its number, the attack and the round, not on its chunk.
+image. What is drawn for an example depends on its number, the attack and the round, not
+on its batch.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from apr_jax.attacks import arguments, checks, norms
+from apr_jax.attacks import arguments, checks, norms, slots
 from apr_jax.attacks.core import Attack, Engine, LogitsFn, Points, answers_wrong
 from apr_jax.gates import answers as gate
 
@@ -83,14 +82,35 @@ class Stage:
         return self.noise == "again" and restart > 0
 
 
-def predict(engine: Engine, images: np.ndarray) -> np.ndarray:
-    """Returns logits [N, K] of images [N, H, W, C], a chunk at a time."""
+def predict(engine: Engine, images: np.ndarray, number: int = 0) -> np.ndarray:
+    """Returns logits [N, K] of images [N, H, W, C], a chunk at a time.
+
+    ``number`` tells random draws apart.
+    """
     parts = []
-    for start in range(0, len(images), engine.chunk):
-        rows = fill(np.arange(start, min(start + engine.chunk, len(images))), engine)
-        count = min(engine.chunk, len(images) - start)
-        parts.append(engine.logits(images[rows])[:count])
+    for rows, count in chunks(engine, len(images)):
+        parts.append(engine.logits(images[rows], number)[:count])
     return np.concatenate(parts)
+
+
+def gradient_sizes(
+    engine: Engine, images: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """Returns the l1 norms [N] of the DLR loss's gradients at some images."""
+    parts = [
+        engine.gradient_sizes(images[rows], labels[rows])[:count]
+        for rows, count in chunks(engine, len(images))
+    ]
+    return np.concatenate(parts)
+
+
+def chunks(engine: Engine, count: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields the row numbers of each chunk, the last filled up by repeats, and how
+    many of them are real."""
+    for start in range(0, count, engine.chunk):
+        rows = np.arange(start, min(start + engine.chunk, count))
+        missing = engine.rows(len(rows)) - len(rows)
+        yield np.pad(rows, (0, missing), mode="edge"), len(rows)
 
 
 def distances(images: np.ndarray, clean: np.ndarray, norm: str) -> np.ndarray:
@@ -145,35 +165,38 @@ def run_stage(
         ArgumentError: an unknown norm.
     """
     norms.check_norm(task.norm)
-    images, labels = task.images, task.labels
-    standing, adversarial = standing.copy(), adversarial.copy()
+    left = np.flatnonzero(standing)
+    images, labels = task.images[left], task.labels[left]
     # By its name, so that an attack draws the same in every sequence.
     stage_key = jax.random.fold_in(task.key, zlib.crc32(stage.name.encode()))
     order = np.argsort(-task.logits, axis=1, kind="stable").astype(np.int32)
-    rounds = list(stage.rounds(order.shape[1]))
-    for number, (rank, noise) in enumerate(rounds):
-        round_key = jax.random.fold_in(stage_key, number)
-        left = np.flatnonzero(standing)
-        for start in range(0, len(left), engine.chunk):
-            real = left[start : start + engine.chunk]
-            rows = fill(real, engine)
-            points = Points(
-                keys=_keys_of(round_key, rows),
-                images=images[rows],
-                labels=labels[rows],
-                targets=order[rows, rank],
-                eps=np.full(len(rows), task.eps, np.float32),
-                noise=np.full(len(rows), noise, np.float32),
-            )
-            found = engine.run(stage.attack, points)
-            # Judged from outside: what counts is the answer to the image itself.
-            broken = answers_wrong(engine.logits(found, 1), labels[rows])
-            far = distances(found, images[rows], task.norm)
-            broken &= far <= task.eps + TOLERANCE
-            hit = broken[: len(real)]
-            adversarial[real[hit]] = found[: len(real)][hit]
-            standing[real[hit]] = False
-            tick((number + (start + len(real)) / max(len(left), 1)) / len(rounds))
+    ranks, noises = np.array(list(stage.rounds(order.shape[1])), np.float32).T
+    ranks = ranks.astype(int)
+
+    def points_of(places: np.ndarray, numbers: np.ndarray) -> Points:
+        rows = left[places]
+        return Points(
+            keys=_keys_of(stage_key, numbers.astype(np.int32), rows.astype(np.int32)),
+            images=images[places],
+            labels=labels[places],
+            targets=order[rows, ranks[numbers]],
+            eps=np.full(len(rows), task.eps, np.float32),
+            noise=noises[numbers],
+        )
+
+    def judge(places: np.ndarray, found: np.ndarray) -> np.ndarray:
+        # From outside: what counts is the answer to the image itself.
+        broken = answers_wrong(predict(engine, found, 1), labels[places])
+        far = distances(found, images[places], task.norm)
+        return broken & (far <= task.eps + TOLERANCE)
+
+    queue = slots.Queue(len(left), len(ranks))
+    if len(left):
+        slots.run(engine, stage.attack, queue, images, points_of, judge, tick)
+    standing, adversarial = standing.copy(), adversarial.copy()
+    for row, image in zip(left, queue.found, strict=True):
+        if image is not None:
+            standing[row], adversarial[row] = False, image
     tick(1.0)
     return standing, adversarial
 
@@ -232,14 +255,9 @@ def attack_in_turn(
 
 
 @jax.jit
-def _keys_of(key: jax.Array, rows: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-
-
-def fill(rows: np.ndarray, engine: Engine) -> np.ndarray:
-    """Repeats the last of some row numbers until they fill a chunk."""
-    missing = engine.rows(len(rows)) - len(rows)
-    return np.pad(rows, (0, missing), mode="edge").astype(np.int32)
+def _keys_of(key: jax.Array, numbers: jax.Array, rows: jax.Array) -> jax.Array:
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.vmap(jax.random.fold_in)(fold(key, numbers), rows)
 
 
 def prepare(
@@ -281,8 +299,7 @@ def run_alone(
     )
     left = np.flatnonzero(result.robust)[: engine.chunk]
     if len(left) and stage.follows_gradients:
-        rows = fill(left, engine)
-        sizes = engine.gradient_sizes(clean[rows], answers[rows])[: len(left)]
+        sizes = gradient_sizes(engine, clean[left], answers[left])
         for message in checks.check_finite(sizes):
             warnings.warn(message, checks.AttackWarning, stacklevel=5)
     return result

@@ -13,7 +13,7 @@ from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.pgd import PGD
-from apr_jax.attacks.rounds import Stage, fill
+from apr_jax.attacks.rounds import Stage, gradient_sizes, predict
 from apr_jax.attacks.square import Square
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import answers
@@ -22,6 +22,9 @@ _TARGETS = 9
 _TARGETS_L1 = 5  # of the targeted APGD
 _RESTARTS = 5  # of "plus", and of APGD on the cross-entropy for l1
 _EOT = 20  # gradients averaged by "rand"
+# How many images show what a function is like, and how often they are asked about, to
+# see whether it answers the same.
+_EXAMINED, _CALLS = 256, 5
 
 VERSIONS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
@@ -95,18 +98,18 @@ def examine(
     *,
     rand: bool,
 ) -> list[str]:
-    """Returns what is odd about a function, judged by the first chunk of images.
+    """Returns what is odd about a function, judged by the first images.
 
     Raises:
         ArgumentError: labels that the function has no class for.
     """
-    count = min(engine.chunk, len(images))
-    rows = fill(np.arange(count), engine)
-    classes = engine.logits(images[rows]).shape[1]
+    count = min(_EXAMINED, len(images))
+    logits = [predict(engine, images[:count], number) for number in range(_CALLS)]
+    classes = logits[0].shape[1]
     answers.labels(labels, count=len(images), classes=classes)
-    images, labels = images[rows], labels[rows]
-    found = checks.check_function(engine, images, rand=rand)
+    found = checks.check_function(logits, rand=rand)
     found += checks.check_classes(classes, stages)
     if any(stage.follows_gradients for stage in stages):
-        found += checks.check_gradients(engine.gradient_sizes(images, labels)[:count])
+        sizes = gradient_sizes(engine, images[:count], labels[:count])
+        found += checks.check_gradients(sizes)
     return found

@@ -26,11 +26,12 @@ _TILES = 5  # l2, l1: patterns along a side of the first perturbation
 
 
 class SquareState(NamedTuple):
-    """The best image so far."""
+    """The best image so far, and the one to be judged next."""
 
     points: Points
     iteration: jax.Array
     images: jax.Array
+    proposal: jax.Array
     margin: jax.Array  # label's logit less the largest other; 0 or less is broken
 
 
@@ -85,14 +86,19 @@ def _bump(height: int, width: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Square:
-    """``steps`` proposals, each a square of the image changed at once."""
+    """``queries`` proposals, each a square of the image changed at once."""
 
     norm: str
-    steps: int  # queries after that of the first image
+    queries: int  # after that of the first image
     p_init: float = 0.8  # share of the pixels in the first squares
     rescale: bool = False
 
-    def init(self, logits_fn: LogitsFn, points: Points) -> SquareState:
+    @property
+    def steps(self) -> int:
+        """Images that are asked about; the first one is the start."""
+        return self.queries + 1
+
+    def init(self, points: Points) -> SquareState:
         """Starts with stripes for "linf", with a grid of bumps otherwise."""
         keys = fold_all(points.keys, _START)
         if self.norm == "linf":
@@ -104,31 +110,32 @@ class Square:
         images = self._put(start, points)
         return SquareState(
             points=points,
-            iteration=jnp.zeros((), jnp.int32),
+            iteration=jnp.zeros(len(images), jnp.int32),
             images=images,
-            margin=self._margin(logits_fn, images, points, 0),
+            proposal=jnp.array(images),
+            margin=jnp.full(len(images), jnp.inf, jnp.float32),
         )
 
     def step(self, logits_fn: LogitsFn, state: SquareState) -> SquareState:
-        """Proposes a square; it stays where the margin falls."""
+        """Keeps the proposal where the margin falls; proposes another square."""
         points = state.points
+        margin = self._margin(logits_fn, state)
+        better = (margin < state.margin) & ~self.done(state)
+        state = state._replace(
+            images=norms.pick(better, state.proposal, state.images),
+            margin=jnp.where(better, margin, state.margin),
+        )
         size = min(points.images.shape[1:3])
-        plan = make_plan(self.norm, self.steps, self.p_init, self.rescale, size)
-        side = jnp.asarray(plan.side)[state.iteration]
-        keys = fold_all(points.keys, state.iteration)
+        plan = make_plan(self.norm, self.queries, self.p_init, self.rescale, size)
+        number = jnp.minimum(state.iteration, self.queries - 1)
+        side = jnp.asarray(plan.side)[number]
+        keys = jax.vmap(jax.random.fold_in)(points.keys, state.iteration)
         if self.norm == "linf":
             proposal = self._flip(keys, state, side)
         else:
-            shape = jnp.asarray(plan.patterns)[jnp.asarray(plan.kind)[state.iteration]]
-            proposal = self._shift(keys, state, side, shape)
-        margin = self._margin(logits_fn, proposal, points, state.iteration + 1)
-        better = (margin < state.margin) & ~self.done(state)
-        return SquareState(
-            points=points,
-            iteration=state.iteration + 1,
-            images=norms.pick(better, proposal, state.images),
-            margin=jnp.where(better, margin, state.margin),
-        )
+            shapes = jnp.asarray(plan.patterns)[jnp.asarray(plan.kind)[number]]
+            proposal = self._shift(keys, state, side, shapes)
+        return state._replace(iteration=state.iteration + 1, proposal=proposal)
 
     def done(self, state: SquareState) -> jax.Array:
         """A broken point is left alone."""
@@ -138,15 +145,10 @@ class Square:
         """The image of the lowest margin."""
         return state.images
 
-    def _margin(
-        self,
-        logits_fn: LogitsFn,
-        images: jax.Array,
-        points: Points,
-        number: int | jax.Array,
-    ) -> jax.Array:
-        key = jax.random.fold_in(points.keys[0], number)
-        logits = logits_of(logits_fn, images, key)
+    def _margin(self, logits_fn: LogitsFn, state: SquareState) -> jax.Array:
+        points = state.points
+        key = jax.random.fold_in(points.keys[0], state.iteration[0])
+        logits = logits_of(logits_fn, state.proposal, key)
         margin = -losses.margin(logits, points.labels, points.targets)
         # An image without an answer is broken, though its margin is NaN.
         return jnp.where(answers.answer(logits) >= 0, margin, -jnp.inf)
@@ -170,7 +172,7 @@ class Square:
         return norms.project(moved, points.images, points.eps, self.norm)
 
     def _shift(
-        self, keys: jax.Array, state: SquareState, side: jax.Array, shape: jax.Array
+        self, keys: jax.Array, state: SquareState, side: jax.Array, shapes: jax.Array
     ) -> jax.Array:
         """Moves what the perturbation has in one square into another as a bump.
 
@@ -188,7 +190,9 @@ class Square:
         whole = lambda x: self._length(x, (1, 2, 3))
 
         turned = norms.column(jax.vmap(jax.random.bernoulli)(turn_keys), inside)
-        bump = jnp.where(turned, shape[columns, rows], shape[rows, columns])
+        which = jnp.arange(len(delta))[:, None, None, None]
+        upright, lying = shapes[which, rows, columns], shapes[which, columns, rows]
+        bump = jnp.where(turned, lying, upright)
         bump = jnp.where(inside, bump * _signs(sign_keys, (1, 1, channels)), 0.0)
         old = jnp.where(inside, delta, 0.0)
         bump += old / (per_channel(old) + _TINY)
@@ -222,7 +226,7 @@ def _signs(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _square(
     keys: jax.Array, like: jax.Array, side: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A square somewhere in each image.
+    """A square somewhere in each image, ``side`` [B] pixels wide.
 
     Returns:
         Whether a pixel is in it, bool [B, H, W, 1], and the row and the column of each
@@ -236,8 +240,9 @@ def _square(
         start = jnp.floor(share[:, axis] * (free + 1)).astype(jnp.int32)
         places.append(jnp.arange(extent)[None] - jnp.minimum(start, free)[:, None])
     rows, columns = places[0][:, :, None, None], places[1][:, None, :, None]
-    inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
-    inner = lambda place: jnp.clip(place, 0, side - 1)
+    wide = side[:, None, None, None]
+    inside = (rows >= 0) & (rows < wide) & (columns >= 0) & (columns < wide)
+    inner = lambda place: jnp.clip(place, 0, wide - 1)
     return inside, inner(rows), inner(columns)
 
 
@@ -293,7 +298,7 @@ def square(
         p_init: share of the pixels that the first squares cover.
         rescale: fit the schedule of the squares, made for 10,000 queries, to
             ``queries``; AutoAttack doesn't.
-        chunk: images worked on at a time.
+        chunk: images worked on at a time, at most.
 
     Raises:
         TypeError: pixels are not floating point.

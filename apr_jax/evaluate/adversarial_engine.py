@@ -21,9 +21,8 @@ class DeviceEngine(core.Engine):
         chunk: int,
     ) -> None:
         """Attacks a classifier, ``chunk`` examples at a time over all devices."""
-        self.chunk = chunk
-        self.least = core.small_chunk(chunk, layout.count)
         self.accelerated = layout.accelerated
+        self.sizes = core.sizes(chunk, layout.count, accelerated=self.accelerated)
         self._layout = layout
         self._variables = parallel.replicate(classifier.variables, layout)
         self._of = lambda variables: jax.tree_util.Partial(
@@ -56,14 +55,15 @@ class DeviceEngine(core.Engine):
         return core.Points(keys, *map(self._share, points[1:]))
 
     def programs(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
-        """Returns init, advance, done and result, compiled once for equal attacks."""
+        """Returns what ``Engine.programs`` does, compiled once for equal attacks."""
         if attack not in self._compiled:
             self._compiled[attack] = self._compile(attack)
         return self._compiled[attack]
 
     def _compile(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
         variables, of, layout = self._variables, self._of, self._layout
-        init = parallel.map_devices(lambda v, p: attack.init(of(v), p), layout)
+        init = parallel.map_devices(attack.init, layout)
+        merge = parallel.map_devices(core.merge, layout, donate=(0,))
         step = parallel.map_devices(
             lambda v, s: attack.step(of(v), s), layout, donate=(1,)
         )
@@ -75,12 +75,17 @@ class DeviceEngine(core.Engine):
         )
         done = parallel.make_gather(lambda _, s: attack.done(s), layout)
         result = parallel.make_gather(lambda _, s: attack.result(s), layout)
-        if self.accelerated:
-            advance = lambda state, count: loop(variables, state, count)
-        else:
-            advance = lambda state, _: step(variables, state)
+
+        def advance(state: Any, count: int) -> Any:
+            if self.accelerated:
+                return loop(variables, state, count)
+            for _ in range(count):
+                state = step(variables, state)
+            return state
+
         return (
-            lambda points: init(variables, points),
+            init,
+            lambda old, new, fresh: merge(old, new, self._share(fresh)),
             advance,
             lambda state: done(variables, state),
             lambda state: result(variables, state),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from apr_jax import attacks
-from apr_jax.attacks import checks, core, norms, rounds, sequence
+from apr_jax.attacks import checks, core, norms, rounds, sequence, slots
 from apr_jax.attacks.apgd import make_plan as make_apgd_plan
 from apr_jax.attacks.square import (
     Square,
@@ -131,9 +131,9 @@ def test_the_chunk_changes_nothing(name, norm, key):
 def test_autoattack_compiles_once_for_all_weights_radii_and_rounds(key):
     weights = make_net(0)
     images, labels = make_points(functools.partial(net, weights))
-    # Once each: predict and the check of gradients; for both APGD and for Square init
-    # and step; for FAB, whose init asks nothing, twice in a step.
-    counted = chex.assert_max_traces(net, n=10)
+    # Once each: predict, the check of gradients, a step of both APGD and of Square;
+    # twice in a step of FAB.
+    counted = chex.assert_max_traces(net, n=7)
     run = functools.partial(
         attacks.autoattack, key, norm="linf", steps=6, queries=20, chunk=6
     )
@@ -406,16 +406,16 @@ def test_square_spends_its_l2_budget_as_torchattacks(key):
         keys=jax.random.split(key, 2),
     )
     moved = jnp.asarray(images + delta, jnp.float32)
-    state = SquareState(points, jnp.int32(0), moved, jnp.ones(2))
+    state = SquareState(points, jnp.zeros(2, int), moved, moved, jnp.ones(2))
     attack, side = Square("l2", 10), 3
-    shape = jnp.asarray(pattern(side), jnp.float32)
-    proposal = attack._shift(points.keys, state, jnp.int32(side), shape)
+    shapes = jnp.asarray([pattern(side)] * 2, jnp.float32)
+    sides = jnp.full(2, side)
+    proposal = attack._shift(points.keys, state, sides, shapes)
     got = np.asarray(proposal) - images
 
     to_keys, from_keys, sign_keys, turn_keys = _split(points.keys, 4)
     places = [
-        np.asarray(_square(keys, moved, jnp.int32(side))[0])
-        for keys in (to_keys, from_keys)
+        np.asarray(_square(keys, moved, sides)[0]) for keys in (to_keys, from_keys)
     ]
     signs = np.asarray(_signs(sign_keys, (1, 1, 3)))
     for n in range(2):
@@ -588,11 +588,59 @@ def test_gradients_that_are_no_numbers_are_noticed():
     assert "at 1 of 4 images the gradient is not a number" in found[0]
 
 
-def test_few_points_go_into_a_small_chunk():
-    assert core.small_chunk(63) == 63
-    assert core.small_chunk(128) == 16
-    assert core.small_chunk(128, multiple=3) == 18
-    engine = core.Engine(lambda pixels: pixels.sum((1, 2)), 128)
-    assert [engine.rows(n) for n in (1, 16, 17, 128)] == [16, 16, 128, 128]
-    rows = rounds.fill(np.array([3, 7]), engine)
-    np.testing.assert_array_equal(rows, [3] + [7] * 15)
+def test_sizes_of_batches_fit_the_machine():
+    assert core.sizes(256, accelerated=False) == (32, 16, 8)
+    assert core.sizes(22, accelerated=False) == (22, 11)
+    assert core.sizes(12, 3, accelerated=False) == (12,)
+    assert core.sizes(96, 3, accelerated=False) == (96, 48, 24)
+    assert core.sizes(63, accelerated=True) == (63,)
+    assert core.sizes(128, accelerated=True) == (128, 16)
+    assert core.sizes(132, 3, accelerated=True) == (132, 18)
+    engine = core.Engine(lambda pixels: pixels.sum((1, 2)), 64)
+    engine.sizes = (32, 16, 8)
+    assert [engine.rows(n) for n in (1, 8, 9, 32)] == [8, 8, 16, 32]
+    # Many small batches cost more than a large one, but less than one half empty.
+    assert [engine.slots(n) for n in (5, 9, 24, 33, 216)] == [8, 16, 32, 16, 32]
+    *_, (rows, count) = rounds.chunks(engine, 35)
+    np.testing.assert_array_equal(rows, [32, 33, *[34] * 6])
+    assert count == 3
+
+
+# --- The queue -----------------------------------------------------------------------
+
+
+def test_points_go_through_their_rounds_in_order():
+    queue = slots.Queue(3, 2)
+    np.testing.assert_array_equal(queue.take(2), [[0, 1], [0, 0]])
+    # The third's first round waits no longer than anybody's second.
+    np.testing.assert_array_equal(queue.take(3), [[2, 0, 1], [0, 1, 1]])
+    image = np.ones((2, 2, 3), np.float32)
+    for place, number, found in ((0, 1, image), (0, 0, None), (1, 0, 2 * image)):
+        queue.hold(place)
+        queue.settle(place, number, found)
+    # The first fell in its second round, the second in its first.
+    np.testing.assert_array_equal(queue.broken, [True, True, False])
+    assert queue.needless(np.array([1, 1]), np.array([0, 1])).tolist() == [False, True]
+    queue.hold(1)
+    queue.settle(1, 1, 3 * image)  # too late
+    assert queue.found[1] is not None
+    assert queue.found[1].max() == 2
+    queue.hold(2)
+    assert queue.take(5).size == 0, "who is held begins nothing"
+    queue.settle(2, 0, None)
+    np.testing.assert_array_equal(queue.take(5), [[2], [1]])
+
+
+@pytest.mark.parametrize("name", ["apgd-t", "pgd"])
+def test_batches_change_nothing(name, key, monkeypatch):
+    """One after the other, or all that fit at once and later rounds ahead of time."""
+    logits_fn = functools.partial(net, make_net(0))
+    images, labels = make_points(logits_fn)
+    run = functools.partial(run_single, name, "l2", key, logits_fn, images, labels)
+    one = run(chunk=1, eps=0.15)
+    for stride in (1, 7):
+        monkeypatch.setattr(core, "_STRIDE_CPU", stride)
+        many = run(chunk=32, eps=0.15)
+        np.testing.assert_array_equal(one.robust, many.robust)
+        np.testing.assert_allclose(one.images, many.images, atol=1e-5)
+    assert 2 < one.robust.sum() < COUNT - 4
