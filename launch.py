@@ -8,7 +8,11 @@ The same command again goes on where it stopped. Results are in the work directo
 ``results.jsonl``, ``metrics.jsonl``, ``report.html``, ``checkpoints/``.
 """
 
+import difflib
 import logging
+import pathlib
+import sys
+from collections.abc import Sequence
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -40,7 +44,8 @@ def main(argv: list[str]) -> None:
     from apr_jax import job
 
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}")
+        print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
+        sys.exit(2)
     job.main(
         _CONFIG.value,
         workdir=_WORKDIR.value,
@@ -53,6 +58,57 @@ def main(argv: list[str]) -> None:
     )
 
 
+def parse(arguments: Sequence[str]) -> list[str]:
+    """Reads the flags; a mistake in them ends the program with a line and status 2.
+
+    Returns:
+        The arguments that are none, the program's name first.
+    """
+    try:
+        left: list[str] = flags.FLAGS(arguments)
+        if _CONFIG.value is None:
+            raise flags.Error(f"--config is missing; {_configurations()}")
+        _CONFIG.value.to_dict()  # a file that couldn't be read says so only now
+    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as e:
+        print(f"error: {_mistake(arguments, e)}", file=sys.stderr)
+        sys.exit(2)
+    return left
+
+
+def _mistake(arguments: Sequence[str], error: Exception) -> str:
+    """What is wrong with a command line that could not be read, in one line."""
+    from apr_jax import config as config_lib
+
+    values = config_lib.flatten(config_lib.default())
+    for argument in arguments:
+        flag, _, value = argument.partition("=")
+        name = flag.lstrip("-").removeprefix("config.")
+        if not flag.startswith(("--config.", "-config.")):
+            continue
+        if name not in values:
+            near = difflib.get_close_matches(name, values, 3)
+            group = f"{name.partition('.')[0]}."
+            there = [field for field in values if field.startswith(group)]
+            there = there or list(dict.fromkeys(f.partition(".")[0] for f in values))
+            guess = f"did you mean {' or '.join(near)}? " if near else ""
+            return f"{flag}: no such field; {guess}There are {', '.join(there)}"
+        if flag in str(error):
+            kind = type(values[name]).__name__
+            how = ", in brackets and quotes" if kind == "tuple" else ""
+            return f"{flag} is {value!r}; it must be of type {kind}{how}"
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, OSError) or any("No such file" in line for line in lines):
+        given = [a for a in arguments[1:] if "config" in a.partition("=")[0]]
+        return f"{' '.join(given)}: can't be read; {_configurations()}"
+    return f"{lines[-1].strip()}" if lines else repr(error)
+
+
+def _configurations() -> str:
+    """The configurations that there are, in words."""
+    folder = pathlib.Path(__file__).resolve().parent / "configs"
+    names = sorted(path.name for path in folder.glob("[a-z]*.py"))
+    return f"there are {', '.join(f'configs/{name}' for name in names)}"
+
+
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse)

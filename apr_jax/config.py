@@ -125,7 +125,7 @@ class Optim:
     weight_decay: float = setting(5e-4, "on all parameters, BatchNorm's too", low=0)
     decay_per: str = choice("unit of the rate, or step at the highest", "rate", "step")
     norm_bias_rate: float = setting(1.0, "factor for BatchNorm's biases", above=0)
-    epochs: float = setting(200.0, "length of the run", low=0)
+    epochs: float = setting(200.0, "length of the run", above=0)
     schedule: str = choice("of the rate", "multistep", "constant", "cosine", "cyclic")
     milestones: tuple[float, ...] = setting(
         (60.0, 120.0, 160.0, 190.0), '"multistep": epochs where the rate is multiplied'

@@ -54,8 +54,9 @@ def main(
         if distributed:
             parallel.start_processes(coordinator, process_count, process_id)
             process.end_with(parallel.Others())
-        root = pathlib.Path(workdir or f"runs/{config.name}")
-        return run(config, root, beside=[pathlib.Path(b) for b in beside], quiet=quiet)
+        root = workdir_lib.local(workdir or f"runs/{config.name}", "--workdir")
+        others = [workdir_lib.local(place, "--beside") for place in beside]
+        return run(config, root, beside=others, quiet=quiet)
 
     process.finish(work)
 
@@ -161,6 +162,8 @@ def _prepared(
         process.use_compile_cache(configs[0].data)
         return [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
 
+    for config in configs:
+        plan_lib.check_names(config)  # before a folder is made
     for root in roots:
         parallel.check_shared(root)
     return parallel.all_or_none(prepare)

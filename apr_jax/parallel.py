@@ -8,6 +8,7 @@ devices; several processes find each other through ``jax.distributed``.
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import secrets
 import time
@@ -126,6 +127,17 @@ class Others:
     def wait(self) -> None:
         """Waits until the work of all is done."""
         jax.distributed.shutdown()
+
+
+def memory(device: jax.Device) -> int | None:
+    """The bytes that a device can hold; of a CPU, the machine's. None: not known."""
+    if device.platform == "cpu":
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, ValueError, OSError):
+            return None
+    about: dict[str, int] = device.memory_stats() or {}
+    return about.get("bytes_limit")
 
 
 def make_layout(requested: int) -> Layout:

@@ -167,7 +167,9 @@ def check(settings: Any, prefix: str = "") -> None:
             said = f"{name} {'is' if whole else 'has'} {item!r}"
             if about.choices and item not in about.choices:
                 listed = ", ".join(map(repr, about.choices))
-                raise ConfigError(f"{said}; choose from {listed}")
+                several = not whole and "," in str(item)
+                how = f'; several are written "{about.choices[:2]}"' if several else ""
+                raise ConfigError(f"{said}; choose from {listed}{how}")
             if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(f"{said}; it must be finite")
             low, high = about.low, about.high

@@ -193,6 +193,20 @@ def check_images(
     return devices
 
 
+def local(place: str, flag: str) -> pathlib.Path:
+    """The path of a work directory that a flag names; ``~`` is the user's home.
+
+    Raises:
+        ConfigError: it is an address such as ``gs://bucket/run``.
+    """
+    if "://" in place:
+        raise ConfigError(
+            f"{flag} is {place!r}; it must be a folder that this machine sees. Mount "
+            "what lies elsewhere, a bucket with gcsfuse for instance"
+        )
+    return pathlib.Path(place).expanduser()
+
+
 def with_absolute_places(config: config_lib.Config) -> config_lib.Config:
     """The same configuration, whose files and folders are found from any directory."""
 

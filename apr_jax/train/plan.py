@@ -111,6 +111,21 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
             f"train.batch_size is {config.train.batch_size}; there are only {mix.main} "
             f"images in data.train_split {config.data.train_split!r}"
         )
+    found = Plan(
+        config=config,
+        run=run,
+        layout=layout,
+        class_names=names,
+        mix=mix,
+        resident=resident,
+        rows=rows,
+        model=network.make_model(
+            config,
+            num_classes=len(names),
+            sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
+        ),
+    )
+    _check_memory(found)
     images = {
         "data": data.fingerprint(config.data, resident),
         "test": data.eval_fingerprint(config.data, resident),
@@ -126,20 +141,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
             )
     else:
         workdir_lib.check_images(run, config, images)
-    return Plan(
-        config=config,
-        run=run,
-        layout=layout,
-        class_names=names,
-        mix=mix,
-        resident=resident,
-        rows=rows,
-        model=network.make_model(
-            config,
-            num_classes=len(names),
-            sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
-        ),
-    )
+    return found
 
 
 def check_names(config: config_lib.Config) -> None:
@@ -197,6 +199,24 @@ def parameter_count(plan: Plan) -> int:
     """Returns how many numbers the network learns."""
     state = jax.eval_shape(lambda: state_of(plan.config, plan.model))
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
+
+
+# The copies of a network's numbers that training holds at least: the weights, their
+# gradients, and the optimizer's momentum.
+_COPIES = 3
+
+
+def _check_memory(plan: Plan) -> None:
+    """Raises ConfigError where a device can't hold the network, whatever the batch."""
+    count, device = parameter_count(plan), plan.layout.local[0]
+    there = parallel.memory(device)
+    needed = 4 * _COPIES * count
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"model.name is {plan.config.model.name!r}, a network of {count:,} "
+            f"parameters: to train it takes {needed / 1e9:,.0f} GB and more, and "
+            f"{device.device_kind} has {there / 1e9:,.0f} GB"
+        )
 
 
 def open_checkpoints(plan: Plan) -> checkpoint.Checkpoints:

@@ -1,0 +1,82 @@
+"""Mistakes in a command line of ``launch.py``: one line, status 2, nothing made."""
+
+import json
+import sys
+
+import pytest
+
+from tests import toy
+
+QUICK = "--config=configs/quickstart.py"
+# Arguments -> what is said, among other things.
+MISTAKES = {
+    "": "--config is missing; there are configs/cifar.py, configs/cifar100_wrn",
+    "--config=configs/nothere.py": "can't be read; there are configs/cifar.py",
+    "--config=configs": "--config=configs: can't be read; there are configs/cifar.py",
+    "--config=configs/cifar10_fgsm.py:blurb": "unknown preset 'blurb'; choose from st",
+    f"{QUICK} --config.optim.epoch=1": "--config.optim.epoch: no such field; did you "
+    "mean optim.epochs",
+    f"{QUICK} --config.optimm.epochs=1": "There are name, seed, data, augment",
+    f"{QUICK} --config.optim.epochs=abc": "--config.optim.epochs is 'abc'; it must be "
+    "of type float",
+    f"{QUICK} --config.optim=3": "--config.optim: no such field",
+    f"{QUICK} --wrkdir=1": "Unknown command line flag 'wrkdir'. Did you mean: workdir",
+    f"{QUICK} stray": "unexpected argument 'stray'",
+    f"{QUICK} --config.eval.parts=clean,ood": "several are written \"('clean', 'corr",
+    f"{QUICK} --config.optim.epochs=0": "optim.epochs is 0.0; it must be above 0",
+    f"{QUICK} --config.augment.pair_prob=nan": "augment.pair_prob is nan; it must be",
+    f"{QUICK} --config.model.name=wrn_10": "model.name: ",
+    f"{QUICK}:blurb": "augment.method: unknown method 'blurb'",
+    f"{QUICK} --workdir=gs://b/r": "--workdir is 'gs://b/r'; it must be a folder",
+    f"{QUICK} --process=1": "--processes and --process say nothing alone",
+}
+# Imports once; each mistake is made in a copy of the process.
+PROGRAM = """
+import json, os, sys
+from absl import app
+import launch
+from apr_jax import job
+sys.path[0] = os.getcwd()
+os.chdir(sys.argv[2])
+os.symlink(sys.path[0] + "/configs", "configs")
+for words in json.loads(sys.argv[1]):
+    print("BEGIN", flush=True)
+    if not os.fork():
+        sys.argv = ["launch.py", *words.split()]
+        try:
+            app.run(launch.main, flags_parser=launch.parse)
+        except SystemExit as end:
+            print("status", end.code, flush=True)
+            os._exit(0)
+    os.wait()
+print("made", sorted(os.listdir(".")))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_mistake_is_one_line(tmp_path):
+    program = toy.start("-c", PROGRAM, json.dumps(list(MISTAKES)), tmp_path)
+    output, _ = program.communicate(timeout=120)
+    _, *said = output.partition("made")[0].split("BEGIN\n")
+    assert len(said) == len(MISTAKES), output
+    for words, answer, expected in zip(MISTAKES, said, MISTAKES.values(), strict=True):
+        *before, line, status = answer.splitlines()
+        assert status == "status 2", answer
+        assert line.startswith("error: "), answer
+        assert expected in line, words
+        assert not [text for text in before if "Warning" not in text], answer
+    assert output.endswith("made ['configs']\n"), output
+
+
+def test_a_network_that_no_device_holds(monkeypatch, tmp_path):
+    from apr_jax import job, parallel
+    from apr_jax.errors import ConfigError
+
+    toy.write_arrays(tmp_path)
+    config = toy.config(tmp_path, model__name="wrn_10_1")
+    monkeypatch.setattr(parallel, "memory", lambda device: 12 * 77_000)
+    with pytest.raises(
+        ConfigError, match=r"model\.name is 'wrn_10_1', a network of 77,"
+    ):
+        job.run(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run" / "config.json").exists()
