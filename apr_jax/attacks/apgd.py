@@ -286,8 +286,9 @@ def _sparse_sign(grad: jax.Array, share: jax.Array) -> jax.Array:
     strength = norms.flat(jnp.abs(grad))
     size = strength.shape[1]
     place = jnp.clip((1.0 - share) * size, 0, size - 1).astype(jnp.int32)
-    least = jnp.take_along_axis(jnp.sort(strength, 1), place[:, None], 1)
-    kept = (strength >= least).reshape(grad.shape)
+    # Where it would be if they were sorted.
+    least = norms.largest(lambda s: (strength < s[:, None]).sum(1) <= place, share)
+    kept = (strength >= least[:, None]).reshape(grad.shape)
     return norms.unit(jnp.sign(jnp.where(kept, grad, 0.0)), "l1")
 
 

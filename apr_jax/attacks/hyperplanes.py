@@ -8,6 +8,8 @@ least norm that keeps the point in [0, 1]^D.
 import jax
 import jax.numpy as jnp
 
+from apr_jax.attacks import norms
+
 # Each Newton step fixes at least one more coordinate at the box; in practice a few do.
 _MOST_STEPS = 60
 _Carry = tuple[jax.Array, jax.Array, jax.Array]
@@ -69,12 +71,17 @@ def _together(
 
 
 def _steepest_first(room: jax.Array, weight: jax.Array, need: jax.Array) -> jax.Array:
-    """Uses up the room of the largest weights first, until need is met."""
-    order = jnp.argsort(-weight, axis=1)
-    w = jnp.take_along_axis(weight, order, 1)
-    r = jnp.take_along_axis(room, order, 1)
-    gain = w * r
-    before = jnp.cumsum(gain, 1) - gain
-    used = jnp.clip((need[:, None] - before) / jnp.where(w > 0, w, 1.0), 0.0, r)
-    used = jnp.where(w > 0, used, 0.0)
-    return jnp.take_along_axis(used, jnp.argsort(order, axis=1), 1)
+    """Uses up the room of the largest weights first, until need is met.
+
+    Of equal weights on which it ends each uses the same share of its room.
+    """
+    gain = weight * room
+    sum_where = lambda chosen: jnp.where(chosen, gain, 0.0).sum(1)
+    last = norms.largest(
+        lambda least: sum_where(weight >= least[:, None]) >= need, need
+    )[:, None]
+    left = need - sum_where(weight > last)
+    there = sum_where(weight == last)
+    share = jnp.clip(left / jnp.where(there > 0, there, 1.0), 0.0, 1.0)
+    partly = jnp.where(weight == last, share[:, None], 0.0)
+    return room * jnp.where(weight > last, 1.0, jnp.where(weight > 0, partly, 0.0))

@@ -3,6 +3,9 @@
 Images are [B, H, W, C] in [0, 1]; sizes, radii and other numbers of an example [B].
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -16,6 +19,7 @@ _SLACK = 2e-6
 _TINY = 1e-12
 # Halvings of an interval of at most the radius: to the last bit of a float32.
 _BISECTIONS = 30
+_LEAST_NORMAL = 1 << 23  # as bits
 
 
 def check_norm(norm: str) -> None:
@@ -107,6 +111,29 @@ def _into_l1(delta: jax.Array, origin: jax.Array, limit: jax.Array) -> jax.Array
     _, t = jax.lax.fori_loop(0, _BISECTIONS, halve, (start, length.max(1)))
     t = jnp.where(shrunk(start).sum(1) > limit, t, 0.0)
     return jnp.sign(delta) * shrunk(t).reshape(delta.shape)
+
+
+def largest(holds: Callable[[jax.Array], jax.Array], like: jax.Array) -> jax.Array:
+    """Returns the largest float32 of 0 or more [B] for which something holds.
+
+    Sorting for it would take many times as long on a CPU.
+
+    Args:
+        holds: numbers [B] -> bool [B], true up to some number and false beyond, such
+            as infinity.
+        like: [B], anything.
+    """
+    # The bits of such numbers, read as integers, are in the same order.
+    float_of = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.float32)
+
+    def decide(number: int, low: jax.Array) -> jax.Array:
+        trial = low | (jnp.int32(1) << (30 - number))
+        return jnp.where(holds(float_of(trial)), trial, low)
+
+    start = jnp.zeros(like.shape, jnp.int32)
+    bits = jax.lax.fori_loop(0, 31, decide, start)
+    # Processors may take numbers below the least normal one for 0.
+    return float_of(jnp.where(bits < _LEAST_NORMAL, 0, bits))
 
 
 def random_direction(keys: jax.Array, like: jax.Array, norm: str) -> jax.Array:

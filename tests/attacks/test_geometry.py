@@ -159,3 +159,17 @@ def test_losses(classes, rng):
             jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(targets)
         )
         np.testing.assert_allclose(found, values, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def test_the_largest_number_for_which_something_holds(rng):
+    numbers = np.abs(rng.normal(size=(5, 41))).astype(np.float32)
+    numbers[0, :9] = 0.0
+    numbers[1] = 3.5
+    numbers[2] = numbers[2] * 1e-30 + 1e-36
+    for place in (0, 7, 40):
+        found = jax.jit(
+            lambda x, place=place: norms.largest(
+                lambda least: (x < least[:, None]).sum(1) <= place, x[:, 0]
+            )
+        )(numbers)
+        np.testing.assert_array_equal(found, np.sort(numbers, 1)[:, place])
