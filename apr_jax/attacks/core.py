@@ -11,6 +11,7 @@ fast kernels.
 import dataclasses
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -30,10 +31,10 @@ Array: TypeAlias = Any  # NumPy's or JAX's
 # gradient attack fits into.
 _STRIDE_CPU = 4
 _STRIDE = 128
-# A CPU is as fast with small batches, of which fewer places run empty; below the least
-# it is not. An accelerator compiles for longer and has two sizes, of chunks that are
-# worth it.
-_LARGEST_CPU, _LEAST_CPU = 32, 8
+# A CPU is as fast with small batches, of which fewer places run empty, while each core
+# has some of them; below the least it is not. An accelerator compiles for longer and
+# has two sizes, of chunks that are worth it.
+_PER_CORE, _LEAST_CPU = 16, 8
 _SMALLEST_DIVIDED = 64
 # What a step costs beside its examples, in examples.
 _STEP_COST = 4
@@ -178,15 +179,19 @@ def gradient_size(logits_fn: LogitsFn, points: Points) -> jax.Array:
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
 
-def sizes(chunk: int, multiple: int = 1, *, accelerated: bool) -> tuple[int, ...]:
+def sizes(
+    chunk: int, multiple: int = 1, *, accelerated: bool, cores: int | None = None
+) -> tuple[int, ...]:
     """Returns the sizes of batches, largest first: multiples of ``multiple``.
 
-    ``chunk`` is the most that was asked for, a multiple too.
+    ``chunk`` is the most that was asked for, a multiple too; ``cores`` are those of the
+    machine, if None is given.
     """
     if accelerated:
         small = -(-chunk // (8 * multiple)) * multiple
         return (chunk,) if chunk < _SMALLEST_DIVIDED else (chunk, small)
-    found = [min(chunk, _LARGEST_CPU * multiple)]
+    most = _PER_CORE * max(cores or os.cpu_count() or 1, 2 * multiple)
+    found = [min(chunk, most // multiple * multiple)]
     while found[-1] >= 2 * _LEAST_CPU * multiple:
         found.append(-(-found[-1] // (2 * multiple)) * multiple)
     return tuple(found)

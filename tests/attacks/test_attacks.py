@@ -589,10 +589,12 @@ def test_gradients_that_are_no_numbers_are_noticed():
 
 
 def test_sizes_of_batches_fit_the_machine():
-    assert core.sizes(256, accelerated=False) == (32, 16, 8)
-    assert core.sizes(22, accelerated=False) == (22, 11)
-    assert core.sizes(12, 3, accelerated=False) == (12,)
-    assert core.sizes(96, 3, accelerated=False) == (96, 48, 24)
+    on_cpu = functools.partial(core.sizes, accelerated=False, cores=2)
+    assert on_cpu(256) == (32, 16, 8)
+    assert on_cpu(22) == (22, 11)
+    assert on_cpu(12, 3) == (12,)
+    assert on_cpu(120, 3) == (96, 48, 24)
+    assert on_cpu(256, cores=8) == (128, 64, 32, 16, 8)
     assert core.sizes(63, accelerated=True) == (63,)
     assert core.sizes(128, accelerated=True) == (128, 16)
     assert core.sizes(132, 3, accelerated=True) == (132, 18)
