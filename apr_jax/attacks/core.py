@@ -193,7 +193,8 @@ def sizes(
     most = _PER_CORE * max(cores or os.cpu_count() or 1, 2 * multiple)
     found = [min(chunk, most // multiple * multiple)]
     while found[-1] >= 2 * _LEAST_CPU * multiple:
-        found.append(-(-found[-1] // (2 * multiple)) * multiple)
+        whole = found[-1] // multiple
+        found += [-(-whole * share // 4) * multiple for share in (3, 2)]
     return tuple(found)
 
 
@@ -222,8 +223,12 @@ class Engine:
         return _STRIDE if self.accelerated else _STRIDE_CPU
 
     def rows(self, count: int) -> int:
-        """Returns the least size of a batch that ``count`` examples go into."""
-        return min((s for s in self.sizes if s >= count), default=self.chunk)
+        """Returns the size of the chunk that ``count`` examples are judged in.
+
+        On a CPU another size takes longer to compile than it saves.
+        """
+        least = self.sizes[-1]
+        return least if self.accelerated and count <= least else self.chunk
 
     def slots(self, count: int) -> int:
         """Returns the size of the batches that ``count`` examples cost least in."""

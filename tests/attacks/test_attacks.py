@@ -590,21 +590,23 @@ def test_gradients_that_are_no_numbers_are_noticed():
 
 def test_sizes_of_batches_fit_the_machine():
     on_cpu = functools.partial(core.sizes, accelerated=False, cores=2)
-    assert on_cpu(256) == (32, 16, 8)
-    assert on_cpu(22) == (22, 11)
+    assert on_cpu(256) == (32, 24, 16, 12, 8)
+    assert on_cpu(22) == (22, 17, 11)
     assert on_cpu(12, 3) == (12,)
-    assert on_cpu(120, 3) == (96, 48, 24)
-    assert on_cpu(256, cores=8) == (128, 64, 32, 16, 8)
+    assert on_cpu(120, 3) == (96, 72, 48, 36, 24)
+    assert on_cpu(256, cores=8)[::2] == (128, 64, 32, 16, 8)
     assert core.sizes(63, accelerated=True) == (63,)
     assert core.sizes(128, accelerated=True) == (128, 16)
     assert core.sizes(132, 3, accelerated=True) == (132, 18)
     engine = core.Engine(lambda pixels: pixels.sum((1, 2)), 64)
-    engine.sizes = (32, 16, 8)
-    assert [engine.rows(n) for n in (1, 8, 9, 32)] == [8, 8, 16, 32]
+    engine.sizes = on_cpu(64)
+    assert [engine.rows(n) for n in (1, 32)] == [32, 32]
     # Many small batches cost more than a large one, but less than one half empty.
-    assert [engine.slots(n) for n in (5, 9, 24, 33, 216)] == [8, 16, 32, 16, 32]
-    *_, (rows, count) = rounds.chunks(engine, 35)
-    np.testing.assert_array_equal(rows, [32, 33, *[34] * 6])
+    assert [engine.slots(n) for n in (5, 9, 21, 40, 216)] == [8, 12, 24, 24, 32]
+    engine.sizes, engine.accelerated = (64, 8), True
+    assert [engine.rows(n) for n in (8, 9)] == [8, 64]
+    *_, (rows, count) = rounds.chunks(engine, 67)
+    np.testing.assert_array_equal(rows, [64, 65, *[66] * 6])
     assert count == 3
 
 
