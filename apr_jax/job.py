@@ -45,6 +45,7 @@ def main(
 
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
+        process.use_onednn(config.model.dtype)
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))
         if not distributed and (process_count, process_id) != (None, None):
             raise ConfigError(

@@ -322,6 +322,17 @@ def onednn_flags() -> str:
     return " ".join(f"--{name}=true" for name in _ONEDNN)
 
 
+def use_onednn(*dtypes: str) -> None:
+    """Has a program that computes in some types multiply by oneDNN, if it helps.
+
+    Before JAX starts, as XLA reads its flags once. In float32 alone nothing is changed:
+    oneDNN gains nothing there, and XLA can't keep its programs in the compile cache.
+    Programs of others that import the package set ``onednn_flags`` themselves.
+    """
+    if "bfloat16" in dtypes and _is_program() and (flags := onednn_flags()):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+
 def _knows(flags: tuple[str, ...]) -> bool:
     """Whether XLA's library has all these flags; without loading it."""
     spec = importlib.util.find_spec("jaxlib")
@@ -365,6 +376,3 @@ if _is_program():
     # The imports of a program take seconds before its main function runs.
     leave_on_interrupt()
     keep_memory()
-    # XLA reads its flags once, when JAX first computes.
-    if _flags := onednn_flags():
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_flags}".strip()
