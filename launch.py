@@ -100,7 +100,7 @@ def _mistake(arguments: Sequence[str], error: Exception) -> str:
     if isinstance(error, OSError) or any("No such file" in line for line in lines):
         given = [a for a in arguments[1:] if "config" in a.partition("=")[0]]
         return f"{' '.join(given)}: can't be read; {_configurations()}"
-    return f"{lines[-1].strip()}" if lines else repr(error)
+    return lines[-1].strip() if lines else repr(error)
 
 
 def _configurations() -> str:

@@ -175,7 +175,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         [None] * args.rounds,
         patience=args.patience,
         environment=tunables if args.huge_pages else {},
-        environments={"plain:1": {"APR_JAX_ONEDNN": "0", "APR_JAX_KEEP_MEMORY": "0"}},
+        environments={"plain:1": {"APR_JAX_KEEP_MEMORY": "0"}},
     )
     names = ("model", "method", "dtype", "batch", "huge_pages", "rounds")
     speed = lambda c: {"images_per_second": args.batch / statistics.median(c.seconds)}
