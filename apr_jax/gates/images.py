@@ -189,7 +189,7 @@ def in_single_precision(function: Callable[..., Any], given: dict[str, Any]) -> 
 
 def without_x64() -> contextlib.AbstractContextManager[Any]:
     """A context whose numbers are those of a JAX without x64."""
-    on = jax.config.jax_enable_x64
+    on = jax.config.read("jax_enable_x64")
     return jax.enable_x64(False) if on else contextlib.nullcontext()
 
 
