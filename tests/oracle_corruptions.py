@@ -1,64 +1,28 @@
 """The corruptions one image at a time, with NumPy, SciPy, OpenCV and Pillow.
 
 Written apart from ``apr_jax.corruptions``, after the description of the benchmark
-(Hendrycks & Dietterich 2019): libraries do the work that the package does by matrices
-and lookups. Oracle of the tests and the other side of the benchmark. For images whose
-shorter side has 32 pixels.
+(Hendrycks & Dietterich 2019) and with the figures of its generators: libraries do the
+work that the package does by matrices and lookups. Oracle of the tests and the other
+side of the benchmark. For images whose shorter side has 32 pixels.
 """
 
 import io
+import json
+import pathlib
 
 import cv2
 import numpy as np
 import scipy.ndimage
 from PIL import Image
 
-STRENGTH = {
-    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
-    "shot_noise": (500, 250, 100, 75, 50),
-    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),
-    "speckle_noise": (0.06, 0.1, 0.12, 0.16, 0.2),
-    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),
-    "glass_blur": ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2)),
-    "defocus_blur": ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)),
-    "motion_blur": ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
-    "zoom_blur": (1.06, 1.11, 1.15, 1.20, 1.25),
-    "fog": ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75)),
-    "frost": ((1, 0.2), (1, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)),
-    "snow": (
-        (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
-        (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
-        (0.15, 0.3, 1.75, 0.55, 10, 4, 0.9),
-        (0.25, 0.3, 2.25, 0.6, 12, 6, 0.85),
-        (0.3, 0.3, 1.25, 0.65, 14, 12, 0.8),
-    ),
-    "spatter": (
-        (0.62, 0.1, 0.7, 0.7, 0.5),
-        (0.65, 0.1, 0.8, 0.7, 0.5),
-        (0.65, 0.3, 1, 0.69, 0.5),
-        (0.65, 0.1, 0.7, 0.69, 0.6),
-        (0.65, 0.1, 0.5, 0.68, 0.6),
-    ),
-    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
-    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),
-    "saturate": ((0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)),
-    "jpeg_compression": (80, 65, 58, 50, 40),
-    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
-    "elastic_transform": (
-        (0, 0, 0.08),
-        (0.05, 0.2, 0.07),
-        (0.08, 0.06, 0.06),
-        (0.1, 0.04, 0.05),
-        (0.1, 0.03, 0.03),
-    ),
-}
+_FIGURES = pathlib.Path(__file__).parent / "corruptions" / "strengths.json"
+STRENGTH = {name: rows["32"] for name, rows in json.loads(_FIGURES.read_text()).items()}
 
 
 def corrupt(rng, image, name, severity, photographs=()):
     """One uint8 [32, 32, 3]; ``photographs`` are the frost's, uint8 RGB."""
     value = STRENGTH[name][severity - 1]
     more = (photographs,) if name == "frost" else ()
-    more = (severity > 3,) if name == "spatter" else more
     result = globals()[f"_{name}"](rng, image, value, *more)
     if result.dtype == np.uint8:
         return result
@@ -99,7 +63,7 @@ def _defocus_blur(rng, image, c):
 
 
 def _glass_blur(rng, image, c):
-    sigma, rounds = c
+    sigma, _, rounds = c
     pixels = (_smooth(image / 255, sigma) * 255).astype(np.uint8)
     for _ in range(rounds):
         height, width, _ = pixels.shape
@@ -138,9 +102,9 @@ def _zoomed(image, factor):
     return large[top : top + high, left : left + wide]
 
 
-def _zoom_blur(rng, image, last):
+def _zoom_blur(rng, image, c):
     pixels = image / 255
-    factors = np.arange(1, last + 0.005, 0.01)
+    factors = np.arange(1, *c)
     total = pixels + sum(_zoomed(pixels, f) for f in factors)
     return total / (len(factors) + 1)
 
@@ -195,8 +159,8 @@ def _fog(rng, image, c):
     return (pixels + bright * cloud[..., None]) * top / (top + bright)
 
 
-def _spatter(rng, image, c, mud):
-    mean, deviation, sigma, threshold, last = c
+def _spatter(rng, image, c):
+    mean, deviation, sigma, threshold, last, mud = c
     liquid = _smooth(rng.normal(mean, deviation, image.shape[:2]), sigma)
     liquid[liquid < threshold] = 0
     pixels = image / 255
@@ -256,7 +220,7 @@ def _pixelate(rng, image, c):
 
 
 def _elastic_transform(rng, image, c):
-    farthest, sigma, shift = (32 * x for x in c)
+    farthest, sigma, shift = c
     height, width, _ = image.shape
     middle = np.float32([width // 2, height // 2])
     old = np.float32([[10, 10], [10, -10], [-10, -10]]) + middle

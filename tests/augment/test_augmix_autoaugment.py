@@ -185,31 +185,6 @@ def test_policies_are_pillows(key, photos, policy):
     assert (got != photos).any((1, 2, 3)).mean() > 0.6
 
 
-@pytest.mark.parametrize(
-    "name", ["cifar10", pytest.param("imagenet", marks=pytest.mark.slow)]
-)
-def test_every_sub_policy_is_drawn_as_often_as_it_says(key, name):
-    table = autoaugment_lib.POLICIES[name]
-    assert len(table) == 25
-    number = 3000
-    pairs = jax.device_get(draw_policy(key, number, policy=name, ops="all"))
-    for step in (0, 1):
-        want = np.zeros(len(POLICY_OPS))
-        for pair in table:
-            op, prob, _ = pair[step]
-            want[POLICY_OPS.index(op)] += prob / 25
-        got = np.bincount(pairs.op[step], minlength=len(POLICY_OPS) + 1) / number
-        np.testing.assert_allclose(got[:-1], want, atol=0.03)
-        np.testing.assert_allclose(got[-1], 1 - want.sum(), atol=0.03)
-    # Each operation only with magnitudes that the table has for it.
-    known = {(POLICY_OPS.index(op), m) for pair in table for op, _, m in pair}
-    used = pairs.op < len(POLICY_OPS)
-    assert set(zip(pairs.op[used], pairs.level[used], strict=True)) <= known
-    base = jax.device_get(draw_policy(key, number, policy=name, ops="base"))
-    overlapping = [POLICY_OPS.index(op) for op in ops.OPS[9:]]
-    assert not np.isin(base.op, overlapping).any()
-
-
 @pytest.mark.slow
 def test_random_policies_cover_the_search_space(key):
     pairs = jax.device_get(draw_random(key, 3000, ops="base"))
