@@ -8,107 +8,12 @@ The same command again goes on where it stopped. Results are in the work directo
 ``results.jsonl``, ``metrics.jsonl``, ``report.html``, ``checkpoints/``.
 """
 
-import difflib
-import logging
-import pathlib
-import sys
-from collections.abc import Sequence
-
 from absl import app, flags
-from ml_collections import config_flags
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file; change values with --config.GROUP.FIELD=VALUE."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where everything goes; runs/NAME of the configuration if unset."
-)
-_BESIDE = flags.DEFINE_list(
-    "beside", [], "Work directories of finished runs to show beside this one."
-)
-_QUIET = flags.DEFINE_bool("quiet", False, "No progress bar.")
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "host:port of the first of several processes."
-)
-_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
-_PROCESS = flags.DEFINE_integer("process", None, "Which process this is, from 0.")
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Find the other processes (TPU pod, Slurm) by themselves."
-)
+from apr_jax.cli import train
+from apr_jax.cli.train import main, parse
 
-
-def main(argv: list[str]) -> None:
-    """Hands the flags to the job."""
-    logging.getLogger().setLevel(logging.WARNING)
-    # Imported here, so that --help and a wrong flag answer at once.
-    from apr_jax import job
-
-    if len(argv) > 1:
-        print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
-        sys.exit(2)
-    job.main(
-        _CONFIG.value,
-        workdir=_WORKDIR.value,
-        beside=_BESIDE.value,
-        quiet=_QUIET.value,
-        distributed=_DISTRIBUTED.value or _COORDINATOR.value is not None,
-        coordinator=_COORDINATOR.value,
-        process_count=_PROCESSES.value,
-        process_id=_PROCESS.value,
-    )
-
-
-def parse(arguments: Sequence[str]) -> list[str]:
-    """Reads the flags; a mistake in them ends the program with a line and status 2.
-
-    Returns:
-        The arguments that are none, the program's name first.
-    """
-    try:
-        left: list[str] = flags.FLAGS(arguments)
-        if _CONFIG.value is None:
-            raise flags.Error(f"--config is missing; {_configurations()}")
-        _CONFIG.value.to_dict()  # a file that couldn't be read says so only now
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as e:
-        print(f"error: {_mistake(arguments, e)}", file=sys.stderr)
-        sys.exit(2)
-    return left
-
-
-def _mistake(arguments: Sequence[str], error: Exception) -> str:
-    """What is wrong with a command line that could not be read, in one line."""
-    from apr_jax import config as config_lib
-
-    values = config_lib.flatten(config_lib.default())
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        name = flag.lstrip("-").removeprefix("config.")
-        if not flag.startswith(("--config.", "-config.")):
-            continue
-        if name not in values:
-            near = difflib.get_close_matches(name, values, 3)
-            group = f"{name.partition('.')[0]}."
-            there = [field for field in values if field.startswith(group)]
-            there = there or list(dict.fromkeys(f.partition(".")[0] for f in values))
-            guess = f"did you mean {' or '.join(near)}? " if near else ""
-            return f"{flag}: no such field; {guess}There are {', '.join(there)}"
-        if flag in str(error):
-            kind = type(values[name]).__name__
-            how = ", in brackets and quotes" if kind == "tuple" else ""
-            return f"{flag} is {value!r}; it must be of type {kind}{how}"
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, OSError) or any("No such file" in line for line in lines):
-        given = [a for a in arguments[1:] if "config" in a.partition("=")[0]]
-        return f"{' '.join(given)}: can't be read; {_configurations()}"
-    return lines[-1].strip() if lines else repr(error)
-
-
-def _configurations() -> str:
-    """The configurations that there are, in words."""
-    folder = pathlib.Path(__file__).resolve().parent / "configs"
-    names = sorted(path.name for path in folder.glob("[a-z]*.py"))
-    return f"there are {', '.join(f'configs/{name}' for name in names)}"
-
+flags.adopt_module_key_flags(train)
 
 if __name__ == "__main__":
     app.run(main, flags_parser=parse)

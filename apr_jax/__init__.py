@@ -1,11 +1,37 @@
 """Amplitude-phase recombination in JAX: the functions that other code imports.
 
 Everything else of the package (networks, training, evaluation) is imported by its own
-module path.
+module path. These four are imported when they are first asked for, so that a command
+answers before JAX is there.
 """
 
-import apr_jax.process  # noqa: F401  Ctrl-C ends a program without a traceback
-from apr_jax.augment import apr, apr_pair, apr_single
-from apr_jax.spectral import recombine
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["apr", "apr_pair", "apr_single", "recombine"]
+import apr_jax.process  # noqa: F401  Ctrl-C ends a program without a traceback
+
+if TYPE_CHECKING:
+    from apr_jax.augment import apr
+    from apr_jax.augment.apr_pair import apr_pair
+    from apr_jax.augment.apr_single import apr_single
+    from apr_jax.spectral import recombine
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "apr", "apr_pair", "apr_single", "recombine"]
+
+_PLACES = {
+    "apr": "apr_jax.augment",
+    "apr_pair": "apr_jax.augment",
+    "apr_single": "apr_jax.augment",
+    "recombine": "apr_jax.spectral",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,7 +4,9 @@ A preset is an ``ml_collections.ConfigDict``, which a command line may change fu
 and ``apr_jax.config.parse`` checks. The files of ``configs/`` are the doors to them.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -233,3 +235,68 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
             "corruption": {"corruptions": names, "examples": 200},
         },
     )
+
+
+class Preset(NamedTuple):
+    """A configuration that has a name.
+
+    Attributes:
+        about: what it is, in a line.
+        make: makes it, of what follows the name and a colon where ``choices`` is set.
+        choices: what may follow.
+    """
+
+    about: str
+    make: Callable[..., ml_collections.ConfigDict]
+    choices: str = ""
+
+
+def _of_paper(about: str, choice: str) -> Preset:
+    return Preset(about, functools.partial(cifar, choice))
+
+
+# As the files of configs/ are named, and in this order where they are listed.
+PRESETS = {
+    "quickstart": Preset("bundled digits, offline, minutes", quickstart, "METHOD"),
+    "cifar10_small": Preset(
+        "CIFAR-10 for two cores: WRN-10-1, 12 epochs", cifar10_small, "METHOD"
+    ),
+    "cifar10_fast": Preset(
+        "CIFAR-10 in ten epochs, bfloat16 (Jordan, 2024)", cifar10_fast, "METHOD"
+    ),
+    "cifar10_wrn_standard": _of_paper(
+        "WRN-40-2 on CIFAR-10, crop and flip only", "wrn_40_2,standard"
+    ),
+    "cifar10_wrn_aprp": _of_paper("WRN-40-2 on CIFAR-10, APR-P", "wrn_40_2,apr_p"),
+    "cifar10_wrn_aprs": _of_paper("WRN-40-2 on CIFAR-10, APR-S", "wrn_40_2,apr_s"),
+    "cifar10_wrn_aprsp": _of_paper("WRN-40-2 on CIFAR-10, APR-SP", "wrn_40_2,apr_sp"),
+    "cifar100_wrn_aprsp": _of_paper(
+        "WRN-40-2 on CIFAR-100, APR-SP", "wrn_40_2,apr_sp,cifar100"
+    ),
+    "cifar10_resnet18_aprsp": _of_paper(
+        "ResNet-18 on CIFAR-10, APR-SP, for unknown images", "resnet18,apr_sp"
+    ),
+    "cifar": Preset("the paper's recipe for any network", cifar, "MODEL,METHOD,SET"),
+    "cifar10_fgsm": Preset(
+        "FGSM training of PreActResNet-18 (Table 3)", cifar10_fgsm, "METHOD"
+    ),
+    "imagenet_resnet50_aprsp": Preset(
+        "ResNet-50 on ImageNet, 100 epochs, bfloat16", imagenet_resnet50, "METHOD"
+    ),
+}
+
+
+def get(choice: str) -> ml_collections.ConfigDict:
+    """Returns the configuration called "NAME" or "NAME:CHOICE".
+
+    Raises:
+        ValueError: there is none of that name, or it leaves nothing to choose.
+    """
+    name, _, rest = choice.partition(":")
+    if name not in PRESETS:
+        listed = ", ".join(PRESETS)
+        raise ValueError(f"unknown configuration {name!r}; choose from {listed}")
+    preset = PRESETS[name]
+    if rest and not preset.choices:
+        raise ValueError(f"nothing can follow the configuration {name}, got {rest!r}")
+    return preset.make(rest) if rest else preset.make()

@@ -19,8 +19,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-import absl.logging
-
 from apr_jax.errors import CheckpointError, UserError
 
 if TYPE_CHECKING:
@@ -38,6 +36,8 @@ _leaving = threading.RLock()  # held by the thread that ends the program
 
 def quiet_logs() -> None:
     """Shows warnings and worse; Orbax and matplotlib tell more than a user wants."""
+    import absl.logging  # here, as the arrays' part of the package does without
+
     absl.logging.set_verbosity(absl.logging.WARNING)
     logging.getLogger().setLevel(logging.WARNING)
 
@@ -159,8 +159,15 @@ def _is_program() -> bool:
     if "-m" in given[:-1]:
         module = given[given.index("-m") + 1]
         return module.split(".")[0] in ("apr_jax", "experiments")
+    if _is_command():
+        return True
     root = pathlib.Path(__file__).resolve().parents[1]
     return pathlib.Path(sys.argv[0]).resolve() == root / "launch.py"
+
+
+def _is_command() -> bool:
+    """Whether this process was started as ``apr-jax``."""
+    return [pathlib.Path(word).stem for word in sys.orig_argv[1:2]] == ["apr-jax"]
 
 
 @contextlib.contextmanager
@@ -229,6 +236,8 @@ def _part(status: int) -> None:
 
 def command_line() -> str:
     """The command that started this program, as a user can paste it into a shell."""
+    if _is_command():
+        return shlex.join(["apr-jax", *sys.orig_argv[2:]])
     main = sys.modules["__main__"]
     if (spec := getattr(main, "__spec__", None)) is not None:
         name = spec.name.removesuffix(".__main__")

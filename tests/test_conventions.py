@@ -20,11 +20,12 @@ FLOORS = (
     {"report"},
     {"evaluate"},
     {"job"},
+    {"cli"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Stand beside the floors, open to those that work with files and devices.
 BESIDE = {"console", "parallel", "process"}
-OPEN_TO = BESIDE | {"data", "evaluate", "job", "report", "train"}
+OPEN_TO = BESIDE | {"cli", "data", "evaluate", "job", "report", "train"}
 # The part of train that is arrays in, arrays out: no files, no clocks, no devices.
 PURE_TRAIN = {
     "adversarial",

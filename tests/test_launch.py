@@ -10,9 +10,12 @@ from tests import toy
 QUICK = "--config=configs/quickstart.py"
 # Arguments -> what is said, among other things.
 MISTAKES = {
-    "": "--config is missing; there are configs/cifar.py, configs/cifar100_wrn",
-    "--config=configs/nothere.py": "can't be read; there are configs/cifar.py",
-    "--config=configs": "--config=configs: can't be read; there are configs/cifar.py",
+    "": "--config is missing; there are quickstart, cifar10_small, cifar10_fast",
+    "--config=configs/nothere.py": "can't be read; there are quickstart, cifar10_sm",
+    "--config=configs": "--config=configs: can't be read; there are quickstart, ci",
+    "--config=quickstrat": "unknown configuration 'quickstrat'; choose from quicks",
+    "--config=cifar10_wrn_aprsp:pgd": "nothing can follow the configuration cifar10_w",
+    "--config quickstart:blurb": "augment.method: unknown method 'blurb'",
     "--config=configs/cifar10_fgsm.py:blurb": "unknown preset 'blurb'; choose from st",
     f"{QUICK} --config.optim.epoch=1": "--config.optim.epoch: no such field; did you "
     "mean optim.epochs",

@@ -92,6 +92,8 @@ class Method:
     """A training method: all that it does beside crop and flip.
 
     Attributes:
+        about: what the network sees, in a line.
+        source: whose it is.
         single: the stage of each image before the crop, on grey levels.
         after: the stages of each image after crop and flip, in this order.
         mix: the stage that blends images and labels of the batch.
@@ -105,6 +107,8 @@ class Method:
             training only.
     """
 
+    about: str = ""
+    source: str = ""
     single: Stage | None = None
     after: tuple[Stage, ...] = ()
     mix: Stage | None = None
@@ -176,38 +180,142 @@ _hybrid_pp_single = functools.partial(hybrid_augment_single, plus=True)
 _amplitude_mix = functools.partial(amplitude_mix, clip=True)
 
 AUGMENTS = {
-    "standard": Method(),
+    "standard": Method("crop and flip, as all methods have"),
     # The paper's, its section 5.3 last.
-    "apr_p": Method(pair=APR_P),
-    "apr_s": Method(single=APR_S),
-    "apr_sp": Method(single=APR_S, pair=APR_P),
-    "apr_p_heads": Method(pair=APR_P, loss=HEADS),
-    "apr_sp_heads": Method(single=APR_S, pair=APR_P, loss=HEADS),
+    "apr_p": Method(
+        "the phase of one image, the amplitude of another", "Chen 2021", pair=APR_P
+    ),
+    "apr_s": Method(
+        "phase and amplitude of two versions of one image", "Chen 2021", single=APR_S
+    ),
+    "apr_sp": Method("APR-S, then APR-P", "Chen 2021", single=APR_S, pair=APR_P),
+    "apr_p_heads": Method(
+        "APR-P, a head for each label",
+        "Chen 2021, 5.3",
+        pair=APR_P,
+        loss=HEADS,
+    ),
+    "apr_sp_heads": Method(
+        "APR-SP with the two heads",
+        "Chen 2021, 5.3",
+        single=APR_S,
+        pair=APR_P,
+        loss=HEADS,
+    ),
     # Those of its tables.
-    "cutout": Method(after=(Stage(cutout, _HOLE, pixels=True),)),
-    "mixup": Method(mix=Stage(mixup, _MIX)),
-    "cutmix": Method(mix=Stage(cutmix, _MIX)),
-    "autoaugment": Method(after=(Stage(_autoaugment),)),
-    "random_autoaugment": Method(after=(Stage(random_autoaugment),)),
-    "augmix": Method(after=(_AUGMIX,), loss=JENSEN_SHANNON),
-    "augmix_no_jsd": Method(after=(_AUGMIX,)),
-    "patch_gaussian": Method(after=(Stage(patch_gaussian, pixels=True),)),
-    "patch_uniform": Method(after=(Stage(patch_uniform, pixels=True),)),
-    "supclr": Method(after=(_SIMCLR,), loss=CONTRASTIVE),
-    "csi": Method(after=(_SIMCLR,), loss=CONTRASTIVE, shifts=4),
+    "cutout": Method(
+        "a square blanked", "DeVries 2017", after=(Stage(cutout, _HOLE, pixels=True),)
+    ),
+    "mixup": Method(
+        "two images and their labels blended", "Zhang 2018", mix=Stage(mixup, _MIX)
+    ),
+    "cutmix": Method(
+        "a box of another image pasted, labels by area",
+        "Yun 2019",
+        mix=Stage(cutmix, _MIX),
+    ),
+    "autoaugment": Method(
+        "learned sub-policies of operations", "Cubuk 2019", after=(Stage(_autoaugment),)
+    ),
+    "random_autoaugment": Method(
+        "random sub-policies of operations",
+        "Cubuk 2019",
+        after=(Stage(random_autoaugment),),
+    ),
+    "augmix": Method(
+        "chains of operations mixed, Jensen-Shannon loss",
+        "Hendrycks 2020",
+        after=(_AUGMIX,),
+        loss=JENSEN_SHANNON,
+    ),
+    "augmix_no_jsd": Method(
+        "chains of operations mixed", "Hendrycks 2020", after=(_AUGMIX,)
+    ),
+    "patch_gaussian": Method(
+        "normal noise in a square",
+        "Lopes 2019",
+        after=(Stage(patch_gaussian, pixels=True),),
+    ),
+    "patch_uniform": Method(
+        "uniform noise in a square",
+        "Hendrycks 2020",
+        after=(Stage(patch_uniform, pixels=True),),
+    ),
+    "supclr": Method(
+        "SimCLR views, features of one class drawn together",
+        "Khosla 2020",
+        after=(_SIMCLR,),
+        loss=CONTRASTIVE,
+    ),
+    "csi": Method(
+        "SupCLR with each quarter turn a class of its own",
+        "Tack 2020",
+        after=(_SIMCLR,),
+        loss=CONTRASTIVE,
+        shifts=4,
+    ),
     # Later ones.
-    "hybrid_augment": Method(pair=Stage(hybrid_augment, _COIN, _SOFT)),
-    "hybrid_augment_pp": Method(pair=_HYBRID_PP),
-    "hybrid_augment_s": Method(single=Stage(hybrid_augment_single, _OPS, _SOFT)),
-    "hybrid_augment_pp_s": Method(single=Stage(_hybrid_pp_single, _OPS, _SOFT)),
-    "amplitude_mix": Method(pair=Stage(_amplitude_mix, per="image"), mean=True),
-    "low_amplitude_swap": Method(pair=Stage(low_amplitude_swap, _CLIP, per="batch")),
-    "fourier_basis_noise": Method(pair=_WAVES, mean=True),
-    "afa": Method(pair=_WAVES, mean=True, auxiliary=True),
-    "vital_phase": Method(single=Stage(vital_phase_single, _OPS, _VITAL), pair=APR_P),
-    "trivialaugment": Method(after=(Stage(trivialaugment),)),
-    "prime": Method(after=(_PRIME,)),
-    "prime_jsd": Method(after=(_PRIME,), loss=JENSEN_SHANNON),
+    "hybrid_augment": Method(
+        "own low, another image's high frequencies",
+        "Yucel 2023",
+        pair=Stage(hybrid_augment, _COIN, _SOFT),
+    ),
+    "hybrid_augment_pp": Method(
+        "the same, APR-P inside the low ones", "Yucel 2023", pair=_HYBRID_PP
+    ),
+    "hybrid_augment_s": Method(
+        "low and high frequencies of two versions of one image",
+        "Yucel 2023",
+        single=Stage(hybrid_augment_single, _OPS, _SOFT),
+    ),
+    "hybrid_augment_pp_s": Method(
+        "HybridAugment++ of two versions of one image",
+        "Yucel 2023",
+        single=Stage(_hybrid_pp_single, _OPS, _SOFT),
+    ),
+    "amplitude_mix": Method(
+        "amplitudes of two images interpolated (FACT)",
+        "Xu 2021",
+        pair=Stage(_amplitude_mix, per="image"),
+        mean=True,
+    ),
+    "low_amplitude_swap": Method(
+        "low amplitudes of another image (FDA)",
+        "Yang 2020",
+        pair=Stage(low_amplitude_swap, _CLIP, per="batch"),
+    ),
+    "fourier_basis_noise": Method(
+        "random plane waves added", "Vaish 2024", pair=_WAVES, mean=True
+    ),
+    "afa": Method(
+        "random plane waves, with BatchNorm layers of their own",
+        "Vaish 2024",
+        pair=_WAVES,
+        mean=True,
+        auxiliary=True,
+    ),
+    "vital_phase": Method(
+        "phases varied, the vital ones less, then APR-P (VIPAug)",
+        "Lee 2024",
+        single=Stage(vital_phase_single, _OPS, _VITAL),
+        pair=APR_P,
+    ),
+    "trivialaugment": Method(
+        "one operation an image, of any strength",
+        "Müller 2021",
+        after=(Stage(trivialaugment),),
+    ),
+    "prime": Method(
+        "random filters, deformations and colour curves mixed",
+        "Modas 2022",
+        after=(_PRIME,),
+    ),
+    "prime_jsd": Method(
+        "the same with the Jensen-Shannon loss",
+        "Modas 2022",
+        after=(_PRIME,),
+        loss=JENSEN_SHANNON,
+    ),
 }
 
 

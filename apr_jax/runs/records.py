@@ -7,16 +7,15 @@ first, with the code and configuration that it came from.
 import dataclasses
 import datetime
 import functools
-import importlib.metadata
 import json
 import operator
 import os
 import pathlib
 import subprocess
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import apr_jax
 from apr_jax.errors import DataError
 from apr_jax.metrics import Measured
 from apr_jax.metrics.calibration import Reliability
@@ -246,14 +245,7 @@ def code_version() -> str:
     For instance "0.1.0", or "0.1.0+g3f2a1bc.dirty" in a checkout with changes.
     """
     root = pathlib.Path(__file__).resolve().parents[2]
-    project = root / "pyproject.toml"
-    if project.exists():
-        version = str(tomllib.loads(project.read_text())["project"]["version"])
-    else:
-        try:
-            version = importlib.metadata.version("apr_jax")
-        except importlib.metadata.PackageNotFoundError:
-            version = "unknown"
+    version = apr_jax.__version__
     if not (root / ".git").exists():
         return version
     try:

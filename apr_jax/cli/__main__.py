@@ -1,0 +1,6 @@
+"""``python -m apr_jax.cli`` is ``apr-jax``."""
+
+from apr_jax import cli
+
+if __name__ == "__main__":
+    cli.main()

@@ -1,0 +1,166 @@
+"""The command apr-jax, the names of configurations, and what an install brings."""
+
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from ml_collections import config_flags
+
+import apr_jax
+from apr_jax import augment, cli, presets
+from apr_jax.cli import by_name, configs, methods
+from apr_jax.runs import records
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# Programs of other people that ``pip install apr_jax`` doesn't ask for. absl, rich and
+# Orbax come with JAX's libraries, which may use them.
+NOT_ASKED_FOR = {
+    "cv2",
+    "importlib_resources",
+    "matplotlib",
+    "ml_collections",
+    "sklearn",
+    "tensorboard",
+    "tensorflow",
+    "tensorflow_datasets",
+    "torch",
+}
+OF_OTHERS = {"absl", "etils", "orbax", "rich"}
+# The part of the package that is arrays in, arrays out.
+CORE = """
+    attacks augment augment.methods cdes cdes.training corruptions fast_random metrics
+    models models.grad_cam models.torch_weights network ood pixels process spectral
+    train.losses train.step train.views
+"""
+
+
+def run(*arguments):
+    """Runs Python in the checkout."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def start(monkeypatch, *arguments):
+    """Runs ``apr-jax`` in this process."""
+    monkeypatch.setattr(sys, "argv", ["apr-jax", *arguments])
+    cli.main()
+
+
+def test_help_and_version(monkeypatch, capsys):
+    start(monkeypatch, "--help")
+    said = capsys.readouterr().out
+    assert all(f"\n  {name} " in said for name in cli.COMMANDS)
+    start(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"{apr_jax.__version__}\n"
+    assert records.code_version().startswith(apr_jax.__version__)
+
+
+def test_a_command_that_is_none(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        start(monkeypatch, "trian")
+    said = capsys.readouterr().err
+    assert said.startswith("error: unknown command 'trian'; did you mean train? There")
+
+
+def test_a_command_whose_packages_are_missing():
+    done = run(
+        "-c",
+        "import sys\nsys.modules['ml_collections'] = None\nfrom apr_jax import cli\n"
+        "sys.argv = ['apr-jax', 'configs']\ncli.main()",
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: apr-jax configs needs ml_collections, which is not installed: "
+        "pip install 'apr_jax[train]'\n",
+    )
+
+
+def test_help_answers_before_jax_is_there():
+    done = run(
+        "-c",
+        "import sys\nfrom apr_jax import cli\nsys.argv = ['apr-jax', '--help']\n"
+        "cli.main()\nsys.exit('jax' in sys.modules)",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_lists(capsys):
+    configs.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [
+        line.split(":")[0].split()[0] for line in lines[: len(presets.PRESETS)]
+    ] == [*presets.PRESETS]
+    methods.main()
+    lines += capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-2 - len(augment.AUGMENTS) : -2]] == [
+        *augment.AUGMENTS
+    ]
+    assert max(map(len, lines)) <= 88
+    assert all(method.about for method in augment.AUGMENTS.values())
+
+
+def configuration(value):
+    """What ``--config=VALUE`` stands for."""
+    parser = config_flags.config_flags.ConfigFileFlagParser("config")
+    (argument,) = by_name.with_files([f"--config={value}"])
+    return parser.parse(argument.partition("=")[2]).to_dict()
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_a_name_is_the_file_of_configs():
+    files = {path.stem: path for path in (ROOT / "configs").glob("*.py")}
+    assert set(files) == set(presets.PRESETS)
+    for name, path in files.items():
+        assert configuration(name) == configuration(path), name
+    chosen = configuration("cifar:resnet18,apr_p,cifar100")
+    assert chosen == presets.cifar("resnet18,apr_p,cifar100").to_dict()
+    assert chosen == configuration(f"{files['cifar']}:resnet18,apr_p,cifar100")
+
+
+def test_what_is_there_as_a_file_is_no_name(tmp_path, monkeypatch):
+    (tmp_path / "quickstart").write_text("")
+    monkeypatch.chdir(tmp_path)
+    given = ["train", "--config", "quickstart", "--config=a/b.py:c", "--config.seed=3"]
+    assert by_name.with_files(given) == given
+
+
+def needs(name):
+    """The lines of a file of requirements, without comments and other files."""
+    lines = (ROOT / name).read_text().splitlines()
+    return sorted(line for line in lines if line and line[0] not in "#-")
+
+
+def test_the_requirements_are_those_of_the_package():
+    extras = PROJECT["optional-dependencies"]
+    whole = [*PROJECT["dependencies"], *extras["train"]]
+    assert needs("requirements.txt") == sorted(whole)
+    assert needs("requirements-dev.txt") == sorted(extras["dev"])
+
+
+def test_the_functions_need_no_extra():
+    program = f"""
+import sys
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in {NOT_ASKED_FOR}:
+            raise ModuleNotFoundError(f"No module named {{name}}", name=name)
+sys.meta_path.insert(0, Missing)
+import jax, flax.linen, optax, PIL.Image, scipy.ndimage, scipy.special
+theirs = set(sys.modules)
+import importlib, apr_jax
+for name in {CORE.split()}:
+    importlib.import_module("apr_jax." + name)
+ours = {{name.partition(".")[0] for name in set(sys.modules) - theirs}}
+sys.exit(", ".join(sorted(ours & {OF_OTHERS})) or 0)
+"""
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
