@@ -28,6 +28,8 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("augment", "spectral"):
+        return importlib.import_module(f"apr_jax.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

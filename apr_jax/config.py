@@ -15,9 +15,28 @@ from typing import Any
 
 from apr_jax import settings
 from apr_jax.errors import ConfigError
+from apr_jax.gates import places
 from apr_jax.settings import choice, incidental, place, setting, share
 
 PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
+EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+CORRUPTIONS = (
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+)
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
@@ -31,7 +50,7 @@ class Data:
     source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
     data_dir: str = place(
-        "", "folder of the source's files; none: its default", incidental=True
+        "", "of the source's files; none: its default", incidental=True, remote=True
     )
     cache_dir: str = place(
         "", "decoded images; none: $XDG_CACHE_HOME or ~/.cache", incidental=True
@@ -173,7 +192,9 @@ class Checkpoint:
 class Corruption:
     """Corrupted images; see ``apr_jax.evaluate.corruption``."""
 
-    corruptions: tuple[str, ...] = setting((), "names; none: all fifteen")
+    corruptions: tuple[str, ...] = setting(
+        (), "none: the first fifteen", choices=(*CORRUPTIONS, *EXTRA_CORRUPTIONS)
+    )
     severities: tuple[int, ...] = setting(_STEPS, "how strong", choices=_STEPS)
     source: str = choice("made on the fly, or read", "generated", "folder", "tfds")
     dir: str = place("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
@@ -199,7 +220,9 @@ class Ood:
     examples: int = setting(0, "images of each set; 0: all", low=0)
     fit_examples: int = setting(10_000, "training images to fit scores; 0: all", low=0)
     fit: str = choice("images of another size", "resize", "pad", "refuse")
-    tfds_dir: str = place("", "TFDS sets to detect; none: where the data are")
+    tfds_dir: str = place(
+        "", "TFDS sets to detect; none: where the data are", remote=True
+    )
     scores_file: str = place("", "an .npz of scores from elsewhere")
     odin_temperature: float = setting(1000.0, "of ODIN's softmax", low=1e-6)
     odin_epsilon: float = share(0.0014, "ODIN's step, of pixels in [0, 1]")
@@ -301,6 +324,8 @@ def check(config: Config) -> None:
                 f"data.{name} has {count} values; give one for each of the {_CHANNELS} "
                 "channels"
             )
+    if config.data.source != "tfds":
+        places.check(config.data.data_dir, "data.data_dir")
     if config.data.extra_ratio and not config.data.extra_dirs:
         raise ConfigError(
             f"data.extra_ratio is {config.data.extra_ratio!r}, but data.extra_dirs "

@@ -10,9 +10,9 @@ import ml_collections
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, process
 from apr_jax.console import say
-from apr_jax.errors import ConfigError
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import places, processes
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
@@ -39,24 +39,21 @@ def main(
         workdir: the folder for everything; None is ``runs/NAME``.
         beside: work directories of finished runs, shown beside this one.
         quiet: no progress bar.
-        distributed: whether other processes take part.
+        distributed: whether JAX is to find other processes.
         coordinator, process_count, process_id: see ``parallel.start_processes``.
     """
 
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
         process.use_onednn(config.model.dtype)
+        where = coordinator, process_count, process_id
+        processes.check(distributed, *where)
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))
-        if not distributed and (process_count, process_id) != (None, None):
-            raise ConfigError(
-                "--processes and --process say nothing alone: --coordinator HOST:PORT "
-                "is where the processes meet"
-            )
-        if distributed:
-            parallel.start_processes(coordinator, process_count, process_id)
+        if distributed or coordinator:
+            parallel.start_processes(*where)
             process.end_with(parallel.Others())
-        root = workdir_lib.local(workdir or f"runs/{config.name}", "--workdir")
-        others = [workdir_lib.local(place, "--beside") for place in beside]
+        root = places.local(workdir or f"runs/{config.name}", "--workdir")
+        others = [places.local(place, "--beside") for place in beside]
         return run(config, root, beside=others, quiet=quiet)
 
     process.finish(work)
@@ -80,8 +77,7 @@ def run(
     Returns:
         The name of the signal that ended it early, or None.
     """
-    for other in beside:
-        workdir_lib.open_run(other)  # a wrong name is better found before training
+    workdir_lib.check_beside(root, beside)
     card.check(config)
     config = workdir_lib.with_absolute_places(config)
     with contextlib.ExitStack() as held:

@@ -22,6 +22,9 @@ from apr_jax.errors import ConfigError, UserError
 
 AXIS = "devices"
 
+# What JAX needs to know of a job of Slurm, beside its number.
+_OF_SLURM = ("SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+
 # Seconds that a file may take to be seen from another host.
 _SEEN_WITHIN = 5.0
 
@@ -89,9 +92,26 @@ def start_processes(
         coordinator: "host:port" of the first process.
         process_count: how many there are.
         process_id: which one this is, from 0.
+
+    Raises:
+        ConfigError: they aren't found, or process 0 can't listen.
     """
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(coordinator, process_count, process_id)
+    try:
+        jax.distributed.initialize(coordinator, process_count, process_id)
+    except ValueError as error:
+        lacking = [name for name in _OF_SLURM if name not in os.environ]
+        slurm = "SLURM_JOB_ID" in os.environ and lacking
+        why = f"{', '.join(lacking)} not set: start it by srun" if slurm else str(error)
+        raise ConfigError(
+            f"--distributed finds no other processes here ({why}); elsewhere give "
+            "--coordinator HOST:PORT, --processes and --process"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        raise ConfigError(
+            f"--coordinator is {coordinator!r}, where process 0 can't start: "
+            f"{str(error).splitlines()[0]}. Is the port another program's?"
+        ) from error
 
 
 class Others:

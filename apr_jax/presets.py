@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from apr_jax.augment import get_method
-from apr_jax.config import Data, default, to_dict
-from apr_jax.corruptions import CORRUPTIONS
+from apr_jax.config import CORRUPTIONS, Data, default, to_dict
 
 # Set -> mean and standard deviation of each channel over the training images.
 STATISTICS = {
@@ -122,6 +120,8 @@ def cifar10_fast(method: str = "apr_sp") -> ml_collections.ConfigDict:
     Args:
         method: of ``apr_jax.augment.AUGMENTS``, or several joined by "+".
     """
+    from apr_jax.augment import get_method  # here, as it loads JAX
+
     config = cifar(f"airbench94,{method}")
     about = get_method(method)
     batch = 1024 >> (about.views - 1).bit_length()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from apr_jax.errors import ConfigError
+from apr_jax.gates import places
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ class About:
         incidental: whether it says where and how fast, not what is computed.
         repeated: whether its flag is given once for each item.
         place: whether it names files or folders.
+        remote: whether these may be on an object store, as ``gs://bucket/sets``.
     """
 
     default: Any
@@ -48,6 +50,7 @@ class About:
     incidental: bool = False
     repeated: bool = False
     place: bool = False
+    remote: bool = False
 
 
 def setting(default: Any, meaning: str, **more: Any) -> Any:
@@ -170,6 +173,8 @@ def check(settings: Any, prefix: str = "") -> None:
                 several = not whole and "," in str(item)
                 how = f'; several are written "{about.choices[:2]}"' if several else ""
                 raise ConfigError(f"{said}; choose from {listed}{how}")
+            if about.place and not (about.remote and "://" in item):
+                places.check(item, name)
             if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(f"{said}; it must be finite")
             low, high = about.low, about.high

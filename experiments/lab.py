@@ -37,6 +37,7 @@ from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_sets
+from apr_jax.gates import places
 from apr_jax.report import numbers
 from apr_jax.runs import files
 from apr_jax.runs import records as records_lib
@@ -307,7 +308,7 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
             "metavar": "NAME=VALUE",
             "help": f"another number than the size's, VALUE as JSON: {knobs}",
         },
-        "--out": {"type": pathlib.Path, "default": RESULTS / name},
+        "--out": {"type": places.argument, "default": RESULTS / name},
         "--work": networks_in(name),
     }
     for flag, option in (OPTIONS | own_options | getattr(own, "OPTIONS", {})).items():
@@ -354,7 +355,7 @@ def sizes(**knobs: tuple[Any, Any]) -> dict[str, dict[str, Any]]:
 def networks_in(name: str) -> dict[str, Any]:
     """An option that is a folder of networks and sets under ``runs/experiments``."""
     default = pathlib.Path("runs/experiments") / name
-    return {"type": pathlib.Path, "default": default, "help": "networks and sets"}
+    return {"type": places.argument, "default": default, "help": "networks and sets"}
 
 
 def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:

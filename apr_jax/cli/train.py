@@ -17,7 +17,11 @@ from collections.abc import Sequence
 from absl import app, flags
 from ml_collections import config_flags
 
+from apr_jax import config as config_lib
+from apr_jax import process
 from apr_jax.cli import by_name
+from apr_jax.gates import places, processes
+from apr_jax.runs import workdir
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -44,22 +48,37 @@ _DISTRIBUTED = flags.DEFINE_bool(
 def main(argv: list[str]) -> None:
     """Hands the flags to the job."""
     logging.getLogger().setLevel(logging.WARNING)
-    # Imported here, so that --help and a wrong flag answer at once.
-    from apr_jax import job
-
     if len(argv) > 1:
         print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
         sys.exit(2)
+    process.finish(check)
+    # Imported here, so that --help and a mistake in a flag answer at once.
+    from apr_jax import job
+
     job.main(
         _CONFIG.value,
         workdir=_WORKDIR.value,
         beside=_BESIDE.value,
         quiet=_QUIET.value,
-        distributed=_DISTRIBUTED.value or _COORDINATOR.value is not None,
+        distributed=_DISTRIBUTED.value,
         coordinator=_COORDINATOR.value,
         process_count=_PROCESSES.value,
         process_id=_PROCESS.value,
     )
+
+
+def check() -> None:
+    """Checks all that the flags say by themselves, before JAX loads.
+
+    Raises:
+        UserError: a value isn't allowed, or a run that it names isn't there.
+    """
+    config = config_lib.parse(_CONFIG.value.to_dict())
+    where = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
+    processes.check(_DISTRIBUTED.value, *where)
+    root = places.local(_WORKDIR.value or f"runs/{config.name}", "--workdir")
+    workdir.check_beside(root, [places.local(p, "--beside") for p in _BESIDE.value])
+    workdir.prepare(root, config, write=False)
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
@@ -81,8 +100,6 @@ def parse(arguments: Sequence[str]) -> list[str]:
 
 def _mistake(arguments: Sequence[str], error: Exception) -> str:
     """What is wrong with a command line that could not be read, in one line."""
-    from apr_jax import config as config_lib
-
     values = config_lib.flatten(config_lib.default())
     for argument in arguments:
         flag, _, value = argument.partition("=")

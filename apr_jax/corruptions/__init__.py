@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax import fast_random
+from apr_jax.config import CORRUPTIONS, EXTRA_CORRUPTIONS
 from apr_jax.corruptions import blur, digital, frost_files, noise, spatter, weather
 from apr_jax.corruptions.constants import (
-    CORRUPTIONS,
-    EXTRA_CORRUPTIONS,
     PUBLISHED,
     SEVERITIES,
     Arrays,

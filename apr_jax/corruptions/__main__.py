@@ -4,20 +4,18 @@
 speckle_noise, gaussian_blur, spatter and saturate.
 """
 
-import pathlib
-
 import jax
 import numpy as np
 from absl import app, flags
 
 from apr_jax.data import corrupted_command, corrupted_verify
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.gates import answers
+from apr_jax.gates import answers, places
 
 
 def open_network(run: str) -> corrupted_verify.Answer:
     """The classes that the network of a run answers; NaN is none of them."""
-    network = classifier_lib.from_run(pathlib.Path(run).expanduser())
+    network = classifier_lib.from_run(places.local(run, "--network"))
     checked = jax.jit(network.checked)
 
     def answer(images: np.ndarray) -> np.ndarray:

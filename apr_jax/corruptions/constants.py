@@ -15,6 +15,8 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
+from apr_jax.config import CORRUPTIONS, EXTRA_CORRUPTIONS
+
 CIFAR_SIZE = 32
 # The published sets, by the side of their images in pixels.
 PUBLISHED = {
@@ -222,24 +224,6 @@ TABLE = {
     for name in _CIFAR
 }
 SEVERITIES = (1, 2, 3, 4, 5)
-EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-CORRUPTIONS = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
 
 
 def between(values: dict[int, Row], shape: Shape) -> Row:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apr_jax.gates import places
+
 # The benchmark draws from these five; its sixth photograph is never used.
 NAMES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
 PACKAGE = "imagecorruptions"
@@ -29,7 +31,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[npt.NDArray[np.ui
 
 @functools.lru_cache(maxsize=4)
 def _read(folder: str) -> list[npt.NDArray[np.uint8]]:
-    root = pathlib.Path(folder).expanduser() if folder else _of_package()
+    root = places.local(folder, "frost_dir") if folder else _of_package()
     missing = [name for name in NAMES if root is None or not (root / name).is_file()]
     if root is None or missing:
         where = f"{root} lacks {', '.join(missing)}" if root else "none was given"

@@ -25,6 +25,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
 from apr_jax.errors import DataError
+from apr_jax.gates import places
 from apr_jax.runs import files as files_lib
 
 
@@ -68,7 +69,7 @@ def _root(data: Data) -> pathlib.Path:
             "data.data_dir is empty; for data.source 'arrays' it names an .npz file "
             "or a folder of .npy or .npz files"
         )
-    root = pathlib.Path(data.data_dir).expanduser()
+    root = places.local(data.data_dir, "data.data_dir")
     if not root.exists():
         raise DataError(f"data.data_dir is {str(root)!r}, which isn't there")
     return root

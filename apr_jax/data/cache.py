@@ -28,6 +28,7 @@ import numpy as np
 from apr_jax.config import Data
 from apr_jax.data.batches import ArraySplit
 from apr_jax.errors import DataError
+from apr_jax.gates import places
 
 _LOG = logging.getLogger(__name__)
 _FORMAT = 1
@@ -60,9 +61,9 @@ class _DamagedError(Exception):
 def folder(cache_dir: str) -> pathlib.Path:
     """Returns the folder of all entries; ``cache_dir`` "" is the user's default."""
     if cache_dir:
-        return pathlib.Path(cache_dir).expanduser()
+        return places.local(cache_dir, "data.cache_dir")
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return pathlib.Path(base).expanduser() / "apr_jax"
+    return places.local(base, "XDG_CACHE_HOME") / "apr_jax"
 
 
 def load_or_build(

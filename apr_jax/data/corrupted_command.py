@@ -30,7 +30,7 @@ from apr_jax.corruptions import (
 )
 from apr_jax.data import corrupted_files, corrupted_verify, folder
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.gates import knobs
+from apr_jax.gates import knobs, places
 from apr_jax.settings import build, define_flags
 
 # Larger images are written as JPEG files.
@@ -55,7 +55,7 @@ def describe(
     """
     knobs.whole("image_size", image_size)
     knobs.whole("resize", resize, low=0)
-    path = pathlib.Path(what).expanduser()
+    path = places.local(what, "--data")
     if what == "bundled":
         source = "bundled"
     elif path.is_file() or (path.is_dir() and not (path / split).is_dir()):
@@ -205,7 +205,7 @@ def define(
             answer = open_network(of_network.value) if of_network.value else None
             for found in corrupted_verify.compare(
                 described,
-                pathlib.Path(verify.value).expanduser(),
+                places.local(verify.value, "--verify"),
                 names,
                 examples=chosen.examples,
                 seed=chosen.seed,
@@ -217,7 +217,7 @@ def define(
         assert out.value is not None
         write(
             described,
-            pathlib.Path(out.value).expanduser(),
+            places.local(out.value, "--out"),
             names,
             form=form.value,
             examples=chosen.examples,

@@ -24,6 +24,7 @@ from apr_jax.config import Data
 from apr_jax.data import arrays, cache, folder, walk
 from apr_jax.data.batches import ArraySplit
 from apr_jax.errors import DataError
+from apr_jax.gates import places
 
 _LOG = logging.getLogger(__name__)
 # Classes that an error names, at most.
@@ -85,7 +86,7 @@ def check(data: Data, class_names: tuple[str, ...]) -> None:
 
 def _roots(data: Data) -> list[pathlib.Path]:
     """Returns what ``data.extra_dirs`` names, all of it there."""
-    roots = [pathlib.Path(name).expanduser() for name in data.extra_dirs]
+    roots = [places.local(name, "data.extra_dirs") for name in data.extra_dirs]
     for root in roots:
         if not (root.is_file() if root.suffix == ".npz" else root.is_dir()):
             raise DataError(f"data.extra_dirs has {str(root)!r}, which isn't there")

@@ -20,6 +20,7 @@ from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
 from apr_jax.errors import DataError
+from apr_jax.gates import places
 
 _LOG = logging.getLogger(__name__)
 
@@ -155,7 +156,7 @@ def _root(data: Data) -> pathlib.Path:
             "data.data_dir is empty; for data.source 'folder' it names a folder with "
             f"{data.train_split}/CLASS/IMAGE.jpg and {data.test_split}/CLASS/IMAGE.jpg"
         )
-    return pathlib.Path(data.data_dir).expanduser()
+    return places.local(data.data_dir, "data.data_dir")
 
 
 def _classes(root: pathlib.Path, split: str) -> tuple[str, ...]:

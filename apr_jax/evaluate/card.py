@@ -26,6 +26,7 @@ from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import places as places_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
@@ -144,9 +145,11 @@ def main() -> None:
             raise app.UsageError("give one run directory or several")
         process.finish(
             lambda: run(
-                [pathlib.Path(root) for root in argv[1:]],
+                [places_lib.local(root, "the run") for root in argv[1:]],
                 {"parts": config_lib.PARTS, **changes()},
-                target=pathlib.Path(target.value) if target.value else None,
+                target=(
+                    places_lib.local(target.value, "--page") if target.value else None
+                ),
                 places=places(),
                 devices=devices.value,
                 quiet=quiet.value,

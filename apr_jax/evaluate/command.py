@@ -16,6 +16,7 @@ from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import places as places_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import records
 from apr_jax.runs import workdir as workdir_lib
@@ -56,13 +57,17 @@ def main(measure: Measure, cls: type | None = None) -> None:
             raise app.UsageError("give one run directory or one file of weights")
         process.finish(
             lambda: run(
-                pathlib.Path(argv[1]),
+                places_lib.local(argv[1], "the run"),
                 measure,
                 settings_lib.build(cls(), values()) if cls else None,
                 values=config.value,
-                workdir=pathlib.Path(workdir.value) if workdir.value else None,
+                workdir=(
+                    places_lib.local(workdir.value, "--workdir")
+                    if workdir.value
+                    else None
+                ),
                 places=places(),
-                beside=[pathlib.Path(root) for root in beside.value],
+                beside=[places_lib.local(root, "--beside") for root in beside.value],
                 devices=devices.value,
                 quiet=quiet.value,
             )
@@ -103,8 +108,7 @@ def run(
     """
     process.use_onednn(_dtype(what, values))
     parallel.declare_cpu_devices(devices)
-    for other in beside:
-        workdir_lib.open_run(other)  # a wrong name is better found before measuring
+    workdir_lib.check_beside(workdir or what, beside)
     classifier, root = _open(what, values, workdir, places or {})
     process.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)

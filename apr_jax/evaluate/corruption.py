@@ -19,7 +19,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import metrics, parallel
 from apr_jax import settings as settings_lib
-from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, corruption_sources
@@ -112,12 +112,6 @@ def check(settings: config_lib.Corruption, data: config_lib.Data) -> None:
     """Raises ConfigError for settings of ``measure`` that aren't allowed."""
     del data
     settings_lib.check(settings)
-    choices = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
-    for name in settings.corruptions:
-        if name not in choices:
-            raise ConfigError(
-                f"corruptions has {name!r}; choose from {', '.join(choices)}"
-            )
     names, severities = settings.corruptions, settings.severities
     if len(set(names)) < len(names):
         raise ConfigError(f"corruptions is {list(names)}; give each once")

@@ -17,6 +17,7 @@ from apr_jax.data import corrupted, imagenet, records, tfds, walk
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier, share, stream_share
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import places
 
 CLEAN = "clean"
 
@@ -73,7 +74,7 @@ def _stored_as(settings: config_lib.Corruption, described: config_lib.Data) -> s
 
 
 def _root(settings: config_lib.Corruption) -> pathlib.Path:
-    return pathlib.Path(settings.dir).expanduser()
+    return places.local(settings.dir, "dir")
 
 
 def fingerprint(

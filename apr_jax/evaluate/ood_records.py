@@ -10,6 +10,7 @@ import numpy as np
 from apr_jax import metrics
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.measurement import Measurement
+from apr_jax.gates import places
 from apr_jax.metrics import detection
 from apr_jax.runs import files
 from apr_jax.runs.records import Record
@@ -175,7 +176,7 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
         ConfigError: it can't be read, or isn't what it should be.
     """
     try:
-        with files.archive(pathlib.Path(path).expanduser()) as stored:
+        with files.archive(places.local(path, "scores_file")) as stored:
             arrays = dict(stored)
     except DataError as error:
         raise ConfigError(f"scores_file {path}: {error}") from error
@@ -214,7 +215,7 @@ def measure_given(
     near: Collection[str],
 ) -> Iterator[Record]:
     """Measures scores from a file, as those of the score that they are called."""
-    mark = path.expanduser().stat()
+    mark = places.local(str(path), "scores_file").stat()
     settings = {"scores_file": str(path), "stat": [mark.st_size, mark.st_mtime_ns]}
     job = dataclasses.replace(job, settings=settings)
     found = job.found()

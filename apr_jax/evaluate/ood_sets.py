@@ -24,6 +24,7 @@ from apr_jax.data import batches as batches_lib
 from apr_jax.data import images as images_lib
 from apr_jax.data import samples, walk
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.gates import places
 from apr_jax.runs import files
 
 SOURCES = ("tfds", "folder", "arrays")
@@ -149,7 +150,7 @@ def _tfds(where: str, settings: config_lib.Data, tfds_dir: str) -> _Opened:
 
 
 def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
-    root = pathlib.Path(where).expanduser()
+    root = places.local(where, "out")
     if not root.is_dir():
         raise DataError(f"{where!r} is no folder")
     files = walk.images(root)
@@ -169,7 +170,7 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
 
 
 def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
-    path = _array_file(pathlib.Path(where).expanduser())
+    path = _array_file(places.local(where, "out"))
     images = _load_images(path)
     grey = images.ndim == 3 or images.shape[-1] == 1
     images = images_lib.checked_shape(images, str(path))

@@ -13,6 +13,7 @@ from typing import Any
 from apr_jax import config as config_lib
 from apr_jax import settings
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.gates import places
 from apr_jax.runs import curves, epochs, files, jsonl
 
 
@@ -193,20 +194,6 @@ def check_images(
     return devices
 
 
-def local(place: str, flag: str) -> pathlib.Path:
-    """The path of a work directory that a flag names; ``~`` is the user's home.
-
-    Raises:
-        ConfigError: it is an address such as ``gs://bucket/run``.
-    """
-    if "://" in place:
-        raise ConfigError(
-            f"{flag} is {place!r}; it must be a folder that this machine sees. Mount "
-            "what lies elsewhere, a bucket with gcsfuse for instance"
-        )
-    return pathlib.Path(place).expanduser()
-
-
 def with_absolute_places(config: config_lib.Config) -> config_lib.Config:
     """The same configuration, whose files and folders are found from any directory."""
 
@@ -231,7 +218,7 @@ def _absolute(place: str) -> str:
         before, path = found.groups()
     if not path or "://" in path or (not before and "=" in path):
         return place
-    return before + str(pathlib.Path(path).expanduser().absolute())
+    return before + str(places.local(path, "the place").absolute())
 
 
 def _places(config: config_lib.Config | None) -> list[Any]:
@@ -267,6 +254,18 @@ def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
             "that launch.py was started with"
         )
     return run, config
+
+
+def check_beside(root: pathlib.Path, beside: Iterable[pathlib.Path]) -> None:
+    """Checks runs that a page is to show beside another one.
+
+    Raises:
+        ConfigError: one isn't there, holds no run, or is the run itself.
+    """
+    for other in beside:
+        if other.resolve() == root.resolve():
+            raise ConfigError(f"--beside names {other}, which is the run itself")
+        open_run(other)
 
 
 def write_class_names(run: RunDir, names: Iterable[str]) -> None:

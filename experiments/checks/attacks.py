@@ -24,6 +24,7 @@ from apr_jax import attacks, data, presets
 from apr_jax import config as config_lib
 from apr_jax.attacks import norms, rounds
 from apr_jax.evaluate import classifier
+from apr_jax.gates import places
 from apr_jax.train import loop, plan
 from experiments.benchmarks import common, torch_network
 
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--data_dir", required=True, help="of TFDS, with cifar10")
     parser.add_argument("--cache_dir", default="")
     parser.add_argument(
-        "--run", type=pathlib.Path, required=True, help="work directory"
+        "--run", type=places.argument, required=True, help="work directory"
     )
     parser.add_argument("--model", default="wrn_10_1", help="wrn_D_K")
     parser.add_argument("--epochs", type=float, default=1.5)
@@ -216,7 +217,7 @@ def main() -> None:
     parser.add_argument("--norms", nargs="+", default=["linf", "l2"])
     names = ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
     parser.add_argument("--attacks", nargs="+", default=names)
-    parser.add_argument("--out", type=pathlib.Path, default=OUT)
+    parser.add_argument("--out", type=places.argument, default=OUT)
     args = parser.parse_args()
     for norm in args.norms:
         norms.check_norm(norm)

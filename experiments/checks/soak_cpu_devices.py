@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 
+from apr_jax.gates import places
 from apr_jax.runs import jsonl
 from apr_jax.train import plan
 from experiments import recipes
@@ -102,8 +103,8 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--patience", type=float, default=120, help="seconds")
-    parser.add_argument("--out", type=pathlib.Path, help="append the record here")
-    parser.add_argument("--child", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=places.argument, help="append the record here")
+    parser.add_argument("--child", type=places.argument, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child is not None:
         child(args.child, args)

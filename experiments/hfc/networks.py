@@ -11,6 +11,7 @@ from typing import Any
 
 from apr_jax import data
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.gates import places
 from apr_jax.runs import epochs
 from experiments.lab import Lab, networks_in, sizes
 
@@ -48,7 +49,7 @@ def images(lab: Lab) -> tuple[data.ArraySplit, data.ArraySplit, tuple[str, ...]]
 def given(lab: Lab, run: str) -> classifier_lib.Classifier:
     """The network of a run's directory, or the plain one if there is none."""
     if run:
-        return classifier_lib.from_run(pathlib.Path(run))
+        return classifier_lib.from_run(places.local(run, "--run"))
     return network(lab, "plain")[0]
 
 

@@ -1,12 +1,12 @@
 """The two networks that several figures compare."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 import ml_collections
 
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.gates import places
 from experiments.lab import Lab, networks_in
 
 METHODS = ("standard", "apr_sp")
@@ -21,7 +21,7 @@ KNOBS: dict[str, tuple[Any, Any]] = {
 # Flags that name the two networks.
 OPTIONS: dict[str, dict[str, Any]] = {
     f"--{method}": {
-        "type": pathlib.Path,
+        "type": places.argument,
         "help": f"directory of a run trained by {method}; without it one is trained",
     }
     for method in METHODS

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from apr_jax import apr_single, recombine
+from apr_jax.gates import places
 from apr_jax.report.examples import amplitude_phase
 from experiments import drawing
 
@@ -61,5 +62,5 @@ def plot(pictures: list[tuple[str, np.ndarray]], target: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=pathlib.Path, default=TARGET)
+    parser.add_argument("--out", type=places.argument, default=TARGET)
     plot(compute(), parser.parse_args().out)

@@ -30,6 +30,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, job, parallel, process
 from apr_jax.console import say
 from apr_jax.errors import CheckpointError, ConfigError, Diverged
+from apr_jax.gates import places, processes
 from apr_jax.models import flops
 from apr_jax.runs import files
 from apr_jax.train import plan as plan_lib
@@ -72,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--coordinator", metavar="HOST:PORT", help="of other clusters")
     add("--processes", type=int, help="how many there are")
     add("--process", type=int, help="which this is, from 0")
-    add("--work", type=pathlib.Path, default="runs/tables")
-    add("--out", type=pathlib.Path)
+    add("--work", type=places.argument, default="runs/tables")
+    add("--out", type=places.argument)
     add("--show", action="store_true", help="train nothing")
     options = parser.parse_args(arguments)
     process.finish(lambda: work(options))
@@ -81,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def work(options: argparse.Namespace) -> str | None:
     """Does what the command line says; returns the signal that ended it, if one did."""
+    where = options.coordinator, options.processes, options.process
+    processes.check(options.distributed, *where)
     if options.distributed or options.coordinator:
-        where = options.coordinator, options.processes, options.process
         parallel.start_processes(*where)
     table = plan.TABLES[options.table]
     if options.budget not in table.budgets:

@@ -59,7 +59,6 @@ OPENING = {
     "apr_jax/evaluate/card.py": "test_the_card",
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
     "apr_jax/evaluate/command.py": "test_an_evaluation",
-    "apr_jax/job.py": "a run's own",
     "apr_jax/report/run_view.py": "OTHERS",
     "apr_jax/runs/checkpoint.py": "test_an_evaluation",
     "apr_jax/runs/workdir.py": "test_an_evaluation",
