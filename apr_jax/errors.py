@@ -23,3 +23,10 @@ class CheckpointError(UserError, RuntimeError):
 
 class Diverged(UserError, RuntimeError):
     """The loss is no longer a finite number."""
+
+
+def words(error: Exception) -> str:
+    """What a user is to read of an error: of the system's, its file and why."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error) or type(error).__name__
+    return ": ".join(map(str, filter(None, (error.filename, error.strerror))))

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
+import io
 import logging
 import mmap
 import os
@@ -19,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from apr_jax.errors import CheckpointError, UserError
+from apr_jax.errors import CheckpointError, UserError, words
 
 if TYPE_CHECKING:
     # The package imports this module first of all, so it is to import little.
@@ -46,8 +47,8 @@ def finish(work: Callable[[], str | None]) -> None:
     """Runs ``work``; a mistake of the user becomes one line and exit status 2.
 
     Ctrl-C becomes a line and exit status 130: the first raises KeyboardInterrupt in
-    ``work``, unless that catches SIGINT itself; a second leaves at once. Any other
-    error keeps its traceback.
+    ``work``, unless that catches SIGINT itself; a second leaves at once. A file that
+    can't be read or written becomes a line, too; any other error keeps its traceback.
     ``work`` may return the name of the signal that ended it, which becomes the
     status that a shell expects.
     """
@@ -58,8 +59,8 @@ def finish(work: Callable[[], str | None]) -> None:
             _wait_for_others()
     except KeyboardInterrupt:
         _leave(_exit_code("SIGINT"), _INTERRUPTED)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {words(error)}", file=sys.stderr)
         # The threads of a save that failed may wait for minutes for what won't be, and
         # so may this process for others that it lets down.
         if isinstance(error, CheckpointError) or _others is not None:
@@ -381,7 +382,18 @@ def keep_memory() -> None:
             mallopt(parameter, value)
 
 
+def say_anything() -> None:
+    """Has standard output replace characters that its encoding lacks.
+
+    A table that a terminal or a file of another encoding can't show comes at the end of
+    all work. Standard error does so by itself.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 if _is_program():
+    say_anything()
     # The imports of a program take seconds before its main function runs.
     leave_on_interrupt()
     keep_memory()

@@ -1,5 +1,6 @@
 """Ctrl-C, in every program: one line, no traceback, status 130."""
 
+import io
 import pathlib
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 
 from apr_jax import job
 from apr_jax import process as process_lib
+from apr_jax.runs import files
 from tests import toy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -140,6 +142,29 @@ def test_flags_are_looked_up_in_the_library():
     assert not process_lib._knows(("xla_cpu_use_onednn", "xla_cpu_no_such_flag"))
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_output_says_anything(monkeypatch, encoding):
+    """Also half of a character, as in names of files that are no UTF-8."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+    process_lib.say_anything()
+    print("±2 ↑ \udcff end", flush=True)
+    assert written.getvalue().endswith(b"? end\n")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), OSError("odd")])
+def test_a_system_error_is_a_line(capsys, error):
+    def work():
+        with files.naming("/a/results.jsonl"):
+            raise error
+
+    with pytest.raises(SystemExit) as end:
+        process_lib.finish(work)
+    assert end.value.code == 2
+    wanted = "/a/results.jsonl: No space left" if error.errno else "odd"
+    assert capsys.readouterr().err == f"error: {wanted}\n"
+
+
 STARTED = """
 import os, sys
 sys.orig_argv = ["python", "-m", MODULE]
@@ -153,7 +178,7 @@ used = []
 for dtype in ("float32", "bfloat16"):
     apr_jax.process.use_onednn(dtype)
     used.append("onednn" in os.environ.get("XLA_FLAGS", ""))
-print(*used, pages > 1000)
+print(*used, pages > 1000, sys.stdout.errors == "replace")
 """
 
 
@@ -167,11 +192,12 @@ def test_a_program_keeps_memory_and_multiplies_by_onednn(monkeypatch):
         return output.split()
 
     able = str(bool(process_lib.onednn_flags()))
-    assert said("another.program") == ["False", "False", "True"]
-    assert said("apr_jax.evaluate.clean") == ["False", able, "False"]
+    assert said("another.program") == ["False", "False", "True", "False"]
+    told = ["False", able, "False", "True"]
+    assert said("apr_jax.evaluate.clean") == told
     monkeypatch.setenv("APR_JAX_ONEDNN", "0")
     monkeypatch.setenv("APR_JAX_KEEP_MEMORY", "0")
-    assert said("apr_jax.evaluate.clean") == ["False", "False", "True"]
+    assert said("apr_jax.evaluate.clean") == ["False", "False", "True", "True"]
 
 
 INTERRUPTED = """

@@ -28,7 +28,7 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places as places_lib
 from apr_jax.report import page as page_lib
-from apr_jax.runs import workdir
+from apr_jax.runs import files, workdir
 from apr_jax.runs.records import Record
 from apr_jax.settings import build, define_flags
 
@@ -171,7 +171,8 @@ def run(
     """Measures runs and draws their page.
 
     Args:
-        roots: work directories; records go to each one's own ``results.jsonl``.
+        roots: work directories; records go to each one's own ``results.jsonl``. One
+            that is named twice is measured once.
         changes: nested mappings of ``config.Eval``, instead of the runs' own values.
         target: file of the page; the first run's report if None.
         places: where the runs' data are now, if they moved; as ``from_run``'s.
@@ -179,9 +180,11 @@ def run(
         quiet: no progress bar.
 
     Raises:
-        ConfigError: a directory is no run, or a value isn't allowed.
+        ConfigError: a directory is no run, a value isn't allowed, or the page can't be
+            written.
     """
     opened = []
+    roots = list({root.resolve(): root for root in reversed(roots)}.values())[::-1]
     for root in roots:
         place, config = workdir.open_run(root)
         config = classifier_lib.at_places(config, places or {})
@@ -192,6 +195,8 @@ def run(
     parallel.declare_cpu_devices(devices)
     process.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)
+    if target is not None and parallel.is_primary():
+        files.check_target(target, "--page")
     networks = []  # all of them first: one without checkpoint is better found now
     for root, (_, config) in zip(roots, opened, strict=True):
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)

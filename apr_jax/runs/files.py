@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from apr_jax.errors import DataError
+from apr_jax.errors import ConfigError, DataError
 
 # The errors of NumPy and of its users at files that are cut off or hold other arrays.
 _BROKEN = (
@@ -58,6 +58,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             beside.unlink(missing_ok=True)
 
 
+def check_target(path: pathlib.Path, name: str) -> None:
+    """Checks that a file can be written, or written anew, as ``replacing`` does it.
+
+    Args:
+        path: of the file; its folder is made if it isn't there.
+        name: of the flag that names it, for the message.
+
+    Raises:
+        ConfigError: it can't, or is something else than a file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        beside.touch()
+        beside.unlink()
+        why = "it is no file" if path.exists() and not path.is_file() else ""
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise ConfigError(f"{name} is {str(path)!r}, which can't be written: {why}")
+
+
 def write_bytes(path: str | os.PathLike[str], contents: bytes) -> None:
     """Writes a file whole or not at all."""
     with replacing(path) as file:
@@ -65,8 +87,8 @@ def write_bytes(path: str | os.PathLike[str], contents: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file of UTF-8 whole or not at all."""
-    write_bytes(path, text.encode())
+    """Writes a file of UTF-8 whole or not at all; of no character, its number."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_arrays(

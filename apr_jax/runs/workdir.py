@@ -307,13 +307,19 @@ def read_commands(run: RunDir) -> list[str]:
 
 def check_writable(root: pathlib.Path) -> None:
     """Raises ConfigError unless files can be made in a work directory."""
-    probe = root / f".writable.{os.getpid()}"
+    probe, why = root / f".writable.{os.getpid()}", ""
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
+        why = str(error.strerror)
+    for path in [] if why else vars(RunDir(root)).values():
+        folder = path.suffix == ""
+        if path.exists() and path.is_dir() != folder:
+            why = f"{path.name} in it is {'no' if folder else 'a'} folder"
+    if why:
         raise ConfigError(
-            f"workdir is {str(root)!r}, which can't be written: {error.strerror}. "
-            "--workdir names another one"
-        ) from error
+            f"workdir is {str(root)!r}, which can't be written: {why}. --workdir names "
+            "another one"
+        )

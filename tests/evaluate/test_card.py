@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import pathlib
 import re
 import subprocess
 import sys
@@ -122,6 +123,26 @@ def test_settings_are_refused_before_training(
     with pytest.raises(ConfigError, match=wanted):
         job.run(config_lib.parse(values.to_dict()), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "page", ["/proc/none/page.html", "FOLDER", "/dev/full", "a" * 300]
+)
+def test_a_page_that_can_not_be_written(finished, tmp_path, page):
+    before = jobs(finished)
+    page = pathlib.Path(page.replace("FOLDER", str(tmp_path)))
+    with pytest.raises(ConfigError, match=r"--page is .*, which can't be written: "):
+        card.run([finished], {"parts": ("clean",)}, target=page, quiet=True)
+    assert jobs(finished) == before
+
+
+def test_a_run_that_is_named_twice_is_measured_once(finished):
+    added = []
+    for roots in ([finished], [finished, finished.parent / "x" / ".." / "run"]):
+        before = jobs(finished)["evaluate.clean"]
+        card.run(roots, {"parts": ("clean",)}, quiet=True)
+        added.append(jobs(finished)["evaluate.clean"] - before)
+    assert added[0] == added[1] > 0
 
 
 def test_out_sets_that_are_not_there_are_named(finished, capsys):

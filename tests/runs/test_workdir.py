@@ -196,6 +196,18 @@ def test_the_place_of_the_data_can_be_given_anew(folder, tmp_path, monkeypatch):
         command._open(root, {"seed": 0}, None, {})
 
 
+@pytest.mark.parametrize(
+    "name", [n for n in vars(workdir.RunDir(toy.ROOT)) if n != "root"]
+)
+def test_a_folder_where_a_file_is_to_be_is_found_at_once(tmp_path, name):
+    path = getattr(workdir.RunDir(tmp_path), name)
+    workdir.check_writable(tmp_path)
+    path.mkdir() if path.suffix else path.touch()
+    kind = "a" if path.suffix else "no"
+    with pytest.raises(ConfigError, match=f"written: {path.name} in it is {kind} fold"):
+        workdir.check_writable(tmp_path)
+
+
 def test_every_place_of_a_run_is_found_from_any_directory(folder, tmp_path):
     """Whatever names files or folders; a new setting that does has to say so."""
     values = {}
