@@ -239,7 +239,10 @@ def test_top_level_layout():
     if not listed:
         pytest.skip("not a checkout with files")
     folders = {name.split("/")[0] for name in listed if "/" in name}
-    assert folders <= {"apr_jax", "configs", "experiments", "tests", ".ci"}
+    assert folders <= {
+        *("apr_jax", "configs", "docs", "experiments", "tests"),
+        *(".ci", ".github"),
+    }
 
 
 def test_the_core_and_the_shell_import_without_tensorflow_and_torch():

@@ -39,13 +39,25 @@ class Engine(NamedTuple):
 
 
 def engine() -> Engine:
-    """Imports TensorFlow for reading data on the CPU; it leaves GPUs to JAX."""
+    """Imports TensorFlow for reading data on the CPU; it leaves GPUs to JAX.
+
+    Raises:
+        DataError: it is not installed.
+    """
     # TensorFlow's notes on its own start are no concern of who trains with JAX. The
     # second is about oneDNN, and goes away with it; nothing here needs it.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    import tensorflow as tf
-    import tensorflow_datasets as tfds
+    try:
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{error.name} is not installed, which reads sets of TensorFlow Datasets "
+            "and streams images: pip install 'apr_jax[train]'; where there is none "
+            "for this Python or machine, take data.source folder or arrays without "
+            "data.streaming"
+        ) from error
 
     # A RuntimeError: the program has used TensorFlow before, and has chosen.
     with contextlib.suppress(RuntimeError):

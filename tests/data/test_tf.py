@@ -129,6 +129,13 @@ def test_tfds_images_of_several_sizes_are_cropped(prepared, tmp_path):
     assert data.load(where).splits["test"].images.shape == (10, 20, 20, 3)
 
 
+def test_without_tensorflow_a_line_says_so(prepared, tmp_path, monkeypatch):
+    root, _ = prepared
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(DataError, match="tensorflow is not installed, which reads"):
+        data.load(settings(root, tmp_path))
+
+
 START = """
 import sys
 from apr_jax import config, data
