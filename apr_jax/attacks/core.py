@@ -85,7 +85,7 @@ def as_argument(logits_fn: LogitsFn) -> jax.tree_util.Partial:
 
     The arrays that ``functools.partial`` binds (a model's variables) become part of
     the argument, so other weights need no other program. Whatever else it binds, such
-    as ``train=False``, belongs to the program.
+    as ``train=False`` or a module before its variables, belongs to the program.
     """
     if isinstance(logits_fn, jax.tree_util.Partial):
         return logits_fn
@@ -93,25 +93,36 @@ def as_argument(logits_fn: LogitsFn) -> jax.tree_util.Partial:
         return jax.tree_util.Partial(logits_fn)
     fixed = {k: v for k, v in logits_fn.keywords.items() if not _is_arrays(v)}
     bound = {k: v for k, v in logits_fn.keywords.items() if k not in fixed}
-    function = _Fixed(logits_fn.func, tuple(fixed.items())) if fixed else logits_fn.func
-    return jax.tree_util.Partial(function, *logits_fn.args, **bound)
+    own = {i: v for i, v in enumerate(logits_fn.args) if not _is_arrays(v)}
+    arrays = [v for i, v in enumerate(logits_fn.args) if i not in own]
+    function = logits_fn.func
+    if fixed or own:
+        function = _Fixed(function, tuple(own.items()), tuple(fixed.items()))
+    return jax.tree_util.Partial(function, *arrays, **bound)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Fixed:
-    """A function with keywords set; equal ones share compiled programs."""
+    """A function with some arguments set; equal ones share compiled programs."""
 
     function: Callable[..., Any]
+    places: tuple[tuple[int, Any], ...]  # of the arguments, in their order
     keywords: tuple[tuple[str, Any], ...]
 
     @property
     def __signature__(self) -> inspect.Signature:
-        return inspect.signature(
+        left = inspect.signature(
             functools.partial(self.function, **dict(self.keywords))
         )
+        taken = {place for place, _ in self.places}
+        kept = [p for i, p in enumerate(left.parameters.values()) if i not in taken]
+        return left.replace(parameters=kept)
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        return self.function(*args, **keywords, **dict(self.keywords))
+        given = list(args)
+        for place, value in self.places:
+            given.insert(place, value)
+        return self.function(*given, **keywords, **dict(self.keywords))
 
 
 def _is_arrays(value: Any) -> bool:

@@ -3,18 +3,18 @@
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax import augment, console, data, network, parallel
 from apr_jax import config as config_lib
-from apr_jax import console, data, network, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.data import imagenet
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import answers
 from apr_jax.models import torch_weights
@@ -164,18 +164,46 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
 
     Raises:
         ConfigError: PyTorch isn't installed, or the file's tensors don't fit.
+        DataError: the file can't be read, or the data aren't there.
     """
+    method = augment.get_method(config.augment.method)
+    if method.loss.projects:
+        raise ConfigError(
+            f"augment.method is {config.augment.method!r}, whose networks have further "
+            f"layers, which {path} hasn't; choose 'standard'"
+        )
+    try:
+        loaded = torch_weights.load_file(config.model.name, path)
+    except DataError:
+        raise
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
     if config.data.streaming:
         names = imagenet.class_names(config.data)
     else:
         names = data.load(config.data, splits=[config.data.test_split]).class_names
-    try:
-        loaded = torch_weights.load_file(config.model.name, path)
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    _check_classes(path, loaded, names, method.heads)
     config = _with_normalisation(config, path, loaded)
     made = make(config, loaded.variables, names, name=path.stem)
     return dataclasses.replace(made, file=str(path))
+
+
+def _check_classes(
+    path: pathlib.Path, loaded: torch_weights.Loaded, names: Sequence[str], heads: int
+) -> None:
+    """Raises ConfigError where weights tell other classes apart than the data have."""
+    if loaded.outputs != heads * len(names):
+        raise ConfigError(
+            f"{path} has {loaded.outputs} outputs; the data have {len(names)} classes, "
+            f"{', '.join(names[:3])}, …{f', for {heads} heads' if heads > 1 else ''}"
+        )
+    theirs = loaded.class_names
+    if theirs and theirs != tuple(names):
+        first = f"{path} calls its classes {', '.join(theirs[:3])}, …, the data theirs "
+        text = first + f"{', '.join(names[:3])}, …"
+        if sorted(theirs) == sorted(names):
+            raise ConfigError(f"{text}: the same ones in another order")
+        console.say(f"{text}; they are taken to be the same, in this order")
 
 
 def _with_normalisation(

@@ -13,12 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.models import build, minimum_size, variable_shapes
+from apr_jax.models import build, minimum_size, state_dicts, variable_shapes
 
-_WRAPPERS = ("state_dict", "model_state_dict", "net", "model")
 _HEADS = ("fc.weight", "linear.weight", "classifier.weight")
-# The last part of the name of a normalisation's tensors, as in "normalize.mean".
-_MEANS, _STDS = ("mean", "mu", "new_mean"), ("std", "sigma", "new_std")
 # What files say of their network, as PyTorch's and timm's scripts write it, where
 # another network has tensors of the same names.
 _ARCHITECTURES = {
@@ -52,51 +49,44 @@ class Loaded(NamedTuple):
         variables: of `from_torch`.
         mean, std: of each channel of pixels in [0, 1], one number or as many as
             channels; None where the weights came without.
+        outputs: of the last layer.
+        class_names: as the file says them; () where it doesn't.
     """
 
     variables: dict[str, Any]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    outputs: int
+    class_names: tuple[str, ...]
 
 
 def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Variables of the network `name`, float32, from PyTorch arrays.
 
-    `state_dict` maps PyTorch names to arrays in PyTorch layout. A wrapper such as
-    `{"state_dict": ...}` or `{"net": ...}` is opened, the `module.` of DataParallel
-    taken off and batch counters ignored; the number of classes is read from the last
-    layer. Raises ValueError naming all tensors that are missing, unexpected or of
-    another shape than the network's; what differs, where the file is of another network
+    `state_dict` maps PyTorch names to arrays in PyTorch layout, or to tensors and
+    parameters. A wrapper such as `{"state_dict": ...}` or `{"net": ...}` is opened,
+    `module.`, `_orig_mod.`, `model.` and `1.` before names taken off and batch counters
+    ignored; the number of classes is read from the last layer. Raises ValueError naming
+    all tensors that are missing, unexpected, of another shape than the network's, or
+    not finite; what differs, where the file is of another network
     whose tensors have the same names; or a normalisation, which `load` takes along.
     """
     return _without_normalisation(load(name, state_dict))
 
 
 def load_torch_file(name: str, path: str | pathlib.Path) -> dict[str, Any]:
-    """`from_torch` on a `.pth` file, which is read without running code from it.
+    """`from_torch` on a file of `torch.save`, or `.safetensors`.
 
-    Raises ImportError, saying how to install it, where PyTorch is not installed.
+    No code from it is run. Raises ImportError, saying how to install it, where PyTorch
+    is needed and not installed, and DataError, a ValueError, for a file that can't be
+    read.
     """
     return _without_normalisation(load_file(name, path))
 
 
 def load_file(name: str, path: str | pathlib.Path) -> Loaded:
-    """`load` on a `.pth` file, as `load_torch_file`."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"reading {path} needs PyTorch: pip install torch (the CPU build will do)"
-        ) from error
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    arrays: dict[str, Any] = {
-        key: torch.as_tensor(value).detach().float().numpy()
-        for key, value in _flat(content).items()
-        if isinstance(value, torch.Tensor) or _of_normalisation(key)
-    }
-    if isinstance(content.get("arch"), str):
-        return load(name, {"arch": content["arch"], "state_dict": arrays})
-    return load(name, arrays)
+    """`load` on a file, as `load_torch_file`."""
+    return load(name, state_dicts.read(path))
 
 
 def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
@@ -112,35 +102,47 @@ def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
     says what it is (`arch`), which is checked.
     """
     _check_architecture(name, state_dict.get("arch"))
-    tensors, mean, std = _split_normalisation(_flat(state_dict))
+    tensors, mean, std = _split_normalisation(state_dicts.flat(state_dict))
     while len({key.partition(".")[0] for key in tensors}) == 1 and all(
         "." in key for key in tensors
     ):
         tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
-    return Loaded(_variables(name, _without_blurs(name, tensors)), mean, std)
+    variables, outputs = _variables(name, _without_blurs(name, tensors))
+    names = state_dicts.class_names(state_dict)
+    return Loaded(variables, mean, std, outputs, names)
 
 
-def _variables(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The network's variables of tensors by their plain names."""
+def _variables(
+    name: str, tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], int]:
+    """The network's variables of tensors by their plain names, and its outputs."""
     head = next((h for h in _HEADS if h in tensors), None)
     if head is None:
         raise ValueError(
             f"not the weights of {name}: no tensor called {' or '.join(_HEADS)} among "
             f"{_some(sorted(tensors))}"
         )
-    wanted = _template(name, num_classes=len(np.asarray(tensors[head])))
+    if not tensors[head].ndim or not len(tensors[head]):
+        shape = list(tensors[head].shape)
+        raise ValueError(f"not the weights of {name}: {head} is {shape}")
+    outputs = len(tensors[head])
+    wanted = _template(name, num_classes=outputs)
     found: dict[tuple[str, ...], np.ndarray] = {}
-    unexpected, misshapen = [], []
+    unexpected, misshapen, not_finite = [], [], []
     for key, tensor in tensors.items():
         path = _path(key, wanted)
         if path is None:
             unexpected.append(key)
             continue
-        array = _layout(np.asarray(tensor), path[-1])
+        if tensor.dtype.kind in "OUSMmc":
+            raise ValueError(f"{key} is {tensor.dtype}, no real numbers")
+        array = _layout(tensor, path[-1])
         if array.shape != wanted[path]:
             want = _torch_shape(wanted[path], path[-1])
             misshapen.append(f"{key} {list(np.shape(tensor))} instead of {want}")
         found[path] = array.astype(np.float32)
+        if bad := int(np.sum(~np.isfinite(found[path]))):
+            not_finite.append(f"{key} ({bad:,} of {array.size:,})")
     missing = [_torch_name(path) for path in wanted if path not in found]
     problems = [
         f"{what}: {_some(names)}"
@@ -148,12 +150,13 @@ def _variables(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
             ("missing", missing),
             ("unexpected", unexpected),
             ("wrong shape", misshapen),
+            ("NaN or infinite", not_finite),
         )
         if names
     ]
     if problems:
         raise ValueError(f"not the weights of {name}; " + "; ".join(problems))
-    return _nested(found)
+    return _nested(found), outputs
 
 
 def _without_normalisation(loaded: Loaded) -> dict[str, Any]:
@@ -164,23 +167,6 @@ def _without_normalisation(loaded: Loaded) -> dict[str, Any]:
             "it beside the variables"
         )
     return loaded.variables
-
-
-def _flat(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    for wrapper in _WRAPPERS:
-        if isinstance(state_dict.get(wrapper), Mapping):
-            # A normalisation may stand beside the network's tensors.
-            beside = {k: v for k, v in state_dict.items() if _of_normalisation(k)}
-            return beside | _flat(state_dict[wrapper])
-    return {
-        key.removeprefix("module."): value
-        for key, value in state_dict.items()
-        if not key.endswith("num_batches_tracked")
-    }
-
-
-def _of_normalisation(key: str) -> bool:
-    return key.rpartition(".")[2] in (*_MEANS, *_STDS)
 
 
 def _check_architecture(name: str, said: Any) -> None:
@@ -197,8 +183,8 @@ def _split_normalisation(
 ) -> tuple[dict[str, Any], tuple[float, ...] | None, tuple[float, ...] | None]:
     """The other tensors, mean and standard deviation."""
     last = {key: key.rpartition(".")[2] for key in tensors}
-    means = [key for key in tensors if last[key] in _MEANS]
-    stds = [key for key in tensors if last[key] in _STDS]
+    means = [key for key in tensors if last[key] in state_dicts.MEANS]
+    stds = [key for key in tensors if last[key] in state_dicts.STDS]
     rest = {k: v for k, v in tensors.items() if k not in (*means, *stds)}
     if not means and not stds:
         return rest, None, None
@@ -209,7 +195,7 @@ def _split_normalisation(
         )
     # As they were written, before they became float32.
     mean, std = (
-        tuple(float(f"{x:.7g}") for x in np.ravel(np.asarray(tensors[key])))
+        tuple(float(f"{x:.7g}") for x in np.ravel(tensors[key]))
         for key in (means[0], stds[0])
     )
     if len(mean) != len(std) or not mean:
