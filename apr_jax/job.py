@@ -45,7 +45,7 @@ def main(
 
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
-        process.use_onednn(config.model.dtype)
+        process.use_onednn()
         where = coordinator, process_count, process_id
         processes.check(distributed, *where)
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))

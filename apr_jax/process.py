@@ -312,7 +312,7 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def onednn_flags() -> str:
-    """The flags for ``XLA_FLAGS`` that make bfloat16 fast on this processor.
+    """The flags for ``XLA_FLAGS`` that make convolutions fast on this processor.
 
     "" where it has no AMX, where the installed jaxlib doesn't know them (XLA ends a
     program at a flag that it doesn't know) or gains nothing, where ``XLA_FLAGS`` names
@@ -332,14 +332,14 @@ def onednn_flags() -> str:
     return " ".join(f"--{name}=true" for name in _ONEDNN)
 
 
-def use_onednn(*dtypes: str) -> None:
-    """Has a program that computes in some types multiply by oneDNN, if it helps.
+def use_onednn() -> None:
+    """Has a program of the project multiply by oneDNN, if it helps.
 
-    Before JAX starts, as XLA reads its flags once. In float32 alone nothing is changed:
-    oneDNN gains nothing there, and XLA can't keep its programs in the compile cache.
-    Programs of others that import the package set ``onednn_flags`` themselves.
+    Before JAX starts, as XLA reads its flags once. XLA can't keep such programs in the
+    compile cache. Programs of others that import the package set ``onednn_flags``
+    themselves.
     """
-    if "bfloat16" in dtypes and _is_program() and (flags := onednn_flags()):
+    if _is_program() and (flags := onednn_flags()):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 

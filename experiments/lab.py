@@ -328,7 +328,7 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
         lab.out.mkdir(parents=True, exist_ok=True)
         path = lab.out / RECORDS
         if not options.plot_only:
-            process.use_onednn(lab.config.model.dtype)
+            process.use_onednn()
             process.use_compile_cache(lab.config.data)
             for record in own.compute(lab):
                 records_lib.append(path, [record])

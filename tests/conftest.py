@@ -18,6 +18,9 @@ _LEVEL = "--xla_backend_optimization_level"
 if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_LEVEL}=0".strip()
 
+# XLA can't keep programs that multiply by oneDNN in the compile cache.
+os.environ.setdefault("APR_JAX_ONEDNN", "0")
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests use up to 8 devices. More are declared than used: XLA's pool has a thread for
 # each declared device, and collectives can starve a pool that has none to spare.

@@ -191,7 +191,7 @@ def run(
         own = build(config.eval, changes, "eval.")
         opened.append((place, dataclasses.replace(config, eval=own)))
         check(opened[-1][1])
-    process.use_onednn(*(config.model.dtype for _, config in opened))
+    process.use_onednn()
     parallel.declare_cpu_devices(devices)
     process.use_compile_cache(opened[0][1].data)
     layout = parallel.make_layout(devices)

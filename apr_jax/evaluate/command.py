@@ -106,7 +106,7 @@ def run(
         ConfigError: something is no run, a value isn't allowed, the run was trained on
             other images, or ``workdir`` can't be written.
     """
-    process.use_onednn(_dtype(what, values))
+    process.use_onednn()
     parallel.declare_cpu_devices(devices)
     workdir_lib.check_beside(workdir or what, beside)
     classifier, root = _open(what, values, workdir, places or {})
@@ -120,14 +120,6 @@ def run(
     keep(place, bound, Context(layout, quiet=quiet))
     if primary:
         page_lib.write(place.report, [root, *beside])
-
-
-def _dtype(what: pathlib.Path, values: Any) -> str:
-    """The compute type of a run, or of a file's network; "" if it isn't known."""
-    if values is not None:
-        return str(values.to_dict().get("model", {}).get("dtype", ""))
-    saved = workdir_lib.read_config(workdir_lib.RunDir(what))
-    return "" if saved is None else saved.model.dtype
 
 
 def keep(

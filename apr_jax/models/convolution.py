@@ -9,9 +9,9 @@ TPU, and for any form but plain NHWC/HWIO, the call goes straight to `jax.lax`.
   of images that fit the cache.
 - Grouped convolutions have no fast path at all: here groups are merged into dense
   blocks of 32 channels, zero off the diagonal.
-- In bfloat16 by oneDNN (`apr_jax.process.onednn_flags`) the gradient of the kernel is
-  products of matrices, and that of a strided convolution's input isn't spread out by
-  the convolution; XLA would hand neither over to oneDNN in a form that it is fast in.
+- By oneDNN (`apr_jax.process.onednn_flags`) the gradient of the kernel is products of
+  matrices, and that of a strided convolution's input isn't spread out by the
+  convolution; XLA would hand neither over to oneDNN in a form that it is fast in.
 - Inside `scan` and `while_loop` only convolutions in the canonical layout are fast;
   the gradients that JAX derives are not in it, these are.
 
@@ -87,9 +87,10 @@ def conv_general_dilated(
     return _grouped(lhs, rhs, stride, pads, feature_group_count)
 
 
-def _by_onednn() -> bool:
-    """Whether XLA may multiply by oneDNN; see ``apr_jax.process.onednn_flags``."""
-    return "--xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
+def _by_onednn(dtype: Any) -> bool:
+    """Whether oneDNN multiplies in a type; see ``apr_jax.process.onednn_flags``."""
+    given = "--xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
+    return given and dtype in (jnp.bfloat16, jnp.float32)
 
 
 def _is_nhwc(lhs: Sequence[int], rhs: Sequence[int], numbers: Any) -> bool:
@@ -126,7 +127,7 @@ def _input_gradient(
 ) -> jax.Array:
     """Convolution of the spread-out `g` with the flipped kernel, layout canonical."""
     flipped = jnp.flip(w, (0, 1)).swapaxes(2, 3)
-    if g.dtype == jnp.bfloat16 and stride != (1, 1) and _by_onednn():
+    if stride != (1, 1) and _by_onednn(g.dtype):
         # oneDNN takes no spread-out input, and multiplies zeros faster than XLA skips.
         inner = [(0, 0, 0), *((0, 0, s - 1) for s in stride), (0, 0, 0)]
         g = lax.pad(g, jnp.zeros((), g.dtype), inner)
@@ -147,7 +148,7 @@ def _kernel_gradient(
     x: jax.Array, w: jax.Array, g: jax.Array, stride: _Pair, pads: _Pads
 ) -> jax.Array:
     """Sum over images and positions of input patch times output gradient, as `w`."""
-    if x.dtype == jnp.bfloat16 and _by_onednn():
+    if _by_onednn(x.dtype):
         return _by_products(x, w, g, stride, pads)
     kernel = w.shape[:2]
     sums = jnp.promote_types(w.dtype, jnp.float32)
@@ -214,8 +215,9 @@ def _by_products(
 def _taps(x: jax.Array, kernel: _Pair, stride: _Pair, pads: _Pads) -> jax.Array:
     """`[N, H, W, C]` -> `[N, h, w, taps C]`: what each tap of a kernel sees."""
     channels, taps = x.shape[-1], kernel[0] * kernel[1]
-    if taps > 1 and channels < _WIDE:
-        # A convolution with ones and zeros copies faster than XLA's loops.
+    if taps > 1 and channels < _WIDE and x.dtype == jnp.bfloat16:
+        # A convolution with ones and zeros copies faster than XLA's loops, where
+        # multiplying costs next to nothing.
         ones = np.eye(taps * channels).reshape(*kernel, channels, taps * channels)
         copies = jnp.asarray(ones, x.dtype)
         return lax.conv_general_dilated(

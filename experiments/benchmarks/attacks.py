@@ -77,6 +77,7 @@ def jax_turn(args: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -
     from apr_jax.attacks import rounds, sequence
     from apr_jax.models import torch_weights
 
+    process.use_onednn()
     process.use_compile_cache(config_lib.parse({"data": {"cache_dir": args.kept}}).data)
     weights, mean, std = stored(args.data)
     model = models.build(MODEL, num_classes=10)

@@ -49,7 +49,7 @@ def jax_step(
     if plain:
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
     if not plain:
-        process.use_onednn(args.dtype)
+        process.use_onednn()
     parallel.declare_cpu_devices(devices)
     settings = {
         "model": {"name": args.model, "dtype": args.dtype},

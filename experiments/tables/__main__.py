@@ -109,7 +109,7 @@ def work(options: argparse.Namespace) -> str | None:
         plan_lib.check_names(config)
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
-    process.use_onednn(*(config.model.dtype for config in configs.values()))
+    process.use_onednn()
     parallel.declare_cpu_devices(devices // (options.processes or 1))
     done = lambda run: missing_lib.measured(
         options.table, configs[run.name], root / run.name

@@ -101,11 +101,12 @@ def test_gradients_by_products_are_those_of_lax(
     rng, monkeypatch, kernel, stride, size, pads, groups, wide, channels
 ):
     """In the form that oneDNN takes well, whoever multiplies."""
-    monkeypatch.setattr(convolution, "_by_onednn", lambda: True)
+    monkeypatch.setattr(convolution, "_by_onednn", lambda _: True)
     monkeypatch.setattr(convolution, "_WIDE", wide)
     x, w = inputs(rng, size=size, kernel=kernel, channels=channels, groups=groups)
     ours = bind(convolution.conv_general_dilated, stride, pads, groups)
     exact = value_and_gradients(bind(LAX, stride, pads, groups), x, w)
+    assert_same(value_and_gradients(ours, x, w), exact)
     got = value_and_gradients(ours, *(a.astype(jnp.bfloat16) for a in (x, w)))
     assert_same([a.astype(jnp.float32) for a in got], exact, tolerance=1e-2)
 
@@ -130,10 +131,11 @@ for channels in ((32, 32), (128, 128), (16, 64)):
     x = jax.random.normal(keys[0], (64, 8, 8, channels[0])).astype(jnp.bfloat16)
     w = jax.random.normal(keys[1], (3, 3, *channels)).astype(jnp.bfloat16)
     _, exact = gradients(x, w, jnp.float32, jax.lax.conv_general_dilated)
-    text, got = gradients(x, w, jnp.bfloat16, convolution.conv_general_dilated)
-    assert "__onednn$matmul" in text and "__onednn$convolution" in text
-    for one, other in zip(got, exact):
-        np.testing.assert_allclose(one, other, atol=8e-3 * abs(other).max())
+    for dtype, near in ((jnp.bfloat16, 8e-3), (jnp.float32, 1e-5)):
+        text, got = gradients(x, w, dtype, convolution.conv_general_dilated)
+        assert "__onednn$matmul" in text and "__onednn$convolution" in text
+        for one, other in zip(got, exact):
+            np.testing.assert_allclose(one, other, atol=near * abs(other).max())
 """
 
 
