@@ -74,7 +74,7 @@ def read_text(path: pathlib.Path) -> tuple[str, ...]:
         raise DataError(
             f"line {names.index('') + 1} of {path} is blank; it must name a class"
         )
-    return _each_once(names, f"lines {{}} of {path}", first=1)
+    return each_once(names, f"lines {{}} of {path}", first=1)
 
 
 def of_array(names: np.ndarray, where: str) -> tuple[str, ...]:
@@ -89,11 +89,11 @@ def of_array(names: np.ndarray, where: str) -> tuple[str, ...]:
             "be texts [K]"
         )
     found = [n.decode() if isinstance(n, bytes) else str(n) for n in names]
-    return _each_once(found, f"class_names {{}} of {where}", first=0)
+    return each_once(found, f"class_names {{}} of {where}", first=0)
 
 
-def _each_once(names: Sequence[str], where: str, *, first: int) -> tuple[str, ...]:
-    """Raises DataError for a name that several classes have, with their places."""
+def each_once(names: Sequence[str], where: str, *, first: int) -> tuple[str, ...]:
+    """The names; raises DataError for one that several classes have, and says which."""
     for name in names:
         if names.count(name) > 1:
             places = [i for i, other in enumerate(names, first) if other == name]

@@ -193,6 +193,18 @@ def _batches(
     Yields:
         Batches; the mask is false where the file is broken.
     """
+    with tfds.reading(data):
+        yield from _unnamed_batches(data, raw, tf_image, image, rows)
+
+
+def _unnamed_batches(
+    data: Data,
+    raw: records.Raw,
+    tf_image: Callable[[Any, Any], Any],
+    image: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    rows: int,
+) -> Iterator[Batch]:
+    """``_batches``, whose errors are TensorFlow's own."""
     broken = images_lib.Broken(data.max_broken)
     found = _decoded(raw, tf_image, data.image_size, rows)
     for images, labels, good, handles, seeds, names in found.as_numpy_iterator():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 
 from apr_jax.config import Data
 from apr_jax.data import extra, folder, tfds
@@ -192,7 +193,11 @@ def _pieces(data: Data, split: str) -> list[_Piece]:
             f"read tfrecord: `tfds build {data.name} --file_format=tfrecord`"
         )
     pieces, first = [], 0
-    for part in builder.info.splits[split].file_instructions:
+    with tfds.reading(data):
+        parts = builder.info.splits[split].file_instructions
+    for part in parts:
+        if not epath.Path(part.filename).exists():
+            raise DataError(f"{part.filename} of {data.name!r} isn't there")
         take = part.take if part.take >= 0 else part.examples_in_shard - part.skip
         pieces.append(_Piece(str(part.filename), part.skip, take, first))
         first += take

@@ -5,6 +5,7 @@ reading (and downloading) imports it.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -13,21 +14,24 @@ import socket
 import types
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
 from apr_jax.config import Data
-from apr_jax.data import cache
+from apr_jax.data import cache, classes
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.cache import Entry
-from apr_jax.errors import DataError
+from apr_jax.errors import DataError, UserError
 from apr_jax.runs import files as files_lib
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _INFO = "dataset_info.json"
+_END = r"(-?\d+|-?(?:100|\d?\d)%)?"
+_PART = re.compile(rf"(?:\[{_END}:{_END}\])?")  # of a split
 _CONNECT_SECONDS = 5.0
 
 
@@ -105,8 +109,20 @@ def read(data: Data, split: str) -> Entry:
     Raises:
         DataError: the set has no images and labels of the right kind.
     """
-    tfds = engine().tfds
     builder = open_builder(data)
+    with reading(data):
+        images, labels = _decoded(data, split, builder)
+    if not labels:
+        raise DataError(f"split {split!r} of {data.name!r} has no examples")
+    split_arrays = ArraySplit(np.stack(images), np.asarray(labels, np.int32))
+    return Entry(split_arrays, class_names(builder))
+
+
+def _decoded(
+    data: Data, split: str, builder: Any
+) -> tuple[list[np.ndarray], list[int]]:
+    """Images of one size and labels of a split."""
+    tfds = engine().tfds
     size, shorter = data.image_size, data.eval_resize or data.image_size
     examples = builder.as_dataset(
         split=split,
@@ -126,10 +142,7 @@ def read(data: Data, split: str) -> Entry:
         pixels = images_lib.three_channels(pixels)
         images.append(images_lib.fit(pixels, size, shorter))
         labels.append(example["label"])
-    if not labels:
-        raise DataError(f"split {split!r} of {data.name!r} has no examples")
-    split_arrays = ArraySplit(np.stack(images), np.asarray(labels, np.int32))
-    return Entry(split_arrays, class_names(builder))
+    return images, labels
 
 
 def open_builder(data: Data) -> Any:
@@ -139,8 +152,9 @@ def open_builder(data: Data) -> Any:
         DataError: the set isn't there, or has no images and labels.
     """
     root = prepared_dir(data)
-    builder = engine().tfds.builder_from_directory(os.fspath(root))
-    features = builder.info.features
+    with reading(data):
+        builder = engine().tfds.builder_from_directory(os.fspath(root))
+        features = builder.info.features
     listed = ", ".join(features)
     for field in ("image", "label"):
         if field not in features:
@@ -158,7 +172,8 @@ def open_builder(data: Data) -> Any:
 
 def class_names(builder: Any) -> tuple[str, ...]:
     """Returns the names of the classes of a set, in the order of the labels."""
-    return tuple(builder.info.features["label"].names)
+    names = builder.info.features["label"].names
+    return classes.each_once(names, f"classes {{}} of {builder.name}", first=0)
 
 
 def prepared_dir(data: Data) -> epath.Path:
@@ -167,8 +182,10 @@ def prepared_dir(data: Data) -> epath.Path:
     Raises:
         DataError: it isn't there and can't be downloaded, or the name is ambiguous.
     """
-    if not data.name:
-        raise DataError("data.name is empty; for data.source 'tfds' it names the set")
+    if not data.name.partition(":")[0]:
+        raise DataError(
+            f"data.name is {data.name!r}; for data.source 'tfds' it names the set"
+        )
     found = _find(_root(data), data.name)
     if found is None:
         lock = re.sub(r"\W+", "_", f"{_root(data)}_{data.name}")
@@ -191,13 +208,62 @@ def check_split(root: epath.Path, split: str) -> None:
     """Raises DataError, listing the choices, if a prepared set lacks a split."""
     with files_lib.reading(root / _INFO):
         info = json.loads((root / _INFO).read_text())
-        there = [s["name"] for s in info.get("splits", [])]
+        sizes = {
+            s["name"]: sum(map(int, s.get("shardLengths", []))) for s in info["splits"]
+        }
     for part in split.split("+"):
-        if part.split("[")[0] not in there:
+        name = part.partition("[")[0]
+        if name not in sizes:
             raise DataError(
-                f"no split {split!r} in {root}; choose from {', '.join(there)}, or a "
+                f"no split {split!r} in {root}; choose from {', '.join(sizes)}, or a "
                 "part such as 'train[:90%]'"
             )
+        found = _PART.fullmatch(part.removeprefix(name))
+        ends = found.groups() if found else ()
+        if not found or len({end.endswith("%") for end in ends if end}) > 1:
+            raise DataError(
+                f"split {split!r} of {root} can't be understood; parts are written "
+                "'train[:90%]', 'train[100:200]', 'train[-5:]+test'"
+            )
+        size = sizes[name]
+        start, stop = (_place(end, size) for end in ends)
+        start, stop = start or 0, size if stop is None else stop
+        if size and not start < stop <= size:
+            raise DataError(
+                f"split {split!r} of {root} has no such examples: {name!r} has {size:,}"
+            )
+
+
+def _place(text: str | None, size: int) -> int | None:
+    """The place that one end of a part names, as TFDS counts it; None if it doesn't."""
+    if not text:
+        return None
+    number = int(text.rstrip("%"))
+    number = round(size * number / 100) if text.endswith("%") else number
+    return max(number + size, 0) if number < 0 else number
+
+
+@contextlib.contextmanager
+def reading(data: Data) -> Iterator[None]:
+    """Names the set in whatever TensorFlow and TFDS raise at damaged or missing files.
+
+    Raises:
+        DataError: they raised something; errors of users pass.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        Exception
+    ) as error:  # of TensorFlow, protobuf, JSON: they have no common kind
+        text = (str(error).strip().splitlines() or [""])[0]
+        text = re.sub(r"\{\{.*?\}\} *|\[Op:.*", "", text).strip()
+        where = _root(data) if data.source == "tfds" else data.data_dir
+        raise DataError(
+            f"can't read the set {data.name!r} in {where}: "
+            f"{type(error).__name__}: {text}"
+        ) from error
 
 
 def _root(data: Data) -> epath.Path:
@@ -214,7 +280,7 @@ def _find(root: epath.Path, name: str) -> epath.Path | None:
     prepared = [p for p in folder.iterdir() if (p / _INFO).exists()]
     prepared = [p for p in prepared if _VERSION.fullmatch(p.name)]
     if version:
-        prepared = [p for p in prepared if p.name == version]
+        prepared = [p for p in prepared if fnmatch.fnmatch(p.name, version)]
     if prepared:
         return max(prepared, key=lambda p: [int(n) for n in p.name.split(".")])
     # TFDS would silently take the first configuration: for cifar10_corrupted that
@@ -255,7 +321,7 @@ def _unreachable_host(builder: Any) -> str | None:
     """
     if urllib.request.getproxies():
         return None
-    hosts = (urllib.parse.urlsplit(url).hostname for url in builder.url_infos)
+    hosts = (urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ())
     host = next((h for h in hosts if h), None)
     if host is None:
         return None

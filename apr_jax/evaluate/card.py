@@ -11,18 +11,20 @@ be measured, as its data aren't there, is said and left out.
 
 import dataclasses
 import functools
+import logging
 import pathlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags
 
 from apr_jax import config as config_lib
 from apr_jax import console, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import DataError, UserError, words
 from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
@@ -32,6 +34,7 @@ from apr_jax.runs import files, workdir
 from apr_jax.runs.records import Record
 from apr_jax.settings import build, define_flags
 
+_LOG = logging.getLogger(__name__)
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
 # near, as OpenOOD counts.
 _USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
@@ -58,15 +61,21 @@ def measure(
         context: its surroundings; "clean", which is short, is always measured anew.
 
     Yields:
-        The records of the parts. A part that can't be measured is said and left out.
+        The records of the parts. A part that can't be measured is said and left out,
+        with a traceback in the log where it isn't for a mistake of the user's.
     """
     del settings
     for part in classifier.config.eval.parts:
         try:
             settings = _settings(part, classifier.config)
             yield from _PARTS[part].measure(classifier, settings, context)
-        except (ConfigError, DataError) as why:
+        except UserError as why:
             console.say(f"{part} is left out: {why}")
+        except Exception as error:  # never takes the later parts with it
+            if jax.process_count() > 1:  # which all processes measure together
+                raise
+            _LOG.warning("the part %s failed", part, exc_info=True)
+            console.say(f"{part} is left out: {type(error).__name__}: {words(error)}")
 
 
 def check(config: config_lib.Config) -> None:

@@ -286,7 +286,7 @@ def make_collect(
     Returns:
         A function of ``batches`` (this process's, equally many on each, padded and
         masked) and ``expected`` (examples of the split, over all processes), that
-        raises RuntimeError where the batches held more or fewer. Its options:
+        raises DataError where the batches held more or fewer. Its options:
         ``max_broken``, so many may be missing as their files can't be read, and
         ``what``, the name of the split for messages and the progress bar.
     """
@@ -318,8 +318,8 @@ def make_collect(
                 bar.update(task, advance=int(mask.sum()))
         logits, labels, *rest = map(np.concatenate, zip(*parts, strict=True))
         missing = expected - len(labels)
-        if not 0 <= missing <= max_broken:
-            raise RuntimeError(
+        if not 0 <= missing <= max_broken or not len(labels):
+            raise DataError(
                 f"{what} has {expected} examples, but {len(labels)} were evaluated"
             )
         if missing:

@@ -5,25 +5,12 @@ import json
 import os
 import pathlib
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
 
-from apr_jax.errors import ConfigError, DataError
-
-# The errors of NumPy and of its users at files that are cut off or hold other arrays.
-_BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from apr_jax.errors import ConfigError, DataError, UserError
 
 
 @contextlib.contextmanager
@@ -108,10 +95,16 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except DataError:
+    except UserError:
         raise
-    except _BROKEN as error:
-        raise DataError(f"can't read {os.fspath(path)}: {error}") from error
+    except Exception as error:  # of zip files, headers, JSON: there is no common kind
+        what = (
+            f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        )
+        text = error.strerror if isinstance(error, OSError) else what
+        raise DataError(
+            f"can't read {os.fspath(path)}: {str(text).splitlines()[0]}"
+        ) from error
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:

@@ -14,7 +14,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, job, models
 from apr_jax.data import corrupted_files
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import card
+from apr_jax.evaluate import card, fourier
 from apr_jax.runs import records
 from tests import toy
 
@@ -95,6 +95,24 @@ def test_a_card_takes_corrupted_images_from_files(finished, folder, tmp_path):
     own["dir"] = ""
     with pytest.raises(ConfigError, match="source 'folder' needs it"):
         card.run([finished], changes, quiet=True)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("odd"), OSError(28, "full"), KeyError(3)]
+)
+def test_a_part_that_fails_takes_no_later_one_with_it(
+    finished, monkeypatch, capsys, caplog, error
+):
+    def fail(*_):
+        raise error
+
+    before = jobs(finished)
+    monkeypatch.setattr(fourier, "measure", fail)
+    card.run([finished], {"parts": ("fourier", "clean")}, quiet=True)
+    assert jobs(finished)["evaluate.clean"] > before["evaluate.clean"]
+    said = capsys.readouterr().err
+    assert f"fourier is left out: {type(error).__name__}: " in said
+    assert "the part fourier failed" in caplog.text
 
 
 def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):

@@ -10,7 +10,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import corruptions, data, job, models, parallel
-from apr_jax.errors import ConfigError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import clean, corruption
 from apr_jax.evaluate.context import Context
@@ -62,7 +62,7 @@ def test_every_example_once(finished, folder, batch, devices):
 def test_a_wrong_count_is_an_error(finished, folder, expected):
     network = classifier_lib.from_run(finished)
     split = data.load(toy.config(folder).data).splits["test"]
-    with pytest.raises(RuntimeError, match=f"{expected} examples, but 50 were"):
+    with pytest.raises(DataError, match=f"{expected} examples, but 50 were"):
         classifier_lib.make_collect(
             network, Context(parallel.make_layout(1), quiet=True)
         )(
