@@ -22,7 +22,6 @@ from tests.data.test_tf import (  # noqa: F401
     CLASSES,
     close,
     folder,
-    prepared,
     run,
     same,
     stream_settings,
