@@ -38,13 +38,14 @@ def ood_detection(
 
     Returns:
         Fractions in [0, 1]:
-            auroc: area under the ROC curve, the same whichever side is positive.
-            aupr_in, aupr_out: area under precision-recall with ID, OOD as positive.
-            fpr95_id_positive: share of OOD accepted where at least 95 % of ID is (APR,
-                ODIN); ``tnr_at_tpr95`` is one minus it.
-            fpr95_ood_positive: share of ID rejected where at least 95 % of OOD is
-                (OpenOOD).
-            detection_accuracy: largest mean of TPR and TNR over all thresholds.
+
+        - auroc: area under the ROC curve, the same whichever side is positive.
+        - aupr_in, aupr_out: area under precision-recall with ID, OOD as positive.
+        - fpr95_id_positive: share of OOD accepted where at least 95 % of ID is (APR,
+          ODIN); ``tnr_at_tpr95`` is one minus it.
+        - fpr95_ood_positive: share of ID rejected where at least 95 % of OOD is
+          (OpenOOD).
+        - detection_accuracy: largest mean of TPR and TNR over all thresholds.
 
     Raises:
         ValueError: for NaN scores, an empty side or an unknown convention.
