@@ -317,6 +317,34 @@ def test_every_epoch_of_a_stream_has_every_example_once(streamed, monkeypatch):
     assert len(set(first)) == size
 
 
+def test_every_epoch_has_an_order_and_windows_of_its_own(streamed):
+    size = data.imagenet.num_examples(streamed, streamed.train_split)
+
+    def epochs(seed):
+        raw = imagenet.records.train(
+            streamed,
+            seed=seed,
+            start_step=0,
+            batch_size=1,
+            process_index=0,
+            process_count=1,
+        )
+        found = [
+            (name, tuple(drawn))
+            for _, _, drawn, name in raw.examples.take(2 * size).as_numpy_iterator()
+        ]
+        return found[:size], found[size:]
+
+    first, second = epochs(0)
+    assert dict(first).keys() == dict(second).keys()
+    assert [name for name, _ in first] != [name for name, _ in second]
+    # The window of an example is drawn anew, and no two have the same draws.
+    assert len({drawn for _, drawn in (*first, *second)}) == 2 * size
+    other, _ = epochs(1)
+    assert [name for name, _ in other] != [name for name, _ in first]
+    assert not {drawn for _, drawn in other} & {drawn for _, drawn in first}
+
+
 def test_processes_share_a_folders_batches(folder, tmp_path):
     where = stream_settings(folder, tmp_path, source="folder")
     whole = taken(data.imagenet.train_stream(where, **run(2, batch_size=6)), 4)

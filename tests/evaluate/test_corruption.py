@@ -92,16 +92,18 @@ def expected_error(images, labels):
 # --- Sources -------------------------------------------------------------------------
 
 
-def test_generated(folder, test_split):
-    records = measure(network(folder), seed=3)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_generated(folder, test_split, seed):
+    names = (*SETS, "gaussian_noise")
+    records = measure(network(folder), seed=seed, corruptions=names)
     found = errors(records)
     assert set(found) == {
         "clean",
-        *(f"{n}/{s}" for n, s in itertools.product(SETS, (1, 4))),
+        *(f"{n}/{s}" for n, s in itertools.product(names, (1, 4))),
     }
-    for name, severity in itertools.product(SETS, (1, 4)):
+    for name, severity in itertools.product(names, (1, 4)):
         images = corruptions.corrupt(
-            jax.random.key(3), np.asarray(test_split.images), name, severity
+            jax.random.key(seed), np.asarray(test_split.images), name, severity
         )
         wanted = expected_error(images, test_split.labels)
         assert found[f"{name}/{severity}"] == pytest.approx(wanted)
