@@ -3,6 +3,7 @@
 import os
 import pathlib
 import tempfile
+import types
 from collections.abc import Iterator
 
 import jax
@@ -72,6 +73,18 @@ def shared() -> pathlib.Path:
     if not (SHARED / "golden" / "reference.npz").exists():
         pytest.skip(f"needs the reference data in {SHARED}, which is not there")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def torch() -> types.ModuleType:
+    """PyTorch; what needs it is marked "torch", and skips where it isn't installed."""
+    return pytest.importorskip("torch")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "torch" in getattr(item, "fixturenames", ()):
+            item.add_marker("torch")
 
 
 @pytest.fixture

@@ -29,9 +29,8 @@ def logits_fn(weights, images):
 
 
 @pytest.fixture(scope="module")
-def problem():
+def problem(torch):
     """Weights, images, labels, and the network in PyTorch."""
-    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(2)
     weights = {
         "conv": rng.normal(0, 0.5, (3, 3, 3, 8)).astype(np.float32),
@@ -97,10 +96,9 @@ OURS = {
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("name", list(OURS))
 @pytest.mark.filterwarnings("default")  # theirs uses what PyTorch has given up
-def test_no_weaker_than_torchattacks(name, norm, problem, key):
+def test_no_weaker_than_torchattacks(name, norm, problem, key, torch):
     if (name, norm) == ("fgsm", "l2"):
         pytest.skip("torchattacks has no FGSM for l2")
-    torch = pytest.importorskip("torch")
     weights, images, labels, network = problem
     torch.manual_seed(0)
     attack = theirs(network, name, norm)

@@ -130,8 +130,7 @@ def test_a_wrong_beside_is_found_before_training(folder, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_pytorch_weights(folder, tmp_path, rng, capfd):
-    torch = pytest.importorskip("torch")
+def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
     config = toy.config(folder, model__name="wrn_10_1")
     shapes = wrn_shapes(toy.CLASSES)
     tensors = {
@@ -272,9 +271,8 @@ def torch_wrn(torch, classes):
     return Net()
 
 
-def test_both_frameworks_measure_the_same(folder, tmp_path):
+def test_both_frameworks_measure_the_same(folder, tmp_path, torch):
     """A network trained in PyTorch: its own numbers, and ours of its weights."""
-    torch = pytest.importorskip("torch")
     config = toy.config(folder, model__name="wrn_10_1")
     split = data.load(config.data).splits["test"]
     mean, std = (

@@ -54,8 +54,7 @@ def theirs(torch, classes):
 
 
 @pytest.mark.parametrize("size", [32, (53, 29)])
-def test_it_is_the_network_of_torch(rng, size):
-    torch = pytest.importorskip("torch")
+def test_it_is_the_network_of_torch(rng, size, torch):
     torch.manual_seed(0)
     net = theirs(torch, 7)
     net.whiten.requires_grad_(False)
@@ -168,9 +167,8 @@ def test_bfloat16_is_near_float32(key):
     assert 0 < jnp.abs(one - two).max() < 0.05 * jnp.abs(one).max()
 
 
-def test_the_recipe_is_the_published_one(rng):
+def test_the_recipe_is_the_published_one(rng, torch):
     """Six steps of training, schedule to lookahead, by PyTorch's own optimiser."""
-    torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     total, batch = 6, 16
     kilo = 1024 * (1 + 1 / (1 - 0.85))

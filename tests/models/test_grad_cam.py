@@ -111,8 +111,7 @@ class Torch:
         pytest.param("densenet_40_12", 9, 8, marks=pytest.mark.slow),
     ],
 )
-def test_grad_cam_is_pytorchs(rng, name, height, width):
-    torch = pytest.importorskip("torch")
+def test_grad_cam_is_pytorchs(rng, name, height, width, torch):
     tensors = state_dict(name, rng, num_classes=5)
     images = rng.normal(size=(3, height, width, 3)).astype(np.float32)
     classes = np.array([4, 0, 2])

@@ -131,8 +131,7 @@ def test_the_last_mean_in_bfloat16(key):
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4, 3), (1, 3, 3, 2)])
-def test_batch_norm_is_pytorchs(rng, shape):
-    torch = pytest.importorskip("torch")
+def test_batch_norm_is_pytorchs(rng, shape, torch):
     theirs = torch.nn.BatchNorm2d(shape[-1])
     ours = BatchNorm()
     images = (rng.normal(size=(3, *shape)) * 3 + 10).astype(np.float32)

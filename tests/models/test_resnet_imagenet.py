@@ -60,8 +60,7 @@ def theirs(torch, sizes, classes):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_of_the_same_weights(rng, name):
-    torch = pytest.importorskip("torch")
+def test_logits_of_the_same_weights(rng, name, torch):
     torch.manual_seed(0)
     reference = theirs(torch, NETWORKS[name][0], classes=7).eval()
     for module in reference.modules():

@@ -149,8 +149,7 @@ def test_files_that_are_not_there(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def saved(tensors, tmp_path_factory):
-    torch = pytest.importorskip("torch")
+def saved(tensors, tmp_path_factory, torch):
     path = tmp_path_factory.mktemp("saved") / "weights.pth"
     torch.save({name: torch.tensor(array) for name, array in tensors.items()}, path)
     return path.read_bytes()
@@ -165,8 +164,7 @@ def test_damaged_files_of_pytorch(saved, tmp_path, kind):
     refused(path)
 
 
-def test_other_things_of_pytorch(tensors, wanted, tmp_path):
-    torch = pytest.importorskip("torch")
+def test_other_things_of_pytorch(tensors, wanted, tmp_path, torch):
     path = tmp_path / "weights.pth"
     for content in ([torch.zeros(3)], torch.zeros(3), torch.nn.Linear(3, 3), None):
         torch.save(content, path)

@@ -88,8 +88,7 @@ def resnet50(torch, classes, blurs=False):
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50_blur"])
-def test_resnet50_of_torchvision_and_of_max_blur_pool(rng, name):
-    torch = pytest.importorskip("torch")
+def test_resnet50_of_torchvision_and_of_max_blur_pool(rng, name, torch):
     torch.manual_seed(0)
     theirs = resnet50(torch, 1000, blurs=name == "resnet50_blur").eval()
     for module in theirs.modules():
@@ -215,8 +214,7 @@ def test_wrappers_prefixes_and_counters(tensors):
     same(torch_weights.from_torch("resnet18", {"net": tensors, "epoch": 3}), plain)
 
 
-def test_a_real_file(tensors, tmp_path):
-    torch = pytest.importorskip("torch")
+def test_a_real_file(tensors, tmp_path, torch):
     path = tmp_path / "weights.pth"
     torch.save({k: torch.tensor(v) for k, v in tensors.items()}, path)
     same(

@@ -9,12 +9,11 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def detector():
+def detector(torch):
     """pytorch-ood's detectors, without its data sets and models.
 
     Those need torchvision, which the package as a whole imports; detectors do not.
     """
-    pytest.importorskip("torch")
     found = importlib.util.find_spec("pytorch_ood")
     if found is None:
         pytest.skip("needs pytorch-ood, which is not installed")

@@ -58,8 +58,7 @@ def test_two_heads_are_equation_7(settings, rng):
 
 
 @pytest.mark.parametrize("smoothing", [0.2, 1.0])
-def test_smoothed_labels_are_pytorchs(settings, rng, smoothing, monkeypatch):
-    torch = pytest.importorskip("torch")
+def test_smoothed_labels_are_pytorchs(settings, rng, smoothing, monkeypatch, torch):
     monkeypatch.setitem(
         augment.AUGMENTS, "blend", augment.Method(mix=augment.Stage(augment.mixup))
     )

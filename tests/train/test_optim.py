@@ -86,8 +86,7 @@ def test_unknown_schedule(optim):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_is_pytorchs(optim, rng, nesterov):
-    torch = pytest.importorskip("torch")
+def test_sgd_is_pytorchs(optim, rng, nesterov, torch):
     optim = dataclasses.replace(optim, nesterov=nesterov, weight_decay=0.05)
     start = rng.normal(size=(5, 3)).astype(np.float32)
     gradients = rng.normal(size=(6, 5, 3)).astype(np.float32)
