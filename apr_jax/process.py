@@ -251,13 +251,17 @@ def command_line() -> str:
 
 
 def use_compile_cache(settings: "config_lib.Data") -> None:
-    """Keeps compiled programs on disk, so that a second start needn't compile."""
+    """Keeps compiled programs on disk, so that a second start needn't compile.
+
+    In the cache's folder, unless ``JAX_COMPILATION_CACHE_DIR`` names another.
+    """
     import jax
 
     from apr_jax import data
 
-    folder = data.cache.folder(settings.cache_dir) / "xla"
-    jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = data.cache.folder(settings.cache_dir) / "xla"
+        jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # XLA can't write programs in which oneDNN multiplies; they are compiled anew.
     message = "Error writing persistent compilation cache entry.*bad_alloc"

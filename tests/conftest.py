@@ -27,12 +27,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # each declared device, and collectives can starve a pool that has none to spare.
 jax.config.update("jax_num_cpu_devices", 12)
 
-# The same programs are compiled in many tests; the second time they come from here.
-# A folder named in the environment serves the next run of the tests, too.
-_CACHE = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
-_FOLDER = os.environ.get("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
-jax.config.update("jax_compilation_cache_dir", _FOLDER)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# The same programs are compiled in many tests; the second time they come from here, in
+# all processes of the tests and in the programs that they start. A folder named in the
+# environment serves the next run of the tests, too.
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+if _CACHE not in os.environ:
+    _FOLDER = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
+    os.environ[_CACHE] = _FOLDER.name
+jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
