@@ -329,7 +329,7 @@ def onednn_flags() -> str:
         if "amx_bf16" not in _CPUINFO.read_text():
             return ""
         release = importlib.metadata.version("jaxlib").split(".")[:2]
-        if tuple(map(int, release)) < _ONEDNN_SINCE or not _knows(_ONEDNN):
+        if tuple(map(int, release)) < _ONEDNN_SINCE or not knows_flags(_ONEDNN):
             return ""
     except (OSError, ValueError, importlib.metadata.PackageNotFoundError):
         return ""
@@ -347,8 +347,13 @@ def use_onednn() -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 
 
-def _knows(flags: tuple[str, ...]) -> bool:
-    """Whether XLA's library has all these flags; without loading it."""
+def knows_flags(flags: tuple[str, ...]) -> bool:
+    """Whether XLA's library has all these flags; without loading it.
+
+    A flag's name is a string of its own there; those of flags that it had once may
+    stand within longer ones.
+    """
+    names = [b"\0%s\0" % flag.encode() for flag in flags]
     spec = importlib.util.find_spec("jaxlib")
     for folder in (spec and spec.submodule_search_locations) or ():
         for path in pathlib.Path(folder).glob("*.so"):
@@ -356,7 +361,7 @@ def _knows(flags: tuple[str, ...]) -> bool:
                 path.open("rb") as file,
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary,
             ):
-                if all(binary.find(name.encode()) >= 0 for name in flags):
+                if all(binary.find(name) >= 0 for name in names):
                     return True
     return False
 

@@ -10,14 +10,23 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import models
+from apr_jax import models, process
 from tests import toy
 
 # Tests compile much and run little: machine code that is less optimised is as exact,
 # and takes a third off them. To test the code that users run, set this flag to 3.
-_LEVEL = "--xla_backend_optimization_level"
-if _LEVEL not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_LEVEL}=0".strip()
+_LEVEL = "xla_backend_optimization_level"
+_GIVEN = os.environ.get("XLA_FLAGS", "")
+if _LEVEL not in _GIVEN:
+    # So does the older way of fusing, where XLA still has it, in one piece.
+    older = (
+        "xla_cpu_use_fusion_emitters=false",
+        "xla_cpu_parallel_codegen_split_count=1",
+    )
+    flags = [f"{_LEVEL}=0"]
+    if process.knows_flags(tuple(flag.partition("=")[0] for flag in older)):
+        flags += older
+    os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *(f"--{f}" for f in flags)]).strip()
 
 # XLA can't keep programs that multiply by oneDNN in the compile cache.
 os.environ.setdefault("APR_JAX_ONEDNN", "0")

@@ -1,5 +1,6 @@
 """Ctrl-C, in every program: one line, no traceback, status 130."""
 
+import argparse
 import io
 import pathlib
 import signal
@@ -104,7 +105,7 @@ def able(monkeypatch, tmp_path):
     cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
     monkeypatch.setattr(process_lib, "_CPUINFO", cpuinfo)
     monkeypatch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.12.1")
-    monkeypatch.setattr(process_lib, "_knows", lambda _: True)
+    monkeypatch.setattr(process_lib, "knows_flags", lambda _: True)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.delenv("APR_JAX_ONEDNN", raising=False)
     return cpuinfo
@@ -129,7 +130,7 @@ def test_no_onednn_elsewhere(able, monkeypatch):
         patch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.10.2")
         assert not there()
     with monkeypatch.context() as patch:
-        patch.setattr(process_lib, "_knows", lambda _: False)
+        patch.setattr(process_lib, "knows_flags", lambda _: False)
         assert not there()
     assert there()
     able.write_text("flags : fpu avx512_bf16\n")
@@ -139,8 +140,16 @@ def test_no_onednn_elsewhere(able, monkeypatch):
 
 
 def test_flags_are_looked_up_in_the_library():
-    assert process_lib._knows(("xla_cpu_use_onednn",))
-    assert not process_lib._knows(("xla_cpu_use_onednn", "xla_cpu_no_such_flag"))
+    assert process_lib.knows_flags(("xla_cpu_use_onednn",))
+    assert not process_lib.knows_flags(("xla_cpu_use_onednn", "xla_cpu_no_such_flag"))
+
+
+def test_a_flag_of_former_versions_is_not_known(monkeypatch, tmp_path):
+    (tmp_path / "xla.so").write_bytes(b"a\0xla_new\0b\1xla_old\2xla_older\0")
+    spec = argparse.Namespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(process_lib.importlib.util, "find_spec", lambda _: spec)
+    known = [process_lib.knows_flags((f"xla_{n}",)) for n in ("new", "old", "older")]
+    assert known == [True, False, False]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
