@@ -3,13 +3,14 @@
 import contextlib
 import functools
 import pathlib
+import tempfile
 from collections.abc import Sequence
 
 import ml_collections
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel, process
-from apr_jax.console import say
+from apr_jax.console import duration, say
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places, processes
@@ -17,7 +18,7 @@ from apr_jax.report import page as page_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
 from apr_jax.runs.machine import machine
-from apr_jax.train import examples, loop, seeds
+from apr_jax.train import examples, forecast, loop, seeds
 from apr_jax.train import plan as plan_lib
 
 
@@ -27,6 +28,7 @@ def main(
     workdir: str | None,
     beside: Sequence[str] = (),
     quiet: bool = False,
+    dry_run: bool = False,
     distributed: bool = False,
     coordinator: str | None = None,
     process_count: int | None = None,
@@ -39,6 +41,8 @@ def main(
         workdir: the folder for everything; None is ``runs/NAME``.
         beside: work directories of finished runs, shown beside this one.
         quiet: no progress bar.
+        dry_run: says what the run would be and take, and leaves nothing behind but
+            cached images and programs.
         distributed: whether JAX is to find other processes.
         coordinator, process_count, process_id: see ``parallel.start_processes``.
     """
@@ -54,6 +58,9 @@ def main(
             process.end_with(parallel.Others())
         root = places.local(workdir or f"runs/{config.name}", "--workdir")
         others = [places.local(place, "--beside") for place in beside]
+        if dry_run:
+            foretell(config, root)
+            return None
         return run(config, root, beside=others, quiet=quiet)
 
     process.finish(work)
@@ -182,11 +189,33 @@ def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:
     )
 
 
-def describe(plan: plan_lib.Plan) -> None:
-    """Says what a run resolved to: values, devices, sizes and places."""
+def foretell(config: config_lib.Config, root: pathlib.Path) -> None:
+    """Says what a run would be and take, from some seconds of it in another folder."""
+    card.check(config)
+    config = workdir_lib.with_absolute_places(config)
+    with contextlib.ExitStack() as held:
+        elsewhere = held.enter_context(tempfile.TemporaryDirectory())
+        (plan,) = _prepared([config], [pathlib.Path(elsewhere) / "run"], held)
+        describe(plan, root)
+        found = forecast.measure(plan)
+    say(
+        f"  time        {duration(found.first + found.seconds)} at "
+        f"{found.images_per_second:,.0f} images/s, the first step after "
+        f"{found.first:.0f} s; then it is measured: {', '.join(config.eval.parts)}"
+    )
+    peak = "not known" if found.memory is None else f"{found.memory / 1e9:.1f} GB"
+    images = f"{found.images / 1e6:,.0f} MB of images" if found.images else "streamed"
+    say(f"  memory      {peak} at its peak so far; {images}")
+    say(f"  disk        {found.disk / 1e6:,.0f} MB of checkpoints")
+
+
+def describe(plan: plan_lib.Plan, root: pathlib.Path | None = None) -> None:
+    """Says what a run resolved to: what isn't the default, devices, sizes, places."""
     config = plan.config
+    usual = config_lib.flatten(config_lib.default())
     for name, value in config_lib.flatten(config).items():
-        say(f"  {name} = {value!r}")
+        if value != usual[name]:
+            say(f"  {name} = {value!r}")
     say(f"{config.name}, configuration {config_lib.config_hash(config)}")
     say(f"  devices     {plan.layout.describe()}")
     say(f"  machine     {machine()}")
@@ -207,5 +236,5 @@ def describe(plan: plan_lib.Plan) -> None:
         f"  steps       {plan.total_steps:,} of {config.train.batch_size} images, "
         f"{plan.steps_per_call} a call"
     )
-    say(f"  work        {plan.run.root.absolute()}")
+    say(f"  work        {(root or plan.run.root).absolute()}")
     say(f"  cache       {data.cache.folder(config.data.cache_dir)}")

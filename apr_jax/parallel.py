@@ -11,6 +11,7 @@ import dataclasses
 import os
 import pathlib
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -158,6 +159,19 @@ def memory(device: jax.Device) -> int | None:
             return None
     about: dict[str, int] = device.memory_stats() or {}
     return about.get("bytes_limit")
+
+
+def peak_memory(device: jax.Device) -> int | None:
+    """The most bytes in use so far; of a CPU, by this process. None: not known."""
+    if device.platform == "cpu":
+        try:
+            import resource
+        except ImportError:  # Windows
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else 1024 * peak
+    about: dict[str, int] = device.memory_stats() or {}
+    return about.get("peak_bytes_in_use")
 
 
 def make_layout(requested: int) -> Layout:

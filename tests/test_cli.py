@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_flags
 
 import apr_jax
-from apr_jax import augment, cli, presets
+from apr_jax import augment, cli, config, presets
 from apr_jax.cli import by_name, configs, methods
 from apr_jax.runs import records
 
@@ -165,3 +165,17 @@ sys.exit(", ".join(sorted(ours & {OF_OTHERS})) or 0)
 """
     done = run("-c", program)
     assert done.returncode == 0, done.stderr
+
+
+def test_print_config_prints_every_value():
+    program = (
+        "import sys\nfrom apr_jax import cli\n"
+        "sys.argv = ['apr-jax', 'train', '--config', 'cifar10_wrn_aprsp', "
+        "'--config.seed=7', '--print_config']\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    sys.exit(end.code)"
+    )
+    done = run("-c", program)
+    assert done.returncode == 0, done.stderr
+    values = dict(line.split(" = ", 1) for line in done.stdout.splitlines())
+    assert list(values) == list(config.flatten(config.default()))
+    assert values["seed"] == "7"

@@ -129,7 +129,7 @@ DETECTION = (
 MEASURES = "config workdir beside devices quiet"
 COMMANDS = {
     "launch.py": "config workdir beside quiet "
-    "coordinator processes process distributed",
+    "coordinator processes process distributed dry_run print_config",
     "apr_jax.evaluate.clean": MEASURES,
     "apr_jax.evaluate.corruption": MEASURES,
     "apr_jax.evaluate.ood": f"{MEASURES} out",

@@ -35,6 +35,12 @@ _BESIDE = flags.DEFINE_list(
     "beside", [], "Work directories of finished runs to show beside this one."
 )
 _QUIET = flags.DEFINE_bool("quiet", False, "No progress bar.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Say the plan, and how long, how much memory and disk; then end."
+)
+_PRINT_CONFIG = flags.DEFINE_bool(
+    "print_config", False, "Print every value of the configuration; then end."
+)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "host:port of the first of several processes."
 )
@@ -52,6 +58,12 @@ def main(argv: list[str]) -> None:
         print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
         sys.exit(2)
     process.finish(check)
+    if _PRINT_CONFIG.value:
+        for name, value in config_lib.flatten(
+            config_lib.parse(_CONFIG.value.to_dict())
+        ).items():
+            print(f"{name} = {value!r}")
+        return
     # Imported here, so that --help and a mistake in a flag answer at once.
     from apr_jax import job
 
@@ -60,6 +72,7 @@ def main(argv: list[str]) -> None:
         workdir=_WORKDIR.value,
         beside=_BESIDE.value,
         quiet=_QUIET.value,
+        dry_run=_DRY_RUN.value,
         distributed=_DISTRIBUTED.value,
         coordinator=_COORDINATOR.value,
         process_count=_PROCESSES.value,

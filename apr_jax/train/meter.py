@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from apr_jax import parallel
-from apr_jax.console import make_bar, say
+from apr_jax.console import make_bar
 from apr_jax.errors import Diverged
 from apr_jax.runs import curves
 from apr_jax.train.plan import Plan
 
 _RECENT = 20  # calls that the speed on the bar is taken over
-_SECONDS_A_LINE = 30  # between lines of output that goes to a file
 
 
 class Meter:
@@ -46,7 +44,7 @@ class Meter:
         """
         settings, primary = plan.config.train, parallel.is_primary()
         self._settings, self._lane, self._rate = settings, lane, plan.rate
-        self._epoch_steps = plan.epoch_steps
+        self._epoch_steps, self._epochs = plan.epoch_steps, plan.config.optim.epochs
         self._curve = None
         if primary:
             self._curve = curves.curve_writer(
@@ -61,11 +59,7 @@ class Meter:
             maxlen=_RECENT
         )
         self.seconds_to_first_step: float | None = None
-        # A bar can't be redrawn in a file; a line now and then takes its place.
-        quiet = quiet or not primary
-        self._lines = not quiet and not sys.stderr.isatty()
-        self._last_line = started
-        self._bar = make_bar("{task.fields[said]}", disable=quiet or self._lines)
+        self._bar = make_bar("{task.fields[said]}", disable=quiet or not primary)
         self._task = self._bar.add_task(
             "compiling", total=plan.total_steps, completed=first, said=""
         )
@@ -164,7 +158,7 @@ class Meter:
         self._window_start = time.monotonic()
 
     def _show(self, done: int) -> None:
-        epoch = f"epoch {done / self._epoch_steps:.1f}"
+        epoch = f"epoch {done / self._epoch_steps:.1f}/{self._epochs:g}"
         self._bar.update(self._task, completed=done, description=epoch)
         now = time.monotonic()
         self._recent.append((now, done))
@@ -173,12 +167,5 @@ class Meter:
             return
         loss, accuracy = np.mean(self._window, axis=0)
         speed = (done - before) * self._settings.batch_size / (now - then)
-        said = (
-            f"loss {loss:.3f}  accuracy {100 * accuracy:.1f} %  {speed:,.0f} images/s"
-        )
+        said = f"loss {loss:.3f} acc {100 * accuracy:.1f} % {speed:,.0f} img/s"
         self._bar.update(self._task, said=said)
-        if self._lines and now - self._last_line > _SECONDS_A_LINE:
-            self._last_line = now
-            left = self._bar.tasks[self._task].time_remaining
-            hint = f", {left / 60:.0f} min left" if left else ""
-            say(f"{epoch}, step {done:,}: {said}{hint}")
