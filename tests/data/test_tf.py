@@ -345,6 +345,21 @@ def test_every_epoch_has_an_order_and_windows_of_its_own(streamed):
     assert not {drawn for _, drawn in other} & {drawn for _, drawn in first}
 
 
+def test_the_buffer_shuffles_so_far(prepared, tmp_path):
+    """With room for one example only files are in another order."""
+    root, _ = prepared
+    risen = []
+    for room in (1, 100):
+        where = stream_settings(root, tmp_path, shuffle_buffer=room)
+        given = run(0, 1, process_index=0, process_count=1)
+        raw = imagenet.records.train(where, **given)
+        names = [x[3].decode() for x in raw.examples.take(30).as_numpy_iterator()]
+        numbers = [int(name.rpartition("__")[2]) for name in names]
+        assert sorted(numbers) == list(range(30))
+        risen.append(numbers == sorted(numbers))
+    assert risen == [True, False]
+
+
 def test_processes_share_a_folders_batches(folder, tmp_path):
     where = stream_settings(folder, tmp_path, source="folder")
     whole = taken(data.imagenet.train_stream(where, **run(2, batch_size=6)), 4)
