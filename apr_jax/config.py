@@ -40,6 +40,7 @@ CORRUPTIONS = (
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
+_SIDE = 10_000  # pixels, at most
 _CHANNELS = 3  # grey is repeated wherever images are read
 
 
@@ -58,8 +59,10 @@ class Data:
     train_split: str = setting("train", "split to train on")
     test_split: str = setting("test", "split to measure on")
     shifted_splits: tuple[str, ...] = setting((), "further test splits")
-    image_size: int = setting(32, "pixels, square", low=1)
-    eval_resize: int = setting(0, "shorter side before the centre crop; 0: none", low=0)
+    image_size: int = setting(32, "pixels, square", low=1, high=_SIDE)
+    eval_resize: int = setting(
+        0, "shorter side before the centre crop; 0: none", low=0, high=_SIDE
+    )
     extra_dirs: tuple[str, ...] = place((), "more training images; see data.extra")
     extra_ratio: float = share(0.0, "of a batch that they are; 0: as of all images")
     streaming: bool = setting(False, "read from disk all the time, not once to memory")
@@ -74,7 +77,9 @@ class Augment:
     """The augmentation of training images; see ``apr_jax.augment``."""
 
     method: str = setting("apr_sp", 'name of augment.AUGMENTS; several joined by "+"')
-    crop_pad: int = setting(4, "pixels a side before a random crop; 0: no crop", low=0)
+    crop_pad: int = setting(
+        4, "pixels a side before a random crop; 0: no crop", low=0, high=_SIDE
+    )
     crop_fill: int = setting(128, "grey level of the padding", low=0, high=255)
     crop_edge: str = choice("padding: crop_fill, or mirrored pixels", "fill", "reflect")
     flip: bool = setting(True, "mirror half of the images")
@@ -144,7 +149,7 @@ class Optim:
     weight_decay: float = setting(5e-4, "on all parameters, BatchNorm's too", low=0)
     decay_per: str = choice("unit of the rate, or step at the highest", "rate", "step")
     norm_bias_rate: float = setting(1.0, "factor for BatchNorm's biases", above=0)
-    epochs: float = setting(200.0, "length of the run", above=0)
+    epochs: float = setting(200.0, "length of the run", above=0, high=1e6)
     schedule: str = choice("of the rate", "multistep", "constant", "cosine", "cyclic")
     milestones: tuple[float, ...] = setting(
         (60.0, 120.0, 160.0, 190.0), '"multistep": epochs where the rate is multiplied'
@@ -340,6 +345,11 @@ def check(config: Config) -> None:
         raise ConfigError(
             "optim.decay_per is 'step', and optim.learning_rate is 0; a step at the "
             "highest rate needs one above 0"
+        )
+    if config.optim.warmup_epochs > config.optim.epochs:
+        raise ConfigError(
+            f"optim.warmup_epochs is {config.optim.warmup_epochs!r}, and optim.epochs "
+            f"{config.optim.epochs!r}: the rate would never reach its highest"
         )
     if list(config.optim.milestones) != sorted(config.optim.milestones):
         raise ConfigError(

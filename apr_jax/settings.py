@@ -23,6 +23,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.gates import places
 
 T = TypeVar("T")
+_INTEGERS = 2**31  # what programs on all devices can count to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ def build(base: T, values: Any, prefix: str = "") -> T:
         full = prefix + name
         if name not in kinds:
             raise ConfigError(
-                f"unknown field {full} = {value!r}; {where} has {', '.join(kinds)}"
+                f"unknown field {full} = {shown(value)}; {where} has {', '.join(kinds)}"
             )
         if dataclasses.is_dataclass(group := getattr(settings, name)):
             built[name] = build(group, value, f"{full}.")
@@ -143,21 +144,28 @@ def build(base: T, values: Any, prefix: str = "") -> T:
     return settings
 
 
+def shown(value: Any) -> str:
+    """A value as messages have it: as it is written, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:60]}…, {len(text):,} characters"
+
+
 def _convert(hint: Any, value: Any, field: str) -> Any:
     """Returns ``value`` as the hinted type, or raises ConfigError."""
     if isinstance(hint, types.GenericAlias):  # tuple[X, ...]
         (item, _) = typing.get_args(hint)
         if not isinstance(value, list | tuple):
             raise ConfigError(
-                f"{field} is {value!r}; it must be a tuple of {item.__name__}"
+                f"{field} is {shown(value)}; it must be a tuple of {item.__name__}"
             )
         return tuple(_convert(item, v, field) for v in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        # What no float can hold is said to be too large, as infinity is.
+        return float(value) if abs(value) < sys.float_info.max else math.inf
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
         return value
     raise ConfigError(
-        f"{field} is {value!r} of type {type(value).__name__}; "
+        f"{field} is {shown(value)} of type {type(value).__name__}; "
         f"it must be of type {hint.__name__}"
     )
 
@@ -167,7 +175,7 @@ def check(settings: Any, prefix: str = "") -> None:
     for name, value, _, about in leaves(settings, prefix):
         whole = not isinstance(value, tuple) or about.default in about.choices
         for item in (value,) if whole else value:
-            said = f"{name} {'is' if whole else 'has'} {item!r}"
+            said = f"{name} {'is' if whole else 'has'} {shown(item)}"
             if about.choices and item not in about.choices:
                 listed = ", ".join(map(repr, about.choices))
                 several = not whole and "," in str(item)
@@ -175,8 +183,12 @@ def check(settings: Any, prefix: str = "") -> None:
                 raise ConfigError(f"{said}; choose from {listed}{how}")
             if about.place and not (about.remote and "://" in item):
                 places.check(item, name)
+            if isinstance(item, str) and not item.isprintable():
+                raise ConfigError(f"{said}; it must have no control characters")
             if isinstance(item, float) and not math.isfinite(item):
                 raise ConfigError(f"{said}; it must be finite")
+            if isinstance(item, int) and abs(item) >= _INTEGERS:
+                raise ConfigError(f"{said}; whole numbers must be below {_INTEGERS:,}")
             low, high = about.low, about.high
             if (low is not None and item < low) or (high is not None and item > high):
                 bounds = f"at least {low}" if high is None else f"from {low} to {high}"

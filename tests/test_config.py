@@ -187,7 +187,7 @@ def test_files_are_read_from_any_folder(tmp_path):
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from absl import app\n"
         "import launch\n"
-        "app.run(lambda argv: print(launch._CONFIG.value.optim.epochs))"
+        "app.run(lambda argv: print(launch.train._CONFIG.value.optim.epochs))"
     )
     done = subprocess.run(
         [

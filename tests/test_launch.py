@@ -116,6 +116,18 @@ def test_flags_are_checked_before_jax_loads(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_images_that_no_device_holds(monkeypatch, tmp_path):
+    from apr_jax import data, job
+    from apr_jax.errors import ConfigError
+
+    monkeypatch.setattr(data, "load", None)  # nothing is read before
+    config = toy.config(tmp_path, data__image_size=9_999, train__batch_size=10_000)
+    wanted = "data.image_size is 9999, .*: the pixels of a step alone take 11,998 GB of"
+    with pytest.raises(ConfigError, match=wanted):
+        job.run(config, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_that_no_device_holds(monkeypatch, tmp_path):
     from apr_jax import job, parallel
     from apr_jax.errors import ConfigError

@@ -84,7 +84,7 @@ def load_or_build(
         DataError: the folder can't be written, or the disk is full.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    label = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("_.")
+    label = re.sub(r"[^A-Za-z0-9_.]+", "_", name).strip("_.")[:100]
     final = root / f"{label}-{digest[:16]}"
     # Without the lock first: a complete cache may lie where nothing can be written.
     with contextlib.suppress(_DamagedError):

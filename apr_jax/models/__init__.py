@@ -110,6 +110,10 @@ def _factory(name: str) -> Callable[..., Network]:
     wide = re.fullmatch(r"wrn_([1-9]\d*)_([1-9]\d*)", name)
     if wide is None:
         raise ValueError(f"unknown model {name!r}; choose one of: {choices}")
+    if len(wide[1]) > 3 or len(wide[2]) > 5:
+        raise ValueError(
+            f"model {name[:40]!r}: depths must be below 1,000, widths below 100,000"
+        )
     depth, width = int(wide[1]), int(wide[2])
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(

@@ -91,6 +91,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     layout = parallel.make_layout(config.train.devices)
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
+    _check_pixels(config, layout)
     run = workdir_lib.prepare(workdir, config, write=parallel.is_primary())
     rows = None
     if config.data.streaming:
@@ -204,6 +205,20 @@ def parameter_count(plan: Plan) -> int:
 # The copies of a network's numbers that training holds at least: the weights, their
 # gradients, and the optimizer's momentum.
 _COPIES = 3
+
+
+def _check_pixels(config: config_lib.Config, layout: parallel.Layout) -> None:
+    """Raises ConfigError where a device can't hold the images of a step alone."""
+    side, size = config.data.image_size, config.train.batch_size
+    device = layout.local[0]
+    there = parallel.memory(device)
+    needed = 4 * 3 * side**2 * size // layout.count
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"data.image_size is {side}, train.batch_size {size}: the pixels of a step "
+            f"alone take {needed / 1e9:,.0f} GB of a device, and {device.device_kind} "
+            f"has {there / 1e9:,.0f} GB"
+        )
 
 
 def _check_memory(plan: Plan) -> None:
