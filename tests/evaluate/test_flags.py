@@ -1,0 +1,192 @@
+"""Every flag of the evaluations' command lines does what it says, without measuring."""
+
+import pathlib
+import types
+
+import pytest
+from absl import app, flags
+from ml_collections import config_flags
+
+from apr_jax import config as config_lib
+from apr_jax import parallel, settings
+from apr_jax.evaluate import (
+    adversarial,
+    card,
+    clean,
+    command,
+    corruption,
+    fourier,
+    ood,
+)
+from tests import toy
+
+MEASURES = {
+    "clean": (clean.measure, None),
+    "corruption": (corruption.measure, config_lib.Corruption),
+    "ood": (ood.measure, config_lib.Ood),
+    "adversarial": (adversarial.measure, config_lib.Adversarial),
+    "fourier": (fourier.measure, config_lib.Fourier),
+}
+# A flag's text, and the value that it stands for.
+SHARED = {
+    "workdir": ("out", pathlib.Path("out")),
+    "beside": ("a,b", [pathlib.Path("a"), pathlib.Path("b")]),
+    "devices": ("3", 3),
+    "quiet": ("true", True),
+}
+PLACES = {"data_dir": ("d", "d"), "cache_dir": ("c", "c")}
+
+
+def text_of(leaf):
+    """Another value of a setting, as a command line says it, and what it is."""
+    if leaf.about.choices:
+        chosen = leaf.about.choices[-1]
+        if isinstance(leaf.value, tuple):
+            return str(chosen), (chosen,)
+        return chosen, chosen
+    if isinstance(leaf.value, tuple):
+        if leaf.kind == tuple[float, ...]:
+            return "1/4,2", (0.25, 2.0)
+        return ("x", ("x",)) if leaf.about.repeated else ("x,y", ("x", "y"))
+    if isinstance(leaf.value, str):
+        return "pgd", "pgd"
+    number = leaf.value / 2 if isinstance(leaf.value, float) else leaf.value + 1
+    number = number or 0.5
+    return repr(number), number
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Runs a command up to where it hands over what its flags say."""
+    monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+    for name in ("string", "list", "float", "integer", "multi_string", "enum", "bool"):
+        define = getattr(flags, f"DEFINE_{name}")
+        monkeypatch.setattr(
+            flags,
+            f"DEFINE_{name}",
+            lambda *a, define=define, **k: define(*a, **k, flag_values=flags.FLAGS),
+        )
+    file = config_flags.DEFINE_config_file
+    monkeypatch.setattr(
+        config_flags,
+        "DEFINE_config_file",
+        lambda *a, **k: file(*a, **k, flag_values=flags.FLAGS),
+    )
+    monkeypatch.setattr(command.process, "finish", lambda work: work())
+
+    def call(main, module, *arguments):
+        seen = []
+        monkeypatch.setattr(
+            module, "run", lambda *given, **named: seen.append((given, named))
+        )
+        monkeypatch.setattr(
+            app, "run", lambda work: work(flags.FLAGS(["program", *arguments]))
+        )
+        main()
+        return seen[0]
+
+    return call
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_command_hands_over_all_flags(command_line, name):
+    measure, cls = MEASURES[name]
+    leaves = list(settings.leaves(cls())) if cls else []
+    wanted = {leaf.name: text_of(leaf) for leaf in leaves}
+    given = {flag: text for flag, (text, _) in (SHARED | PLACES | wanted).items()}
+    (what, by, built), named = command_line(
+        lambda: command.main(measure, cls),
+        command,
+        "RUN",
+        *(f"--{flag}={text}" for flag, text in given.items()),
+    )
+    assert (what, by) == (pathlib.Path("RUN"), measure)
+    for flag, (_, value) in SHARED.items():
+        assert named[flag] == value, flag
+    assert named["places"] == {flag: value for flag, (_, value) in PLACES.items()}
+    for leaf in leaves:
+        assert getattr(built, leaf.name) == wanted[leaf.name][1], leaf.name
+        assert getattr(built, leaf.name) != leaf.value
+    known = set(flags.FLAGS) - {"help", "helpfull", "helpshort", "helpxml"}
+    absl = {"flagfile", "undefok", "only_check_args"}
+    assert {f for f in known if not f.startswith("config")} - absl == set(given)
+
+
+def test_a_command_without_flags_measures_as_settings_say(command_line):
+    (_, _, built), named = command_line(
+        lambda: command.main(ood.measure, config_lib.Ood), command, "RUN"
+    )
+    assert built == config_lib.Ood()
+    assert named == {
+        "values": None,
+        "workdir": None,
+        "places": {},
+        "beside": [],
+        "devices": 0,
+        "quiet": False,
+    }
+
+
+def test_the_card_hands_over_all_flags(command_line):
+    leaves = list(settings.leaves(config_lib.Eval()))
+    wanted = {leaf.name: text_of(leaf) for leaf in leaves}
+    wanted |= {"page": ("p.html", pathlib.Path("p.html"))}
+    shared = {flag: SHARED[flag] for flag in ("devices", "quiet")}
+    given = {flag: text for flag, (text, _) in (shared | PLACES | wanted).items()}
+    (roots, changes), named = command_line(
+        card.main,
+        card,
+        "ONE",
+        "OTHER",
+        *(f"--{flag}={text}" for flag, text in given.items()),
+    )
+    assert roots == [pathlib.Path("ONE"), pathlib.Path("OTHER")]
+    assert named["target"] == pathlib.Path("p.html")
+    assert (named["devices"], named["quiet"]) == (3, True)
+    assert named["places"] == {"data_dir": "d", "cache_dir": "c"}
+    for leaf in leaves:
+        found = changes
+        for part in leaf.name.split("."):
+            found = found[part]
+        assert found == wanted[leaf.name][1], leaf.name
+
+
+def test_what_a_command_does_with_them(tmp_path, monkeypatch):
+    """Places for the data, devices for the measurement, runs beside it on the page."""
+    config = toy.config(tmp_path)
+    drawn, measured = [], []
+    monkeypatch.setattr(command.workdir_lib, "check_beside", lambda *_: None)
+    monkeypatch.setattr(
+        command.page_lib, "write", lambda target, roots: drawn.append((target, roots))
+    )
+    network = types.SimpleNamespace(config=config, class_names=("a",))
+
+    def opened(what, values, workdir, places):
+        measured.append((what, values, workdir, places))
+        return network, workdir or what
+
+    monkeypatch.setattr(command, "_open", opened)
+    monkeypatch.setattr(command.workdir_lib, "claim", lambda *_, **__: None)
+    monkeypatch.setattr(
+        command, "keep", lambda place, bound, context: measured.append(bound(context))
+    )
+    monkeypatch.setattr(parallel, "declare_cpu_devices", measured.append)
+    run, out = tmp_path / "run", tmp_path / "out"
+    command.run(
+        run,
+        lambda classifier, chosen, context: (classifier, chosen, context),
+        "settings",
+        workdir=out,
+        places={"data_dir": "d"},
+        beside=[tmp_path / "a", tmp_path / "b"],
+        devices=2,
+        quiet=True,
+    )
+    declared, (what, _, workdir, places), (classifier, chosen, context) = measured
+    assert (declared, what, workdir, places) == (2, run, out, {"data_dir": "d"})
+    assert (classifier, chosen) == (network, "settings")
+    assert context.layout.count == 2
+    assert context.quiet
+    ((target, roots),) = drawn
+    assert target.parent == out
+    assert roots == [out, tmp_path / "a", tmp_path / "b"]
