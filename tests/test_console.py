@@ -7,6 +7,8 @@ import pytest
 import rich.console
 
 from apr_jax import config, console, job
+from apr_jax.runs import curves
+from apr_jax.train import loop, plan
 from tests import toy
 
 SAID = "loss 0.123 acc 100.0 % 12,345 img/s"
@@ -92,3 +94,12 @@ def test_a_dry_run_says_what_a_run_takes(folder, tmp_path, capsys):
     ]
     assert set(shown) >= set(chosen) - {"data.data_dir", "data.cache_dir"}
     assert set(shown) <= set(chosen)
+
+
+@pytest.mark.usefixtures("_tiny_model")
+def test_a_run_shorter_than_log_every_has_a_curve(folder, tmp_path):
+    settings = toy.config(folder, train__log_every=1000)
+    planned = plan.plan(settings, tmp_path / "run")
+    loop.train(planned, quiet=True)
+    (row,) = curves.read_curve(tmp_path / "run")
+    assert row.step == planned.total_steps

@@ -45,6 +45,7 @@ class Meter:
         settings, primary = plan.config.train, parallel.is_primary()
         self._settings, self._lane, self._rate = settings, lane, plan.rate
         self._epoch_steps, self._epochs = plan.epoch_steps, plan.config.optim.epochs
+        self._total = plan.total_steps
         self._curve = None
         if primary:
             self._curve = curves.curve_writer(
@@ -132,7 +133,8 @@ class Meter:
                 raise self._diverged(loss, step + offset)
             self._window.append((float(loss), float(accuracy)))
             done = step + offset + 1
-            if done % self._settings.log_every == 0:
+            every = min(self._settings.log_every, self._total)
+            if done % every == 0:
                 self._point(done)
         self._show(step + len(values["loss"]))
 
