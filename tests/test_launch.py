@@ -121,11 +121,12 @@ def test_images_that_no_device_holds(monkeypatch, tmp_path):
     from apr_jax.errors import ConfigError
 
     monkeypatch.setattr(data, "load", None)  # nothing is read before
-    config = toy.config(tmp_path, data__image_size=9_999, train__batch_size=10_000)
+    sizes = {"data__image_size": 9_999, "train__batch_size": 10_000}
+    config = toy.config(tmp_path, model__name="wrn_10_1", **sizes)
     wanted = "data.image_size is 9999, .*: the pixels of a step alone take 11,998 GB of"
     with pytest.raises(ConfigError, match=wanted):
         job.run(config, tmp_path / "run", quiet=True)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_a_network_that_no_device_holds(monkeypatch, tmp_path):
