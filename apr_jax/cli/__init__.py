@@ -25,6 +25,8 @@ COMMANDS = {
     "methods": ("apr_jax.cli.methods", "list the training methods"),
     "configs": ("apr_jax.cli.configs", "list the configurations"),
 }
+# Those that import JAX before they can say a word of their own.
+_SLOW = {"card", "clean", "corruption", "ood", "adversarial", "fourier"}
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {
     "absl",
@@ -53,6 +55,8 @@ def main() -> None:
     else:
         del sys.argv[1]
         sys.argv = by_name.with_files(sys.argv)
+        if given[0] in _SLOW and not {"--help", "--quiet"} & set(given):
+            print(f"{given[0]}: starting", file=sys.stderr, flush=True)
         try:
             runpy.run_module(COMMANDS[given[0]][0], run_name="__main__", alter_sys=True)
         except ModuleNotFoundError as error:

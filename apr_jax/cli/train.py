@@ -64,6 +64,8 @@ def main(argv: list[str]) -> None:
         ).items():
             print(f"{name} = {value!r}")
         return
+    if not _QUIET.value and not _PROCESS.value:
+        print(f"{_CONFIG.value.name}: starting", file=sys.stderr, flush=True)
     # Imported here, so that --help and a mistake in a flag answer at once.
     from apr_jax import job
 
