@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apr_jax.errors import DataError
 from apr_jax.gates import places
 
 # The benchmark draws from these five; its sixth photograph is never used.
@@ -25,6 +26,7 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[npt.NDArray[np.ui
 
     Raises:
         FileNotFoundError: there is neither; the message says how to get them.
+        DataError: one can't be read.
     """
     return _read(os.fspath(folder) if folder else "")
 
@@ -42,8 +44,11 @@ def _read(folder: str) -> list[npt.NDArray[np.uint8]]:
         )
     photographs = []
     for name in NAMES:
-        with Image.open(root / name) as image:
-            photographs.append(np.asarray(image.convert("RGB")))
+        try:
+            with Image.open(root / name) as image:
+                photographs.append(np.asarray(image.convert("RGB")))
+        except Exception as error:  # Pillow has no own kind for damaged files
+            raise DataError(f"can't read {root / name}: {error}") from error
     return photographs
 
 

@@ -107,8 +107,7 @@ def _find_classes(root: pathlib.Path, train_split: str) -> tuple[pathlib.Path, .
 def _load(root: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     files = _find(root, split)
     if len(files) == 2:
-        with files_lib.reading(files[0]):
-            images, labels = (np.load(f, mmap_mode="r") for f in files)
+        images, labels = map(files_lib.read_array, files)
         return images, labels
     prefix = f"{split}_" if root.is_file() else ""
     with files_lib.archive(files[0]) as packed:

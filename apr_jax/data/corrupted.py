@@ -115,9 +115,7 @@ def _npy(root: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _open_npy(root: pathlib.Path, name: str) -> np.ndarray:
-    path = _npy(root, name)
-    with files_lib.reading(path):
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return files_lib.read_array(_npy(root, name))
 
 
 def _npy_labels(root: pathlib.Path, count: int) -> np.ndarray:

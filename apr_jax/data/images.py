@@ -55,12 +55,11 @@ class Broken:
         self.files[file] = reason
         _LOG.warning("broken image %d: %s (%s)", len(self.files), file, reason)
         if len(self.files) > self._limit:
-            listed = "\n  ".join(f"{f}: {why}" for f, why in self.files.items())
+            listed = "; ".join(f"{f}: {why}" for f, why in self.files.items())
             count = len(self.files)
             noun = "image is" if count == 1 else "images are"
             raise DataError(
-                f"{count} {noun} broken, and data.max_broken is {self._limit}:"
-                f"\n  {listed}"
+                f"{count} {noun} broken, and data.max_broken is {self._limit}: {listed}"
             )
 
     def fitted(self, path: pathlib.Path, size: int, shorter: int) -> np.ndarray | None:

@@ -350,8 +350,7 @@ def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
     """Counts so far, int64 [``size``, 2], -1 where there is none."""
     if path is not None and path.exists():
         try:
-            with files.reading(path):
-                stored = np.load(path)
+            stored = files.read_array(path, mapped=False)
             if stored.shape == (size,):  # of versions that kept the first count alone
                 stored = np.stack([stored, np.minimum(stored, 0)], axis=1)
             if stored.shape == (size, 2):

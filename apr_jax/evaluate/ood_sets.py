@@ -206,8 +206,7 @@ def _array_file(path: pathlib.Path) -> pathlib.Path:
 
 def _load_images(path: pathlib.Path) -> np.ndarray:
     if path.suffix != ".npz":
-        with files.reading(path):
-            return np.asarray(np.load(path, mmap_mode="r"))
+        return np.asarray(files.read_array(path))
     with files.archive(path) as packed:
         shapes = dict(packed)
     for name in ("images", "test_images"):

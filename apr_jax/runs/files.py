@@ -117,6 +117,20 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         return json.load(file)
 
 
+def read_array(path: str | os.PathLike[str], *, mapped: bool = True) -> np.ndarray:
+    """The array in an ``.npy`` file, by default read from the disk where it is used.
+
+    Raises:
+        DataError: as ``reading``.
+    """
+    with reading(path):
+        if mapped:
+            return np.lib.format.open_memmap(path, mode="r")
+        with open(path, "rb") as file:
+            found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return found
+
+
 @contextlib.contextmanager
 def archive(path: str | os.PathLike[str]) -> Iterator[Mapping[str, np.ndarray]]:
     """Opens an ``.npz`` archive; each array is read when it is asked for.

@@ -94,3 +94,34 @@ def test_a_damaged_archive_is_named(tmp_path, make, message):
         files.archive(path) as stored,
     ):
         _ = stored["a"]
+
+
+def damages(whole):
+    """Name -> bytes that are no array of numbers."""
+    pickled, packed = io.BytesIO(), io.BytesIO()
+    np.save(pickled, np.array([print], object), allow_pickle=True)
+    np.savez(packed, images=np.zeros(3))
+    return {
+        "empty": b"",
+        "its head": whole[:20],
+        "cut off": whole[:-9],
+        "text": b"hello\n",
+        "a zip file": b"PK\x03\x04" + bytes(200),
+        "pickled": pickled.getvalue(),
+        "an archive": packed.getvalue(),
+        "a huge shape": whole.replace(b"(", b"(9999999999,", 1),
+        "a negative shape": whole.replace(b"(", b"(-", 1),
+        "no type": whole.replace(b"descr", b"dscrr", 1),
+        "another type": whole.replace(b"|u1", b"xx1", 1),
+        "no header": whole.replace(b"{", b"[", 1),
+    }
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("kind", damages(b""))
+def test_a_damaged_array_is_named(tmp_path, kind, mapped):
+    path = tmp_path / "images.npy"
+    np.save(path, np.zeros((3, 4), np.uint8))
+    path.write_bytes(damages(path.read_bytes())[kind])
+    with pytest.raises(DataError, match=r"can't read .*images.npy: [^\n]+$"):
+        files.read_array(path, mapped=mapped)
