@@ -397,6 +397,8 @@ def answer(kind: str, turn: Callable[[Any], Mapping[str, Any]], **about: Any) ->
     """
     name, module = ("PyTorch", "torch") if kind == "torch" else ("JAX", "jax")
     version = f"{name} {importlib.import_module(module).__version__}"
+    if name == "JAX" and "--xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", ""):
+        version += ", oneDNN"
     print(json.dumps({"version": version, **about}), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(json.loads(line))), flush=True)
