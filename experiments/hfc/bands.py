@@ -22,6 +22,7 @@ OPTIONS = networks_lib.OPTIONS | {
     "--run": {
         "action": "append",
         "default": [],
+        "type": networks_lib.named,
         "metavar": "NAME=DIR",
         "help": "of launch.py",
     }
@@ -37,7 +38,7 @@ def compute(lab: Lab) -> Iterator[Record]:
         rows = networks_lib.watched(root)
         count = measures.number(len(rows) - 1, len(test.labels))
         yield from part.records({"epochs": count}, rows=rows)
-    given = dict(text.split("=", 1) for text in lab.options.run)
+    given = dict(lab.options.run)
     for name, where in {"short training": "", **given}.items():
         own = {"network": name, "run": pathlib.Path(where).name}
         whole = lab.part(f"{name}, all", **own)

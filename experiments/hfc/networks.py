@@ -5,6 +5,7 @@ on low- and high-pass images at the end of each epoch. Give the experiments the 
 ``--work`` and each network is trained once.
 """
 
+import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,6 +45,14 @@ def images(lab: Lab) -> tuple[data.ArraySplit, data.ArraySplit, tuple[str, ...]]
     found = lab.load()
     train, test = lab.some(found, train="images", test="tested").values()
     return train, test, found.class_names
+
+
+def named(text: str) -> tuple[str, str]:
+    """The name and the directory of a flag NAME=DIR, as its ``type``."""
+    name, _, where = text.partition("=")
+    if not name or not where:
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=DIR")
+    return name, str(places.argument(where))
 
 
 def given(lab: Lab, run: str) -> classifier_lib.Classifier:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments import lab
 from experiments.hfc import bands, examples, heuristics, kernels, labels, networks
 from tests import toy
 from tests.experiments import toy_lab
@@ -93,3 +94,11 @@ def test_heuristics_kernels_and_labels(folder):
     whole = [r for r in records if r.metric == "training accuracy"]
     assert [r.split for r in whole] == ["natural", "shuffled"]
     assert all(len(r.extra["rows"]) == 3 for r in whole)
+
+
+@pytest.mark.parametrize("text", ["runs/a", "=runs/a", "a=", "a=gs://b/r"])
+def test_a_run_is_given_with_its_name(text, capsys):
+    assert networks.named("a=runs/b=c") == ("a", "runs/b=c")
+    with pytest.raises(SystemExit):
+        lab.main(bands.__name__, ["--run", text])
+    assert "error: argument --run: " in capsys.readouterr().err
