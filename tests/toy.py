@@ -5,8 +5,10 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -80,6 +82,17 @@ def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDi
 def config(folder: pathlib.Path, **changes: object) -> config_lib.Config:
     """Returns ``settings`` parsed."""
     return config_lib.parse(settings(folder, **changes).to_dict())
+
+
+def farthest(one: Any, other: Any) -> float:
+    """Returns the largest difference between two trees of arrays, number by number."""
+    gaps = jax.tree.map(lambda a, b: np.abs(np.asarray(a) - b).max(), one, other)
+    return float(max(jax.tree.leaves(gaps)))
+
+
+def has_learnt(right: np.ndarray) -> bool:
+    """Whether more answers are right than by chance, a quarter give or take 6 %."""
+    return bool(np.mean(right) > 0.4)
 
 
 def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> None:

@@ -83,7 +83,7 @@ def test_sets_and_networks_are_shared(run, folder, monkeypatch):
         raise AssertionError("the networks are there already")
 
     monkeypatch.setattr(dispatch, "make_step", no_training)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="the networks are there already"):
         run(hars)  # the HARS network is not
     monkeypatch.undo()
 

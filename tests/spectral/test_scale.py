@@ -78,7 +78,7 @@ def test_an_absolute_threshold_fails():
         spectrum = jnp.fft.fft2(images, axes=(-3, -2))
         return jnp.where(jnp.abs(spectrum) < 1e-12, 0, jnp.abs(spectrum))
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
         check_scales(1, with_threshold)
 
 

@@ -181,8 +181,8 @@ def test_stops_change_no_bit_and_the_average_is_the_network(folder, tmp_path, ch
     assert set(network.variables) == {"params", "batch_stats", "constants"}
     average = {k: auxiliary_norm.without(v) for k, v in state.average.items()}
     same({k: network.variables[k] for k in average}, average)
-    with pytest.raises(AssertionError):
-        close(average["params"], auxiliary_norm.without(state.params), atol=0)
+    learning = auxiliary_norm.without(state.params)
+    assert toy.farthest(average["params"], learning) > 1e-6
     # The layer before: of the training images, and as it was.
     with np.load(folder / "train.npz") as train:
         pixels = train["images"] / 255
@@ -256,8 +256,8 @@ def test_seeds_together_are_the_runs_alone(folder, tmp_path):
         alone = loop.train(plan, quiet=True).state
         close(lane.state.average, alone.average)
         same(lane.state.constants, alone.constants)
-    with pytest.raises(AssertionError):
-        close(lanes[0].state.average["params"], lanes[1].state.average["params"])
+    averages = [lane.state.average["params"] for lane in lanes]
+    assert toy.farthest(*averages) > 0.01
 
 
 @pytest.mark.slow

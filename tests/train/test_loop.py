@@ -104,8 +104,7 @@ def test_without_synchronised_statistics_devices_differ(folder, tmp_path):
         ).state
         for devices in (1, 4)
     ]
-    with pytest.raises(AssertionError):
-        assert_close(states[0].params, states[1].params)
+    assert toy.farthest(states[0].params, states[1].params) > 1e-4
 
 
 def test_a_checkpoint_resumes_on_another_layout(folder, tmp_path):

@@ -52,8 +52,8 @@ def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
         assert [r.step for r in rows[0]] == [r.step for r in rows[1]] == [5, 10]
         for one, other in zip(*rows, strict=True):
             assert one.loss == pytest.approx(other.loss, rel=1e-3)
-    with pytest.raises(AssertionError):  # seeds are told apart
-        assert_close(lanes[0].state.params, lanes[1].state.params)
+    # Seeds are told apart.
+    assert toy.farthest(lanes[0].state.params, lanes[1].state.params) > 0.01
 
 
 def test_resumed_together_and_alone(folder, tmp_path):
