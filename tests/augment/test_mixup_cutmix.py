@@ -180,3 +180,18 @@ def test_wrong_arguments_are_named(key, pixels):
         augment.mixup(key, pixels, donor_index=jnp.arange(3))
     with pytest.raises(ValueError, match="donors"):
         augment.mixup(key, pixels, donors=pixels[:, :3])
+
+
+@pytest.mark.parametrize("name", ["mixup", "cutmix"])
+def test_partner_weight_and_place_are_drawn_apart(key, monkeypatch, name):
+    keys = []
+    for drawn in ("choose_partners", "draw_weights", "draw_boxes"):
+        inner = getattr(mixup_cutmix, drawn)
+
+        def note(key, *given, inner=inner, **more):
+            keys.append(jax.random.key_data(key).tobytes())
+            return inner(key, *given, **more)
+
+        monkeypatch.setattr(mixup_cutmix, drawn, note)
+    getattr(mixup_cutmix, name)(key, jnp.zeros((4, 8, 8, 3)))
+    assert len(set(keys)) == len(keys) == {"mixup": 2, "cutmix": 3}[name]
