@@ -164,9 +164,10 @@ def test_programs_are_given_the_strengths(name):
             wanted = wanted_of(name, size, severity)
             assert given.keys() == wanted.keys()
             for part, value in wanted.items():
-                np.testing.assert_allclose(
-                    given[part], value, rtol=1e-5, atol=2e-6, err_msg=f"{part} {size}"
-                )
+                # Of taps the least ones say where the kernel ends.
+                near = {"rtol": 1e-4, "atol": 0 if part == "taps" else 2e-6}
+                what = f"{part}, {size} pixels, severity {severity}"
+                np.testing.assert_allclose(given[part], value, **near, err_msg=what)
 
 
 def test_sizes_and_jpeg_of_the_rest():
@@ -215,6 +216,14 @@ def test_levels_are_cut_and_colours_mixed_as_the_generators_do():
     )
     shares = [float((hit == level).mean()) for level in (0, 100, 255)]
     np.testing.assert_allclose(shares, [0.2, 0.6, 0.2], atol=0.01)
+
+
+def test_snow_falls_once_more_upside_down():
+    black = np.zeros((3, 32, 32, 3), np.uint8)
+    key = jax.random.key(0)
+    snow = np.asarray(corruptions.corrupt(key, black, "snow", 2)).astype(int)
+    np.testing.assert_array_equal(snow, snow[:, ::-1, ::-1])
+    assert (snow != snow[:, ::-1]).mean() > 0.1
 
 
 def test_errors_of_alexnet_are_the_published_ones():

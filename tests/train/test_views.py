@@ -153,3 +153,33 @@ def test_knobs_are_arguments_and_fields(tmp_path):
             if stage:
                 given = inspect.signature(stage.function).parameters.keys()
                 assert set(stage.takes) <= given
+
+
+def test_stages_are_given_what_their_settings_say():
+    """Every knob of every stage, by its argument's name and its field's value."""
+    wanted = {
+        ("apr_single", "prob"): "augment.single_prob",
+        ("apr_single", "level"): "augment.single_level",
+        ("apr_single", "ops"): "augment.single_ops",
+        ("apr_single", "axes"): "augment.axes",
+        ("apr_single", "overflow"): "augment.single_overflow",
+        ("apr_pair", "clip"): "augment.pair_clip",
+        ("apr_pair", "prob"): "augment.pair_prob",
+        ("apr_pair", "per"): "augment.pair_per",
+        ("apr_pair", "axes"): "augment.axes",
+        ("cutout", "size"): "augment.cutout_size",
+        # Zero after normalisation, as the original fills.
+        ("cutout", "fill"): "data.mean",
+        ("mixup", "alpha"): "augment.mix_alpha",
+        ("cutmix", "alpha"): "augment.mix_alpha",
+        ("simclr", "area"): "contrast.crop_area",
+        ("hybrid_augment", "clip"): "augment.pair_clip",
+        ("hybrid_augment", "prob"): "augment.pair_prob",
+        ("hybrid_augment", "per"): "augment.pair_per",
+        ("low_amplitude_swap", "clip"): "augment.pair_clip",
+    }
+    found = {}
+    for stage in stages():
+        name = getattr(stage.function, "__name__", "")
+        found |= {(name, knob): field for knob, field in stage.knobs.items()}
+    assert {place: found.get(place) for place in wanted} == wanted
