@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from apr_jax import attacks
-from apr_jax.attacks import core, norms, rounds, sequence
+from apr_jax.attacks import checks, core, norms, rounds, sequence
 from apr_jax.attacks.apgd import APGD, make_plan
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.hyperplanes import to_hyperplane
@@ -516,3 +516,10 @@ def test_random_directions_have_the_distribution_of_autoattack():
     )
     assert lengths.mean() == pytest.approx(0.1, rel=0.1)
     assert lengths.max() <= 0.2 + 1e-6
+
+
+def test_square_raises_doubts_beyond_a_fifth_of_a_percent():
+    before = np.ones(1000, bool)
+    for gained, doubts in ((1, 0), (3, 1)):
+        after = np.arange(1000) >= gained
+        assert len(checks.check_square(before, after)) == doubts

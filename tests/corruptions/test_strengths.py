@@ -232,3 +232,12 @@ def test_errors_of_alexnet_are_the_published_ones():
     .826572 .819324 .564592 .853204 .646056 .717840 .606500"""
     wanted = dict(zip(ORDER, map(float, published.split()), strict=True))
     assert wanted == scores.ALEXNET_ERROR
+
+
+def test_finer_parts_of_fog_fade_as_its_decay_says():
+    seeds = fast_random.make_seeds(jax.random.key(0), jnp.arange(40, dtype=jnp.uint32))
+    rough = []
+    for decay in (3.0, 1.5):
+        cloud = np.asarray(weather._plasma(seeds, 32, jnp.float32(decay)))
+        rough.append(np.abs(np.diff(cloud, axis=1)).mean())
+    assert rough[0] < 0.6 * rough[1]

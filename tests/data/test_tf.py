@@ -192,6 +192,18 @@ def test_window_is_torchvisions(seed, sides):
     assert in_graph.numpy().tolist() == [top, left, tall, wide]
 
 
+def test_windows_have_the_shares_and_shapes_of_torchvisions_default():
+    assert jpeg.SCALE == (0.08, 1.0)
+    draws = np.random.default_rng(0).random((400, jpeg.TRIES, 4))
+    found = np.array([jpeg.window(d, 300, 300)[2:] for d in draws])
+    shares = found.prod(1) / 300**2
+    assert 0.07 < shares.min() < 0.12
+    assert shares.max() > 0.93
+    shapes = found[:, 1] / found[:, 0]
+    assert 0.74 < shapes.min() < 0.8
+    assert 1.25 < shapes.max() < 1.35
+
+
 def test_window_of_a_very_wide_image_is_central():
     # At ten tries of an area near 100 %, nothing of an allowed ratio fits.
     draws = np.full((jpeg.TRIES, 4), 0.99)

@@ -447,3 +447,10 @@ def test_odin_of_pytorch_ood(rng, detector):
     np.testing.assert_allclose(
         ours, moved.detach().numpy().transpose(0, 2, 3, 1), atol=1e-6
     )
+
+
+def test_energy_has_the_unit_of_its_temperature(rng):
+    logits = rng.normal(size=(5, 4)).astype(np.float32)
+    got = ood.SCORES["energy"](jnp.asarray(logits), temperature=2.5)
+    want = 2.5 * scipy.special.logsumexp(logits / 2.5, axis=1)
+    np.testing.assert_allclose(got, want, rtol=1e-5)

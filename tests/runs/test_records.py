@@ -214,3 +214,9 @@ def test_what_is_finished_was_measured_of_the_same_weights_and_settings():
     )
     assert [split for _, split, _ in found] == ["a", "d"]
     assert found[one.data, "a", one.metric] is one
+
+
+def test_what_a_later_record_hides_is_written_again():
+    old, new, other = record(value=0.5), record(value=0.6), record(metric="ece")
+    assert records.hidden([old, new, other], [old, other]) == [old]
+    assert records.hidden([new, old, other], [old, other]) == []

@@ -14,7 +14,8 @@ import numpy as np
 import optax
 import pytest
 
-from apr_jax import augment
+from apr_jax import augment, data
+from apr_jax.models.layers import BatchNorm
 from apr_jax.train import image_pairs, loop, losses, views
 from apr_jax.train import single_image as single_lib
 from apr_jax.train import step as step_lib
@@ -31,11 +32,11 @@ class Recorder:
         self.keys = {}
 
     def note(self, name, keys):
-        for i, data in enumerate(np.atleast_2d(jax.random.key_data(keys))):
+        for i, row in enumerate(np.atleast_2d(jax.random.key_data(keys))):
             place = (name, i)
             while place in self.keys:
                 place = (*place, "again")
-            self.keys[place] = data.tobytes()
+            self.keys[place] = row.tobytes()
 
     def stage(self, name, **about):
         def run(keys, images, **_):
@@ -314,3 +315,51 @@ def test_keys_of_images_follow_their_place(key):
     part = jax.random.key_data(single_lib.image_keys(key, jnp.array([4, 1])))
     np.testing.assert_array_equal(part, whole[np.array([4, 1])])
     assert len({row.tobytes() for row in np.asarray(whole)}) == 6
+
+
+def test_views_of_joined_methods_are_averaged_if_those_of_one_are():
+    assert augment.get_method("cutout+amplitude_mix").mean
+    assert augment.get_method("cutout+afa").auxiliary
+    assert not augment.get_method("cutout+apr_p").mean
+
+
+def test_every_epoch_in_memory_has_an_order_of_its_own():
+    first, second, third = data.global_indices(0, 0, 3, 40, 40)
+    assert (np.sort(first) == np.sort(second)).all()
+    assert (first != second).any()
+    assert (second != third).any()
+    assert (data.global_indices(1, 0, 1, 40, 40)[0] != first).any()
+
+
+def test_strengths_are_those_of_the_authors_for_other_sets():
+    vital = augment.AUGMENTS["vital_phase"].single.strengths
+    assert vital == {
+        "cifar100": {"vital": 0.005, "nonvital": 0.012},
+        "imagenet": {"vital": 0.001, "nonvital": 0.005},
+    }
+    (augmix,) = augment.AUGMENTS["augmix"].after
+    assert augmix.strengths == {"imagenet": {"severity": 1.0}}
+
+
+def test_statistics_that_devices_share_are_those_of_the_whole_batch(rng):
+    """The unbiased variance, too, is of as many values."""
+    values = jnp.asarray(rng.normal(2, 3, (2, 3, 2, 2, 4)), jnp.float32)
+    found = []
+    for axis_name in (None, "d"):
+        norm = BatchNorm(axis_name=axis_name)
+        variables = norm.init(jax.random.key(0), values[0], train=False)
+        run = lambda x, norm=norm, variables=variables: norm.apply(
+            variables, x, train=True, mutable=["batch_stats"]
+        )[1]["batch_stats"]
+        if axis_name is None:
+            found.append(run(values.reshape(6, 2, 2, 4)))
+        else:
+            found += [
+                jax.tree.map(lambda x, i=i: x[i], jax.vmap(run, axis_name="d")(values))
+                for i in range(2)
+            ]
+    flat = np.float64(values).reshape(-1, 4)
+    for stats in found:
+        np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-4)
+        wanted = 0.9 + 0.1 * flat.var(0, ddof=1)
+        np.testing.assert_allclose(stats["var"], wanted, rtol=1e-4)

@@ -176,3 +176,18 @@ def test_decay_by_the_step_is_no_multiple_of_the_rate(optim):
             weight = optax.apply_updates(weight, updates)
         shrunk.append(weight)
     np.testing.assert_allclose(shrunk, 0.75 * 0.875, rtol=1e-6)
+
+
+def test_decay_by_the_step_is_of_the_highest_rate_not_of_the_first(optim):
+    settings = dataclasses.replace(
+        optim,
+        learning_rate=0.2,
+        weight_decay=0.25,
+        momentum=0.0,
+        nesterov=False,
+        decay_per="step",
+    )
+    ours = optim_lib.sgd(settings, lambda step: 0.05 * (1 + step))
+    weight = jnp.ones(2)
+    updates, _ = ours.update(jnp.zeros(2), ours.init(weight), weight)
+    np.testing.assert_allclose(weight + updates, 1 - 0.25 * 0.05 / 0.2, rtol=1e-6)
