@@ -107,8 +107,8 @@ class Method:
             training only.
     """
 
-    about: str = ""
-    source: str = ""
+    about: str = dataclasses.field(default="", compare=False)
+    source: str = dataclasses.field(default="", compare=False)
     single: Stage | None = None
     after: tuple[Stage, ...] = ()
     mix: Stage | None = None
