@@ -15,8 +15,9 @@ import optax
 import pytest
 
 from apr_jax import augment, data
+from apr_jax.data import samples
 from apr_jax.models.layers import BatchNorm
-from apr_jax.train import image_pairs, loop, losses, views
+from apr_jax.train import adversarial, image_pairs, loop, losses, views
 from apr_jax.train import single_image as single_lib
 from apr_jax.train import step as step_lib
 from apr_jax.train.state import TrainState
@@ -363,3 +364,23 @@ def test_statistics_that_devices_share_are_those_of_the_whole_batch(rng):
         np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-4)
         wanted = 0.9 + 0.1 * flat.var(0, ddof=1)
         np.testing.assert_allclose(stats["var"], wanted, rtol=1e-4)
+
+
+def test_examples_are_drawn_by_the_seed():
+    first, again, other = (samples.subset(100, 10, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (np.diff(first) > 0).all()
+
+
+def test_one_step_of_pgd_is_that_of_fgsm(tmp_path, rng):
+    pixels = jnp.asarray(rng.uniform(0, 1, (2, 4, 4, 3)), jnp.float32)
+    found = []
+    for attack in ("fgsm", "pgd"):
+        given = toy.config(tmp_path, adversary__attack=attack, adversary__steps=1)
+        keys = jax.random.split(jax.random.key(0), 2)
+        moved = adversarial.perturb(
+            keys, lambda x: jnp.sum(x), pixels, given.adversary, unroll=True
+        )
+        found.append(np.asarray(moved))
+    np.testing.assert_array_equal(*found)
