@@ -18,7 +18,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from apr_jax.errors import CheckpointError, UserError, words
 
@@ -59,6 +59,8 @@ def finish(work: Callable[[], str | None]) -> None:
             _wait_for_others()
     except KeyboardInterrupt:
         _leave(_exit_code("SIGINT"), _INTERRUPTED)
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         print(f"error: {words(error)}", file=sys.stderr)
         # The threads of a save that failed may wait for minutes for what won't be, and
@@ -401,8 +403,22 @@ def say_anything() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
+def end_with_its_reader() -> None:
+    """Has a program whose reader left, as ``| head`` does, end quietly."""
+    shown = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not isinstance(error, BrokenPipeError):
+            shown(kind, error, trace)
+            return
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is flushed at the end
+
+    sys.excepthook = hook
+
+
 if _is_program():
     say_anything()
+    end_with_its_reader()
     # The imports of a program take seconds before its main function runs.
     leave_on_interrupt()
     keep_memory()

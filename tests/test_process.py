@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import pathlib
 import signal
 import subprocess
@@ -206,6 +207,22 @@ def test_a_program_keeps_memory_and_multiplies_by_onednn(monkeypatch):
     monkeypatch.setenv("APR_JAX_ONEDNN", "0")
     monkeypatch.setenv("APR_JAX_KEEP_MEMORY", "0")
     assert said("apr_jax.evaluate.clean") == ["False", "True", "True"]
+
+
+@pytest.mark.parametrize("program", [["launch.py"], ["-m", "apr_jax.evaluate.clean"]])
+def test_a_reader_that_leaves_ends_a_program_quietly(program):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, *program, "--help"],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=toy.ROOT,
+        check=False,
+    )
+    os.close(theirs)
+    assert done.stderr == ""
 
 
 INTERRUPTED = """
