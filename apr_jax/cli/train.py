@@ -107,6 +107,8 @@ def parse(arguments: Sequence[str]) -> list[str]:
         if _CONFIG.value is None:
             raise flags.Error(f"--config is missing; {by_name.listed()}")
         _CONFIG.value.to_dict()  # a file that couldn't be read says so only now
+    except BrokenPipeError:  # of --help
+        raise
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as e:
         print(f"error: {_mistake(arguments, e)}", file=sys.stderr)
         sys.exit(2)
