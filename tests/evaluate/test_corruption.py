@@ -401,7 +401,7 @@ def test_mce_of_a_thousand_classes(folder):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"corruptions": ("rain",)}, "corruptions has 'rain'; choose from gaussian"),
+        ({"corruptions": ("rain",)}, "corruptions has 'rain'; choose from 'gaussian"),
         ({"severities": ()}, "give one or more"),
         ({"corruptions": ("fog", "fog")}, "give each once"),
         ({"severities": (0,)}, "severities has 0"),
