@@ -1,5 +1,6 @@
 """Frequencies as an evaluation: heatmap, bands, phase or amplitude, the page."""
 
+import argparse
 import dataclasses
 from functools import partial
 
@@ -257,6 +258,22 @@ def test_records(records, images, network):
         assert record.n == (
             found["follows_phase.recognised"].n if "recognised" in record.metric else 50
         )
+
+
+def test_pairs_are_counted_among_all_and_among_the_recognised():
+    """Of four pairs follow two the phase, one of them where both are recognised."""
+    follows = np.array([0, 0, 1, 2]), np.array([True, False, True, False])
+    given = argparse.Namespace(phase_or_amplitude=lambda axes: follows)
+    numbers, _ = fourier._phase(given, {"axes": (-3, -2)})
+    shares = {name: (found.value, found.n) for name, found in numbers.items()}
+    assert shares == {
+        "follows_phase": (0.5, 4),
+        "follows_amplitude": (0.25, 4),
+        "follows_neither": (0.25, 4),
+        "follows_phase.recognised": (0.5, 2),
+        "follows_amplitude.recognised": (0.5, 2),
+        "follows_neither.recognised": (0.0, 2),
+    }
 
 
 def test_what_is_done_is_not_done_again(network, records):
