@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from apr_jax.errors import ConfigError, UserError
+from apr_jax.gates import processes
 
 AXIS = "devices"
 
@@ -95,8 +96,10 @@ def start_processes(
         process_id: which one this is, from 0.
 
     Raises:
-        ConfigError: they aren't found, or process 0 can't listen.
+        ConfigError: they aren't found, process 0 can't listen, or doesn't answer.
     """
+    if coordinator and process_id:
+        processes.wait_for(coordinator)
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, process_count, process_id)

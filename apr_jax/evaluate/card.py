@@ -81,9 +81,10 @@ def measure(
 def check(config: config_lib.Config) -> None:
     """Raises ConfigError if a part of the card can't be measured as ``eval`` says.
 
-    That its data are there is seen when they are read.
+    Parts that aren't listed count, too: somebody wrote their settings. That the data
+    are there is seen when they are read.
     """
-    for part in config.eval.parts:
+    for part in _PARTS:
         if part != "clean":
             _PARTS[part].check(getattr(config.eval, part), config.data)
 

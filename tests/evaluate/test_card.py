@@ -200,3 +200,18 @@ def test_a_setting_has_one_name_at_every_door():
         assert helped(name) == own | fields
         wanted |= {f"{name}.{field}" for field in fields}
     assert helped("card") == wanted
+
+
+def test_settings_of_parts_that_are_not_listed_are_checked(tmp_path):
+    config = toy.config(tmp_path, eval__parts=("clean",))
+    card.check(config)
+    for part, field, value in (
+        ("corruption", "corruptions", ("fog", "fog")),
+        ("ood", "scores", ("msq",)),
+        ("adversarial", "linf", (2.0,)),
+        ("fourier", "extent", 100),
+    ):
+        own = dataclasses.replace(getattr(config.eval, part), **{field: value})
+        changed = dataclasses.replace(config.eval, **{part: own})
+        with pytest.raises(ConfigError, match=f"{field} (is|has) "):
+            card.check(dataclasses.replace(config, eval=changed))

@@ -3,13 +3,14 @@
 import argparse
 import pathlib
 import re
+import socket
 
 import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import parallel, settings
 from apr_jax.errors import ConfigError
-from apr_jax.gates import places
+from apr_jax.gates import places, processes
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIELDS = {
@@ -73,3 +74,28 @@ def test_processes_that_can_not_start(monkeypatch):
     wanted = r"'h:1', where process 0 can't start: .*RPC server. Is the port another"
     with pytest.raises(ConfigError, match=wanted):
         parallel.start_processes("h:1", 2, 0)
+
+
+def test_a_process_waits_for_the_first_one(capsys):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        wanted = f"'{address}', where no process 0 has answered for 0 s"
+        with pytest.raises(ConfigError, match=wanted):
+            processes.wait_for(address, 0.2)
+        assert capsys.readouterr().err == f"waiting for process 0 at {address}\n"
+        server.listen()
+        processes.wait_for(address, 0.2)
+    assert not capsys.readouterr().err
+
+
+def test_only_later_processes_wait(monkeypatch):
+    from jax import distributed
+
+    met: list[object] = []
+    monkeypatch.setattr(processes, "wait_for", met.append)
+    monkeypatch.setattr(distributed, "initialize", lambda *where: met.append(where))
+    parallel.start_processes("h:1", 2, 0)
+    parallel.start_processes("h:1", 2, 1)
+    parallel.start_processes()
+    assert met == [("h:1", 2, 0), "h:1", ("h:1", 2, 1), (None, None, None)]
