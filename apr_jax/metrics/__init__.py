@@ -1,4 +1,4 @@
-"""The numbers of a classifier: accuracy, calibration, corruption, detection, intervals.
+"""The numbers of a classifier: accuracy, calibration, corruption, detection, pairs.
 
 Every function takes arrays (NumPy, JAX or nested sequences), computes in NumPy
 float64 on the host and returns plain Python numbers: these are the last few lines
@@ -6,7 +6,7 @@ of an evaluation, where exact sums matter more than speed and nothing is traced.
 
 Rates are fractions in [0, 1]; tables and pages turn them into percent. Intervals
 cover 95 %: Wilson's score interval for proportions, the bootstrap over examples for
-everything else.
+everything else, and for the difference of two classifiers on the same examples.
 """
 
 from apr_jax.metrics.calibration import (
@@ -32,20 +32,24 @@ from apr_jax.metrics.corruption import (
 )
 from apr_jax.metrics.detection import ood_detection, oscr
 from apr_jax.metrics.intervals import Measured, wilson
+from apr_jax.metrics.paired import Paired, mcnemar, paired_difference
 
 __all__ = [
     "ALEXNET_CLEAN_ERROR",
     "ALEXNET_ERROR",
     "Measured",
+    "Paired",
     "Reliability",
     "accuracy",
     "brier",
     "confusion",
     "ece",
+    "mcnemar",
     "mean_corruption_error",
     "nll",
     "ood_detection",
     "oscr",
+    "paired_difference",
     "relative_mean_corruption_error",
     "reliability",
     "reliability_of",

@@ -61,12 +61,15 @@ def good():
         "probabilities": np.full((COUNT, CLASSES), 1 / CLASSES),
         "confidence": np.linspace(0.4, 1.0, COUNT),
         "correct": np.array([True, False, True, True]),
+        "other": np.array([True, True, False, True]),
         "id_scores": np.linspace(1, 2, COUNT),
         "ood_scores": np.linspace(0, 1, COUNT),
         "errors": dict(metrics.ALEXNET_ERROR),
         "clean_error": 0.3,
         "successes": 3,
         "n": 4,
+        "won": 3,
+        "lost": 1,
         "temperature": 10.0,
         "epsilon": 0.01,
         "name": "gaussian_noise",
@@ -179,12 +182,14 @@ BAD_KNOBS = {
     "vim_dims": (-1, FEATURES, 1.5),
     "n": WHOLE,
     "successes": (-1, 1.5, 5, True),
+    "won": (-1, 1.5, True),
+    "lost": (-1, 1.5, True),
 }
 # Parameters that say nothing of how something is computed, or are tested by others.
 OTHERS = {
     "key", "images", "labels", "logits_fn", "shift_logits", "logits", "features",
-    "fitted", "probabilities", "confidence", "correct", "id_scores", "ood_scores",
-    "errors", "clean_error", "mask", "seed", "weight", "bias", "baseline",
+    "fitted", "probabilities", "confidence", "correct", "other", "id_scores",
+    "ood_scores", "errors", "clean_error", "mask", "seed", "weight", "bias", "baseline",
     "baseline_clean",
 }  # fmt: skip
 
@@ -282,7 +287,7 @@ def test_what_is_no_features(function, name):
         refuses(function, name, value, "features")
 
 
-@pytest.mark.parametrize(("function", "name"), having("correct", "mask"))
+@pytest.mark.parametrize(("function", "name"), having("correct", "other", "mask"))
 def test_what_is_neither_right_nor_wrong(function, name):
     for value in (
         np.array([0.0, 4.15, 1.0, 1.0]),

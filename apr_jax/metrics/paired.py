@@ -1,0 +1,145 @@
+"""The difference of two classifiers on the same images: its interval, and a test.
+
+    paired_difference(correct, other, *, seed=0, replicates=2000) -> Paired
+    mcnemar(won, lost) -> p
+
+Two classifiers that saw the same images err on many of the same ones, so the interval
+of their difference is far narrower than those of their errors. What varies is which
+images were drawn: where an image was measured under several conditions (corruptions and
+severities), it is drawn with all of its answers, and the conditions stay as they are.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.special
+
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import answers, knobs
+
+# What is called a difference happens to equals at most so often.
+_LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Paired:
+    """How much more, or less, often the first of two classifiers errs.
+
+    Attributes:
+        difference: error of the first less that of the second, in [-1, 1]; below 0 the
+            first is better.
+        low, high: ends of its 95 % interval.
+        p: probability of a difference at least as large between equals.
+        won: answers that the first alone has right.
+        lost: answers that the second alone has right.
+        n: images.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    won: int
+    lost: int
+    n: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether interval and test both exclude that there is no difference."""
+        return not self.low <= 0 <= self.high and self.p < _LEVEL
+
+
+def paired_difference(
+    correct: npt.ArrayLike,
+    other: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    replicates: int = 2000,
+) -> Paired:
+    """The difference of two classifiers' errors on the same images.
+
+    The interval is bootstrapped over images. As in Agresti and Min ("Simple improved
+    confidence intervals for comparing matched proportions", 2005) half an image is
+    added that the first alone has right, half a one that the second has, and one that
+    both have, so that it isn't empty where no answers differ.
+
+    The test is McNemar's ("Note on the sampling error of the difference between
+    correlated proportions or percentages", 1947), exact. Under several conditions it is
+    what that test stands for, by its normal approximation: between equals, the two
+    classifiers' answers to an image may be exchanged, under all conditions together.
+
+    Args:
+        correct: [N], or [K, N] under K conditions: whether the first has each right.
+        other: the same of the second, in the same order.
+        seed: of the bootstrap.
+        replicates: of the bootstrap.
+
+    Raises:
+        ArgumentError: shapes that differ, other values, or no images.
+    """
+    knobs.whole("replicates", replicates)
+    first = _table(correct, "correct")
+    second = _table(other, "other")
+    if first.shape != second.shape:
+        raise ArgumentError(
+            f"correct {list(first.shape)} and other {list(second.shape)} differ; they "
+            "must be of the same images, in the same order"
+        )
+    conditions, n = first.shape
+    gain = second.astype(np.int64).sum(0) - first.sum(0)  # [N], of conditions
+    # Few values are possible, so a draw of images is one of their counts.
+    values = np.arange(-conditions, conditions + 1)
+    weight = np.bincount(gain + conditions, minlength=len(values)).astype(np.float64)
+    weight[[0, conditions, -1]] += 0.5, 1.0, 0.5
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n, weight / weight.sum(), size=replicates) @ values
+    low, high = np.quantile(drawn / (n * conditions), [0.025, 0.975])
+    difference = float(gain.sum() / (n * conditions))
+    won, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    p = mcnemar(won, lost) if conditions == 1 else _exchanged(gain)
+    return Paired(
+        difference,
+        min(float(low), difference),
+        max(float(high), difference),
+        p,
+        won,
+        lost,
+        n,
+    )
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """The p of McNemar's test, two-sided and exact: of a fair coin's heads and tails.
+
+    Args:
+        won: images that the first of two classifiers alone has right.
+        lost: images that the second alone has right.
+
+    Raises:
+        ArgumentError: a number below 0.
+    """
+    knobs.whole("won", won, low=0)
+    knobs.whole("lost", lost, low=0)
+    p = 2 * float(scipy.special.bdtr(min(won, lost), won + lost, 0.5))
+    return min(1.0, p)
+
+
+def _exchanged(gain: npt.NDArray[np.int64]) -> float:
+    """The p of the sum of numbers [N] whose signs are those of fair coins."""
+    squares = float(np.sum(gain**2))
+    return math.erfc(abs(int(gain.sum())) / math.sqrt(2 * squares)) if squares else 1.0
+
+
+def _table(values: Any, name: str) -> npt.NDArray[np.bool_]:
+    """Truth values of answers as [K, N]."""
+    found = np.asarray(answers.array(values, name))
+    rows = found[None] if found.ndim == 1 else found
+    if rows.ndim != 2 or not rows.size:
+        raise ArgumentError(
+            f"{name} must be booleans [N] or [K, N], of one image or more, not "
+            f"{found.dtype} {list(found.shape)}"
+        )
+    return np.stack([answers.truths(row, name=name, count=len(row)) for row in rows])
