@@ -175,11 +175,15 @@ class Train:
     sync_batch_norm: bool = setting(False, "statistics over all devices, not of each")
     devices: int = incidental(0, "0: all accelerators, or one device of a CPU", low=0)
     steps_per_call: int = incidental(0, "0: one on a CPU, else several", low=0)
-    log_every: int = incidental(100, "steps between points of the curve", low=1)
+    log_every: int = incidental(
+        100, "steps between points of the curve; fewer in a run too short", low=1
+    )
     tensorboard: bool = incidental(
         True, "events for TensorBoard, where it is installed"
     )
-    watch: tuple[str, ...] = incidental((), "names of train.watch.WATCHES, each epoch")
+    watch: tuple[str, ...] = incidental(
+        ("accuracy",), "names of train.watch.WATCHES, each epoch; (): none"
+    )
     watch_examples: int = incidental(
         1000, "test images; 0: all, unless streamed", low=0
     )

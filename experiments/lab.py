@@ -407,5 +407,5 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
         base.data.data_dir = options.data_dir
     base.seed = options.seed
     base.data.cache_dir = options.cache_dir
-    base.train.tensorboard = False
+    base.train.update(tensorboard=False, watch=())
     return base

@@ -99,7 +99,7 @@ DEFAULTS = {
     "train.steps_per_call": 0,
     "train.log_every": 100,
     "train.tensorboard": True,
-    "train.watch": (),
+    "train.watch": ("accuracy",),
     "train.watch_examples": 1000,
     "checkpoint.every_steps": 2000,
     "checkpoint.keep": 3,

@@ -70,7 +70,7 @@ def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDi
     config.augment.pair_donors = "global"
     config.optim.update(epochs=4.0, milestones=(3.0,))
     config.train.update(
-        batch_size=16, sync_batch_norm=True, log_every=5, tensorboard=False
+        batch_size=16, sync_batch_norm=True, log_every=5, tensorboard=False, watch=()
     )
     config.checkpoint.update(every_steps=7, keep=2)
     config.eval.batch_size = 16

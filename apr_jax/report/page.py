@@ -172,7 +172,22 @@ def _curves(runs: Sequence[RunView]) -> str:
     names = ("loss", "accuracy", "learning_rate", "images_per_second")
     drawn = [figures.curves(rows, quantity) for quantity in names]
     legend = html.legend(dict(enumerate(rows)))
-    return html.section("Training", legend, html.grid("wide", drawn))
+    return html.section("Training", legend, html.grid("wide", drawn), _dashed(runs))
+
+
+def _dashed(runs: Sequence[RunView]) -> str:
+    """Says of which images the dashed lines of the curves are."""
+    images = {
+        (row["split"], row["examples"])
+        for run in runs
+        for row in run.watched
+        if row["watch"] == "accuracy"
+    }
+    if not images:
+        return ""
+    listed = " and ".join(f"{n:,} images of {split}" for split, n in sorted(images))
+    words = f"Dashed: after each epoch, on {listed}. Nothing is chosen by them."
+    return html.note(html.escape(words))
 
 
 def _calibration(runs: Sequence[RunView]) -> str:

@@ -37,7 +37,7 @@ class RunView:
             ``extra`` may hold a reliability diagram (``"reliability"``, from
             ``Reliability.to_json``) and counts of label by prediction
             (``"confusion"``, [C, C]), which are drawn.
-        curve: rows of ``metrics.jsonl``.
+        curve: rows of ``metrics.jsonl``, and of epochs' ends.
         watched: rows of ``watch.jsonl``.
         class_names: C names.
         examples: augmented training images.
@@ -116,12 +116,13 @@ def _facts(record: Record) -> dict[str, Any]:
 def view(root: pathlib.Path) -> RunView:
     """Reads what a work directory holds: configuration, records, curve, classes."""
     run, config = workdir.open_run(root)
+    watched = epochs.read(run.watched) if run.watched.exists() else []
     return RunView(
         name=config.name,
         config=config_lib.to_dict(config),
         records=records_lib.read(run.results) if run.results.exists() else (),
-        curve=_curve(run),
-        watched=epochs.read(run.watched) if run.watched.exists() else (),
+        curve=_curve(run, watched),
+        watched=watched,
         class_names=workdir.read_class_names(run) if run.classes.exists() else (),
         examples=read_examples(run.examples) if run.examples.exists() else None,
         commands=workdir.read_commands(run),
@@ -139,14 +140,33 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _curve(run: workdir.RunDir) -> Sequence[curves.CurveRow]:
-    """The curve, with accuracy under attack where images were held out for it."""
+def _curve(
+    run: workdir.RunDir, watched: Sequence[Mapping[str, Any]]
+) -> Sequence[CurveRow]:
+    """The curve, with accuracies of epochs on images that it doesn't train on."""
     rows = curves.read_curve(run.curve) if run.curve.exists() else []
+    found = [(row, epochs.answered([row])) for row in watched]
     for held in epochs.read_held_out(run.root):
         if held["collapsed"] and rows and rows[-1].step < held["step"]:
             continue  # the run went back to before it
-        near = [i for i, row in enumerate(rows) if row.step <= held["step"]][-1:]
-        for i in near:
-            extra = {**rows[i].extra, "held-out accuracy": held["robust_accuracy"]}
-            rows[i] = dataclasses.replace(rows[i], extra=extra)
+        found.append((held, {"held-out accuracy": held["robust_accuracy"]}))
+    for row, extra in found:
+        if rows and extra:
+            _add(rows, row["step"], row["epoch"], extra)
     return rows
+
+
+def _add(
+    rows: list[CurveRow], step: int, epoch: float, extra: dict[str, float]
+) -> None:
+    """Puts scalars of a step into a curve, on a point of their own if need be.
+
+    Its loss is the mean over the steps to the next point, of which it is one.
+    """
+    place = sum(row.step < step for row in rows)
+    near = rows[min(place, len(rows) - 1)]
+    there = near.step == step
+    extra = {**near.extra, **extra} if there else extra
+    rows[place : place + there] = [
+        dataclasses.replace(near, step=step, epoch=epoch, extra=extra)
+    ]

@@ -6,6 +6,7 @@ import os
 import pathlib
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 from apr_jax.errors import DataError
@@ -56,16 +57,23 @@ class CurveWriter:
         NaN and infinite scalars are kept as null, which reads back as NaN.
         """
         fields = dataclasses.asdict(row)
-        extra = {name: _finite(x) for name, x in fields.pop("extra").items()}
-        scalars = {name: _finite(fields[name]) for name in _SCALARS}
-        jsonl.append(self._path, [{**fields, **scalars, "extra": extra}])
-        if self._events is not None:
-            known = {**scalars, **extra}
-            self._events.scalars(
-                {name: x for name, x in known.items() if x is not None},
-                step=row.step,
-                seconds=row.time,
-            )
+        scalars = {name: fields[name] for name in _SCALARS}
+        finite = {name: _finite(x) for name, x in scalars.items()}
+        extra = {name: _finite(x) for name, x in row.extra.items()}
+        jsonl.append(self._path, [{**fields, **finite, "extra": extra}])
+        self.note({**scalars, **row.extra}, step=row.step, seconds=row.time)
+
+    def note(self, scalars: Mapping[str, float], *, step: int, seconds: float) -> None:
+        """Adds scalars where they are followed, but to no row: they have their own.
+
+        Args:
+            scalars: by name; those that are not finite are left out.
+            step: steps taken so far.
+            seconds: since 1970, UTC.
+        """
+        finite = {name: x for name, x in scalars.items() if math.isfinite(x)}
+        if self._events is not None and finite:
+            self._events.scalars(finite, step=step, seconds=seconds)
 
     def close(self) -> None:
         if self._events is not None:

@@ -1,5 +1,6 @@
 """Rows that a run writes at the ends of its epochs."""
 
+import math
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -28,8 +29,9 @@ def epoch_ends(epoch_steps: float, total_steps: int) -> np.ndarray:
 def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads the rows of ``watch.jsonl``, or of the directory that holds it, by step.
 
-    Each has "step", "epoch", "watch" (a name of ``WATCHES``), "examples", and what
-    that watch says; "not_finite" where logits were NaN or infinite: how many.
+    Each has "step", "epoch", "watch" (a name of ``WATCHES``), "split" and "examples"
+    (which images, and how many), and what that watch says; "not_finite" where logits
+    were NaN or infinite: how many.
 
     Raises:
         FileNotFoundError: where there is no such file.
@@ -53,6 +55,19 @@ def table(
         np.array([row["epoch"] for row in mine], np.float64),
         np.array([row[value] for row in mine], np.float64),
     )
+
+
+def answered(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Accuracy and loss that rows say, by split: {"test_accuracy": ..., "test_loss"}.
+
+    Of several rows of a split the last; NaN where there was no number.
+    """
+    return {
+        f"{row['split']}_{kind}": math.nan if row[kind] is None else row[kind]
+        for row in rows
+        if row.get("watch") == "accuracy"
+        for kind in ("accuracy", "loss")
+    }
 
 
 def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:

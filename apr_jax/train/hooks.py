@@ -73,6 +73,10 @@ class EpochHook:
         """Measures the replicated state of step ``done``; whether it ends the run."""
         raise NotImplementedError
 
+    def scalars(self, done: int) -> dict[str, float]:
+        """What the rows of step ``done`` say in one number each, by its name."""
+        return {}
+
     def go_back(self, saved: checkpoint.Checkpoints, like: Any) -> tuple[int, Any]:
         """Returns step and state that a run which the hook ended is left with."""
         raise NotImplementedError
@@ -123,7 +127,10 @@ class EpochHook:
 
 
 class Watcher(EpochHook):
-    """Measures before the first step, and at the end of every epoch."""
+    """Measures before the first step, and at the end of every epoch.
+
+    What says nothing of an untrained network is not measured before the first step.
+    """
 
     def __init__(self, plan: Plan, first: int) -> None:
         """Rows beyond step ``first`` are dropped; see ``EpochHook``."""
@@ -157,9 +164,17 @@ class Watcher(EpochHook):
         self._append([self._found(name, state, done) for name in self._missing(done)])
         return False
 
+    def scalars(self, done: int) -> dict[str, float]:
+        """Accuracy and loss on the images that are watched: "test_accuracy"."""
+        return epochs.answered(row for row in self.rows if row["step"] == done)
+
     def _missing(self, done: int) -> list[str]:
         known = {row["watch"] for row in self.rows if row["step"] == done}
-        return [name for name in self._gather if name not in known]
+        return [
+            name
+            for name in self._gather
+            if name not in known and (done or WATCHES[name].untrained)
+        ]
 
     def _found(self, name: str, state: TrainState, done: int) -> dict[str, Any]:
         watch, devices = WATCHES[name], len(self._plan.layout.local)
@@ -174,7 +189,8 @@ class Watcher(EpochHook):
             strict=True,
         )
         values = watch.summarise(knobs, found)
-        row = self._row(done, sum(bad), watch=name)
+        split = self._plan.config.data.test_split
+        row = self._row(done, sum(bad), watch=name, split=split)
         return row | {key: _finite(value) for key, value in values.items()}
 
 

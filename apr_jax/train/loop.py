@@ -215,4 +215,5 @@ def _follow(
         if hook.due(before, done):
             with meter.paused():
                 ends |= hook.measure(state, done)
+            meter.note(done, hook.scalars(done))
     return ends

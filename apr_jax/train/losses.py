@@ -23,12 +23,13 @@ def cross_entropy(
     The share ``smoothing`` of each label is spread evenly over all K classes (Szegedy
     et al., CVPR 2016, section 7).
     """
-    return _cross_entropies(logits, labels, smoothing).mean()
+    return cross_entropies(logits, labels, smoothing).mean()
 
 
-def _cross_entropies(
+def cross_entropies(
     logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
 ) -> jax.Array:
+    """The cross-entropy of each image, [N]; see ``cross_entropy``."""
     own = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     if not smoothing:
         return own
@@ -50,7 +51,7 @@ def loss_of_pixels(
 
     def loss(pixels: jax.Array) -> jax.Array:
         logits, _ = predict(variables, pixels)
-        return _cross_entropies(logits, labels).sum()
+        return cross_entropies(logits, labels).sum()
 
     return loss
 
@@ -147,10 +148,10 @@ def training_loss(
         own, other = split_heads(logits)
         weight = settings.heads_weight
     smoothing = settings.label_smoothing
-    each = _cross_entropies(own, views.labels, smoothing)
+    each = cross_entropies(own, views.labels, smoothing)
     if method.mix or method.loss.heads > 1:
         each = weight * each
-        each += (1 - weight) * _cross_entropies(other, views.others, smoothing)
+        each += (1 - weight) * cross_entropies(other, views.others, smoothing)
     losses = each.mean(1)
     if method.loss.alike:
         losses = jnp.concatenate([losses[:1], losses[3:]])

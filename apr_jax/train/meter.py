@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from apr_jax.errors import Diverged
 from apr_jax.runs import curves
 from apr_jax.train.plan import Plan
 
+_POINTS = 10  # of the curve of a run that is too short for two
 _RECENT = 20  # calls that the speed on the bar is taken over
 
 
@@ -45,7 +46,9 @@ class Meter:
         settings, primary = plan.config.train, parallel.is_primary()
         self._settings, self._lane, self._rate = settings, lane, plan.rate
         self._epoch_steps, self._epochs = plan.epoch_steps, plan.config.optim.epochs
-        self._total = plan.total_steps
+        self._total, self._every = plan.total_steps, settings.log_every
+        if self._total < 2 * self._every:
+            self._every = max(1, self._total // _POINTS)
         self._curve = None
         if primary:
             self._curve = curves.curve_writer(
@@ -94,6 +97,11 @@ class Meter:
         if not np.isfinite(loss := self._values(metrics)["loss"][0]):
             raise self._diverged(loss, step)
 
+    def note(self, done: int, scalars: Mapping[str, float]) -> None:
+        """Passes on what was measured of the state of step ``done``, by name."""
+        if self._curve is not None and scalars:
+            self._curve.note(scalars, step=done, seconds=time.time())
+
     def _diverged(self, loss: float, step: int) -> Diverged:
         if self._window:
             self._point(step)  # the curve goes up to here
@@ -133,8 +141,7 @@ class Meter:
                 raise self._diverged(loss, step + offset)
             self._window.append((float(loss), float(accuracy)))
             done = step + offset + 1
-            every = min(self._settings.log_every, self._total)
-            if done % every == 0:
+            if done % self._every == 0 or done == self._total:
                 self._point(done)
         self._show(step + len(values["loss"]))
 

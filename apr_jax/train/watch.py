@@ -1,8 +1,8 @@
 """Measurements while a network learns: rows of ``watch.jsonl``, epoch by epoch.
 
 ``train.watch`` names what is measured before the first step and at the end of every
-epoch, on the same test images each time. Watching draws no random numbers and changes
-no bit of the training.
+epoch, on the same test images each time. Watching draws no random numbers, changes no
+bit of the training, and chooses nothing.
 """
 
 import dataclasses
@@ -37,6 +37,7 @@ class Watch:
             are not finite, [B].
         summarise: knobs, and for each of them what was found for all N images,
             [N, ...] -> what a row says, by name.
+        untrained: whether it says something of a network before its first step.
     """
 
     knobs: Callable[[int], Sequence[float]]
@@ -44,6 +45,7 @@ class Watch:
         [Predict, Any, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
     ]
     summarise: Callable[[Sequence[float], Sequence[np.ndarray]], dict[str, Any]]
+    untrained: bool = True
 
 
 def input_gradient(
@@ -115,7 +117,31 @@ def _summarise_bands(
     }
 
 
+def _right_and_loss(
+    predict: Predict,
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    _: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    logits, _ = predict(variables, to_pixels(images))
+    right = answers.answer(logits) == labels
+    found = jnp.stack([right, losses.cross_entropies(logits, labels)], axis=1)
+    return found, answers.not_finite_each(logits)
+
+
+def _summarise_answers(
+    _: Sequence[float], found: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    accuracy, loss = found[0].astype(np.float64).mean(axis=0)
+    return {"accuracy": accuracy, "loss": loss}
+
+
 WATCHES: dict[str, Watch] = {
+    # "accuracy" and "loss", the mean cross-entropy, on the images as they are.
+    "accuracy": Watch(
+        lambda _: (0.0,), _right_and_loss, _summarise_answers, untrained=False
+    ),
     # Learning priority (IJCAI 2022): "spectrum" and "raw" [K], the mean amplitude of
     # the loss's gradient to the pixels over rings of frequency (see
     # ``spectral.azimuthal_profile``), scaled to [0, 1] and as it is.

@@ -264,7 +264,7 @@ def _cifar(name: str, network: str, row: str, budget: str) -> ml_collections.Con
         settings.model.name, settings.optim.epochs = network, _MEDIUM_EPOCHS
         if name != "cifar10":
             settings.data.update(own)
-    settings.train.tensorboard = False
+    settings.train.update(tensorboard=False, watch=())
     return settings
 
 
@@ -284,7 +284,7 @@ def _fgsm(name: str, network: str, row: str, budget: str) -> ml_collections.Conf
         settings.data.update(presets.cifar(f"{network},standard,{name}").data)
     presets.suit_method(settings, settings.augment.method, name)
     settings.model.name = network
-    settings.train.tensorboard = False
+    settings.train.update(tensorboard=False, watch=())
     return settings
 
 
@@ -298,6 +298,7 @@ def _imagenet(
         )
     settings = presets.imagenet_resnet50(row_of(row).method)
     settings.model.name = network
+    settings.train.watch = ()
     return settings
 
 

@@ -90,7 +90,7 @@ def test_medium_runs_are_those_of_the_quick_recipe():
             continue
         (run,) = asked_for(rows=[row], columns=["cifar10 airbench94"], budget="medium")
         quick = presets.cifar10_fast(row_of(row).method)
-        own = {"name", "optim.epochs", "train.tensorboard"}
+        own = {"name", "optim.epochs", "train.tensorboard", "train.watch"}
         changed = {"eval.parts", *row_of(row).changes}
         one, other = (flat(c.to_dict()) for c in (run.settings, quick))
         differs = {field for field in one if one[field] != other[field]}

@@ -93,6 +93,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path):
                         accuracy=float("nan"), learning_rate=0.1,
                         images_per_second=9.0, time=1e9 + step,
                         extra={"test_accuracy": 0.25}))
+                writer.note({"b": 0.5, "c": float("inf")}, step=step, seconds=2e9)
         assert not any(m.split(".")[0] == "tensorflow" for m in sys.modules)
         sys.modules["tensorboard.compat.notf"] = types.ModuleType("notf")
         from tensorboard.backend.event_processing import event_accumulator
@@ -110,7 +111,9 @@ def test_tensorboard_reads_the_scalars_back(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     tags, loss = run.stdout.strip().splitlines()
-    assert tags == "['images_per_second', 'learning_rate', 'loss', 'test_accuracy']"
+    assert (
+        tags == "['b', 'images_per_second', 'learning_rate', 'loss', 'test_accuracy']"
+    )
     # Step 3 of the first run is forgotten: it came after the checkpoint.
     assert loss == (
         "[(1, 0.1, 1000000001.0), (2, 0.2, 1000000002.0), (3, 2.3, 1000000003.0), "

@@ -43,7 +43,7 @@ def test_it_learns_and_says_so(folder, tmp_path):
     assert (trained.step, trained.stopped_by) == (48, None)
     assert trained.seconds_to_first_step > 0
     rows = curves.read_curve(tmp_path / "run")
-    assert [row.step for row in rows] == list(range(5, 49, 5))
+    assert [row.step for row in rows] == [*range(5, 49, 5), 48]
     assert rows[-1].accuracy > rows[0].accuracy
     assert rows[0].epoch == pytest.approx(5 / 6)
     assert rows[-1].learning_rate == pytest.approx(0.02)
@@ -200,7 +200,7 @@ def test_a_state_that_gives_no_number_is_not_saved(folder, tmp_path, every, last
     steps = [int(p.name) for p in plan.run.checkpoints.glob("[0-9]*")]
     assert max(steps, default=0) == (diverged - 1) // every * every
     # The curve goes up to the last loss that was a number.
-    assert [row.step for row in curves.read_curve(plan.run.root)] == [diverged]
+    assert curves.read_curve(plan.run.root)[-1].step == diverged
     for step in steps:
         saved = checkpoint.Reader(plan.run.checkpoints, owner=config_hash(plan))
         state = saved._read(step, plan_lib.initial_state(plan))

@@ -13,7 +13,7 @@ from apr_jax.data import ArraySplit, samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
 from apr_jax.report import page, run_view, sections
-from apr_jax.runs import checkpoint
+from apr_jax.runs import checkpoint, curves
 from apr_jax.runs import epochs as epochs_lib
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import hooks, loop, watch
@@ -21,6 +21,7 @@ from apr_jax.train import plan as plan_lib
 from tests import toy
 
 BOTH = ("input_spectrum", "bands")
+EVERY = (*BOTH, "accuracy")
 
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
@@ -70,10 +71,11 @@ def test_several_steps_a_call_wait_for_its_end(folder, tmp_path):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_watching_changes_no_bit_and_resumes(folder, tmp_path, devices):
+    changes = {"names": EVERY, "train__devices": devices}
     plain = run(folder, tmp_path / "plain", names=(), train__devices=devices)
-    whole = run(folder, tmp_path / "whole", train__devices=devices)
+    whole = run(folder, tmp_path / "whole", **changes)
     for until in (3, 8, None):
-        run(folder, tmp_path / "parts", until=until, train__devices=devices)
+        run(folder, tmp_path / "parts", until=until, **changes)
     assert checkpoint.digest(plain.state) == checkpoint.digest(whole.state)
     assert not (tmp_path / "plain" / "watch.jsonl").exists()
     one, other = (epochs_lib.read(tmp_path / name) for name in ("whole", "parts"))
@@ -171,6 +173,48 @@ def test_spectrum_and_bands_against_numpy(folder, tmp_path):
     assert bands["accuracy"] == pytest.approx(right.mean())
 
 
+def test_accuracy_and_loss_against_numpy(folder, tmp_path, monkeypatch):
+    """After each epoch, by default; in rows, and where scalars are followed."""
+    noted = []
+    monkeypatch.setattr(
+        curves.CurveWriter,
+        "note",
+        lambda _, scalars, *, step, **__: noted.append((step, scalars)),
+    )
+    usual = config_lib.default().train
+    trained = run(folder, tmp_path, names=usual.watch)
+    rows = epochs_lib.read(tmp_path)
+    assert rows_of(tmp_path) == [(s, "accuracy") for s in (6, 12, 18, 24)]
+    with np.load(folder / "test.npz") as stored:
+        split = ArraySplit(stored["images"], stored["labels"])
+    images, labels = samples.watched(split, 21)
+    config = toy.config(folder)
+    network = classifier.make(config, trained.state.variables, "0123")
+    logits = np.float64(network.predict(network.variables, images)[0])
+    row = rows[-1]
+    assert (row["split"], row["examples"]) == ("test", 21)
+    right = logits.argmax(1) == labels
+    assert row["accuracy"] == pytest.approx(right.mean(), abs=1e-12)
+    surprise = np.log(np.exp(logits).sum(1)) - logits[np.arange(21), labels]
+    assert row["loss"] == pytest.approx(surprise.mean(), rel=1e-5)
+    expected = {"test_accuracy": row["accuracy"], "test_loss": row["loss"]}
+    assert noted[-1] == (24, expected)
+    assert [step for step, names in noted if "test_loss" in names] == [6, 12, 18, 24]
+
+
+def test_the_page_says_of_which_images_the_dashed_curve_is(folder, tmp_path):
+    run(folder, tmp_path, names=("accuracy",), train__log_every=7)
+    view = run_view.view(tmp_path)
+    rows = {row.step: row for row in view.curve}
+    # Points of the curve, of the ends of epochs, and of the end, which is both.
+    assert list(rows) == [6, 7, 12, 14, 18, 21, 24]
+    assert rows[6].loss == rows[7].loss
+    drawn = [row.extra["test_accuracy"] for row in rows.values() if row.extra]
+    assert drawn == [row["accuracy"] for row in view.watched]
+    assert "on 21 images of test. Nothing is chosen by them" in page._curves([view])
+    assert sections.SECTIONS["watch"].html([view]) == ""
+
+
 def test_the_gradient_is_jax_s_own(folder, key):
     config = toy.config(folder)
     model = network_lib.make_model(config, num_classes=4)
@@ -204,7 +248,7 @@ def test_the_images_are_the_same_for_every_seed(rng):
 
 def test_what_cannot_be_watched_is_refused_before_data_are_read(tmp_path):
     config = toy.config(tmp_path, train__watch=("bands", "gradients"))
-    message = r"train.watch has 'gradients'; choose from input_spectrum, bands"
+    message = r"train.watch has 'gradients'; choose from accuracy, input_spectrum"
     with pytest.raises(ConfigError, match=message):
         plan_lib.plan(config, tmp_path / "run")
 
