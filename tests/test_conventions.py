@@ -15,7 +15,7 @@ PACKAGE = ROOT / "apr_jax"
 FLOORS = (
     {"config", "errors", "fast_random", "gates", "pixels", "settings", "spectral"},
     {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
-    {"data", "network", "presets", "runs"},
+    {"data", "foreign", "network", "presets", "runs"},
     {"train"},
     {"report"},
     {"evaluate"},
@@ -64,10 +64,13 @@ ONLY_IN = {
     "orbax": {"runs"},
     "tensorflow": {"data"},
     "tensorflow_datasets": {"data"},
-    "torch": {"models"},
+    "torch": {"foreign", "models"},
+    "torchax": {"foreign"},
+    "equinox": {"foreign"},
+    "keras": {"foreign"},
 }
 # Never imported when a module loads.
-LAZY = {"tensorflow", "tensorflow_datasets", "torch"}
+LAZY = {*ONLY_IN} - {"orbax"}
 
 
 def sources():

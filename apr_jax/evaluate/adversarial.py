@@ -65,6 +65,7 @@ def measure(
         DataError: the data aren't there, or have fewer examples.
     """
     layout = context.layout
+    settings = _possible(classifier, settings)
     parallel.check_batch("batch", settings.batch, layout)
     threats = check(settings, classifier.config.data)
     images, labels = state.load(classifier, settings.examples, context.resident)
@@ -97,6 +98,25 @@ def measure(
         for record in attacker.run(threat, sheet=threat.eps == largest):
             if (record.split, record.metric) not in known:
                 yield record
+
+
+def _possible(
+    classifier: classifier_lib.Classifier, settings: config_lib.Adversarial
+) -> config_lib.Adversarial:
+    """The settings, less the attacks that follow gradients where there are none.
+
+    Raises:
+        ConfigError: none is left.
+    """
+    if classifier.differentiable or settings.attack == "square":
+        return settings
+    if "square" not in sequence.VERSIONS.get(settings.attack, ()):
+        raise ConfigError(
+            f"attack is {settings.attack!r}, which follows gradients, and "
+            f"{classifier.name} has none; choose 'square'"
+        )
+    console.say(f"{classifier.name} has no gradient: of its attacks only Square is run")
+    return dataclasses.replace(settings, attack="square")
 
 
 class _Threat(NamedTuple):

@@ -15,6 +15,7 @@ from apr_jax import console, data, parallel, process
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import weights
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places as places_lib
 from apr_jax.report import page as page_lib
@@ -190,4 +191,4 @@ def _open(
         )
     config = config_lib.parse(values.to_dict())
     config = classifier_lib.at_places(config, places)
-    return classifier_lib.from_weights(what, config), workdir
+    return weights.from_weights(what, config), workdir

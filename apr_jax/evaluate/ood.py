@@ -98,7 +98,15 @@ class _Inside:
                 "scores has 'csi', which is for networks that were trained by it"
             )
         # Not for others: it would be missing from all their records.
-        every = tuple(n for n in ood.SCORES if turns or n != "csi")
+        without = set() if turns else {"csi"}
+        if not job.classifier.differentiable:
+            without.add("odin")
+            text = f"odin: {job.classifier.name} has no gradient"
+            if "odin" in settings.scores:
+                raise ConfigError(f"scores can't be computed: {text}")
+            if not settings.scores:
+                console.say(f"left out: {text}")
+        every = tuple(n for n in ood.SCORES if n not in without)
         self.asked = settings.scores or every
         self.common: dict[str, Any] = {
             "examples": settings.examples,
@@ -131,13 +139,14 @@ class _Inside:
         config = self.classifier.config
         collected = self._split(config.data.test_split, self.settings.examples)
         self.correct, self.not_finite = collected.right, collected.not_finite
-        layer = ood_scores.last_layer(
+        layer = self.classifier.head or ood_scores.last_layer(
             self.classifier.variables, collected, config.augment
         )
-        self.names = self._possible(collected, layer is not None)
+        lacking = _lacking(collected, layer is not None)
+        train = self._train(lacking)
+        self.names = self._possible(lacking)
         weight, bias = layer or (None, None)
-        if any("train" in ood.NEEDS[name] for name in self.names):
-            train = self._split(config.data.train_split, self.settings.fit_examples)
+        if train is not None:
             train = train.answered()
             if not len(train.labels):
                 raise DataError(
@@ -175,23 +184,40 @@ class _Inside:
             resident = data.load(described, splits=[split])
         return self._collector.split(split, resident=resident, examples=examples)
 
-    def _possible(
-        self, collected: ood_scores.Collected, has_layer: bool
-    ) -> tuple[str, ...]:
+    def _train(self, lacking: dict[str, str]) -> ood_scores.Collected | None:
+        """Training images, where a score needs them; what isn't there is lacking."""
+        possible = (n for n in self.asked if not set(lacking) & set(ood.NEEDS[n]))
+        if not any("train" in ood.NEEDS[name] for name in possible):
+            return None
+        split = self.classifier.config.data.train_split
+        try:
+            return self._split(split, self.settings.fit_examples)
+        except DataError as why:
+            lacking["train"] = f"there are no training images ({why})"
+            return None
+
+    def _possible(self, lacking: Mapping[str, str]) -> tuple[str, ...]:
         """The scores that this classifier allows, of those that are asked for."""
-        lacking = set() if has_layer else {"weights"}
-        if collected.features.shape == collected.logits.shape and np.array_equal(
-            collected.features, collected.logits
-        ):
-            lacking = {"weights", "features"}
-        left_out = [n for n in self.asked if lacking & set(ood.NEEDS[n])]
+        left_out = [n for n in self.asked if set(lacking) & set(ood.NEEDS[n])]
         if left_out:
-            what = " or ".join(sorted(lacking))
-            text = f"{', '.join(left_out)}: the classifier gives no {what} of its own"
+            reasons = "; ".join(dict.fromkeys(lacking.values()))
+            text = f"{', '.join(left_out)}: {reasons}"
             if self.settings.scores:
                 raise ConfigError(f"scores can't be computed: {text}")
             console.say(f"left out: {text}")
         return tuple(name for name in self.asked if name not in left_out)
+
+
+def _lacking(collected: ood_scores.Collected, has_layer: bool) -> dict[str, str]:
+    """What a classifier doesn't give, of what scores need, and how that is said."""
+    names = [] if has_layer else ["weights"]
+    if collected.features.shape == collected.logits.shape and np.array_equal(
+        collected.features, collected.logits
+    ):
+        names = ["features", "weights"]
+    return dict.fromkeys(
+        names, f"the classifier gives no {' or '.join(names)} of its own"
+    )
 
 
 def _measure_sets(

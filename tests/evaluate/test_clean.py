@@ -12,7 +12,7 @@ from apr_jax import config as config_lib
 from apr_jax import corruptions, data, job, models, parallel
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import clean, corruption
+from apr_jax.evaluate import clean, corruption, weights
 from apr_jax.evaluate.context import Context
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
@@ -141,7 +141,7 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
         if name.endswith("running_var"):
             tensors[name] = tensors[name].abs() + 1.0
     torch.save({"state_dict": tensors}, tmp_path / "weights.pth")
-    loaded = classifier_lib.from_weights(tmp_path / "weights.pth", config)
+    loaded = weights.from_weights(tmp_path / "weights.pth", config)
     assert loaded.name == "weights"
     records = clean.measure(loaded, None, Context(parallel.make_layout(1), quiet=True))
     assert {record.n for record in records} == {50}
@@ -151,11 +151,11 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
     mean, std = (np.array(v) for v in (config.data.mean, config.data.std))
     own = {"mu": torch.tensor(mean + 0.1).view(1, 3, 1, 1), "sigma": torch.ones(3)}
     torch.save({"state_dict": tensors | own}, tmp_path / "normal.pth")
-    normal = classifier_lib.from_weights(tmp_path / "normal.pth", config)
+    normal = weights.from_weights(tmp_path / "normal.pth", config)
     assert normal.config.data.std == (1.0, 1.0, 1.0)
     beside = {"state_dict": tensors, "mu": own["mu"], "sigma": [1.0] * 3}
     torch.save(beside, tmp_path / "beside.pth")
-    again = classifier_lib.from_weights(tmp_path / "beside.pth", config)
+    again = weights.from_weights(tmp_path / "beside.pth", config)
     assert again.config.data == normal.config.data
     assert "normal.pth brings its own normalisation" in capfd.readouterr().err
     moved = (images - (mean + 0.1)) * std + mean
@@ -168,7 +168,7 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
     tensors.pop("fc.bias")
     torch.save(tensors, tmp_path / "weights.pth")
     with pytest.raises(ConfigError, match=r"weights.pth: .*fc.bias"):
-        classifier_lib.from_weights(tmp_path / "weights.pth", config)
+        weights.from_weights(tmp_path / "weights.pth", config)
 
 
 def wrn_shapes(classes):
@@ -293,7 +293,7 @@ def test_both_frameworks_measure_the_same(folder, tmp_path, torch):
         optimizer.step()
     torch.save(net.state_dict(), tmp_path / "theirs.pth")
     net.eval()
-    ours = classifier_lib.from_weights(tmp_path / "theirs.pth", config)
+    ours = weights.from_weights(tmp_path / "theirs.pth", config)
     context = Context(parallel.make_layout(1), quiet=True)
 
     def check(images, records):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import weights
 from apr_jax.models import state_dicts, torch_weights
 from tests import toy
 from tests.models.test_torch_weights import plain_tensors
@@ -196,7 +196,7 @@ def test_weights_of_other_classes(folder, tmp_path, method, classes, said):
     path.write_bytes(safetensors(plain_tensors("wrn_10_1", classes)))
     config = toy.config(folder, model__name="wrn_10_1", augment__method=method)
     with pytest.raises(ConfigError, match=said):
-        classifier_lib.from_weights(path, config)
+        weights.from_weights(path, config)
 
 
 def test_names_of_classes(tensors, capsys):
@@ -208,7 +208,7 @@ def test_names_of_classes(tensors, capsys):
         loaded = torch_weights.load("wrn_10_1", {"net": tensors, **given})
         assert loaded.class_names == ("cat", "dog", "emu")
         assert loaded.outputs == 3
-    check = classifier_lib._check_classes
+    check = weights._check_classes
     check("w.pth", loaded, ("cat", "dog", "emu"), 1)
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match=r"cat, dog, emu, .* in another order"):
