@@ -178,6 +178,7 @@ class Train:
     log_every: int = incidental(
         100, "steps between points of the curve; fewer in a run too short", low=1
     )
+    wandb: str = incidental("", "project of Weights & Biases; none: it is not used")
     tensorboard: bool = incidental(
         True, "events for TensorBoard, where it is installed"
     )

@@ -98,6 +98,7 @@ DEFAULTS = {
     "train.devices": 0,
     "train.steps_per_call": 0,
     "train.log_every": 100,
+    "train.wandb": "",
     "train.tensorboard": True,
     "train.watch": ("accuracy",),
     "train.watch_examples": 1000,

@@ -68,6 +68,7 @@ ONLY_IN = {
     "torchax": {"foreign"},
     "equinox": {"foreign"},
     "keras": {"foreign"},
+    "wandb": {"runs"},
 }
 # Never imported when a module loads.
 LAZY = {*ONLY_IN} - {"orbax"}

@@ -6,8 +6,8 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 from apr_jax.errors import DataError
 from apr_jax.runs import files, jsonl
@@ -44,12 +44,22 @@ class CurveRow:
 _SCALARS = ("loss", "accuracy", "learning_rate", "images_per_second")
 
 
+class Follower(Protocol):
+    """A place where the scalars of a run can be followed."""
+
+    def scalars(self, values: dict[str, float], *, step: int, seconds: float) -> None:
+        """Takes finite scalars of a step, and their time since 1970, UTC."""
+
+    def close(self) -> None:
+        """Waits until they are there."""
+
+
 class CurveWriter:
     """Appends rows to a curve; made by ``curve_writer``, closed by ``with``."""
 
-    def __init__(self, path: pathlib.Path, events: "_EventFile | None"):
+    def __init__(self, path: pathlib.Path, followers: Sequence[Follower]):
         self._path = path
-        self._events = events
+        self._followers = followers
 
     def write(self, row: CurveRow) -> None:
         """Appends a row and waits until it is on the disk.
@@ -72,12 +82,12 @@ class CurveWriter:
             seconds: since 1970, UTC.
         """
         finite = {name: x for name, x in scalars.items() if math.isfinite(x)}
-        if self._events is not None and finite:
-            self._events.scalars(finite, step=step, seconds=seconds)
+        for follower in self._followers if finite else ():
+            follower.scalars(finite, step=step, seconds=seconds)
 
     def close(self) -> None:
-        if self._events is not None:
-            self._events.close()
+        for follower in self._followers:
+            follower.close()
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +97,11 @@ class CurveWriter:
 
 
 def curve_writer(
-    workdir: str | os.PathLike[str], *, resume_step: int, tensorboard: bool = True
+    workdir: str | os.PathLike[str],
+    *,
+    resume_step: int,
+    tensorboard: bool = True,
+    followers: Iterable[Follower] = (),
 ) -> CurveWriter:
     """Opens the curve of a run to go on after ``resume_step``, 0 for a new run.
 
@@ -100,6 +114,7 @@ def curve_writer(
         resume_step: the step of the restored checkpoint.
         tensorboard: also write scalars to ``workdir/tensorboard``, if the tensorboard
             package can be imported. TensorFlow is not needed and not imported.
+        followers: further places for the scalars; closed with the curve.
 
     Raises:
         OSError: where the files cannot be written.
@@ -113,7 +128,7 @@ def curve_writer(
     events = None
     if tensorboard:
         events = _EventFile.open(pathlib.Path(workdir) / "tensorboard", resume_step)
-    return CurveWriter(path, events)
+    return CurveWriter(path, [*([events] if events else []), *followers])
 
 
 def read_curve(path: str | os.PathLike[str]) -> list[CurveRow]:

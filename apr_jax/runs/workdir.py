@@ -31,6 +31,7 @@ class RunDir:
         held_out: accuracies under attack on images that are held out.
         results: one record for each number.
         commands: the commands that made them.
+        wandb: its id at Weights & Biases.
         examples: a few training images and what the augmentation makes of them.
         scratch: what evaluations keep while they are under way; made when first used.
         report: the page to look at.
@@ -45,6 +46,7 @@ class RunDir:
         self.curve = root / curves.FILE_NAME
         self.watched = root / epochs.FILE_NAME
         self.held_out = root / epochs.HELD_OUT
+        self.wandb = root / "wandb.json"
         self.results = root / "results.jsonl"
         self.commands = root / "commands.jsonl"
         self.examples = root / "examples.npz"

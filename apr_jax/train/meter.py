@@ -11,7 +11,7 @@ import numpy as np
 from apr_jax import parallel
 from apr_jax.console import make_bar
 from apr_jax.errors import Diverged
-from apr_jax.runs import curves
+from apr_jax.runs import curves, wandb_run
 from apr_jax.train.plan import Plan
 
 _POINTS = 10  # of the curve of a run that is too short for two
@@ -52,7 +52,10 @@ class Meter:
         self._curve = None
         if primary:
             self._curve = curves.curve_writer(
-                plan.run.root, resume_step=first, tensorboard=settings.tensorboard
+                plan.run.root,
+                resume_step=first,
+                tensorboard=settings.tensorboard,
+                followers=wandb_run.opened(plan.run, plan.config),
             )
         self._started = started
         self._pending: collections.deque[tuple[int, Any]] = collections.deque()

@@ -14,7 +14,7 @@ from apr_jax.console import say
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import ConfigError
 from apr_jax.pixels import normalise, to_pixels
-from apr_jax.runs import checkpoint
+from apr_jax.runs import checkpoint, wandb_run
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import contrastive, optim, overfitting, watch
 from apr_jax.train.state import TrainState, state_of
@@ -87,6 +87,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     config_lib.check(config)
     check_names(config)
     watch.check(config)
+    wandb_run.check(config)
     overfitting.check(config)
     layout = parallel.make_layout(config.train.devices)
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
