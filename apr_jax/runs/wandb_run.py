@@ -2,14 +2,16 @@
 
 import importlib.util
 import json
+import logging
 import secrets
 from typing import Any
 
 from apr_jax import config as config_lib
-from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.runs import files
 from apr_jax.runs.workdir import RunDir
+
+_LOG = logging.getLogger(__name__)
 
 
 def check(config: config_lib.Config) -> None:
@@ -32,6 +34,9 @@ class WandbRun:
     Its id is in ``wandb.json`` of the work directory, its own files are in ``wandb``
     there. How it works, such as offline, is said by the variables of the environment
     that wandb has (WANDB_MODE, WANDB_ENTITY, ...).
+
+    Attributes:
+        where: its address, or offline its folder.
     """
 
     def __init__(self, run: RunDir, config: config_lib.Config) -> None:
@@ -63,8 +68,7 @@ class WandbRun:
         # A run that goes on from a checkpoint repeats steps, to the same numbers;
         # wandb's own steps can only rise.
         self._run.define_metric("*", step_metric="step")
-        where = self._run.dir if self._run.offline else self._run.url
-        say(f"  W&B         {where}")
+        self.where = str(self._run.dir if self._run.offline else self._run.url)
 
     def scalars(self, values: dict[str, float], *, step: int, seconds: float) -> None:
         """Adds scalars of a step; where wandb fails, it is said and left alone."""
@@ -75,7 +79,7 @@ class WandbRun:
             self._run.log(row)
         except self._error as error:
             self._failed = True
-            say(f"nothing more goes to Weights & Biases: {error}")
+            _LOG.warning("nothing more goes to Weights & Biases: %s", error)
 
     def close(self) -> None:
         """Waits until everything is there, or offline in files."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax import parallel
-from apr_jax.console import make_bar
+from apr_jax.console import make_bar, say
 from apr_jax.errors import Diverged
 from apr_jax.runs import curves, wandb_run
 from apr_jax.train.plan import Plan
@@ -51,11 +51,14 @@ class Meter:
             self._every = max(1, self._total // _POINTS)
         self._curve = None
         if primary:
+            followers = wandb_run.opened(plan.run, plan.config)
+            for follower in followers:
+                say(f"  W&B         {follower.where}")
             self._curve = curves.curve_writer(
                 plan.run.root,
                 resume_step=first,
                 tensorboard=settings.tensorboard,
-                followers=wandb_run.opened(plan.run, plan.config),
+                followers=followers,
             )
         self._started = started
         self._pending: collections.deque[tuple[int, Any]] = collections.deque()
