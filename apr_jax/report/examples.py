@@ -35,7 +35,8 @@ def amplitude_phase(images: Array) -> tuple[Array, Array]:
 
 def sheet(examples: Examples, *, count: int = 6) -> str:
     """HTML of the first ``count`` examples, a row for each, a card for each step."""
-    rows = []
+    rows: list[str] = []
+    steps: list[tuple[str, str, Array]] = []
     for i in range(min(count, len(examples.original))):
         steps = _steps(examples, i)
         images = np.stack([image for _, _, image in steps])
@@ -48,9 +49,10 @@ def sheet(examples: Examples, *, count: int = 6) -> str:
             for k, (title, role, _) in enumerate(steps)
         ]
         label = html.escape(examples.labels[i]) if len(examples.labels) > i else ""
-        name = f"<h4>{label}</h4>" if label else ""
+        name = f"<p>{label}</p>" if label else ""
         rows.append(f'<div class="example">{name}<div>{"".join(cards)}</div></div>')
-    return f'<div class="sheet">{"".join(rows)}</div>'
+    alone = "sheet" if len(steps) > 1 else "sheet plain"
+    return f'<div class="{alone}">{"".join(rows)}</div>'
 
 
 def _steps(examples: Examples, i: int) -> list[tuple[str, str, Array]]:

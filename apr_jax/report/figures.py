@@ -9,7 +9,6 @@ import html
 import io
 import itertools
 import re
-import textwrap
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,14 +23,16 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from apr_jax.metrics.calibration import Reliability
+from apr_jax.report.html import figure as titled
 from apr_jax.report.numbers import shown
+from apr_jax.report.style import RUNS as COUNT
 from apr_jax.runs.curves import CurveRow
 from apr_jax.runs.records import Record
 
 # Colours that occur nowhere else, each replaced by a CSS variable.
-INK, FAINT, BAD = "#010203", "#010204", "#010205"
-RUNS = tuple(f"#01030{i}" for i in range(6))
-_VARIABLES = {INK: "--ink", FAINT: "--faint", BAD: "--bad"} | {
+INK, FAINT, BAD, GREY = "#010203", "#010204", "#010205", "#010206"
+RUNS = tuple(f"#01030{i}" for i in range(COUNT))
+_VARIABLES = {INK: "--ink", FAINT: "--faint", BAD: "--bad", GREY: "--grey"} | {
     colour: f"--run-{i}" for i, colour in enumerate(RUNS)
 }
 _STYLE: dict[Any, Any] = {
@@ -39,11 +40,8 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "apr_jax",
     "font.size": 9.0,
     "text.color": INK,
-    "axes.edgecolor": FAINT,
+    "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10.0,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -52,8 +50,8 @@ _STYLE: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.alpha": 0.5,
     "grid.linewidth": 0.6,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "legend.frameon": False,
@@ -64,7 +62,7 @@ _POINTS = 300
 
 
 def colour(run: int) -> str:
-    """The place-holder colour of the run-th run; they repeat after six."""
+    """The place-holder colour of the run-th run; they repeat after ``style.RUNS``."""
     return RUNS[run % len(RUNS)]
 
 
@@ -98,7 +96,7 @@ def forest(groups: Sequence[tuple[str, Sequence[tuple[int, str, Record]]]]) -> s
     lines = "".join(f'<i style="left:{at(tick)}"></i>' for tick in ticks)
     parts = []
     for title, rows in groups:
-        parts.append(f"<h4>{html.escape(title)}</h4>")
+        parts.append(f"<h3>{html.escape(title)}</h3>")
         for run, name, record in rows:
             value = 100 * record.value
             ends = [value if x is None else 100 * x for x in (record.low, record.high)]
@@ -172,7 +170,7 @@ def curves(runs: Mapping[str, Sequence[CurveRow]], quantity: str) -> str:
             axes.set_ylim(bottom=0)
 
     label = f"{titles[quantity]} over epochs: {', '.join(runs)}"
-    return plot(draw, (4.8, 2.6), label, title=titles[quantity])
+    return plot(draw, (4.2, 2.5), label, title=titles[quantity])
 
 
 def _thin(x: npt.NDArray, y: npt.NDArray) -> tuple[npt.NDArray, npt.NDArray]:
@@ -205,23 +203,19 @@ def reliability(diagram: Reliability, *, run: int, title: str) -> str:
 
     def draw(figure: Figure) -> None:
         # Placed by hand: to measure all the bars and labels takes a second.
-        places = {"left": 0.22, "right": 0.94, "top": 0.92, "bottom": 0.13}
+        places = {"left": 0.22, "right": 0.94, "top": 0.98, "bottom": 0.13}
         figure.set_layout_engine("none")
         axes, below = figure.subplots(
             2, 1, sharex=True, gridspec_kw={"height_ratios": [4.5, 1], **places}
         )
-        axes.set_title(title)
         kind = {"align": "edge", "linewidth": 0}
         wide, under = width * 0.94, np.minimum(accuracy, confidence)
         axes.bar(left, under, wide, color=colour(run), alpha=0.9, **kind)
         for excess, tint in ((accuracy, colour(run)), (confidence, BAD)):
             axes.bar(left, excess - under, wide, under, color=tint, alpha=0.35, **kind)
         axes.plot([0, 1], [0, 1], "--", color=INK, linewidth=0.9)
-        axes.text(0.03, 0.94, f"ECE {100 * error:.1f} %", va="top", weight="bold")
         axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="Accuracy")
-        below.bar(
-            left, diagram.count[filled] / total, width * 0.94, color=FAINT, **kind
-        )
+        below.bar(left, diagram.count[filled] / total, width * 0.94, color=GREY, **kind)
         below.set(xlabel="Confidence", ylabel="Share")
         below.set_ylim(bottom=0)
         for axis in (axes.yaxis, below.yaxis, below.xaxis):
@@ -229,7 +223,7 @@ def reliability(diagram: Reliability, *, run: int, title: str) -> str:
         below.yaxis.set_major_locator(ticker.MaxNLocator(2))
 
     label = f"Reliability diagram, {title}: expected error {100 * error:.1f} %"
-    return svg(draw, (3.1, 3.1), label)
+    return titled(f"{title}: ECE {100 * error:.1f} %", svg(draw, (3.1, 2.9), label))
 
 
 def confusion(
@@ -250,41 +244,38 @@ def confusion(
     strength = np.where(np.eye(c, dtype=bool), share, wrong / max(wrong.max(), 0.05))
     parts = []
     for i, j in itertools.product(range(c), range(c)):
-        x, y = margin + cell * j, 30 + cell * i
+        x, y = margin + cell * j, cell * i
         tint = f"var(--run-{run % len(RUNS)})" if i == j else "var(--bad)"
         if strength[i, j] >= 0.02:
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{cell}" height="{cell}" '
-                f'fill="{tint}" fill-opacity="{0.75 * strength[i, j]:.2f}"/>'
+                f'fill="{tint}" style="--v:{strength[i, j]:.2f}"/>'
             )
         if round(100 * share[i, j]) >= 1:
             text = f"{100 * share[i, j]:.0f}"
             parts.append(f'<text x="{x + cell / 2}" y="{y + 19.5}">{text}</text>')
-    side, low = cell * c, 30 + cell * c
+    side, low = cell * c, cell * c
     for k, name in enumerate(names):
         # Long names would run out of the picture.
         name = html.escape(name if len(name) <= 13 else name[:12] + "…")
-        at = 30 + cell * k + 19
+        at = cell * k + 19
         parts.append(f'<text x="{margin - 6}" y="{at}" class="end">{name}</text>')
         place = f"translate({margin + cell * k + 19} {low + 6}) rotate(-90)"
         parts.append(f'<text transform="{place}" class="end">{name}</text>')
     middle = margin + side / 2
     parts += [
-        f'<rect x="{margin}" y="30" width="{side}" height="{side}" class="frame"/>',
-        f'<text x="{margin}" y="18" class="title">{html.escape(title)}</text>',
+        f'<rect x="{margin}" y="0" width="{side}" height="{side}" class="frame"/>',
         f'<text x="{middle}" y="{low + margin + 8}">Prediction</text>',
-        f'<text transform="translate(8 {30 + side / 2}) rotate(-90)">Label</text>',
+        f'<text transform="translate(8 {side / 2}) rotate(-90)">Label</text>',
     ]
     size = margin + side + 10, low + margin + 14
-    return boxes(parts, size, f"Confusion between classes, {title}", scale=1.2)
+    return titled(title, boxes(parts, size, f"Confusion between classes, {title}"))
 
 
-def boxes(
-    parts: Sequence[str], size: tuple[int, int], label: str, *, scale: float
-) -> str:
-    """An ``<svg>`` of rectangles and text, up to ``scale`` times its size wide."""
+def boxes(parts: Sequence[str], size: tuple[int, int], label: str) -> str:
+    """An ``<svg>`` of rectangles and text, up to 1.2 times its size wide."""
     view = f"0 0 {size[0]} {size[1]}"
-    opened = _open('class="confusion"', view, label, scale * size[0])
+    opened = _open('class="confusion"', view, label, 1.2 * size[0])
     return f"{opened}>{''.join(parts)}</svg>"
 
 
@@ -306,16 +297,16 @@ def percent(axis: Axis, *, whole: float = 1.0, decimals: int | None = None) -> N
 
 
 def plot(
-    draw: Callable[[Axes], None], size: tuple[float, float], label: str, *, title: str
+    draw: Callable[[Axes], None],
+    size: tuple[float, float],
+    label: str,
+    *,
+    title: str,
+    note: str = "",
 ) -> str:
-    """Draws one pair of axes under a title, as ``svg`` does a figure."""
-
-    def both(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.set_title(title)
-        draw(axes)
-
-    return svg(both, size, label)
+    """Draws one pair of axes, as ``svg`` does a figure, under a title of the page."""
+    picture = svg(lambda figure: draw(figure.subplots()), size, label)
+    return titled(title, picture, note)
 
 
 def field(
@@ -332,7 +323,7 @@ def field(
         if as_percent:
             percent(bar.ax.yaxis)
 
-    return plot(both, (3.3, 2.7), label, title=textwrap.fill(title, 32))
+    return plot(both, (3.3, 2.7), label, title=title)
 
 
 def svg(draw: Callable[[Figure], None], size: tuple[float, float], label: str) -> str:

@@ -1,130 +1,10 @@
-"""The style and the frame of the HTML page: one file, nothing loaded from outside."""
+"""The frame of the HTML page and its elements; nothing is loaded from outside."""
 
 import html
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --paper: #fbfbfa; --card: #ffffff; --ink: #1c2024; --soft: #60656c;
-  --faint: #b9bdc4; --line: #e4e5e8; --bad: #e5484d;
-  --amplitude: #e08700; --phase: #3e63dd;
-  --run-0: #3e63dd; --run-1: #e08700; --run-2: #2b9a66;
-  --run-3: #8e4ec6; --run-4: #d6409f; --run-5: #0d8fa8;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #131416; --card: #1b1d20; --ink: #edeef0; --soft: #a3a8b0;
-    --faint: #565b63; --line: #2e3136; --bad: #ff6369;
-    --amplitude: #ffb224; --phase: #849dff;
-    --run-0: #849dff; --run-1: #ffb224; --run-2: #4cc38a;
-    --run-3: #bf7af0; --run-4: #f76bb9; --run-5: #3db9cf;
-  }
-}
-* { box-sizing: border-box; }
-body {
-  margin: 0; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
-}
-main { max-width: 1120px; margin: 0 auto; padding: 2.2rem 1.2rem 3rem; }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .3rem; letter-spacing: -.01em; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .5rem; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p { margin: .3rem 0 .8rem; max-width: 75ch; }
-.soft, figcaption { color: var(--soft); }
-.card {
-  background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 1rem 1.1rem; margin: .7rem 0; min-width: 0;
-}
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .38rem .8rem .38rem 0; vertical-align: baseline; }
-th { font-weight: 600; overflow-wrap: anywhere; }
-thead th { min-width: 7rem; }
-tbody tr { border-top: 1px solid var(--line); }
-tbody tr.group { border-top: 0; }
-tbody tr.group th { padding-top: 1.1rem; }
-tbody:first-of-type tr.group th { padding-top: .5rem; }
-td.number { white-space: nowrap; }
-td.number small { color: var(--soft); display: block; font-size: .8rem; }
-td.best { font-weight: 650; }
-td.best small { font-weight: 400; }
-td.differs { font-weight: 600; }
-.dot {
-  display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  margin-right: .45em;
-}
-.legend { display: flex; flex-wrap: wrap; gap: .2rem 1.3rem; margin: .2rem 0 .6rem; }
-.grid { display: grid; gap: .8rem; }
-.grid > .card { margin: 0; }
-.wide { grid-template-columns: repeat(auto-fill, minmax(min(100%, 400px), 1fr)); }
-.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 255px), 1fr)); }
-.forest h4 { margin: .9rem 0 .2rem; font-size: .95rem; }
-.forest h4:first-child { margin-top: 0; }
-.forest .row {
-  display: grid; align-items: center; column-gap: 1rem;
-  grid-template-columns: minmax(0, 15rem) 1fr 4.6rem;
-}
-.forest .name, .forest .value { color: var(--ink); font-variant-numeric: tabular-nums; }
-.forest .name { overflow-wrap: anywhere; padding: .15rem 0; }
-.forest .track { position: relative; height: 100%; min-height: 1.7rem; }
-.forest .track > * { position: absolute; }
-.forest .track > i { top: 0; bottom: 0; border-left: 1px solid var(--line); }
-.forest .track > b {
-  top: calc(50% - 2px); height: 4px; border-radius: 2px; background: currentColor;
-}
-.forest .track > u {
-  top: calc(50% - 5px); width: 10px; height: 10px; margin-left: -5px;
-  border-radius: 50%; background: currentColor;
-}
-.forest .axis .track { border-top: 1px solid var(--faint); }
-.forest .axis .track > span {
-  transform: translateX(-50%); color: var(--soft); font-size: .8rem; top: .2rem;
-}
-svg { display: block; width: 100%; height: auto; margin: 0 auto; }
-svg text { font-family: inherit !important; }
-.confusion { font-size: 11px; text-anchor: middle; fill: var(--ink); }
-.confusion .end { text-anchor: end; }
-.confusion .title { text-anchor: start; font-size: 13px; }
-.confusion .frame { fill: none; stroke: var(--faint); stroke-width: .8; }
-pre {
-  background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
-  padding: .7rem .9rem; overflow-x: auto; margin: .4rem 0 .8rem;
-  font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospace;
-}
-summary { cursor: pointer; color: var(--soft); }
-figure { margin: 0; }
-.example { border-top: 1px solid var(--line); padding: .8rem 0; }
-.example:first-child { border-top: 0; padding-top: 0; }
-.example h4 { margin: 0 0 .35rem; font-size: .9rem; font-weight: 600; }
-.example > div {
-  display: grid; gap: .9rem 1.4rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(46%, 225px), 1fr));
-}
-.step { display: grid; grid-template-columns: 2fr 1fr; gap: 5px; max-width: 270px; }
-.step img {
-  width: 100%; display: block; image-rendering: pixelated; border-radius: 4px;
-}
-.step .picture { grid-row: 1 / span 2; }
-.step .amplitude, .step .phase { border: 2px solid transparent; }
-.step.gives-amplitude .amplitude { border-color: var(--amplitude); }
-.step.gives-phase .phase { border-color: var(--phase); }
-.step figcaption { grid-column: 1 / -1; font-size: .82rem; line-height: 1.2; }
-.key { border-bottom: 3px solid; font-weight: 600; }
-.key.amplitude { border-color: var(--amplitude); }
-.key.phase { border-color: var(--phase); }
-footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
-@media (max-width: 560px) {
-  .forest .row { grid-template-columns: 1fr 4rem; }
-  .forest .name { grid-column: 1 / -1; padding: .3rem 0 0; font-size: .88rem; }
-  .forest .track { min-height: 1.3rem; }
-  main { padding: 1.3rem .8rem 2rem; }
-  .card { padding: .75rem .7rem; }
-  .example > div { gap: .8rem; }
-  th, td { padding-right: .6rem; }
-}
-@media print { .card { break-inside: avoid; } }
-"""
+from apr_jax.report.style import RUNS, STYLE
 
 
 def escape(text: object) -> str:
@@ -132,10 +12,42 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
+def anchor(title: str) -> str:
+    """The id of the section of this title."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
 def section(title: str, *parts: str) -> str:
     """A section with its heading; nothing at all if its parts are empty."""
-    body = "".join(parts)
-    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+    body, place = "".join(parts), anchor(title)
+    if not body:
+        return ""
+    return f'<section id="{place}"><h2>{escape(title)}</h2>{body}</section>'
+
+
+def contents(body: str) -> str:
+    """Links to the sections of a page; nothing if there are none."""
+    found = re.findall(r'<section id="([^"]*)"><h2>(.*?)</h2>', body)
+    links = "".join(f'<li><a href="#{i}">{title}</a></li>' for i, title in found)
+    named = 'aria-labelledby="contents"'
+    heading = '<h2 id="contents">In detail</h2>'
+    return f"<nav {named}>{heading}<ul>{links}</ul></nav>" if links else ""
+
+
+def details(summary: str, body: str) -> str:
+    """What is shown when it is asked for; nothing if it is empty."""
+    if not body:
+        return ""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def figure(title: str, picture: str, note: str = "") -> str:
+    """A picture under its title; the note below it is plain text."""
+    below = f"<figcaption>{escape(note)}</figcaption>" if note else ""
+    # One caption a figure: with a note below, the title is a paragraph of its own.
+    name = "figcaption" if not note else "p"
+    top = f'<{name} class="title">{escape(title)}</{name}>'
+    return f"<figure>{top}{picture}{below}</figure>"
 
 
 def part(title: str, body: str, *after: str) -> str:
@@ -177,7 +89,7 @@ def breakable(name: str) -> str:
 
 def dot(run: int) -> str:
     """The colour of a run, before its name."""
-    return f'<span class="dot" style="background:var(--run-{run % 6})"></span>'
+    return f'<span class="dot" style="background:var(--run-{run % RUNS})"></span>'
 
 
 def legend(names: Mapping[int, str]) -> str:
@@ -188,7 +100,12 @@ def legend(names: Mapping[int, str]) -> str:
 
 def th(text: str, kind: str = "") -> str:
     """The head of a column; the text is HTML."""
-    return f"<th{_class(kind)}>{text}</th>"
+    return f'<th scope="col"{_class(kind)}>{text}</th>'
+
+
+def row_head(text: str, kind: str = "") -> str:
+    """The first cell of a row, which names it; the text is HTML."""
+    return f'<th scope="row"{_class(kind)}>{text}</th>'
 
 
 def td(text: str, kind: str = "") -> str:
@@ -207,23 +124,36 @@ def run_heads(names: Sequence[str]) -> list[str]:
 
 
 def tabulate(
-    heads: Sequence[str], groups: Iterable[tuple[str, Iterable[Sequence[str]]]]
+    heads: Sequence[str],
+    groups: Iterable[tuple[str, Iterable[Sequence[str]]]],
+    *,
+    caption: str,
+    corner: str,
+    kind: str = "",
 ) -> str:
-    """A table that scrolls by itself where it is wider than the page.
+    """A table that scrolls by itself where it is wider than the page, by keys, too.
 
     Args:
-        heads: ``th`` of each column after the first, which has none.
-        groups: (heading, rows of ``td``); a heading is HTML and spans the table, an
-            empty one is left out.
+        heads: ``th`` of each column after the first.
+        groups: (heading, rows of a ``row_head`` and ``td``); a heading is HTML and
+            spans the table, an empty one is left out.
+        caption: what the table shows, as plain text; different for each of a page.
+        corner: head of the first column, as plain text.
+        kind: class of the table.
     """
     bodies = []
     for heading, rows in groups:
-        top = f'<th colspan="{1 + len(heads)}">{heading}</th>'
-        lines = [f'<tr class="group">{top}</tr>' if heading else ""]
+        top = f'<th scope="rowgroup" colspan="{1 + len(heads)}"><span>{heading}</span>'
+        lines = [f'<tr class="group">{top}</th></tr>' if heading else ""]
         lines += [f"<tr>{''.join(row)}</tr>" for row in rows]
         bodies.append(f"<tbody>{''.join(lines)}</tbody>")
-    head = f"<thead><tr><th></th>{''.join(heads)}</tr></thead>"
-    return f'<div class="scroll"><table>{head}{"".join(bodies)}</table></div>'
+    head = f"<thead><tr>{th(escape(corner), 'corner')}{''.join(heads)}</tr></thead>"
+    name = escape(caption)
+    return (
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{name}">'
+        f"<table{_class(kind)}><caption><span>{name}</span></caption>"
+        f"{head}{''.join(bodies)}</table></div>"
+    )
 
 
 def _class(kind: str) -> str:

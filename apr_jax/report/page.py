@@ -17,7 +17,7 @@ import numpy as np
 import rich.console
 
 from apr_jax.metrics.calibration import Reliability
-from apr_jax.report import figures, html, numbers, sections, tables
+from apr_jax.report import answer, figures, html, numbers, sections, tables
 from apr_jax.report.examples import sheet
 from apr_jax.report.run_view import RunView, current, view
 from apr_jax.runs import files
@@ -60,9 +60,11 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
         raise ValueError(f"a page needs runs of different names, not {names}")
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     title = ", ".join(names[:3]) + more
+    rows = answer.clean(runs)
+    for section in sections.SECTIONS.values():
+        rows += section.answers(runs)
     body = "".join(
         (
-            _header(title, runs),
             _numbers(runs),
             _not_finite(runs),
             *(section.html(runs) for section in sections.SECTIONS.values()),
@@ -71,9 +73,10 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
             _confusions(runs),
             _examples(runs),
             _setup(runs),
-            _footer(),
         )
     )
+    first = answer.section(runs, rows) + html.contents(body)
+    body = _header(title, runs) + first + body + _footer()
     files.write_text(path, html.document(title, body))
     return pathlib.Path(path)
 
@@ -137,8 +140,9 @@ def _numbers(runs: Sequence[RunView]) -> str:
     )
     plot = html.card(figures.forest(headline)) if headline else ""
     names = [run.name for run in runs]
-    table = html.card(tables.numbers(names, groups))
-    return html.section("Numbers", plot, table, note)
+    caption = "All numbers of images as they are"
+    table = html.card(tables.numbers(names, groups, caption=caption))
+    return html.section(answer.CLEAN, plot, table, note)
 
 
 def _not_finite(runs: Sequence[RunView]) -> str:
@@ -266,15 +270,20 @@ def _setup(runs: Sequence[RunView]) -> str:
     commands = dict.fromkeys(command for run in runs for command in run.commands)
     if commands:
         text = html.escape("\n".join(commands))
-        boxes += f"<h3>To run it again</h3><pre>{text}</pre>"
+        boxes += f"<h3>To run it again</h3>{_pre(text, 'Commands')}"
     for run in runs:
         if run.known:
             text = html.escape(json.dumps(run.known, indent=2, default=str))
-            boxes += (
-                f"<details><summary>Configuration of {html.escape(run.name)}"
-                f"</summary><pre>{text}</pre></details>"
-            )
+            name = f"Configuration of {run.name}"
+            boxes += html.details(name, _pre(text, name))
     return html.section("What was run", boxes)
+
+
+def _pre(text: str, name: str) -> str:
+    """Text as it is, in a box that scrolls."""
+    return (
+        f'<pre role="region" tabindex="0" aria-label="{html.escape(name)}">{text}</pre>'
+    )
 
 
 def _footer() -> str:

@@ -7,12 +7,15 @@ from apr_jax.report import numbers as numbers_lib
 from apr_jax.runs.records import Record
 
 
-def numbers(names: Sequence[str], groups: Sequence[numbers_lib.Group]) -> str:
+def numbers(
+    names: Sequence[str], groups: Sequence[numbers_lib.Group], *, caption: str
+) -> str:
     """Metrics down, runs across.
 
     Args:
         names: of the runs.
         groups: from ``numbers.side_by_side``.
+        caption: of the table.
     """
     lines = []
     for (data, split), rows in groups:
@@ -20,13 +23,14 @@ def numbers(names: Sequence[str], groups: Sequence[numbers_lib.Group]) -> str:
         for metric, records in rows:
             best = clearly_best(metric, records)
             cells.append(
-                [html.td(html.escape(numbers_lib.label(metric)))]
+                [html.row_head(html.escape(numbers_lib.label(metric)))]
                 + [number(record, best=i == best) for i, record in enumerate(records)]
             )
         place = html.escape(f"{data} {split}")
         count = f'<span class="soft">{numbers_lib.size(rows)}</span>'
         lines.append((f"{place} {count}", cells))
-    return html.tabulate(html.run_heads(names), lines)
+    heads = html.run_heads(names)
+    return html.tabulate(heads, lines, caption=caption, corner="Number")
 
 
 def number(record: Record | None, *, best: bool = False, digits: bool = True) -> str:
@@ -79,7 +83,7 @@ def comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) 
     """Facts down, runs across; what differs between runs stands out."""
     lines = [
         [
-            html.td(html.escape(name)),
+            html.row_head(html.escape(name)),
             *(
                 html.td(html.escape(cell), "differs" if len(set(cells)) > 1 else "")
                 for cell in cells
@@ -87,4 +91,9 @@ def comparison(names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) 
         ]
         for name, cells in rows
     ]
-    return html.tabulate(html.run_heads(names), [("", lines)])
+    return html.tabulate(
+        html.run_heads(names),
+        [("", lines)],
+        caption="Settings and circumstances; bold: what differs between the runs",
+        corner="What",
+    )

@@ -308,8 +308,17 @@ def write(
     text = [f"# {title}", "", join(heads), join(["---"] * len(heads))]
     text += [join(line) for line in lines] + ["", note, ""]
     files_lib.write_text(out / "table.md", "\n".join(text))
-    rows = [[html.td(html.escape(c), "number") for c in line] for line in lines]
-    table = html.tabulate([html.th(html.escape(h)) for h in heads[1:]], [("", rows)])
+    rows = [
+        [
+            html.row_head(html.escape(first)),
+            *(html.td(html.escape(cell), "number") for cell in rest),
+        ]
+        for first, *rest in lines
+    ]
+    columns = [html.th(html.escape(head)) for head in heads[1:]]
+    table = html.tabulate(
+        columns, [("", rows)], caption=title, corner=heads[0] or "Row"
+    )
     body = f"<h1>{html.escape(title)}</h1>{html.note(html.escape(note))}"
     page = html.document(title, body + html.card(table))
     files_lib.write_text(out / "table.html", page)

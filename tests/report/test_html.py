@@ -1,5 +1,7 @@
 """Text made safe, and the frame of the page."""
 
+import re
+
 from apr_jax.report import html
 
 
@@ -15,7 +17,35 @@ def test_what_is_empty_leaves_no_frame():
     assert html.grid("small", []) == ""
 
 
-def test_colours_repeat_after_the_last():
-    assert html.dot(0) == html.dot(6) != html.dot(1)
-    for run in range(6):
-        assert html.STYLE.count(f"--run-{run}:") == 2, "once light, once dark"
+def test_seven_runs_have_colours_of_their_own():
+    assert len({html.dot(run) for run in range(7)}) == 7
+    assert html.dot(0) == html.dot(7)
+
+
+def test_contents_lead_to_the_sections():
+    body = html.section("Clean images", "x") + html.section("Phase & amplitude?", "y")
+    links = re.findall(r'<a href="#([^"]*)">(.*?)</a>', html.contents(body))
+    assert links == [
+        ("clean-images", "Clean images"),
+        ("phase-amplitude", "Phase &amp; amplitude?"),
+    ]
+    assert re.findall(r'<section id="([^"]*)"', body) == [i for i, _ in links]
+    assert html.contents("") == ""
+
+
+def test_tables_have_scopes_and_a_caption_and_scroll_by_keys():
+    rows = [[html.row_head("a"), html.td("1")]]
+    table = html.tabulate(
+        [html.th("one")], [("Group", rows)], caption="What & why", corner="Name"
+    )
+    heads = re.findall(r'<th scope="(\w+)"[^>]*>(?:<span>)?(\w+)', table)
+    assert heads == [
+        ("col", "Name"),
+        ("col", "one"),
+        ("rowgroup", "Group"),
+        ("row", "a"),
+    ]
+    assert table.count("<th ") == 4
+    box = 'role="region" tabindex="0" aria-label="What &amp; why"'
+    assert table.startswith(f'<div class="scroll" {box}>')
+    assert "<caption><span>What &amp; why</span></caption>" in table

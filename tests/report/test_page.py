@@ -134,6 +134,32 @@ def test_page_suits_phones_dark_rooms_and_readers(written):
     assert all(labels)
 
 
+def test_ids_are_unique_and_links_lead_somewhere(written):
+    page = Page(written)
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(set(ids)) == len(ids)
+    links = [v for tag, name, v in page.attributes if (tag, name) == ("a", "href")]
+    assert len(links) > 6
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_page_begins_with_the_answer(written):
+    sections = re.findall(r'<section id="([^"]*)"', written)
+    assert sections[:2] == ["the-answer", "clean-images"]
+    assert written.index("<table") > written.index('id="the-answer"')
+    assert written.index("<nav") > written.index("</table>")
+
+
+def test_boxes_that_scroll_have_names_of_their_own(written):
+    page = Page(written)
+    names = re.findall(r'role="region" tabindex="0" aria-label="([^"]*)"', written)
+    assert len(names) == page.tags.count("table") + page.tags.count("pre")
+    assert len(set(names)) == len(names)
+    assert page.tags.count("caption") == page.tags.count("table")
+    heads = sum((tag, name) == ("th", "scope") for tag, name, _ in page.attributes)
+    assert heads == page.tags.count("th")
+
+
 def test_every_number_and_interval_is_there(written, runs):
     text = Page(written).text
     for run in runs:
@@ -186,7 +212,7 @@ def test_each_part_can_be_missing_alone(runs, tmp_path, part):
     missing = {"records": (), "curve": (), "examples": None, "config": {}}[part]
     run = dataclasses.replace(runs[0], **{part: missing})
     page = Page(page_lib.write_report(tmp_path / "p.html", [run, runs[1]]).read_text())
-    assert page.tags.count("section") == 6
+    assert page.tags.count("section") == 7
 
 
 def test_text_is_escaped_everywhere(rng, tmp_path):

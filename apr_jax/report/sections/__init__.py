@@ -4,6 +4,8 @@ A section draws from what a ``RunView`` holds, most from records alone. Its modu
 
 - ``html(runs: Sequence[RunView]) -> str``: figures and tables, runs side by side; the
   empty string where no run has records of its job;
+- ``answers(runs: Sequence[RunView]) -> list[answer.Row]``: for the table that the page
+  begins with;
 - ``table(runs: Sequence[RunView]) -> rich.table.Table | None``: for the terminal.
 """
 

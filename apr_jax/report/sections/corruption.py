@@ -6,7 +6,7 @@ import rich.table
 from rich.markup import escape
 
 from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
-from apr_jax.report import figures, numbers, tables
+from apr_jax.report import answer, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
 from apr_jax.report.run_view import RunView, alike
@@ -20,7 +20,7 @@ _GROUPS = (
     ("Digital", CORRUPTIONS[10:]),
     ("Held out", EXTRA_CORRUPTIONS),
 )
-_WIDE, _HIGH = 46, 22  # of a heatmap's cells, in pixels
+TITLE = "Corrupted images"
 # The columns of the table: metric of the split "mean", heading.
 _COLUMNS = (
     ("error", "Mean error ↓"),
@@ -46,7 +46,8 @@ def html(runs: Sequence[RunView]) -> str:
         most = max(max(own.values()) for own in errors.values())
         drawn = []
         for i, own in cells.items():
-            title = f"{runs[i].name}, {numbers.size([('', list(own.values()))])}"
+            size = numbers.size([("", list(own.values()))])
+            title = f"Error in %, {runs[i].name}, {name}, {size}"
             drawn.append(_heatmap(errors[i], title=title, most=most, signed=False))
         first, *others = cells
         for i in others:
@@ -56,7 +57,7 @@ def html(runs: Sequence[RunView]) -> str:
                 if place in cells[first] and alike(record, cells[first][place])
             }
             if gap:
-                title = f"{runs[i].name} less {runs[first].name}"
+                title = f"Points, {runs[i].name} less {runs[first].name}, {name}"
                 widest = max(max(abs(v) for v in gap.values()), 1e-9)
                 drawn.append(_heatmap(gap, title=title, most=widest, signed=True))
         about = (
@@ -74,7 +75,7 @@ def html(runs: Sequence[RunView]) -> str:
         parts.append(html_lib.note(about))
         parts.append(_numbers(runs, name))
         parts.append(_published(runs, name))
-    return html_lib.section("Corruptions", *parts) if parts else ""
+    return html_lib.section(TITLE, *parts) if parts else ""
 
 
 def table(runs: Sequence[RunView]) -> rich.table.Table | None:
@@ -136,50 +137,66 @@ def _cells(run: RunView, name: str) -> dict[tuple[str, int], Record]:
 def _heatmap(
     cells: Mapping[tuple[str, int], float], *, title: str, most: float, signed: bool
 ) -> str:
-    """Rows of corruptions, columns of severities and their mean, as SVG.
+    """Rows of corruptions, columns of severities and their mean, tinted.
 
     Args:
         cells: (corruption, severity) -> error or difference, a fraction.
-        title: above the figure.
+        title: of the table.
         most: the value of the strongest colour.
         signed: whether values are differences.
     """
-    margin, top = 128, 46
     columns = sorted({severity for _, severity in cells})
-    parts = [f'<text x="2" y="16" class="title">{html_lib.escape(title)}</text>']
-    for j, heading in enumerate([*map(str, columns), "mean"]):
-        x = margin + _WIDE * j + _WIDE / 2 + (8 if heading == "mean" else 0)
-        parts.append(f'<text x="{x}" y="{top - 7}">{heading}</text>')
-    y = top
+    groups = []
     for _, members in _GROUPS:
-        here = [c for c in members if any((c, s) in cells for s in columns)]
-        for corruption in here:
-            label = corruption.replace("_", " ")
-            end = f'<text x="{margin - 8}" y="{y + 15}" class="end">{label}</text>'
-            parts.append(end)
+        rows = []
+        for corruption in members:
             values = [cells.get((corruption, s)) for s in columns]
-            known = [v for v in values if v is not None]
-            for j, value in enumerate([*values, sum(known) / len(known)]):
-                x = margin + _WIDE * j + (8 if j == len(columns) else 0)
-                parts.append(_cell(x, y, value, most, signed))
-            y += _HIGH
-        y += 8 if here else 0
-    width = margin + _WIDE * (len(columns) + 1) + 12
-    label = f"Error under corruption, {title}"
-    return figures.boxes(parts, (width, y), label, scale=1.3)
-
-
-def _cell(x: int, y: int, value: float | None, most: float, signed: bool) -> str:
-    middle = f'<text x="{x + _WIDE / 2}" y="{y + 15}">'
-    if value is None:
-        return f"{middle}–</text>"
-    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
-    tint = "var(--run-2)" if signed and value < 0 else "var(--bad)"
-    strength = 0.75 * min(abs(value) / most, 1.0) if most else 0.0
-    return (
-        f'<rect x="{x}" y="{y}" width="{_WIDE - 1}" height="{_HIGH - 1}" '
-        f'fill="{tint}" fill-opacity="{strength:.2f}"/>{middle}{text}</text>'
+            if known := [v for v in values if v is not None]:
+                values.append(sum(known) / len(known))
+                label = html_lib.row_head(corruption.replace("_", " "))
+                rows.append([label, *(_cell(v, most, signed) for v in values)])
+        if rows:
+            groups.append(("", rows))
+    heads = [html_lib.th(text) for text in (*map(str, columns), "mean")]
+    return html_lib.tabulate(
+        heads, groups, caption=title, corner="Severity", kind="heat"
     )
+
+
+def _cell(value: float | None, most: float, signed: bool) -> str:
+    if value is None:
+        return html_lib.td("–")
+    text = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    tint = "good" if signed and value < 0 else "bad"
+    strength = min(abs(value) / most, 1.0) if most else 0.0
+    return f'<td class="{tint}" style="--v:{strength:.2f}">{text}</td>'
+
+
+def answers(runs: Sequence[RunView]) -> list[answer.Row]:
+    """The mean error of each set, and mCE where it is defined."""
+    rows = []
+    for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
+        found = [_by_split(run, name) for run in runs]
+        mean = _mean(found)
+        cells = []
+        for run, own in zip(runs, found, strict=True):
+            usual = [r for (c, _), r in _cells(run, name).items() if c in CORRUPTIONS]
+            cells.append(answer.over(own.get((mean, "error")), usual))
+        if not any(cells):
+            continue
+        kinds = "the fifteen corruptions" if mean == "mean" else mean
+        each = sorted({r.n for run in runs for r in _cells(run, name).values()})
+        size = " or ".join(f"{n:,}" for n in each)
+        rows.append(
+            answer.Row(
+                question=TITLE,
+                number="Mean error ↓",
+                place=f"{name}, {kinds}, n = {size} in each set",
+                section=TITLE,
+                cells=cells,
+            )
+        )
+    return rows
 
 
 def _numbers(runs: Sequence[RunView], name: str) -> str:
@@ -190,7 +207,7 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
     wanted = [("clean", "error"), *((mean, metric) for metric, _ in columns)]
     rows = [
         [
-            html_lib.td(html_lib.run_name(i, run.name)),
+            html_lib.row_head(html_lib.run_name(i, run.name)),
             html_lib.td(f"{own[mean, 'error'].n:,}", "number"),
             *(
                 html_lib.td(html_lib.escape(numbers.value(own.get(cell))), "number")
@@ -212,7 +229,9 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
         about += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
     titles = ("Images, over all sets", "Clean error ↓", *dict(columns).values())
     heads = [html_lib.th(title) for title in titles]
-    table = html_lib.tabulate(heads, [("", rows)])
+    table = html_lib.tabulate(
+        heads, [("", rows)], caption=f"Means, {name}", corner="Run"
+    )
     return html_lib.card(table) + html_lib.note(about)
 
 
@@ -225,11 +244,15 @@ def _published(runs: Sequence[RunView], name: str) -> str:
     networks = [NETWORKS.get(run.settings.get("model.name", "")) for run in measured]
     chosen = [n for n in theirs if n in networks] or ["WRN-40-2"]
     rows = [
-        [html_lib.td(method), *(tables.published(theirs[n][i]) for n in chosen)]
+        [html_lib.row_head(method), *(tables.published(theirs[n][i]) for n in chosen)]
         for i, method in enumerate(METHODS.values())
     ]
     heads = [html_lib.th(f"{network}, paper") for network in chosen]
-    table = html_lib.card(html_lib.tabulate(heads, [("", rows)]))
+    table = html_lib.card(
+        html_lib.tabulate(
+            heads, [("", rows)], caption=f"Published, {name}", corner="Method"
+        )
+    )
     differences = [
         f"{run.name}: {text}" for run in measured if (text := _differences(run, name))
     ]
@@ -240,7 +263,7 @@ def _published(runs: Sequence[RunView], name: str) -> str:
     if differences:
         about += html_lib.note("They don’t compare directly:")
         about += html_lib.items(differences)
-    return f"<h4>Published</h4>{table}{about}"
+    return html_lib.details(f"Published for {name}", table + about)
 
 
 def _differences(run: RunView, name: str) -> str:

@@ -9,16 +9,17 @@ import rich.table
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
-from apr_jax.report import figures, numbers
+from apr_jax.report import answer, figures, numbers
 from apr_jax.report import html as html_lib
 from apr_jax.report.run_view import RunView, alike
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.fourier"
+TITLE = "Frequencies"
 _FOLLOWS = {
     "follows_phase": ("the phase", "var(--phase)"),
     "follows_amplitude": ("the amplitude", "var(--amplitude)"),
-    "follows_neither": ("neither", "var(--faint)"),
+    "follows_neither": ("neither", "var(--grey)"),
 }
 
 
@@ -28,7 +29,7 @@ def html(runs: Sequence[RunView]) -> str:
     if not any(found):
         return ""
     return html_lib.section(
-        "Frequencies", _heatmaps(runs, found), _bands(runs, found), _phases(runs, found)
+        TITLE, _heatmaps(runs, found), _bands(runs, found), _phases(runs, found)
     )
 
 
@@ -60,6 +61,24 @@ def _readable(name: str) -> str:
         return f"{kind.replace('_', ' ').capitalize()}, radius {rest[1:]}"
     beyond = ", both recognised" if joined else ""
     return f"{kind.replace('_', ' ').capitalize()}{beyond}"
+
+
+def answers(runs: Sequence[RunView]) -> list[answer.Row]:
+    """How often the answer follows the phase where it disagrees with the amplitude."""
+    cells = [_records(run).get("follows_phase") for run in runs]
+    there = [r for r in cells if r is not None]
+    if not there:
+        return []
+    place = f"{there[0].data} {there[0].split}, {numbers.size([('', cells)])}"
+    return [
+        answer.Row(
+            question="Phase or amplitude",
+            number="Answers that follow the phase ↑",
+            place=place,
+            section=TITLE,
+            cells=cells,
+        )
+    ]
 
 
 # --- Heatmaps ------------------------------------------------------------------------
@@ -178,7 +197,7 @@ def _bands(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
     drawn = [
         figures.plot(
             functools.partial(draw, band),
-            (4.6, 2.6),
+            (4.2, 2.5),
             f"Error on {band}-pass filtered images over the radius",
             title=f"Only {band} frequencies",
         )
@@ -214,7 +233,7 @@ def _phases(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> str:
             if f"follows_phase{suffix}" in own
         ]
         if rows:
-            parts.append(f"<h4>{title}</h4>{''.join(rows)}")
+            parts.append(f'<p class="title">{title}</p>{"".join(rows)}')
     if not parts:
         return ""
     colours = "".join(
@@ -245,6 +264,6 @@ def _bar(run: int, name: str, records: Sequence[Record]) -> str:
     return (
         f"<p>{html_lib.run_name(run, name)} "
         f'<span class="soft">{records[0].n:,} images: {text}</span></p>'
-        '<div style="display:flex;height:1.1rem;border-radius:4px;overflow:hidden" '
+        '<div class="bar" '
         f'role="img" aria-label="{text}">{"".join(pieces)}</div>'
     )

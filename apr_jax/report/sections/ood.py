@@ -1,15 +1,13 @@
 """Detection of unknowns on the page: AUROC table, ROC curves, score histograms."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import rich.table
 from matplotlib.axes import Axes
 
 from apr_jax import ood
-from apr_jax.report import figures, numbers, tables
+from apr_jax.report import answer, figures, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import OUT_METHODS, OUT_SETS, table_2
 from apr_jax.report.run_view import RunView
@@ -17,6 +15,7 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
+TITLE = "Unknown images"
 _GROUPS = {"near": "Mean, near", "far": "Mean, far", "all": "Mean"}
 _METRICS = {
     "auroc": "AUROC ↑",
@@ -38,7 +37,7 @@ def html(runs: Sequence[RunView]) -> str:
     if not any(cells):
         return ""
     columns, score = _columns(cells), _headline(cells)
-    named = html_lib.escape(ood.LABELS.get(score, score))
+    label = ood.LABELS.get(score, score)
     names = [run.name for run in runs]
     intro = (
         "How well a score tells images of the test set (known) from images of other "
@@ -55,12 +54,17 @@ def html(runs: Sequence[RunView]) -> str:
         for i, own in enumerate(cells)
         if _has("histogram", own, name, score)
     ]
+    shares = html_lib.noted(
+        "Coloured: the test set. Grey: the unknown images. The less they overlap, "
+        "the better. Scores beyond the axis are counted at its ends.",
+        html_lib.grid("small", bars),
+    )
     return html_lib.section(
-        "Unknowns",
+        TITLE,
         html_lib.note(intro),
         html_lib.card(_auroc_table(runs, cells, columns)),
         _notes(cells),
-        f"<h3>ROC curves, {named}</h3>",
+        f"<h3>ROC curves, {html_lib.escape(label)}</h3>",
         html_lib.legend(dict(enumerate(names))),
         html_lib.grid("small", [c for c in curves if c]),
         html_lib.note(
@@ -68,14 +72,11 @@ def html(runs: Sequence[RunView]) -> str:
             "as the threshold falls. The further up and to the left, the better; the "
             "dashed line is chance."
         ),
-        f"<h3>Scores, {named}</h3>",
-        html_lib.grid("small", bars),
-        html_lib.note(
-            "Coloured: the test set. Grey: the unknown images. The less they overlap, "
-            "the better. Scores beyond the axis are counted at its ends."
+        html_lib.details(f"Scores of known and unknown images, {label}", shares),
+        html_lib.details(
+            f"All metrics of: {label}, in percent",
+            html_lib.card(_all_metrics(names, cells, columns, score)),
         ),
-        f"<details><summary>All metrics of: {named}, in percent</summary>"
-        f"{_all_metrics(names, cells, columns, score)}</details>",
     )
 
 
@@ -181,6 +182,32 @@ def _headline(cells: Sequence[_Cells]) -> str:
     return "msp" if "msp" in shared else (shared or names[0])[0]
 
 
+def answers(runs: Sequence[RunView]) -> list[answer.Row]:
+    """The AUROC of the headline score: its mean over sets, or that of the only one."""
+    cells = [_cells(run) for run in runs]
+    if not any(cells):
+        return []
+    columns, score = _columns(cells), _headline(cells)
+    sets = [column for column in columns if column not in _GROUPS]
+    split = "all" if "all" in columns else sets[0]
+    rows = []
+    for own in cells:
+        found = _get(own, split, score, "auroc")
+        members = [_get(own, name, score, "auroc") for name in sets]
+        rows.append(answer.over(found, [r for r in members if r is not None]))
+    label = ood.LABELS.get(score, score)
+    over = f"mean over {len(sets)} sets" if split == "all" else split
+    return [
+        answer.Row(
+            question=TITLE,
+            number="AUROC ↑",
+            place=f"{label[0].lower()}{label[1:]}, {over}",
+            section=TITLE,
+            cells=rows,
+        )
+    ]
+
+
 # --- Tables --------------------------------------------------------------------------
 
 
@@ -206,7 +233,7 @@ def _auroc_table(
         rows = []
         for score in _scores(own):
             found = {c: _get(own, c, score, "auroc") for c in columns}
-            name = html_lib.td(html_lib.escape(ood.LABELS.get(score, score)))
+            name = html_lib.row_head(html_lib.escape(ood.LABELS.get(score, score)))
             row = [
                 tables.number(
                     r, best=r is not None and r.value >= best[c], digits=False
@@ -216,7 +243,12 @@ def _auroc_table(
             rows.append([name, *row])
         name = html_lib.dot(i) + html_lib.escape(run.name)
         groups.append((f'{name}<span class="soft">{beside}</span>', rows))
-    return html_lib.tabulate(_heads(columns), groups + _published(cells, columns))
+    return html_lib.tabulate(
+        _heads(columns),
+        groups + _published(cells, columns),
+        caption="AUROC in %, by score and set of unknown images",
+        corner="Score",
+    )
 
 
 def _inside(records: Mapping[str, Record]) -> set[int]:
@@ -251,7 +283,7 @@ def _published(
     )
     rows = [
         [
-            html_lib.td(name, "soft"),
+            html_lib.row_head(name, "soft"),
             *(tables.published(values[s] if s else None, "") for s in sets),
         ]
         for name, values in theirs.items()
@@ -267,7 +299,7 @@ def _all_metrics(
         (
             html_lib.escape(title),
             [
-                [html_lib.td(html_lib.run_name(i, name))]
+                [html_lib.row_head(html_lib.run_name(i, name))]
                 + [
                     tables.number(_get(own, c, score, metric), digits=False)
                     for c in columns
@@ -278,7 +310,9 @@ def _all_metrics(
         )
         for metric, title in _METRICS.items()
     ]
-    return html_lib.tabulate(_heads(columns), groups)
+    return html_lib.tabulate(
+        _heads(columns), groups, caption="All metrics, in %", corner="Run"
+    )
 
 
 def _notes(cells: Sequence[_Cells]) -> str:
@@ -325,12 +359,9 @@ def _histogram(record: Record, run: int, title: str) -> str:
     edges = np.linspace(bars["low"], bars["high"], len(inside) + 1)
 
     def draw(axes: Axes) -> None:
-        for share, tint in ((outside, figures.FAINT), (inside, figures.colour(run))):
+        for share, tint in ((outside, figures.GREY), (inside, figures.colour(run))):
             axes.stairs(share, edges, fill=True, color=tint, alpha=0.45, linewidth=0)
             axes.stairs(share, edges, color=tint, linewidth=1.3)
-        words = f"AUROC {100 * record.value:.1f}"
-        place: Any = {"transform": axes.transAxes, "va": "top"}
-        axes.text(0.03, 0.95, words, weight="bold", **place)
         log = record.extra["score"] in ("msp", "odin")
         name = "Score, log of the probability" if log else "Score"
         axes.set(xlabel=name, ylabel="Share of images")
@@ -338,4 +369,5 @@ def _histogram(record: Record, run: int, title: str) -> str:
         figures.percent(axes.yaxis)
 
     label = f"Scores of known and unknown images, {title}"
-    return figures.plot(draw, (3.1, 2.3), label, title=textwrap.fill(title, 38))
+    title += f": AUROC {100 * record.value:.1f}"
+    return figures.plot(draw, (3.1, 2.3), label, title=title)

@@ -9,7 +9,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 
-from apr_jax.report import figures
+from apr_jax.report import answer, figures
 from apr_jax.report import html as html_lib
 from apr_jax.report.run_view import RunView
 from apr_jax.runs import epochs as epochs_lib
@@ -25,6 +25,12 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     """Nothing: these are curves, not numbers."""
     del runs
     return None
+
+
+def answers(runs: Sequence[RunView]) -> list[answer.Row]:
+    """None: what is watched answers no question by itself."""
+    del runs
+    return []
 
 
 def _spectra(runs: Sequence[RunView]) -> str:
