@@ -278,6 +278,7 @@ class Eval:
 
     batch_size: int = setting(1000, "images, over all devices", low=1)
     parts: tuple[str, ...] = setting(("clean",), "what is measured", choices=PARTS)
+    save_predictions: bool = setting(False, "keep the answer to each image, too")
     corruption: Corruption = Corruption()
     ood: Ood = Ood()
     adversarial: Adversarial = Adversarial()

@@ -106,6 +106,7 @@ DEFAULTS = {
     "checkpoint.keep": 3,
     "eval.batch_size": 1000,
     "eval.parts": ("clean",),
+    "eval.save_predictions": False,
     "eval.corruption.corruptions": (),
     "eval.corruption.severities": (1, 2, 3, 4, 5),
     "eval.corruption.source": "generated",

@@ -327,6 +327,7 @@ TABLE = {
         "tests/evaluate/test_card.py::"
         "test_a_run_ends_with_the_parts_that_its_configuration_lists"
     ),
+    "eval.save_predictions": "tests/evaluate/test_predictions.py::*",
     "eval.corruption.corruptions": (("fog",), NOISE, corrupted),
     "eval.corruption.severities": ((1, 3), NOISE, corrupted),
     "eval.corruption.source": ("folder", NOISE, corrupted),

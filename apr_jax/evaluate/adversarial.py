@@ -83,7 +83,11 @@ def measure(
     job = Measurement(JOB, classifier, context, recorded, seed=settings.seed)
     known, splits = job.found(), {threat.split for threat in threats}
     yield from job.hidden(r for (split, _), r in known.items() if split in splits)
-    left = [t for t in threats if (t.split, "robust_accuracy") not in known]
+    left = [
+        t
+        for t in threats
+        if (t.split, "robust_accuracy") not in known or job.lacks_answers(t.split)
+    ]
     if not left:
         return
     engine = DeviceEngine(wide, layout, chunk)
@@ -215,6 +219,7 @@ class _Attacker:
         }
         concerns = sequence.concerns(result.survived)
         logits = rounds.predict(self.engine, found)
+        self._keep(result, logits, threat.split)
         more: dict[str, Any] = {
             "warnings": [*self.warned, *concerns],
             "not_finite": result.not_finite + answers.not_finite(logits),
@@ -234,6 +239,13 @@ class _Attacker:
             f"largest perturbation {np.nanmax(sizes):.6f}, {np.isnan(found).sum()} "
             f"NaN, pixels from {np.nanmin(found):.4f} to {np.nanmax(found):.4f}"
         )
+
+    def _keep(self, result: rounds.Result, logits: np.ndarray, split: str) -> None:
+        """Keeps the answers to the images found, right where all attacks left them."""
+        said = answers.answer(logits)
+        said = np.where(said == self.labels, answers.NO_ANSWER, said)
+        said = np.where(result.robust, self.labels, said)
+        self.job.keep_answers(split, logits, self.labels, said=said)
 
     def _records(
         self,

@@ -58,7 +58,8 @@ def measure(
     Args:
         classifier: the classifier; ``eval`` of its configuration says how.
         settings: not used.
-        context: its surroundings; "clean", which is short, is always measured anew.
+        context: its surroundings; "clean", which is short, is measured anew, and what
+            it saw the corruptions take from it.
 
     Yields:
         The records of the parts. A part that can't be measured is said and left out,

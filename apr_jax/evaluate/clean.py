@@ -9,6 +9,7 @@ and on the shifted splits. It prints a table, appends one record for each number
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 from apr_jax import data, metrics, parallel
@@ -52,13 +53,24 @@ def measure(
         context = dataclasses.replace(context, resident=resident)
     job, records = Measurement(JOB, classifier, context), []
     for split in splits:
-        outputs = classifier_lib.collect_split(classifier, split, context)
+        collect = functools.partial(
+            classifier_lib.collect_split, classifier, split, context
+        )
+        outputs = job.outputs(split, collect)
         found = metrics.summary(outputs.logits, outputs.labels, seed=config.seed)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
         extra_of: dict[str, Any] = {"accuracy": {"confusion": confusion}}
         if "ece" in found:
             diagram = metrics.reliability_of(outputs.logits, outputs.labels)
             extra_of["ece"] = {"reliability": diagram.to_json()}
+        if context.resident is None:
+            size, digest = data.imagenet.num_examples(config.data, split), ""
+        else:
+            size = len(context.resident.splits[split].labels)
+            digest = context.resident.digests.get(split, "")
+        job.keep_answers(
+            split, outputs.logits, outputs.labels, expected=size, images=digest
+        )
         records += job.records(
             found, split, extra_of=extra_of, not_finite=outputs.not_finite
         )

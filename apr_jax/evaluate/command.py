@@ -51,6 +51,9 @@ def main(measure: Measure, cls: type | None = None) -> None:
         # So that --help lists them, though this isn't the module that is started.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     places = define_places()
+    keeping = settings_lib.define_flags(
+        config_lib.Eval, defaults=False, only=("save_predictions",)
+    )
     values = settings_lib.define_flags(cls) if cls else dict
 
     def work(argv: Sequence[str]) -> None:
@@ -68,6 +71,7 @@ def main(measure: Measure, cls: type | None = None) -> None:
                     else None
                 ),
                 places=places(),
+                keeping=keeping(),
                 beside=[places_lib.local(root, "--beside") for root in beside.value],
                 devices=devices.value,
                 quiet=quiet.value,
@@ -85,6 +89,7 @@ def run(
     values: Any = None,
     workdir: pathlib.Path | None = None,
     places: Mapping[str, Any] | None = None,
+    keeping: Mapping[str, Any] | None = None,
     beside: Sequence[pathlib.Path] = (),
     devices: int = 0,
     quiet: bool = False,
@@ -99,6 +104,7 @@ def run(
         values: configuration of a file of weights.
         workdir: where records and page go; a run's own directory if None.
         places: where the data are now, if they moved: fields of ``config.data``.
+        keeping: fields of ``config.Eval`` instead of the configuration's own.
         beside: finished runs to show on the page.
         devices: how many to use; 0 as in training.
         quiet: no progress bar.
@@ -111,6 +117,10 @@ def run(
     parallel.declare_cpu_devices(devices)
     workdir_lib.check_beside(workdir or what, beside)
     classifier, root = _open(what, values, workdir, places or {})
+    if keeping:
+        own = settings_lib.build(classifier.config.eval, keeping, "eval.")
+        changed = dataclasses.replace(classifier.config, eval=own)
+        classifier = dataclasses.replace(classifier, config=changed)
     process.use_compile_cache(classifier.config.data)
     layout = parallel.make_layout(devices)
     primary = parallel.is_primary()
@@ -138,7 +148,12 @@ def keep(
     primary = parallel.is_primary()
     with workdir_lib.claimed(run.root, write=primary, waiting=console.say):
         done = records.read(run.results) if run.results.exists() else []
-        context = dataclasses.replace(context, done=tuple(done), scratch=run.scratch)
+        context = dataclasses.replace(
+            context,
+            done=tuple(done),
+            predictions=run.predictions,
+            scratch=run.scratch,
+        )
         for number, record in enumerate(measure(context)):
             if primary:
                 if number == 0:

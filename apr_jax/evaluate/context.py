@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,9 @@ class Context:
         layout: the devices.
         resident: the classifier's own data, where they are in memory already.
         done: records of earlier calls, which aren't measured again.
+        predictions: directory for the answers to single images; None keeps none.
+        seen: outputs for whole splits of the classifier's own data, by split, which
+            one part of a card has and another needs.
         scratch: directory for the state of measurements under way, from which a
             stopped call goes on; None keeps none.
         quiet: no progress bar.
@@ -30,6 +33,8 @@ class Context:
     layout: parallel.Layout
     resident: data.DataSet | None = None
     done: Sequence[Record] = ()
+    predictions: pathlib.Path | None = None
+    seen: MutableMapping[str, Any] = dataclasses.field(default_factory=dict)
     scratch: pathlib.Path | None = None
     quiet: bool = False
 

@@ -85,7 +85,8 @@ def measure(
     splits = [f"{name}/{severity}" for name in names for severity in severities]
     if sets.has_clean:
         splits.insert(0, CLEAN)
-    missing = [s for s in splits if not _complete(s, found)]
+    lacking = [s for s in splits if job.lacks_answers(s)]
+    missing = [s for s in splits if s in lacking or not _complete(s, found)]
     for record in _measured(job, sets, missing):
         found[record.split, record.metric] = record
         yield record
@@ -147,9 +148,16 @@ def _measured(
         task = bar.add_task("corruptions", total=len(splits), said="")
         for split in splits:
             bar.update(task, said=split)
-            batches = sets.batches(split)  # first, as some know their size only then
-            outputs = collect(
-                batches, sets.size(split), max_broken=max_broken, what=split
+
+            def run(split: str = split) -> classifier_lib.Outputs:
+                batches = sets.batches(split)  # first; some know their size only then
+                size = sets.size(split)
+                return collect(batches, size, max_broken=max_broken, what=split)
+
+            whole = split == CLEAN and sets.has_all_clean
+            outputs = job.outputs(config.data.test_split, run) if whole else run()
+            job.keep_answers(
+                split, outputs.logits, outputs.labels, expected=sets.size(split)
             )
             numbers = metrics.summary(
                 outputs.logits, outputs.labels, seed=config.seed, replicates=_REPLICATES

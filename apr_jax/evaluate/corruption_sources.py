@@ -177,6 +177,7 @@ class Source:
 
     Attributes:
         has_clean: whether there is a split "clean".
+        has_all_clean: whether that is the whole test split.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class Source:
         self.classifier, self.config = classifier, classifier.config
         self.rows, self.clean = rows, clean
         self.has_clean = clean is not None
+        self.has_all_clean = clean is not None and clean.count == clean.total
         self.sizes: dict[str, int] = {}
         self.open(names, settings.severities)
 

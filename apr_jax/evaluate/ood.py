@@ -241,9 +241,15 @@ def _measure_sets(
         job = dataclasses.replace(job, settings={**inside.common, **marks})
         found = job.found()
         rows = {m: r for (split, m), r in found.items() if split == out_set.name}
-        if not _complete(rows, inside):
+        if job.lacks_answers(out_set.name) or not _complete(rows, inside):
             inside.prepare()
             outside, bad = inside.of(out_set)
+            job.keep_arrays(
+                out_set.name,
+                ood_records.as_file(
+                    out_set.name, inside.scores, outside, inside.correct
+                ),
+            )
             rows = {}
             for score in inside.names:
                 made = ood_records.records_of_score(

@@ -169,6 +169,20 @@ def means(
 # --- Scores from elsewhere -----------------------------------------------------------
 
 
+def as_file(
+    out_set: str,
+    inside: Mapping[str, np.ndarray],
+    outside: Mapping[str, np.ndarray],
+    correct: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Scores of single images, by the names that ``read_scores`` wants."""
+    found = {"correct": correct}
+    for score, values in inside.items():
+        found[f"{score}/id"] = values.astype(np.float32)
+        found[f"{score}/{out_set}"] = outside[score].astype(np.float32)
+    return found
+
+
 def read_scores(path: str) -> dict[str, np.ndarray]:
     """Arrays of a file of scores, by name; ``evaluate.ood`` says how it looks.
 
@@ -177,7 +191,7 @@ def read_scores(path: str) -> dict[str, np.ndarray]:
     """
     try:
         with files.archive(places.local(path, "scores_file")) as stored:
-            arrays = dict(stored)
+            arrays = {name: stored[name] for name in stored if name != "about"}
     except DataError as error:
         raise ConfigError(f"scores_file {path}: {error}") from error
     prefixes = {n.removesuffix("id") for n in arrays if n == "id" or n.endswith("/id")}

@@ -13,14 +13,15 @@ import os
 import pathlib
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apr_jax
 from apr_jax.errors import DataError
-from apr_jax.metrics import Measured
-from apr_jax.metrics.calibration import Reliability
 from apr_jax.runs import jsonl
 from apr_jax.runs.machine import machine
+
+if TYPE_CHECKING:  # records are read without JAX
+    from apr_jax.metrics import Measured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class Record:
 
 
 def records_of(
-    measured: Mapping[str, Measured],
+    measured: Mapping[str, "Measured"],
     *,
     extra: Mapping[str, Any] | None = None,
     extra_of: Mapping[str, Mapping[str, Any]] | None = None,
@@ -109,7 +110,7 @@ def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
     """The extra fields of a record as it reads back from the file."""
     return {
         name: value.to_json()
-        if isinstance(value, Reliability)
+        if hasattr(value, "to_json")
         else value.tolist()
         if hasattr(value, "tolist")
         else value

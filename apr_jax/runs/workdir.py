@@ -33,6 +33,7 @@ class RunDir:
         commands: the commands that made them.
         wandb: its id at Weights & Biases.
         examples: a few training images and what the augmentation makes of them.
+        predictions: the answers to single images, where they are asked for.
         scratch: what evaluations keep while they are under way; made when first used.
         report: the page to look at.
     """
@@ -50,6 +51,7 @@ class RunDir:
         self.results = root / "results.jsonl"
         self.commands = root / "commands.jsonl"
         self.examples = root / "examples.npz"
+        self.predictions = root / "predictions"
         self.scratch = root / "scratch"
         self.report = root / "report.html"
 

@@ -34,6 +34,7 @@ SHARED = {
     "devices": ("3", 3),
     "quiet": ("true", True),
 }
+KEEPING = {"save_predictions": ("true", True)}
 PLACES = {"data_dir": ("d", "d"), "cache_dir": ("c", "c")}
 
 
@@ -93,7 +94,8 @@ def test_a_command_hands_over_all_flags(command_line, name):
     measure, cls = MEASURES[name]
     leaves = list(settings.leaves(cls())) if cls else []
     wanted = {leaf.name: text_of(leaf) for leaf in leaves}
-    given = {flag: text for flag, (text, _) in (SHARED | PLACES | wanted).items()}
+    every = SHARED | PLACES | KEEPING | wanted
+    given = {flag: text for flag, (text, _) in every.items()}
     (what, by, built), named = command_line(
         lambda: command.main(measure, cls),
         command,
@@ -104,6 +106,7 @@ def test_a_command_hands_over_all_flags(command_line, name):
     for flag, (_, value) in SHARED.items():
         assert named[flag] == value, flag
     assert named["places"] == {flag: value for flag, (_, value) in PLACES.items()}
+    assert named["keeping"] == {"save_predictions": True}
     for leaf in leaves:
         assert getattr(built, leaf.name) == wanted[leaf.name][1], leaf.name
         assert getattr(built, leaf.name) != leaf.value
@@ -121,6 +124,7 @@ def test_a_command_without_flags_measures_as_settings_say(command_line):
         "values": None,
         "workdir": None,
         "places": {},
+        "keeping": {},
         "beside": [],
         "devices": 0,
         "quiet": False,

@@ -1,0 +1,208 @@
+"""A network's answer to each image of a measurement, kept beside the records.
+
+    predictions/JOB/DATA/SPLIT.npz
+
+has "index", "label", "predicted" and "confidence" (of detection: the scores), and
+"about" with the rest as JSON.
+``difference`` tells what two runs' answers to the same images say of a number:
+
+    difference(run, record, other_run, other_record) -> metrics.Paired | None
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apr_jax.errors import DataError
+from apr_jax.runs import files
+from apr_jax.runs.records import Record
+from apr_jax.runs.workdir import RunDir
+
+if TYPE_CHECKING:
+    from apr_jax.metrics import Paired
+
+# The numbers that answers decide alone.
+METRICS = ("accuracy", "error", "robust_accuracy")
+# Settings of a measurement that don't say which images it saw.
+_NOT_OF_IMAGES = ("weights", "dtype", "corruption_dir")
+_ARRAYS = ("index", "label", "predicted", "confidence")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class About:
+    """Whose answers they are, and to which images.
+
+    Attributes:
+        job, data, split, config_hash, step: as in ``Record``.
+        settings: as in the records' ``extra["settings"]``; None where there are none.
+        images: fingerprint of the images, as far as it is known; or "".
+    """
+
+    job: str
+    data: str
+    split: str
+    config_hash: str
+    step: int
+    settings: Mapping[str, Any] | None = None
+    images: str = ""
+
+    def alike(self, other: "About | Record") -> bool:
+        """Whether something else is of the same network, measured in the same way."""
+        own, theirs = (
+            (x.config_hash, x.step, json.loads(json.dumps(_settings(x))))
+            for x in (self, other)
+        )
+        return own == theirs
+
+    def path(self, folder: pathlib.Path) -> pathlib.Path:
+        """The file of the answers below a run's folder of them."""
+        return _path(folder, self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The answers to the images of one split or condition.
+
+    Attributes:
+        about: whose, and to what.
+        index: int [N], numbers of the examples among those measured.
+        label: int [N].
+        predicted: int [N], classes; -1 where there is no answer.
+        confidence: float32 [N], probability of the class predicted; NaN without one.
+    """
+
+    about: About
+    index: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """The examples that are classified correctly, bool [N]."""
+        right: np.ndarray = self.predicted == self.label
+        return right
+
+
+def write(folder: pathlib.Path, about: About, arrays: Mapping[str, Any]) -> None:
+    """Keeps arrays that say the answers, in place of earlier ones to the same split."""
+    text = np.array(json.dumps(dataclasses.asdict(about)))
+    path = about.path(folder)
+    files.write_arrays(path, {"about": text, **arrays}, compress=True)
+
+
+def read_about(path: pathlib.Path) -> About:
+    """Reads whose answers a file has.
+
+    Raises:
+        DataError: the file isn't there, or isn't as it was written.
+    """
+    with files.archive(path) as stored:
+        return About(**json.loads(str(stored["about"])))
+
+
+def read(path: pathlib.Path) -> Predictions:
+    """Reads the answers of a file.
+
+    Raises:
+        DataError: as ``read_about``.
+    """
+    with files.archive(path) as stored:
+        arrays = {name: stored[name] for name in _ARRAYS}
+    return Predictions(about=read_about(path), **arrays)
+
+
+def behind(run: RunDir, record: Record) -> list[Predictions] | None:
+    """The answers that a number was computed from; None unless all are kept.
+
+    Those of other weights, or measured otherwise than the record, are not.
+    """
+    if record.metric not in METRICS:
+        return None
+    found = []
+    for split in _splits(record):
+        path = _path(run.predictions, dataclasses.replace(record, split=split))
+        if not path.exists():
+            return None
+        found.append(read(path))
+        if not found[-1].about.alike(record):
+            return None
+    return found
+
+
+def difference(
+    run: RunDir, record: Record, other_run: RunDir, other_record: Record
+) -> "Paired | None":
+    """The difference of two runs in a number, on the same images.
+
+    Args:
+        run, other_run: they may have kept answers.
+        record, other_record: of the number: an accuracy or error of a split, or a mean
+            over corruptions.
+
+    Returns:
+        ``metrics.paired_difference`` of the answers, in errors also where the number is
+        an accuracy; None where answers aren't kept, or not those of the records.
+
+    Raises:
+        DataError: both are kept, and they are of other images, in one line.
+    """
+    mine, theirs = behind(run, record), behind(other_run, other_record)
+    if not mine or not theirs:
+        return None
+    if len(mine) != len(theirs):
+        raise DataError(f"{run.root} and {other_run.root} have other corruptions")
+    for one, other in zip(mine, theirs, strict=True):
+        if why := _otherness(one, other):
+            where = f"{record.job.rpartition('.')[2]} {one.about.data}"
+            raise DataError(
+                f"{run.root} and {other_run.root} answered other images of {where} "
+                f"{one.about.split}: {why}"
+            )
+    from apr_jax import metrics  # JAX, which takes a while to load
+
+    rights = [np.stack([part.right for part in parts]) for parts in (mine, theirs)]
+    return metrics.paired_difference(*rights)
+
+
+def _splits(record: Record) -> list[str]:
+    """The splits behind a number: its own, or of a mean over corruptions all."""
+    if "corruptions" not in record.extra:
+        return [record.split]
+    severity = record.split.partition("/")[2]
+    chosen = [severity] if severity else record.extra["severities"]
+    return [f"{name}/{s}" for name in record.extra["corruptions"] for s in chosen]
+
+
+def _otherness(one: Predictions, other: Predictions) -> str:
+    """What of the images of two splits differs, in words; "" for the same images."""
+    here, there = one.about, other.about
+    if (here.data, here.split) != (there.data, there.split):
+        return f"there {there.data} {there.split}"
+    mine, theirs = dict(here.settings or {}), dict(there.settings or {})
+    for name in {**mine, **theirs}:
+        if name not in _NOT_OF_IMAGES and mine.get(name) != theirs.get(name):
+            return f"{name} is {mine.get(name)!r} and {theirs.get(name)!r}"
+    if here.images and there.images and here.images != there.images:
+        return f"their fingerprints are {here.images[:12]} and {there.images[:12]}"
+    if len(one.index) != len(other.index):
+        return f"{len(one.index):,} and {len(other.index):,} examples"
+    if not np.array_equal(one.index, other.index):
+        return "the numbers of the examples differ"
+    if not np.array_equal(one.label, other.label):
+        return f"{int(np.sum(one.label != other.label)):,} labels differ"
+    return ""
+
+
+def _path(folder: pathlib.Path, of: About | Record) -> pathlib.Path:
+    """The file of the answers that a record, or what is known of them, is about."""
+    parts = [of.job.rpartition(".")[2], of.data.replace("/", "_"), *of.split.split("/")]
+    return folder.joinpath(*parts[:-1], f"{parts[-1]}.npz")
+
+
+def _settings(of: About | Record) -> Any:
+    return of.settings if isinstance(of, About) else of.extra.get("settings")
