@@ -20,6 +20,7 @@ COMMANDS = {
     "ood": ("apr_jax.evaluate.ood", "detection of what was never seen"),
     "adversarial": ("apr_jax.evaluate.adversarial", "accuracy under attacks"),
     "fourier": ("apr_jax.evaluate.fourier", "heatmaps, bands, phase and amplitude"),
+    "compare": ("apr_jax.cli.compare", "finished runs side by side, as CSV and JSON"),
     "corrupt": ("apr_jax.corruptions", "write corrupted sets as files, or compare"),
     "models": ("apr_jax.models", "list the networks"),
     "methods": ("apr_jax.cli.methods", "list the training methods"),
