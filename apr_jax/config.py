@@ -143,10 +143,15 @@ class Model:
 class Optim:
     """Gradient descent and its learning rate; see ``apr_jax.train.optim``."""
 
+    name: str = choice("of the optimiser", "sgd", "adamw")
     learning_rate: float = setting(0.1, "at its highest", low=0)
-    momentum: float = share(0.9, "decay of the sum of gradients")
-    nesterov: bool = setting(True, "look ahead by the momentum")
-    weight_decay: float = setting(5e-4, "on all parameters, BatchNorm's too", low=0)
+    momentum: float = share(0.9, "decay of the sum of gradients; adamw: beta1")
+    beta2: float = setting(0.999, "adamw: decay of the squares", low=0, high=0.999999)
+    nesterov: bool = setting(True, "sgd: look ahead by the momentum")
+    clip: float = setting(0.0, "highest norm of the gradient; 0: none", low=0)
+    accumulate: int = setting(1, "steps whose gradients are averaged to one", low=1)
+    weight_decay: float = setting(5e-4, "of each parameter", low=0)
+    decay_on: str = choice("BatchNorm's and biases, too, or weights", "all", "weights")
     decay_per: str = choice("unit of the rate, or step at the highest", "rate", "step")
     norm_bias_rate: float = setting(1.0, "factor for BatchNorm's biases", above=0)
     epochs: float = setting(200.0, "length of the run", above=0, high=1e6)
@@ -347,6 +352,16 @@ def check(config: Config) -> None:
             "augment.flip_by is 'epoch', which needs training images in memory; with "
             "data.streaming choose 'coin'"
         )
+    if config.optim.name == "adamw":
+        for name in ("decay_per", "norm_bias_rate"):
+            value, usual = getattr(config.optim, name), getattr(Optim(), name)
+            if value != usual:
+                raise ConfigError(
+                    f"optim.{name} is {value!r}, which is for optim.name 'sgd'; "
+                    f"'adamw' takes {usual!r}"
+                )
+        if config.optim.momentum == 1:
+            raise ConfigError("optim.momentum is 1.0; 'adamw' takes less than 1")
     if config.optim.decay_per == "step" and not config.optim.learning_rate:
         raise ConfigError(
             "optim.decay_per is 'step', and optim.learning_rate is 0; a step at the "

@@ -75,10 +75,15 @@ DEFAULTS = {
     "model.dtype": "float32",
     "model.dropout": 0.0,
     "model.norm": "batch",
+    "optim.name": "sgd",
     "optim.learning_rate": 0.1,
     "optim.momentum": 0.9,
+    "optim.beta2": 0.999,
     "optim.nesterov": True,
+    "optim.clip": 0.0,
+    "optim.accumulate": 1,
     "optim.weight_decay": 0.0005,
+    "optim.decay_on": "all",
     "optim.decay_per": "rate",
     "optim.norm_bias_rate": 1.0,
     "optim.epochs": 200.0,
@@ -287,6 +292,18 @@ def test_fast_argument(method, batch, rate, decay):
         (
             {"data": {"streaming": True}, "augment": {"flip_by": "epoch"}},
             r"flip_by is 'epoch', which needs training images in memory",
+        ),
+        (
+            {"optim": {"name": "adamw", "norm_bias_rate": 64.0}},
+            r"optim.norm_bias_rate is 64.0, which is for optim.name 'sgd'",
+        ),
+        (
+            {"optim": {"name": "adamw", "decay_per": "step"}},
+            r"optim.decay_per is 'step', which is for optim.name 'sgd'",
+        ),
+        (
+            {"optim": {"name": "adamw", "momentum": 1.0}},
+            r"optim.momentum is 1.0; 'adamw' takes less",
         ),
         (
             {"optim": {"decay_per": "step", "learning_rate": 0}},

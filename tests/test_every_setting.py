@@ -72,7 +72,7 @@ def step(config, **_):
     state = jax.eval_shape(lambda: state_of(config, model))
     made = step_lib.make_train_step(
         model,
-        optim.sgd(config.optim, rate),
+        optim.make_optimizer(config.optim, rate),
         config,
         average=averaging.make_update(config, TOTAL),
         axis_name=parallel.AXIS,
@@ -222,6 +222,7 @@ PLAIN = {"augment__method": "standard"}
 SINGLE = {"augment__method": "apr_s"}
 PAIR = {"augment__method": "apr_p"}
 PGD = {"augment__method": "standard", "adversary__attack": "pgd"}
+ADAMW = {"augment__method": "standard", "optim__name": "adamw"}
 CYCLIC = {"optim__schedule": "cyclic"}
 AVERAGE = {"augment__method": "standard", "optim__average": "ema"}
 CSI = {"augment__method": "supclr"}
@@ -291,10 +292,15 @@ TABLE = {
     "model.dtype": ("bfloat16", PLAIN, step),
     "model.dropout": (0.3, {"model__name": "wrn_10_1", **PLAIN}, step),
     "model.norm": ("none", {"model__name": "wrn_10_1", **PLAIN}, step),
+    "optim.name": ("adamw", SGD, step),
     "optim.learning_rate": (0.3, SGD, rate),
     "optim.momentum": (0.5, SGD, step),
+    "optim.beta2": (0.9, ADAMW, step),
     "optim.nesterov": (False, SGD, step),
+    "optim.clip": (1.0, SGD, step),
+    "optim.accumulate": (2, SGD, step),
     "optim.weight_decay": (0.01, SGD, step),
+    "optim.decay_on": ("weights", SGD, step),
     "optim.decay_per": ("step", SGD, step),
     "optim.norm_bias_rate": (8.0, SGD, step),
     "optim.epochs": (5.0, SGD, plan),

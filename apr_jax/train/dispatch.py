@@ -25,7 +25,7 @@ def make_step(plan: Plan, first: int) -> step_lib.TrainStep:
     """
     return step_lib.make_train_step(
         plan.model,
-        optim.sgd(plan.config.optim, plan.rate),
+        optim.make_optimizer(plan.config.optim, plan.rate),
         plan.config,
         linear=first >= contrastive.linear_start(plan.config, plan.total_steps),
         average=averaging.make_update(plan.config, plan.total_steps),

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and stochastic gradient descent.
+"""Learning-rate schedules and optimisers.
 
 Source: the training recipes of Chen et al., ICCV 2021 (section 5 and the released
 settings), for "cyclic" those of Wong et al., ICLR 2020, and for its ends above zero,
@@ -73,11 +73,19 @@ def schedule(optim: config_lib.Optim, epoch_steps: float) -> Schedule:
     return lambda step: main(step) * jnp.minimum(1.0, step / warmup)
 
 
-def sgd(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation:
-    """Returns SGD with momentum and weight decay, step for step PyTorch's.
+# The parameters that weight decay acts on; None: all of them.
+MASKS: dict[str, Callable[[Any], Any] | None] = {
+    "all": None,
+    "weights": lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+}
+
+
+def _sgd(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation:
+    """SGD with momentum and weight decay, step for step PyTorch's.
 
     The decay is added to the gradient before the momentum (the coupled form) and
-    acts on every parameter, biases and BatchNorm's included, as in the paper's code.
+    acts on every parameter, biases and BatchNorm's included, as in the paper's code,
+    unless ``decay_on`` says otherwise.
     With ``decay_per`` "step" it is divided by the highest rate that the parameter has,
     so that at this rate a step takes off ``weight_decay``, whatever the rate is.
 
@@ -85,19 +93,65 @@ def sgd(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation
     1, ``update`` must be given ``batch_stats`` of the network, whose paths tell them.
     """
     decay, factor = optim.weight_decay, optim.norm_bias_rate
+    mask = MASKS[optim.decay_on]
     if optim.decay_per == "step":
         decay /= optim.learning_rate
-    trace = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
-    scale = optax.scale_by_learning_rate(rate)
-    if factor == 1:
-        return optax.chain(optax.add_decayed_weights(decay), trace, scale)
-    own = factor if optim.decay_per == "step" else 1.0
-    return optax.chain(
-        _by_parameter(lambda f, update, param: update + decay / f * param, own),
-        trace,
-        scale,
-        _by_parameter(lambda f, update, _: f * update, factor),
+    decayed: optax.GradientTransformation
+    if factor == 1 or mask is not None:  # which leaves BatchNorm's biases alone
+        decayed = optax.add_decayed_weights(decay, mask)
+    else:
+        own = factor if optim.decay_per == "step" else 1.0
+        add = lambda f, update, param: update + decay / f * param
+        decayed = _by_parameter(add, own)
+    parts = [
+        decayed,
+        optax.trace(decay=optim.momentum, nesterov=optim.nesterov),
+        optax.scale_by_learning_rate(rate),
+    ]
+    if factor != 1:
+        parts.append(_by_parameter(lambda f, update, _: f * update, factor))
+    return optax.chain(*parts)
+
+
+def _adamw(optim: config_lib.Optim, rate: Schedule) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay, step for step PyTorch's.
+
+    Loshchilov and Hutter, arXiv:1711.05101. A step takes off the rate times
+    ``weight_decay``; ``momentum`` and ``beta2`` are the decays of the two moments.
+    """
+    mask = MASKS[optim.decay_on]
+    return optax.adamw(
+        rate, optim.momentum, optim.beta2, weight_decay=optim.weight_decay, mask=mask
     )
+
+
+OPTIMIZERS: dict[
+    str, Callable[[config_lib.Optim, Schedule], optax.GradientTransformation]
+] = {"sgd": _sgd, "adamw": _adamw}
+
+
+def make_optimizer(
+    optim: config_lib.Optim, rate: Schedule
+) -> optax.GradientTransformation:
+    """Returns the optimiser of a configuration.
+
+    Gradients are those of the whole batch. With ``clip`` their norm over all parameters
+    is at most that. With ``accumulate`` they are averaged over so many steps, at the
+    last of which alone the parameters move.
+
+    Args:
+        optim: which one and its numbers.
+        rate: the learning rate as a function of the step of training.
+    """
+    every = optim.accumulate
+    of_updates = rate if every == 1 else lambda count: rate(every * count)
+    made = OPTIMIZERS[optim.name](optim, of_updates)
+    if optim.clip:
+        made = optax.chain(optax.clip_by_global_norm(optim.clip), made)
+    if every > 1:
+        steps = optax.MultiSteps(made, every)
+        made = optax.GradientTransformationExtraArgs(steps.init, steps.update)
+    return made
 
 
 def _by_parameter(

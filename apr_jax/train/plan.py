@@ -204,8 +204,8 @@ def parameter_count(plan: Plan) -> int:
 
 
 # The copies of a network's numbers that training holds at least: the weights, their
-# gradients, and the optimizer's momentum.
-_COPIES = 3
+# gradients, and the optimizer's momentum, or both moments.
+_COPIES = {"sgd": 3, "adamw": 4}
 
 
 def _check_pixels(config: config_lib.Config, layout: parallel.Layout) -> None:
@@ -226,7 +226,8 @@ def _check_memory(plan: Plan) -> None:
     """Raises ConfigError where a device can't hold the network, whatever the batch."""
     count, device = parameter_count(plan), plan.layout.local[0]
     there = parallel.memory(device)
-    needed = 4 * _COPIES * count
+    own = plan.config.optim
+    needed = 4 * (_COPIES[own.name] + (own.accumulate > 1)) * count
     if there is not None and needed > there:
         raise ConfigError(
             f"model.name is {plan.config.model.name!r}, a network of {count:,} "

@@ -117,7 +117,7 @@ def state_of(config: config_lib.Config, model: nn.Module) -> TrainState:
     return init_state(
         jax.random.key(config.seed),
         model,
-        optim.sgd(config.optim, rate),
+        optim.make_optimizer(config.optim, rate),
         (size, size, len(config.data.mean)),
         second_norm=augment.get_method(config.augment.method).auxiliary,
         average=config.optim.average != "none",

@@ -169,7 +169,7 @@ def bench_step(turns: Turns, dtype: str) -> list[Row]:
     positions = jnp.arange(batch)
     key = jax.random.key(0)
     model = network.make_model(config, num_classes=10)
-    optimizer = optim.sgd(config.optim, optim.schedule(config.optim, 390))
+    optimizer = optim.make_optimizer(config.optim, optim.schedule(config.optim, 390))
     start = init_state(key, model, optimizer, (32, 32, 3))
 
     def trainer(config: config_lib.Config) -> Callable[[], object]:

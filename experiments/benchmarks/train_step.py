@@ -58,7 +58,7 @@ def jax_step(
     config = config_lib.parse(settings)
     layout = parallel.make_layout(devices)
     model = network_lib.make_model(config, num_classes=10)
-    optimizer = optim.sgd(config.optim, optim.schedule(config.optim, 390.0))
+    optimizer = optim.make_optimizer(config.optim, optim.schedule(config.optim, 390.0))
     state = init_state(jax.random.key(0), model, optimizer, (32, 32, 3))
     options = {"axis_name": parallel.AXIS, "fuse": not layout.accelerated}
     run = step.make_train_step(model, optimizer, config, **options)

@@ -184,7 +184,7 @@ def test_the_recipe_is_the_published_one(rng, torch):
     variables = dict(torch_weights.from_torch("airbench94", state))
     learnt = {name: variables[name] for name in ("params", "batch_stats")}
     schedule = optim.schedule(config.optim, total / config.optim.epochs)
-    ours = optim.sgd(config.optim, schedule)
+    ours = optim.make_optimizer(config.optim, schedule)
     state = TrainState(
         jnp.int32(0),
         **learnt,

@@ -95,7 +95,7 @@ def test_sgd_is_pytorchs(optim, rng, nesterov, torch):
     theirs = torch.optim.SGD(
         [weight], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.05
     )
-    ours = optim_lib.sgd(optim, lambda step: 0.1)
+    ours = optim_lib.make_optimizer(optim, lambda step: 0.1)
     params = jnp.asarray(start)
     state = ours.init(params)
     update = jax.jit(ours.update)
@@ -143,7 +143,7 @@ def test_biases_of_batch_norm_have_a_rate_of_their_own(optim, rng, per):
 
     groups = {False: group(0.5, rate), True: group(32.0, lambda s: 64 * rate(s))}
     theirs = optax.multi_transform(groups, faster)
-    ours = optim_lib.sgd(optim, rate)
+    ours = optim_lib.make_optimizer(optim, rate)
     results = []
     for optimizer, more in ((theirs, {}), (ours, {"batch_stats": stats})):
         value = jax.tree.map(jnp.asarray, params)
@@ -168,7 +168,9 @@ def test_decay_by_the_step_is_no_multiple_of_the_rate(optim):
             nesterov=False,
             decay_per="step",
         )
-        ours = optim_lib.sgd(settings, lambda step, top=highest: top / (1 + step))
+        ours = optim_lib.make_optimizer(
+            settings, lambda step, top=highest: top / (1 + step)
+        )
         weight = jnp.ones(2)
         state = ours.init(weight)
         for _ in range(2):
@@ -187,7 +189,75 @@ def test_decay_by_the_step_is_of_the_highest_rate_not_of_the_first(optim):
         nesterov=False,
         decay_per="step",
     )
-    ours = optim_lib.sgd(settings, lambda step: 0.05 * (1 + step))
+    ours = optim_lib.make_optimizer(settings, lambda step: 0.05 * (1 + step))
     weight = jnp.ones(2)
     updates, _ = ours.update(jnp.zeros(2), ours.init(weight), weight)
     np.testing.assert_allclose(weight + updates, 1 - 0.25 * 0.05 / 0.2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_clipping_and_decay_of_weights_are_pytorchs(optim, rng, torch, name):
+    """Two groups of PyTorch's, and gradients of several steps averaged by hand."""
+    optim = dataclasses.replace(
+        optim,
+        name=name,
+        clip=1.5,
+        accumulate=2,
+        decay_on="weights",
+        weight_decay=0.3,
+        momentum=0.8,
+        beta2=0.9,
+        nesterov=False,
+    )
+    rate = lambda step: 0.02 * (1 + step)
+    draw = lambda: {
+        "kernel": rng.normal(size=(4, 3)).astype(np.float32),
+        "bias": rng.normal(size=3).astype(np.float32),
+    }
+    params, gradients = draw(), [draw() for _ in range(8)]
+    theirs = {k: torch.nn.Parameter(torch.tensor(v)) for k, v in params.items()}
+    groups = [
+        {"params": [theirs["kernel"]], "weight_decay": 0.3},
+        {"params": [theirs["bias"]], "weight_decay": 0.0},
+    ]
+    if name == "sgd":
+        rule = torch.optim.SGD(groups, lr=0.02, momentum=0.8)
+    else:
+        rule = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.9))
+    made = optim_lib.make_optimizer(optim, rate)
+    state, update = made.init(params), jax.jit(made.update)
+    for step, gradient in enumerate(gradients):
+        before = params
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+        if step % 2 == 0:
+            np.testing.assert_array_equal(params["kernel"], before["kernel"])
+            continue
+        for group in rule.param_groups:
+            group["lr"] = rate(step - 1)
+        for key, weight in theirs.items():
+            weight.grad = torch.tensor((gradients[step - 1][key] + gradient[key]) / 2)
+        norm = torch.nn.utils.clip_grad_norm_(list(theirs.values()), 1.5)
+        assert step != 1 or norm > 1.5  # there is something to clip
+        rule.step()
+        for key, weight in theirs.items():
+            np.testing.assert_allclose(
+                params[key], weight.detach().numpy(), rtol=1e-4, atol=1e-6
+            )
+
+
+def test_weights_alone_may_decay_beside_faster_biases(optim):
+    optim = dataclasses.replace(
+        optim, decay_on="weights", norm_bias_rate=8.0, weight_decay=0.5, momentum=0.0
+    )
+    params = {
+        "conv": {"kernel": jnp.ones((2, 2))},
+        "norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)},
+    }
+    stats = {"norm": {"mean": jnp.zeros(2)}}
+    made = optim_lib.make_optimizer(optim, lambda step: 0.1)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = made.update(gradient, made.init(params), params, batch_stats=stats)
+    got = {k: float(v.ravel()[0]) for k, v in updates["norm"].items()}
+    assert got == pytest.approx({"scale": -0.1, "bias": -0.8})
+    assert float(updates["conv"]["kernel"][0, 0]) == pytest.approx(-0.15)
