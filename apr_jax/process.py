@@ -262,7 +262,7 @@ def use_compile_cache(settings: "config_lib.Data") -> None:
     from apr_jax import data
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = data.cache.folder(settings.cache_dir) / "xla"
+        folder = data.cache.folder(settings.cache_dir) / data.cache.PROGRAMS
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # XLA can't write programs in which oneDNN multiplies; they are compiled anew.

@@ -21,6 +21,7 @@ COMMANDS = {
     "adversarial": ("apr_jax.evaluate.adversarial", "accuracy under attacks"),
     "fourier": ("apr_jax.evaluate.fourier", "heatmaps, bands, phase and amplitude"),
     "compare": ("apr_jax.cli.compare", "finished runs side by side, as CSV and JSON"),
+    "cache": ("apr_jax.cli.cache", "list what is kept to save time, and remove it"),
     "corrupt": ("apr_jax.corruptions", "write corrupted sets as files, or compare"),
     "models": ("apr_jax.models", "list the networks"),
     "methods": ("apr_jax.cli.methods", "list the training methods"),

@@ -36,6 +36,10 @@ _MANIFEST = "manifest.json"
 _ARRAYS = ("images", "labels")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
+# The folder of compiled programs among the entries, and what these are called.
+PROGRAMS = "xla"
+_ENTRY = re.compile(r"(\.?)[A-Za-z0-9_.]+-[0-9a-f]{16}(\.tmp\w*)?")
+
 # Digests of the entries whose checksums this process has compared already.
 _compared: set[str] = set()
 
@@ -129,9 +133,36 @@ def load_split(
     return entry, digest
 
 
+def entries(root: pathlib.Path) -> list[pathlib.Path]:
+    """The folders of all entries, and of those that a killed process left half made."""
+    found = sorted(root.iterdir()) if root.is_dir() else []
+    names = [(path, _ENTRY.fullmatch(path.name)) for path in found]
+    return [
+        path
+        for path, name in names
+        if name and bool(name[1]) == bool(name[2])
+        if path.is_dir() and not path.is_symlink()
+    ]
+
+
+def remove(entry: pathlib.Path) -> None:
+    """Removes one of ``entries``; a process that reads its images keeps them.
+
+    Raises:
+        DataError: another process is making it.
+    """
+    name = entry.name.partition(".tmp")[0].lstrip(".")
+    with locked(entry.with_name(name), wait=False):
+        shutil.rmtree(entry)
+
+
 @contextlib.contextmanager
-def locked(path: pathlib.Path) -> Iterator[None]:
-    """Holds, among the processes of this machine, the lock that belongs to a path."""
+def locked(path: pathlib.Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds, among the processes of this machine, the lock that belongs to a path.
+
+    Raises:
+        DataError: another one holds it, and this one isn't to ``wait``.
+    """
     with _explained(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path.with_name(f".{path.name}.lock"), "a")  # noqa: SIM115
@@ -139,7 +170,9 @@ def locked(path: pathlib.Path) -> Iterator[None]:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise DataError(f"another process is at work on {path}") from None
         except (ImportError, OSError):
             # No locks on this system or file system. Work may be done twice then,
             # but renaming keeps what is found whole.
