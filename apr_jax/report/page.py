@@ -115,7 +115,7 @@ def _header(title: str, runs: Sequence[RunView]) -> str:
     if records:
         parts.append(max(r.time for r in records)[:10])
     line = html.note(html.escape(" · ".join(parts)))
-    return f"<header><h1>{html.escape(title)}</h1>{line}</header>"
+    return f"<header><h1>{html.breakable(title)}</h1>{line}</header>"
 
 
 def _numbers(runs: Sequence[RunView]) -> str:

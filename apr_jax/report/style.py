@@ -92,7 +92,10 @@ nav h2 { font-size: 1rem; margin: 1.4rem 0 .2rem; }
 
 /* Tables: they scroll by themselves, and their first column stays. */
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+table {
+  border-collapse: separate; border-spacing: 0; width: 100%;
+  font-variant-numeric: tabular-nums;
+}
 caption {
   text-align: left; color: var(--soft); font-size: .88rem; padding-bottom: .3rem;
 }
@@ -104,20 +107,20 @@ th, td { text-align: left; padding: .38rem .8rem .38rem 0; vertical-align: basel
 th { font-weight: 600; overflow-wrap: anywhere; }
 thead th { min-width: 6.4rem; }
 tbody th[scope=row] { font-weight: 400; }
+tbody th.outcome[scope=row] { font-weight: 600; }
 .corner, th[scope=row] {
   position: sticky; left: 0; z-index: 1; background: var(--card);
   min-width: 7rem; max-width: 17rem;
 }
-tbody tr { border-top: 1px solid var(--line); }
-tbody tr.group { border-top: 0; }
-tbody tr.group th { padding-top: 1.1rem; }
+tbody th, tbody td { border-top: 1px solid var(--line); }
+tbody tr.group th { border-top: 0; padding-top: 1.1rem; }
 tbody:first-of-type tr.group th { padding-top: .5rem; }
 td.number { white-space: nowrap; }
 td small, th small { color: var(--soft); display: block; font-size: .8rem; }
 td.best { font-weight: 650; }
 td.best small { font-weight: 400; }
 td.differs { font-weight: 600; }
-.answer th[scope=row] { font-weight: 600; }
+.answer th[scope=row] { font-weight: 600; min-width: 13rem; }
 .answer th[scope=row] small { font-weight: 400; }
 .answer td { font-size: 1.15rem; padding-top: .6rem; padding-bottom: .6rem; }
 .answer td small { font-size: .8rem; }
@@ -133,8 +136,8 @@ td.differs { font-weight: 600; }
 .heat thead th { overflow-wrap: normal; }
 .heat thead th.corner { text-align: left; }
 .heat th[scope=row] { padding: .16rem .4rem .16rem 0; min-width: 5rem; }
-.heat tbody tr { border-top: 1px solid var(--card); }
-.heat tbody + tbody tr:first-child { border-top: 9px solid var(--card); }
+.heat tbody th, .heat tbody td { border-top: 1px solid var(--card); }
+.heat tbody + tbody tr:first-child > * { border-top: 9px solid var(--card); }
 .heat td {
   --share: calc(100% * var(--v) * var(--tint));
   background: color-mix(in srgb, var(--of) var(--share), var(--card));
@@ -229,12 +232,12 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   .card { padding: .75rem .7rem; }
   .example > div, .sheet.plain { gap: .8rem; }
   th, td { padding-right: .6rem; }
-  .corner, th[scope=row] { min-width: 6.2rem; max-width: 8.6rem; }
+  .corner, th[scope=row] { min-width: 7rem; max-width: 8.6rem; }
   thead th { min-width: 5.6rem; }
   .answer .corner, .answer th[scope=row] { min-width: 6rem; max-width: 7.4rem; }
   .answer td { font-size: 1rem; }
   .answer td:last-child, .answer thead th:last-child { padding-right: 0; }
-  .answer td .mark { display: table; margin: .15rem 0 0; }
+  .answer .mark { display: block; width: fit-content; margin: .15rem 0 0; }
 }
 @media print {
   .card { break-inside: avoid; }

@@ -23,11 +23,13 @@ async function look(browser, args, width, scheme) {
     await tab.screenshot({ path: `${name}-top.png` });
     await tab.screenshot({ path: `${name}.png`, fullPage: true });
   }
+  // What is closed is looked at, too.
+  await tab.$$eval("details", (all) => all.forEach((one) => (one.open = true)));
+  await tab.evaluate(fs.readFileSync(require.resolve("axe-core"), "utf8"));
   const overflow = await tab.evaluate(() => {
     const wide = document.documentElement.scrollWidth;
     return wide - document.documentElement.clientWidth;
   });
-  await tab.evaluate(fs.readFileSync(require.resolve("axe-core"), "utf8"));
   const found = await tab.evaluate(() => axe.run(document));
   const rules = found.violations.map((rule) => ({
     id: rule.id,

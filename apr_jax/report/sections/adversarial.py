@@ -278,8 +278,11 @@ def _table(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
     for place in _places(mine):
         rows = [
             [
-                html_lib.row_head(html_lib.escape(_label(metric))),
-                *(tables.number(r, best=metric == "robust_accuracy") for r in found),
+                html_lib.row_head(
+                    html_lib.escape(_label(metric)),
+                    "outcome" if metric == "robust_accuracy" else "",
+                ),
+                *(tables.number(r) for r in found),
                 *(_paper(source, metric, found) for source in sources),
             ]
             for metric, found in _rows(mine, *place)

@@ -184,14 +184,14 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
             cells.append(answer.over(own.get((mean, "error")), usual))
         if not any(cells):
             continue
-        kinds = "the fifteen corruptions" if mean == "mean" else mean
         each = sorted({r.n for run in runs for r in _cells(run, name).values()})
         size = " or ".join(f"{n:,}" for n in each)
+        kinds = "" if mean == "mean" else f"{mean}, "
         rows.append(
             answer.Row(
                 question=TITLE,
                 number="Mean error ↓",
-                place=f"{name}, {kinds}, n = {size} in each set",
+                place=f"{name}, {kinds}n = {size} a set",
                 section=TITLE,
                 cells=cells,
             )

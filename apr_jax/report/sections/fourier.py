@@ -117,7 +117,10 @@ def _heatmaps(runs: Sequence[RunView], found: Sequence[dict[str, Record]]) -> st
         "waves left and right. Dark is better. In a difference blue means that the "
         "second run errs less. The curves are means over rings of the map."
     )
-    return html_lib.part("Error under waves", html_lib.grid("small", drawn), about)
+    legend = html_lib.legend({i: runs[i].name for i in maps})
+    return html_lib.part(
+        "Error under waves", legend, html_lib.grid("small", drawn), about
+    )
 
 
 def _map(values: npt.NDArray[np.float64], title: str, low: float, high: float) -> str:

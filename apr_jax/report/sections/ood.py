@@ -43,8 +43,8 @@ def html(runs: Sequence[RunView]) -> str:
         "How well a score tells images of the test set (known) from images of other "
         "sets (unknown). AUROC, in percent: the chance that a known image scores "
         "higher than an unknown one; 50 is chance, 100 perfect, higher is better. "
-        "Small: 95 % intervals. Bold: the best score of each run on each set. Means "
-        "give every set the same weight."
+        "Small: 95 % intervals. Bold: the highest score of each run on each set, be "
+        "it by chance or not. Means give every set the same weight."
     )
     sets = [column for column in columns if column not in _GROUPS]
     curves = [_roc(cells, name, score) for name in sets]
