@@ -45,6 +45,7 @@ class RunView:
         trained: whether this project trained the network; else what ``config`` says
             of training isn't its own, and isn't shown.
         facts: more lines of the summary, such as the number of parameters.
+        place: its work directory, where its answers to single images may be.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RunView:
     commands: Sequence[str] = ()
     trained: bool = True
     facts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    place: workdir.RunDir | None = None
 
     def of(self, job: str) -> list[Record]:
         """The records of a job that may be shown together."""
@@ -127,6 +129,7 @@ def view(root: pathlib.Path) -> RunView:
         examples=read_examples(run.examples) if run.examples.exists() else None,
         commands=workdir.read_commands(run),
         trained=run.curve.exists() or run.checkpoints.exists(),
+        place=run,
     )
 
 

@@ -80,6 +80,9 @@ p { margin: .3rem 0 .8rem; max-width: 75ch; }
 a { color: var(--link); text-underline-offset: .15em; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 .soft { color: var(--soft); }
+#the-answer ul { color: var(--soft); font-size: .92rem; padding-left: 1.2rem; }
+li { max-width: 95ch; }
+nav li { max-width: none; }
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 1rem 1.1rem; margin: .7rem 0; min-width: 0;

@@ -6,8 +6,10 @@ import re
 import numpy as np
 import pytest
 
+from apr_jax import metrics
 from apr_jax.report import answer, html, run_view
 from apr_jax.report.sections import adversarial, corruption, fourier, ood
+from apr_jax.runs import predictions, workdir
 from apr_jax.runs.records import Record
 
 
@@ -40,19 +42,96 @@ def row(*cells, number="Error ↓"):
     ],
 )
 def test_best_lies_beyond_all_others(cells, best):
+    runs = [run_view.RunView(name=str(i)) for i in range(len(cells))]
     records = [record(value, half) for value, half in cells]
-    assert answer.best(row(*records)) == best
-    flipped = [record(1 - value, half) for value, half in cells]
-    assert answer.best(row(*flipped, number="Accuracy ↑")) == best
+    assert answer.verdict(runs, row(*records)).best == best
+    flipped = row(*(record(1 - v, half) for v, half in cells), number="Accuracy ↑")
+    assert answer.verdict(runs, flipped) == answer.Verdict(best)
 
 
 def test_nothing_is_best_among_what_was_measured_otherwise():
+    runs = [run_view.RunView(name="a"), run_view.RunView(name="b")]
+    best = lambda *cells: answer.verdict(runs, row(*cells)).best
     one, other = record(0.1, 0.02), record(0.5, 0.02, n=999)
-    assert answer.best(row(one, other)) is None
-    assert answer.best(row(one, None)) is None
+    assert best(one, other) is None
+    assert best(one, None) is None
     other = record(0.5, 0.02, extra={"settings": {"examples": 9}})
     one = dataclasses.replace(one, extra={"settings": {"examples": 8}})
-    assert answer.best(row(one, other)) is None
+    assert best(one, other) is None
+
+
+def answered(folder, wrong, labels=None):
+    """A run that keeps which of its answers are wrong, bool [N] or [K, N]."""
+    place = workdir.RunDir(folder)
+    wrong = np.asarray(wrong)
+    n = wrong.shape[-1]
+    split = "test" if wrong.ndim == 1 else "mean"
+    extra = {} if wrong.ndim == 1 else {"corruptions": ["fog"], "severities": [1, 2]}
+    made = metrics.wilson(int(wrong.sum()), wrong.size)
+    found = record(made.value, n=wrong.size, split=split, extra=extra)
+    found = dataclasses.replace(found, low=made.low, high=made.high)
+    labels = np.arange(n) % 10 if labels is None else labels
+    for i, row in enumerate(np.atleast_2d(wrong), 1):
+        about = predictions.About(
+            job=found.job,
+            data=found.data,
+            split=split if wrong.ndim == 1 else f"fog/{i}",
+            config_hash=found.config_hash,
+            step=found.step,
+        )
+        arrays = {
+            "index": np.arange(n),
+            "label": labels,
+            "predicted": np.where(row, (labels + 1) % 10, labels),
+            "confidence": np.full(n, 0.5, np.float32),
+        }
+        predictions.write(place.predictions, about, arrays)
+    return run_view.RunView(name=folder.name, records=[found], place=place)
+
+
+def test_pairs_tell_runs_apart_whose_intervals_overlap(rng, tmp_path):
+    """One errs on all that the other errs on, and on a little more."""
+    few = rng.random(1000) < 0.2
+    more = few | (rng.random(1000) < 0.03)
+    runs = [answered(tmp_path / "a", more), answered(tmp_path / "b", few)]
+    cells = [run.records[0] for run in runs]
+    assert cells[1].high > cells[0].low
+    found = answer.verdict(runs, row(*cells))
+    assert found.best == 1
+    difference = few.mean() - more.mean()
+    assert found.differences[1].difference == pytest.approx(difference)
+    page = answer.section(runs, [row(*cells)])
+    assert page.count('<span class="mark">best</span>') == 1
+    assert f"paired −{abs(100 * difference):.1f}" in page
+    assert "McNemar" in page
+    # In what is right the same difference is a gain.
+    right = [
+        dataclasses.replace(r, metric="accuracy", value=1 - r.value) for r in cells
+    ]
+    rows = [row(*right, number="Accuracy ↑")]
+    assert f"paired +{abs(100 * difference):.1f}" in answer.section(runs, rows)
+    # Without the answers nothing is marked, and the page says so.
+    bare = [dataclasses.replace(run, place=None) for run in runs]
+    page = answer.section(bare, [row(*cells)])
+    assert "mark" not in page.replace("marked", "").replace("a mark", "")
+    assert "--save_predictions" in page
+
+
+def test_pairs_of_a_mean_are_of_all_its_sets(rng, tmp_path):
+    one, other = rng.random((2, 2, 500)) < [[[0.3]], [[0.2]]]
+    runs = [answered(tmp_path / "a", one), answered(tmp_path / "b", other)]
+    found = answer.verdict(runs, row(*(run.records[0] for run in runs)))
+    difference = other.mean() - one.mean()
+    assert found.differences[1].difference == pytest.approx(difference)
+    assert found.differences[1].n == 500
+
+
+def test_answers_to_other_images_are_not_compared(tmp_path):
+    wrong = np.arange(1000) % 10 == 0
+    labels = np.zeros(1000, int)
+    runs = [answered(tmp_path / "a", wrong), answered(tmp_path / "b", ~wrong, labels)]
+    cells = [run.records[0] for run in runs]
+    assert answer.verdict(runs, row(*cells)) == answer.Verdict()
 
 
 def test_the_interval_of_a_mean_holds_however_its_sets_depend():
