@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import apr_jax
 from apr_jax import attacks, corruptions, metrics, models, ood
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -79,6 +80,19 @@ SIGNATURES = {
         "(key, logits_fn, images, labels, *, norm, eps, version='standard', "
         "steps=100, queries=5000, chunk=256)"
     ),
+    "apr_jax.robustness_card": (
+        "(model, *, data, out, parts=('clean', 'corruption', 'ood', 'adversarial', "
+        "'fourier'), classes=None, image_size=0, devices=0, quiet=False, **settings)"
+    ),
+    "apr_jax.Classifier.from_function": (
+        "(function, variables=None, *, layout='NHWC', **about)"
+    ),
+    "apr_jax.Classifier.from_linen": "(module, variables, arguments=None, **about)",
+    "apr_jax.Classifier.from_nnx": "(module, arguments=None, **about)",
+    "apr_jax.Classifier.from_equinox": (
+        "(module, state=None, arguments=None, *, layout='NCHW', **about)"
+    ),
+    "apr_jax.Classifier.from_keras": "(model, **about)",
     "apr_jax.ood.get_score": "(name)",
     "apr_jax.metrics.ood_detection": "(id_scores, ood_scores, *, convention='exact')",
     "apr_jax.metrics.oscr": "(id_scores, correct, ood_scores, *, convention='exact')",
@@ -126,7 +140,7 @@ DETECTION = (
 
 # The options that each command has at least. The card takes many runs and writes into
 # each, so it has a page in place of a work directory.
-MEASURES = "config workdir beside devices quiet"
+MEASURES = "config workdir beside devices quiet model data classes"
 COMMANDS = {
     "launch.py": "config workdir beside quiet "
     "coordinator processes process distributed dry_run print_config",
@@ -135,7 +149,8 @@ COMMANDS = {
     "apr_jax.evaluate.ood": f"{MEASURES} out",
     "apr_jax.evaluate.adversarial": f"{MEASURES} linf l2",
     "apr_jax.evaluate.fourier": MEASURES,
-    "apr_jax.evaluate.card": "parts page devices quiet ood.out adversarial.linf "
+    "apr_jax.evaluate.card": "parts page devices quiet workdir model data classes "
+    "ood.out adversarial.linf "
     "adversarial.l2 adversarial.examples fourier.examples corruption.frost_dir "
     "corruption.source corruption.dir",
 }
@@ -172,9 +187,12 @@ def signature_of(function):
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_a_name_is_where_it_was_and_called_as_it_was(name):
-    module, _, attribute = name.rpartition(".")
-    function = getattr(importlib.import_module(module), attribute)
-    assert signature_of(function) == SIGNATURES[name]
+    owner, _, attribute = name.rpartition(".")
+    if owner == "apr_jax.Classifier":
+        found = apr_jax.Classifier
+    else:
+        found = importlib.import_module(owner)
+    assert signature_of(getattr(found, attribute)) == SIGNATURES[name]
 
 
 def test_scores_are_called_as_they_were():

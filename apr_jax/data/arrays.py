@@ -52,15 +52,25 @@ def read(data: Data, split: str) -> Entry:
         DataError: shape, type or range of the arrays isn't what the module's
             documentation says.
     """
+    found, names = read_raw(data, split)
+    names = names or _by_number(_root(data), data.train_split, found.labels)
+    size, shorter = data.image_size, data.eval_resize or data.image_size
+    images = images_lib.fit_all(found.images, size, shorter)
+    return Entry(ArraySplit(images, found.labels), names)
+
+
+def read_raw(data: Data, split: str) -> tuple[ArraySplit, tuple[str, ...] | None]:
+    """Reads a split in its own size; and the names of classes, None without.
+
+    Raises:
+        DataError: as ``read``.
+    """
     root = _root(data)
-    images, labels = _load(root, split)
+    images, labels = _load(root, split, alone=split == data.test_split)
     where = f"split {split!r} of {root}"
     labels = classes_lib.labels(labels, len(images), where)
-    classes = _class_names(root, data.train_split, labels)
     images = images_lib.to_uint8(images_lib.checked_shape(images, where), where)
-    size, shorter = data.image_size, data.eval_resize or data.image_size
-    images = images_lib.fit_all(images, size, shorter)
-    return Entry(ArraySplit(images, labels), classes)
+    return ArraySplit(images, labels), _class_names(root, data.train_split)
 
 
 def _root(data: Data) -> pathlib.Path:
@@ -104,23 +114,26 @@ def _find_classes(root: pathlib.Path, train_split: str) -> tuple[pathlib.Path, .
         return ()
 
 
-def _load(root: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def _load(
+    root: pathlib.Path, split: str, *, alone: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels; a split that stands ``alone`` in a file needs no name."""
     files = _find(root, split)
     if len(files) == 2:
         images, labels = map(files_lib.read_array, files)
         return images, labels
     prefix = f"{split}_" if root.is_file() else ""
     with files_lib.archive(files[0]) as packed:
+        if alone and not any(key.endswith("_images") for key in packed):
+            prefix = ""
         for key in (f"{prefix}images", f"{prefix}labels"):
             if key not in packed:
                 raise DataError(f"no {key!r} in {files[0]}; it has {', '.join(packed)}")
         return packed[f"{prefix}images"], packed[f"{prefix}labels"]
 
 
-def _class_names(
-    root: pathlib.Path, train_split: str, labels: np.ndarray
-) -> tuple[str, ...]:
-    """Returns given names, or numbers up to the largest training label."""
+def _class_names(root: pathlib.Path, train_split: str) -> tuple[str, ...] | None:
+    """Returns given names, or None."""
     files = _find_classes(root, train_split)
     if files and files[0].suffix == ".txt":
         return classes_lib.read_text(files[0])
@@ -128,7 +141,14 @@ def _class_names(
         with files_lib.archive(files[0]) as packed:
             if "class_names" in packed:
                 return classes_lib.of_array(packed["class_names"], str(files[0]))
-    if files:
+    return None
+
+
+def _by_number(
+    root: pathlib.Path, train_split: str, labels: np.ndarray
+) -> tuple[str, ...]:
+    """Returns numbers up to the largest training label."""
+    if _find_classes(root, train_split):
         counted, labels = _load(root, train_split)
         labels = classes_lib.labels(labels, len(counted), str(root))
     return classes_lib.by_number(labels, f"the split {train_split!r} of {root}")

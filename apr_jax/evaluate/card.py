@@ -2,6 +2,7 @@
 
     python -m apr_jax.evaluate.card RUN [RUN ...]
     python -m apr_jax.evaluate.card RUN --parts clean,fourier --fourier.examples 500
+    python -m apr_jax.evaluate.card --model FILE.py:create --data cifar10
 
 measures each run in turn, by all parts if none are named, and draws one page with the
 runs side by side. Flags stand instead of the runs' own ``eval``. Numbers that
@@ -12,6 +13,7 @@ be measured, as its data aren't there, is said and left out.
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,16 +23,18 @@ import jax
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, parallel, process
+from apr_jax import console, data, parallel, process
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import DataError, UserError, words
 from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
+from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places as places_lib
 from apr_jax.report import page as page_lib
 from apr_jax.runs import files, workdir
+from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.settings import build, define_flags
 
@@ -148,12 +152,18 @@ def main() -> None:
     )
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
+    out = flags.DEFINE_string(
+        "workdir", None, "For --model: where records go; runs/MODEL_DATA if unset."
+    )
     places = command.define_places()
+    brought = bring_lib.define_flags()
     changes = define_flags(config_lib.Eval, defaults=False)
 
     def work(argv: Sequence[str]) -> None:
-        if len(argv) < 2:
-            raise app.UsageError("give one run directory or several")
+        if len(argv) < 2 and not flags.FLAGS["model"].value:
+            raise app.UsageError(
+                "give one run directory or several, or --model FILE.py"
+            )
         process.finish(
             lambda: run(
                 [places_lib.local(root, "the run") for root in argv[1:]],
@@ -164,6 +174,8 @@ def main() -> None:
                 places=places(),
                 devices=devices.value,
                 quiet=quiet.value,
+                foreign=brought(),
+                out=places_lib.local(out.value, "--workdir") if out.value else None,
             )
         )
 
@@ -178,8 +190,10 @@ def run(
     places: Mapping[str, Any] | None = None,
     devices: int = 0,
     quiet: bool = False,
+    foreign: Mapping[str, Any] | None = None,
+    out: pathlib.Path | None = None,
 ) -> None:
-    """Measures runs and draws their page.
+    """Measures runs, and a network from elsewhere, and draws their page.
 
     Args:
         roots: work directories; records go to each one's own ``results.jsonl``. One
@@ -189,6 +203,8 @@ def run(
         places: where the runs' data are now, if they moved; as ``from_run``'s.
         devices: how many to use; 0 as in training.
         quiet: no progress bar.
+        foreign: the network from elsewhere, the arguments of ``bring.bring``.
+        out: where its records go; ``runs/MODEL_DATA`` if None.
 
     Raises:
         ConfigError: a directory is no run, a value isn't allowed, or the page can't be
@@ -204,26 +220,113 @@ def run(
         check(opened[-1][1])
     process.use_onednn()
     parallel.declare_cpu_devices(devices)
-    process.use_compile_cache(opened[0][1].data)
+    process.use_compile_cache(
+        opened[0][1].data
+        if opened
+        else build(
+            config_lib.Data(), {"cache_dir": (places or {}).get("cache_dir", "")}
+        )
+    )
     layout = parallel.make_layout(devices)
     if target is not None and parallel.is_primary():
         files.check_target(target, "--page")
-    networks = []  # all of them first: one without checkpoint is better found now
-    for root, (_, config) in zip(roots, opened, strict=True):
+    jobs: list[
+        _Job
+    ] = []  # all of them first: one without checkpoint is better found now
+    for place, config in opened:
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
-        command.check_images(root, config)
+        command.check_images(place.root, config)
         if parallel.is_primary():
-            workdir.check_writable(root)
-        network = classifier_lib.from_run(root)
-        networks.append(dataclasses.replace(network, config=config))
+            workdir.check_writable(place.root)
+        network = classifier_lib.from_run(place.root)
+        jobs.append((place, dataclasses.replace(network, config=config), None))
+    if foreign is not None:
+        jobs.append(
+            _claimed(bring_lib.bring(**foreign, where=places, root=out), changes)
+        )
+    _measure_all(jobs, layout, target, quiet)
+
+
+# A work directory, the network whose records it takes, its images where they are known.
+_Job = tuple[workdir.RunDir, classifier_lib.Classifier, data.DataSet | None]
+
+
+def _claimed(brought: bring_lib.Brought, changes: Mapping[str, Any]) -> _Job:
+    """The job of a network from elsewhere, in a directory that is its own from now."""
+    network, resident, root = brought
+    own = build(network.config.eval, changes, "eval.")
+    config = dataclasses.replace(network.config, eval=own)
+    check(config)
+    place = workdir.prepare(root, config, write=parallel.is_primary())
+    if parallel.is_primary():
+        brought.claim(place, config)
+    return place, dataclasses.replace(network, config=config), resident
+
+
+def _measure_all(
+    jobs: Sequence[_Job],
+    layout: parallel.Layout,
+    target: pathlib.Path | None,
+    quiet: bool,
+) -> None:
     try:
-        for root, (place, _), network in zip(roots, opened, networks, strict=True):
-            console.say(f"{root}, step {network.step:,}")
-            context = Context(layout, quiet=quiet)
+        for place, network, resident in jobs:
+            console.say(f"{place.root}, step {network.step:,}")
+            context = Context(layout, resident, quiet=quiet)
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            page_lib.write(target or opened[0][0].report, roots)
+            page_lib.write(
+                target or jobs[0][0].report, [place.root for place, *_ in jobs]
+            )
+
+
+def robustness_card(
+    model: Any,
+    *,
+    data: bring_lib.Source,
+    out: str | os.PathLike[str],
+    parts: Sequence[str] = config_lib.PARTS,
+    classes: int | Sequence[str] | None = None,
+    image_size: int = 0,
+    devices: int = 0,
+    quiet: bool = False,
+    **settings: Any,
+) -> list[Record]:
+    """Measures any network by everything that the data allow, and draws its page.
+
+    A second call goes on where the first one stopped.
+
+    Args:
+        model: an ``apr_jax.Classifier``; a function from images float32 [B, H, W, C],
+            pixels in [0, 1], to logits [B, K]; or "FILE.py:create", whose function
+            takes nothing and returns one of them.
+        data: "cifar10" or another set of TFDS, "bundled", "folder:PATH",
+            "arrays:FILE.npz", or (images, labels).
+        out: directory of records and page, ``results.jsonl`` and ``report.html``.
+        parts: of "clean", "corruption", "ood", "adversarial", "fourier".
+        classes: of a function: names in the order of its logits, or how many; the
+            data's if None. Of a ``Classifier`` that only knows how many, their names.
+        image_size: of a function; the data's own if 0.
+        devices: how many to use; 0: all accelerators, or one device of a CPU.
+        quiet: no progress bar.
+        settings: fields of ``config.Eval``, those of a part as a mapping:
+            ``adversarial={"examples": 100}``.
+
+    Returns:
+        The newest record of each number.
+
+    Raises:
+        UserError: network, data or settings don't fit; the message says why. What a
+            single part lacks is said, and the part left out.
+    """
+    layout = parallel.make_layout(devices)
+    brought = bring_lib.bring(
+        model, data, classes=classes, image_size=image_size, root=pathlib.Path(out)
+    )
+    job = _claimed(brought, {"parts": tuple(parts), **settings})
+    _measure_all([job], layout, None, quiet)
+    return records_lib.latest(records_lib.read(job[0].results))
 
 
 if __name__ == "__main__":

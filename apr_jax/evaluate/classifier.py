@@ -279,6 +279,7 @@ def collect_split(classifier: Classifier, split: str, context: Context) -> Outpu
     if resident is not None:
         images = resident.splits[split]
         size = len(images.labels)
+        batch_size = context.rows(batch_size, size)
         rows = parallel.local_rows(batch_size, context.layout)
         batches = share(data.eval_batches(images, batch_size), rows)
     else:

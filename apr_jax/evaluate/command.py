@@ -14,6 +14,7 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, process
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import weights
 from apr_jax.evaluate.context import Context
@@ -54,14 +55,17 @@ def main(measure: Measure, cls: type | None = None) -> None:
     keeping = settings_lib.define_flags(
         config_lib.Eval, defaults=False, only=("save_predictions",)
     )
+    brought = bring_lib.define_flags()
     values = settings_lib.define_flags(cls) if cls else dict
 
     def work(argv: Sequence[str]) -> None:
-        if len(argv) != 2:
-            raise app.UsageError("give one run directory or one file of weights")
+        if len(argv) != (1 if flags.FLAGS["model"].value else 2):
+            raise app.UsageError(
+                "give one run directory, one file of weights, or --model FILE.py alone"
+            )
         process.finish(
             lambda: run(
-                places_lib.local(argv[1], "the run"),
+                brought() or places_lib.local(argv[1], "the run"),
                 measure,
                 settings_lib.build(cls(), values()) if cls else None,
                 values=config.value,
@@ -82,7 +86,7 @@ def main(measure: Measure, cls: type | None = None) -> None:
 
 
 def run(
-    what: pathlib.Path,
+    what: pathlib.Path | Mapping[str, Any],
     measure: Measure,
     settings: Any,
     *,
@@ -97,8 +101,8 @@ def run(
     """Measures one classifier and draws its page.
 
     Args:
-        what: a run, which is only read where ``workdir`` is another directory; or a
-            file of weights.
+        what: a run, which is only read where ``workdir`` is another directory; a file
+            of weights; or a network from elsewhere, the arguments of ``bring.bring``.
         measure: the evaluation.
         settings: its settings.
         values: configuration of a file of weights.
@@ -115,8 +119,14 @@ def run(
     """
     process.use_onednn()
     parallel.declare_cpu_devices(devices)
-    workdir_lib.check_beside(workdir or what, beside)
-    classifier, root = _open(what, values, workdir, places or {})
+    brought, resident = None, None
+    if isinstance(what, Mapping):
+        brought = bring_lib.bring(**what, where=places, root=workdir)
+        classifier, resident, root = brought
+        workdir_lib.check_beside(root, beside)
+    else:
+        workdir_lib.check_beside(workdir or what, beside)
+        classifier, root = _open(what, values, workdir, places or {})
     if keeping:
         own = settings_lib.build(classifier.config.eval, keeping, "eval.")
         changed = dataclasses.replace(classifier.config, eval=own)
@@ -125,10 +135,12 @@ def run(
     layout = parallel.make_layout(devices)
     primary = parallel.is_primary()
     place = workdir_lib.prepare(root, classifier.config, write=primary)
-    if primary and root.resolve() != what.resolve():
+    if primary and brought is not None:
+        brought.claim(place, classifier.config)
+    elif primary and root.resolve() != places_lib.local(str(what), "run").resolve():
         workdir_lib.claim(place, classifier.config, classifier.class_names)
     bound = functools.partial(measure, classifier, settings)
-    keep(place, bound, Context(layout, quiet=quiet))
+    keep(place, bound, Context(layout, resident, quiet=quiet))
     if primary:
         page_lib.write(place.report, [root, *beside])
 

@@ -44,6 +44,11 @@ class Context:
             *columns, disable=self.quiet or not parallel.is_primary()
         )
 
+    def rows(self, batch_size: int, count: int) -> int:
+        """Of a batch for ``count`` images: no more than they need, all devices busy."""
+        each = self.layout.count
+        return min(batch_size, -(-count // each) * each)
+
     def kept(
         self, name: str, identity: Callable[[], Any], *, alone: bool = True
     ) -> pathlib.Path | None:

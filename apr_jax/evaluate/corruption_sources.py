@@ -41,10 +41,13 @@ def open_source(
         DataError: files are missing, or images or labels don't fit.
     """
     config, layout = classifier.config, context.layout
-    if settings.examples:
+    count, resident = settings.examples, context.resident
+    if resident is not None:
+        every = len(resident.splits[config.data.test_split].labels)
+        count = min(count, every) if count else every
+    if count:
         # A batch of no more than there are images: the rest would be padding.
-        enough = -(-settings.examples // layout.count) * layout.count
-        enough = min(config.eval.batch_size, enough)
+        enough = context.rows(config.eval.batch_size, count)
         config = dataclasses.replace(
             config, eval=dataclasses.replace(config.eval, batch_size=enough)
         )

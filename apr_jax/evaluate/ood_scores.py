@@ -99,7 +99,7 @@ class Collector:
                 seed=seed,
                 resident=resident,
             )
-            batches = data.eval_batches(part, self._batch_size)
+            batches = data.eval_batches(part, self._rows(len(part.labels)))
             return self._run(batches, len(part.labels), split)
 
         path = self._context.kept(
@@ -115,12 +115,11 @@ class Collector:
     def out(self, out_set: ood_sets.OutSet) -> Collected:
         """A set that isn't the classifier's own; labels are zeros."""
         # Not kept: it is read once, and its records are the trace of it.
-        batches = out_set.batches(self._batch_size)
+        batches = out_set.batches(self._rows(out_set.size))
         return _parted(self._run(batches, out_set.size, out_set.name))
 
-    @property
-    def _batch_size(self) -> int:
-        return self._original.config.eval.batch_size
+    def _rows(self, count: int) -> int:
+        return self._context.rows(self._original.config.eval.batch_size, count)
 
     def _streamed(self, split: str, examples: int, seed: int) -> classifier_lib.Outputs:
         settings = self._original.config.data
@@ -129,7 +128,7 @@ class Collector:
             streamed = dataclasses.replace(self._context, resident=None)
             return classifier_lib.collect_split(self._wrapped, split, streamed)
         part = samples.stream(
-            settings, split, examples=examples, seed=seed, rows=self._batch_size
+            settings, split, examples=examples, seed=seed, rows=self._rows(examples)
         )
         return self._run(part, examples, split, max_broken=settings.max_broken)
 
@@ -140,7 +139,7 @@ class Collector:
         what: str,
         **options: Any,
     ) -> classifier_lib.Outputs:
-        rows = parallel.local_rows(self._batch_size, self._context.layout)
+        rows = parallel.local_rows(self._rows(size), self._context.layout)
         run = classifier_lib.make_collect(self._wrapped, self._context)
         return run(classifier_lib.share(batches, rows), size, what=what, **options)
 

@@ -188,12 +188,15 @@ def check_images(
         devices = int(facts["devices"])
     for name, digest in images.items():
         if facts.get(name, digest) != digest:
-            own = config.data
+            own, what = config.data, "measured"
+            advice = "use another directory"
+            if "data" in facts:
+                what, advice = "trained", "train in another --workdir"
             raise ConfigError(
-                f"the run in {run.root} was trained on other images: the fingerprint "
+                f"the run in {run.root} was {what} on other images: the fingerprint "
                 f"of data.name {own.name!r} in data.data_dir {own.data_dir!r} is "
                 f"{digest[:12]}, there {facts[name][:12]}. Give its own "
-                "data_dir, or train in another --workdir"
+                f"data_dir, or {advice}"
             )
     return devices
 

@@ -9,6 +9,7 @@ from ml_collections import config_flags
 
 from apr_jax import config as config_lib
 from apr_jax import parallel, settings
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import (
     adversarial,
     card,
@@ -36,6 +37,9 @@ SHARED = {
 }
 KEEPING = {"save_predictions": ("true", True)}
 PLACES = {"data_dir": ("d", "d"), "cache_dir": ("c", "c")}
+OUT = pathlib.Path("out")
+# Of a network from elsewhere, in the place of a run.
+FOREIGN = {"model": "net.py:make", "data": "cifar10", "classes": "10"}
 
 
 def text_of(leaf):
@@ -112,7 +116,28 @@ def test_a_command_hands_over_all_flags(command_line, name):
         assert getattr(built, leaf.name) != leaf.value
     known = set(flags.FLAGS) - {"help", "helpfull", "helpshort", "helpxml"}
     absl = {"flagfile", "undefok", "only_check_args"}
-    assert {f for f in known if not f.startswith("config")} - absl == set(given)
+    known = {f for f in known if not f.startswith("config")} - absl
+    assert known == {*given, *FOREIGN}
+
+
+@pytest.mark.parametrize(("main", "module"), [(card.main, card), (None, command)])
+def test_a_network_from_elsewhere_stands_for_a_run(command_line, main, module):
+    main = main or (lambda: command.main(ood.measure, config_lib.Ood))
+    given = [f"--{flag}={text}" for flag, text in FOREIGN.items()]
+    (what, *_), named = command_line(main, module, *given, "--workdir=out")
+    wanted = {"model": "net.py:make", "source_of_data": "cifar10", "classes": 10}
+    if module is card:
+        assert (what, named["foreign"], named["out"]) == ([], wanted, OUT)
+    else:
+        assert (what, named["workdir"]) == (wanted, OUT)
+
+
+@pytest.mark.parametrize("name", ["model", "data", "classes"])
+def test_a_network_from_elsewhere_needs_data(command_line, name):
+    main = lambda: command.main(ood.measure, config_lib.Ood)
+    given = () if name == "model" else ("RUN",)
+    with pytest.raises(ConfigError, match="--model"):
+        command_line(main, command, *given, f"--{name}={FOREIGN[name]}")
 
 
 def test_a_command_without_flags_measures_as_settings_say(command_line):
