@@ -48,7 +48,9 @@ _CHANNELS = 3  # grey is repeated wherever images are read
 class Data:
     """The images and their splits; pixels are in [0, 1]."""
 
-    source: str = choice("kind of files", "tfds", "bundled", "folder", "arrays")
+    source: str = choice(
+        "kind of files", "tfds", "bundled", "folder", "arrays", "parquet"
+    )
     name: str = setting("cifar10", 'TFDS name ("cifar10"), or a label for the set')
     data_dir: str = place(
         "", "of the source's files; none: its default", incidental=True, remote=True

@@ -276,7 +276,7 @@ class Part:
 OPTIONS: dict[str, dict[str, Any]] = {
     "--set": {
         "default": "cifar10",
-        "help": 'a TFDS name, "bundled", or arrays:FOLDER, folder:FOLDER for your own',
+        "help": 'a TFDS name, "bundled", or {arrays,folder,parquet}:FOLDER',
     },
     "--data_dir": {"default": "", "help": "folder of TFDS data"},
     "--cache_dir": {"default": "", "help": "of decoded images"},
@@ -391,7 +391,7 @@ def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
     kind, _, where = options.set.partition(":")
     if kind == "bundled":
         base = presets.quickstart("standard")
-    elif kind in ("arrays", "folder"):
+    elif kind in ("arrays", "folder", "parquet"):
         if not where:
             raise ConfigError(f"--set {kind}: needs a folder, {kind}:FOLDER")
         base = presets.cifar("wrn_10_1,standard,cifar10")

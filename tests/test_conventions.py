@@ -62,6 +62,7 @@ NO_ANSWERS = {
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {
     "orbax": {"runs"},
+    "pyarrow": {"data"},
     "tensorflow": {"data"},
     "tensorflow_datasets": {"data"},
     "torch": {"foreign", "models"},

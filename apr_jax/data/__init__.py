@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import arrays, bundled, cache, extra, folder, imagenet, tfds
+from apr_jax.data import arrays, bundled, cache, extra, folder, imagenet, parquet, tfds
 from apr_jax.data.batches import (
     ArraySplit,
     Batch,
@@ -52,6 +52,7 @@ _SOURCES: dict[str, types.ModuleType] = {
     "tfds": tfds,
     "folder": folder,
     "arrays": arrays,
+    "parquet": parquet,
 }
 
 

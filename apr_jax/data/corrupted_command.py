@@ -8,8 +8,8 @@
 corrupts a test split in every severity and writes files that other people's code
 reads: ``NAME.npy`` and ``labels.npy`` for small images, a tree of JPEG files for large
 ones. ``--data`` is a set of TensorFlow Datasets, a folder with SPLIT/CLASS/IMAGE, a
-folder of NumPy files, an ``.npz``, or "bundled". With ``--verify`` nothing is written:
-files from elsewhere are compared with what would be.
+folder of NumPy or Parquet files, an ``.npz``, or "bundled". With ``--verify`` nothing
+is written: files from elsewhere are compared with what would be.
 """
 
 import functools
@@ -28,7 +28,7 @@ from apr_jax.corruptions import (
     published,
     published_form,
 )
-from apr_jax.data import corrupted_files, corrupted_verify, folder
+from apr_jax.data import corrupted_files, corrupted_verify, folder, parquet
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import knobs, places
 from apr_jax.settings import build, define_flags
@@ -58,11 +58,14 @@ def describe(
     path = places.local(what, "--data")
     if what == "bundled":
         source = "bundled"
-    elif path.is_file() or (path.is_dir() and not (path / split).is_dir()):
-        source = "arrays"
+    elif not path.exists():
+        source = "tfds"
+    elif (path / split).is_dir() and not any((path / split).glob("*.parquet")):
+        source = "folder"
     else:
-        source = "folder" if path.is_dir() else "tfds"
-    on_disk = source in ("arrays", "folder")
+        packed = path.is_dir() and parquet.listed(path)
+        source = "parquet" if packed else "arrays"
+    on_disk = source in ("arrays", "folder", "parquet")
     return Data(
         source=source,
         name=path.stem if on_disk else what,

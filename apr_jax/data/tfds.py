@@ -59,8 +59,8 @@ def engine() -> Engine:
         raise DataError(
             f"{error.name} is not installed, which reads sets of TensorFlow Datasets "
             "and streams images: pip install 'apr_jax[train]'; where there is none "
-            "for this Python or machine, take data.source folder or arrays without "
-            "data.streaming"
+            "for this Python or machine, take data.source folder, arrays or parquet "
+            "without data.streaming"
         ) from error
 
     # A RuntimeError: the program has used TensorFlow before, and has chosen.

@@ -3,6 +3,7 @@
 A set is written ``name=source:where``:
 
 - ``svhn=tfds:svhn_cropped``, split "test", or another after a "/";
+- ``svhn=parquet:PATH``, a folder as of ``data.source`` "parquet", split "test";
 - ``textures=folder:PATH``: every image below the folder, whatever the subfolders;
 - ``noise=arrays:PATH``: an ``.npy`` file of images; an ``.npz`` file with ``images``,
   ``test_images`` or one array that can be images; or a folder with ``test.npz``,
@@ -27,7 +28,7 @@ from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import places
 from apr_jax.runs import files
 
-SOURCES = ("tfds", "folder", "arrays")
+SOURCES = ("tfds", "folder", "arrays", "parquet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,8 @@ def open_set(
     Raises:
         DataError: the set isn't there, is empty or holds no images; named.
     """
-    opened = {"tfds": _tfds, "folder": _folder, "arrays": _arrays}[source]
+    table = {"tfds": _tfds, "folder": _folder, "arrays": _arrays, "parquet": _parquet}
+    opened = table[source]
     try:
         how = tfds_dir if source == "tfds" else fit
         read, count, mark, note = opened(where, settings, how)
@@ -142,9 +144,25 @@ def _tfds(where: str, settings: config_lib.Data, tfds_dir: str) -> _Opened:
         data_dir=tfds_dir or (settings.data_dir if settings.source == "tfds" else ""),
         streaming=False,
     )
+    return _loaded(wanted, split)
+
+
+def _parquet(where: str, settings: config_lib.Data, _: str) -> _Opened:
+    wanted = dataclasses.replace(
+        settings,
+        source="parquet",
+        name=pathlib.Path(where).name,
+        data_dir=where,
+        streaming=False,
+    )
+    return _loaded(wanted, "test")
+
+
+def _loaded(wanted: config_lib.Data, split: str) -> _Opened:
+    """A split of a set that is decoded whole, and cached."""
     loaded = data.load(wanted, splits=[split])
     images = loaded.splits[split].images
-    size = settings.image_size
+    size = wanted.image_size
     note = f"images of another size are resized to {size} x {size}"
     return lambda rows: np.asarray(images[rows]), len(images), loaded.fingerprint, note
 

@@ -221,7 +221,7 @@ def with_absolute_places(config: config_lib.Config) -> config_lib.Config:
 def _absolute(place: str) -> str:
     """An absolute path, also of a set NAME=SOURCE:PATH; anything else as it is."""
     before, path = "", place
-    if found := re.fullmatch("([^=]*=(?:folder|arrays):)(.+)", place):
+    if found := re.fullmatch("([^=]*=(?:folder|arrays|parquet):)(.+)", place):
         before, path = found.groups()
     if not path or "://" in path or (not before and "=" in path):
         return place

@@ -247,5 +247,5 @@ def test_no_reader_lists_folders_by_itself(path):
 
 
 def test_every_source_of_files_is_walked_here():
-    assert set(data._SOURCES) - {"bundled", "tfds", "arrays"} == {"folder"}
-    assert set(ood_sets.SOURCES) - {"tfds", "arrays"} == {"folder"}
+    assert set(data._SOURCES) - {"bundled", "tfds", "arrays"} == {"folder", "parquet"}
+    assert set(ood_sets.SOURCES) - {"tfds", "arrays"} == {"folder", "parquet"}
