@@ -179,6 +179,7 @@ class Train:
     """The batches, the devices, and the words of a training."""
 
     batch_size: int = setting(128, "images a step, all devices, none added yet", low=1)
+    init_from: str = place("", "run or file of weights to begin with; random if unset")
     sync_batch_norm: bool = setting(False, "statistics over all devices, not of each")
     devices: int = incidental(0, "0: all accelerators, or one device of a CPU", low=0)
     steps_per_call: int = incidental(0, "0: one on a CPU, else several", low=0)
@@ -409,6 +410,8 @@ def identity(config: Config) -> dict[str, Any]:
 
 def _named(field: str, value: Any) -> Any:
     """Returns what of a value is part of the identity: of paths, their names."""
+    if field == "train.init_from":
+        return _name_of(value)
     if field != "data.extra_dirs":
         return value
     return tuple(_name_of(path) for path in value)

@@ -99,6 +99,7 @@ DEFAULTS = {
     "optim.average_every": 1,
     "optim.average_power": 0.0,
     "train.batch_size": 128,
+    "train.init_from": "",
     "train.sync_batch_norm": False,
     "train.devices": 0,
     "train.steps_per_call": 0,

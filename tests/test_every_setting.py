@@ -316,6 +316,7 @@ TABLE = {
     "optim.average_every": (3, AVERAGE, step),
     "optim.average_power": (2.0, AVERAGE, step),
     "train.batch_size": (32, {}, plan),
+    "train.init_from": "tests/train/test_init_from.py::*",
     "train.sync_batch_norm": (False, PLAIN, step),
     "train.devices": (2, {}, plan),
     "train.steps_per_call": (3, {}, plan),

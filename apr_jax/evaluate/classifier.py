@@ -14,13 +14,13 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, network, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.data import imagenet
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import DataError
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.doors import Doors
 from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
-from apr_jax.runs import checkpoint, workdir
-from apr_jax.train.state import state_of
+from apr_jax.runs import workdir
+from apr_jax.train import init_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,17 +144,8 @@ def from_run(root: pathlib.Path, places: Mapping[str, Any] | None = None) -> Cla
     run, config = workdir.open_run(root)
     config = at_places(config, places or {})
     names = workdir.read_class_names(run)
-    model = network.make_model(config, num_classes=len(names))
-    like = jax.eval_shape(lambda: state_of(config, model))
-    saved = checkpoint.Reader(run.checkpoints, owner=config_lib.config_hash(config))
-    found = saved.restore(like)
-    saved.close()
-    if found is None:
-        raise ConfigError(
-            f"{root} has no checkpoint yet; its training has not got that far"
-        )
-    step, state = found
-    return make(config, state.variables, names, step=step)
+    step, variables = init_from.read_run(root, config, names)
+    return make(config, variables, names, step=step)
 
 
 def from_function(

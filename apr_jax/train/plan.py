@@ -16,7 +16,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs import checkpoint, wandb_run
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import contrastive, optim, overfitting, watch
+from apr_jax.train import contrastive, init_from, optim, overfitting, watch
 from apr_jax.train.state import TrainState, state_of
 
 # On an accelerator so many steps go into one call, and the last call has what is left:
@@ -94,6 +94,8 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     _check_pixels(config, layout)
     run = workdir_lib.prepare(workdir, config, write=parallel.is_primary())
+    if config.train.init_from and not run.checkpoints.exists():
+        init_from.check(config)
     rows = None
     if config.data.streaming:
         resident, names = None, imagenet.class_names(config.data)

@@ -15,6 +15,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import parallel
 from apr_jax.errors import CheckpointError, ConfigError
+from apr_jax.train import init_from
 from apr_jax.train import plan as plan_lib
 from apr_jax.train.state import TrainState
 
@@ -76,9 +77,13 @@ class Lanes:
         self.starts = [plan_lib.initial_state(plan) for plan in plans]
         self.saved = [plan_lib.open_checkpoints(plan) for plan in plans]
         self.states = []
-        for start, saved in zip(self.starts, self.saved, strict=True):
-            found = saved.restore(start)
-            self.states.append(start if found is None else found[1])
+        for number, (plan, saved) in enumerate(zip(plans, self.saved, strict=True)):
+            found = saved.restore(self.starts[number])
+            if found is None and plan.config.train.init_from:
+                self.starts[number] = init_from.begin(
+                    plan.config, self.starts[number], plan.class_names
+                )
+            self.states.append(self.starts[number] if found is None else found[1])
         steps = [int(state.step) for state in self.states]
         if len(set(steps)) > 1:
             listed = ", ".join(
