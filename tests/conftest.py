@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from apr_jax import models, process
+from apr_jax.train import dispatch
+from apr_jax.train import plan as plan_lib
 from tests import toy
 
 # Tests compile much and run little: machine code that is less optimised is as exact,
@@ -56,8 +58,18 @@ def _no_program_outlives_its_test() -> Iterator[None]:
     toy.end_started()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _programs() -> Iterator[toy.Programs]:
+    """Each program of a training is traced once; see ``toy.Programs``."""
+    kept = toy.Programs()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dispatch, "map_steps", kept.once(dispatch.map_steps))
+        patch.setattr(plan_lib, "initial_state", kept.once(plan_lib.initial_state))
+        yield kept
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _room_for_programs() -> Iterator[None]:
+def _room_for_programs(_programs: toy.Programs) -> Iterator[None]:
     """Lets go of compiled programs while there is room for more.
 
     Each takes some maps of memory, of which a process has 65,530 under Linux; XLA
@@ -66,6 +78,7 @@ def _room_for_programs() -> Iterator[None]:
     yield
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        _programs.clear()
         jax.clear_caches()
 
 

@@ -1,10 +1,12 @@
 """A set of tiny images and a configuration that trains on it in seconds."""
 
 import argparse
+import dataclasses
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,9 +16,12 @@ import ml_collections
 import numpy as np
 import pytest
 
+from apr_jax import augment, presets
 from apr_jax import config as config_lib
-from apr_jax import presets
 from apr_jax.models.layers import BatchNorm
+from apr_jax.train import dispatch
+from apr_jax.train import plan as plan_lib
+from apr_jax.train import step as step_lib
 from experiments import lab as lab_lib
 
 CLASSES = 4
@@ -82,6 +87,53 @@ def settings(folder: pathlib.Path, **changes: object) -> ml_collections.ConfigDi
 def config(folder: pathlib.Path, **changes: object) -> config_lib.Config:
     """Returns ``settings`` parsed."""
     return config_lib.parse(settings(folder, **changes).to_dict())
+
+
+class Programs:
+    """What training compiles, kept for the next run of the same program.
+
+    To trace and lower a step takes longer than the tests' runs of it. Only
+    ``TinyNet``'s are kept, by all that a program is made of; a test that replaces a
+    part of them has programs of its own.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+
+    def clear(self) -> None:
+        self._kept.clear()
+
+    def once(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns ``make``, a function of a plan, that is called once for each kind."""
+
+        def made(plan: plan_lib.Plan, step: int = 0, *rest: Any, **more: Any) -> Any:
+            arguments = (plan, step, *rest) if rest else (plan,)
+            if type(plan.model) is not TinyNet:
+                return make(*arguments, **more)
+            config = dataclasses.replace(
+                plan.config,
+                name="",
+                data=dataclasses.replace(plan.config.data, data_dir="", cache_dir=""),
+                checkpoint=config_lib.Checkpoint(),
+                eval=config_lib.Eval(),
+            )
+            parts = (
+                dispatch.make_step,
+                step_lib.make_train_step,
+                step_lib._make_objective,
+                step_lib.views.make_views,
+                step_lib.adversarial.perturb,
+                augment.get_method(config.augment.method),
+            )
+            kind = (
+                (make, repr(config), plan.mix, plan.model, plan.layout, parts),
+                (plan.resident is None, plan.stage_end(step), rest, *more.items()),
+            )
+            if kind not in self._kept:
+                self._kept[kind] = make(*arguments, **more)
+            return self._kept[kind]
+
+        return made
 
 
 def farthest(one: Any, other: Any) -> float:

@@ -34,6 +34,23 @@ def make_step(plan: Plan, first: int) -> step_lib.TrainStep:
     )
 
 
+def map_steps(plan: Plan, step: int, count: int, *, lanes: bool) -> Callable[..., Any]:
+    """Returns ``count`` steps of a plan from ``step`` on, mapped over its devices.
+
+    It is one program for all calls of a stage of training that have as many steps;
+    with ``lanes`` states, indices and keys have an axis of several runs.
+    """
+    run = make_step(plan, step)
+    if plan.resident is None:
+        run = step_lib.make_streamed_step(run)
+    else:
+        signed = _by_turns(plan.config)
+        run = step_lib.make_resident_steps(run, count, signed=signed)
+    if lanes:
+        run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
+    return parallel.map_devices(run, plan.layout, donate=(0,))
+
+
 def make_advance(plans: Sequence[Plan], first: int) -> Advance:
     """Returns ``(state, step, count) -> (state, metrics)`` from step ``first`` on.
 
@@ -53,14 +70,7 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
     def run_of(step: int, count: int) -> Callable[..., Any]:
         stage = plan.stage_end(step), count
         if stage not in mapped:  # the last call of a stage may be shorter
-            run = make_step(plan, step)
-            if plan.resident is None:
-                run = step_lib.make_streamed_step(run)
-            else:
-                run = step_lib.make_resident_steps(run, count, signed=by_turns)
-            if lanes:
-                run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
-            mapped[stage] = parallel.map_devices(run, layout, donate=(0,))
+            mapped[stage] = map_steps(plan, step, count, lanes=lanes)
         return mapped[stage]
 
     if plan.resident is None:
