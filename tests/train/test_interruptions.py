@@ -82,7 +82,7 @@ def kill_at_random(folder, workdir, changes, *, times, seed):
 
 def kills_leave_no_trace(folder, tmp_path, times):
     # Long enough that every start is killed before the end.
-    changes = {"optim__epochs": 300.0, "checkpoint__every_steps": 60}
+    changes = {"optim__epochs": 120.0, "checkpoint__every_steps": 24}
     during_saves = kill_at_random(
         folder, tmp_path / "killed", changes, times=times, seed=times
     )
@@ -127,9 +127,12 @@ def test_a_signal_saves_says_so_and_goes_on(folder, tmp_path, number):
     assert len(saved_steps(tmp_path / "run")) == 1
 
 
-def test_a_mistake_is_one_line_and_status_two(folder, tmp_path):
-    process = start(folder, tmp_path / "run", {"model__name": "resnet19"})
-    output = finish(process, status=2)
+def test_a_mistake_is_one_line_and_status_two(folder, tmp_path, capfd):
+    settings = toy.settings(folder, model__name="resnet19")
+    with pytest.raises(SystemExit) as ended:
+        job.main(settings, workdir=str(tmp_path / "run"), quiet=True)
+    assert ended.value.code == 2
+    output = "".join(capfd.readouterr())
     assert "error: model.name: unknown model 'resnet19'" in output
     assert "Traceback" not in output
 
@@ -297,9 +300,10 @@ def test_two_processes_are_one_run(folder, tmp_path):
     changes = {"train__devices": 4, "optim__epochs": 2.0}
     for process in start_two(folder, [tmp_path / "two"] * 2, changes):
         finish(process)
-    finish(start(folder, tmp_path / "one", {"optim__epochs": 2.0}))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
+        alone = toy.config(folder, train__devices=1, optim__epochs=2.0)
+        job.run(alone, tmp_path / "one", quiet=True)
         two, one = (classifier.from_run(tmp_path / n) for n in ("two", "one"))
     assert two.step == one.step == 12
     jax.tree.map(
