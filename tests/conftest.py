@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -106,10 +107,24 @@ def torch() -> types.ModuleType:
     return pytest.importorskip("torch")
 
 
+# Files that take half a minute and more, so that no process ends with one alone.
+LONG = ("test_interruptions.py", "test_tables.py", "test_docs.py", "test_loop.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "torch" in getattr(item, "fixturenames", ()):
             item.add_marker("torch")
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keeps the tests of a file in one process, where what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture
