@@ -36,11 +36,17 @@ _leaving = threading.RLock()  # held by the thread that ends the program
 
 
 def quiet_logs() -> None:
-    """Shows warnings and worse; Orbax and matplotlib tell more than a user wants."""
+    """Shows warnings and worse, and of TensorFlow, TFDS and Orbax errors alone.
+
+    They warn those who write programs with them, of what is deprecated or not done;
+    what is wrong with the user's data they raise. Others use Python's own loggers.
+    """
     import absl.logging  # here, as the arrays' part of the package does without
 
     absl.logging.set_verbosity(absl.logging.WARNING)
     logging.getLogger().setLevel(logging.WARNING)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def finish(work: Callable[[], str | None]) -> None:

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from apr_jax import data
 from apr_jax.data import imagenet, images, jpeg, tfds
 from apr_jax.errors import DataError
+from tests import toy
 from tests.data.conftest import CLASSES, picture
 from tests.data.test_data import SETTINGS
 
@@ -111,6 +113,37 @@ def test_second_start_imports_no_tensorflow(prepared, tmp_path):
     fingerprint, total = done.stdout.split()
     assert fingerprint == first.fingerprint
     assert int(total) == first.splits["train"].images.sum()
+
+
+TRAINING = """
+import pathlib, sys
+from absl import app
+from apr_jax import job, models
+from tests import toy
+models.MODELS["tiny"] = toy.TinyNet
+settings = toy.settings(pathlib.Path(sys.argv[1]), **eval(sys.argv[2]))
+settings.train.watch = ("accuracy",)
+app.run(lambda _: job.main(settings, workdir=sys.argv[1] + "/run"), sys.argv[:1])
+"""
+FOREIGN = re.compile(
+    "^[IWEF][0-9]{4} |^[0-9]{4}-|WARNING|absl|[Tt]ensor[Ff]low|oneDNN|rbax|deprecated"
+)
+
+
+def test_a_program_says_nothing_of_what_it_is_built_on(prepared, tmp_path):
+    """Reads a set of TFDS, trains, saves, measures, and draws."""
+    changes = {
+        "data__source": "tfds",
+        "data__name": "tiny_png",
+        "data__data_dir": str(prepared[0]),
+        "train__batch_size": 10,
+        "optim__epochs": 1.0,
+    }
+    program = toy.start("-c", TRAINING, tmp_path, changes)
+    said, _ = program.communicate(timeout=240)
+    assert program.returncode == 0, said
+    assert "Page: " in said
+    assert not [line for line in said.splitlines() if FOREIGN.search(line)]
 
 
 def test_tfds_errors_say_what_to_do(prepared, tmp_path, monkeypatch):
