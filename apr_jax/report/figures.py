@@ -23,6 +23,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from apr_jax.metrics.calibration import Reliability
+from apr_jax.report.html import breakable
 from apr_jax.report.html import figure as titled
 from apr_jax.report.numbers import shown
 from apr_jax.report.style import RUNS as COUNT
@@ -103,7 +104,7 @@ def forest(groups: Sequence[tuple[str, Sequence[tuple[int, str, Record]]]]) -> s
             width = f"{100 * (ends[1] - ends[0]) / (high - low):.2f}%"
             parts.append(
                 f'<div class="row" style="color:var(--run-{run % len(RUNS)})">'
-                f'<span class="name">{html.escape(name)}</span>'
+                f'<span class="name">{breakable(name)}</span>'
                 f'<span class="track">{lines}'
                 f'<b style="left:{at(ends[0])};width:{width}"></b>'
                 f'<u style="left:{at(value)}"></u></span>'

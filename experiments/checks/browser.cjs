@@ -1,5 +1,5 @@
 // Opens a page at some widths, light and dark, and prints what it finds as JSON.
-// Arguments as JSON: {page, browser, widths, schemes, shots}; see browser.py.
+// Arguments as JSON: {page, browser, views, shots}; see browser.py.
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -49,9 +49,8 @@ async function main() {
     args: ["--no-sandbox", "--disable-dev-shm-usage"],
   });
   const seen = [];
-  for (const width of args.widths)
-    for (const scheme of args.schemes)
-      seen.push(await look(browser, args, width, scheme));
+  for (const [width, scheme] of args.views)
+    seen.push(await look(browser, args, width, scheme));
   await browser.close();
   console.log(JSON.stringify(seen));
 }

@@ -17,12 +17,15 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+# (width in pixels, colour scheme)
+VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
 _SCRIPT = pathlib.Path(__file__).with_suffix(".cjs")
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 _PACKAGES = ("axe-core", "puppeteer-core")
+_SECONDS = 300  # a view, at most
 _GRAVE = ("serious", "critical")
 
 
@@ -46,13 +49,17 @@ def missing() -> str:
 
 
 def look(
-    page: pathlib.Path, *, shots: pathlib.Path | None = None
+    page: pathlib.Path,
+    *,
+    shots: pathlib.Path | None = None,
+    views: Sequence[tuple[int, str]] = VIEWS,
 ) -> list[dict[str, Any]]:
-    """What the browser finds at each width, light and dark.
+    """What the browser finds in each view of a page.
 
     Args:
         page: the file.
-        shots: folder of the pictures, WIDTH-SCHEME.png; none if None.
+        shots: folder of the pictures, WIDTH-SCHEME.png and its top; none if None.
+        views: width and scheme of each.
 
     Returns:
         width, scheme, overflow in pixels, said (what the console said) and axe-core's
@@ -66,14 +73,20 @@ def look(
     arguments = {
         "page": str(page),
         "browser": browser(),
-        "widths": WIDTHS,
-        "schemes": SCHEMES,
+        "views": views,
         "shots": str(shots) if shots else None,
     }
     command = ["node", str(_SCRIPT), json.dumps(arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300
-    )
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS * len(views),
+        )
+    except subprocess.TimeoutExpired as late:
+        raise RuntimeError(f"a view took more than {_SECONDS} seconds") from late
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or "the browser failed")
     return json.loads(done.stdout)
@@ -108,7 +121,11 @@ def main() -> None:
     if not flags.page.is_file():
         print(f"error: there is no page {flags.page}", file=sys.stderr)
         sys.exit(2)
-    seen = look(flags.page, shots=flags.shots)
+    try:
+        seen = look(flags.page, shots=flags.shots)
+    except RuntimeError as why:
+        print(f"error: {why}", file=sys.stderr)
+        sys.exit(2)
     for view in seen:
         minor = [r["id"] for r in view["rules"] if r["impact"] not in _GRAVE]
         print(
