@@ -177,4 +177,4 @@ def check(settings: config_lib.Fourier, data: config_lib.Data) -> config_lib.Fou
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Fourier)
+    command.main(measure, config_lib.Fourier, answers=False)

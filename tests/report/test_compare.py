@@ -290,11 +290,12 @@ def test_what_can_not_be_compared_is_a_line(tmp_path):
         command.run([root], csv=tmp_path)
 
 
-def test_results_are_compared_before_jax_is_there():
+def test_results_are_compared_before_jax_is_there(tmp_path):
     program = (
         "import sys\nfrom apr_jax import cli\n"
         f"sys.argv = ['apr-jax', 'compare', {str(RESULTS / 'quickstart_standard')!r}, "
-        f"{str(RESULTS / 'quickstart_apr_sp')!r}]\n"
+        f"{str(RESULTS / 'quickstart_apr_sp')!r}, '--csv', {str(tmp_path / 'a.csv')!r},"
+        f" '--json={tmp_path / 'b.json'}']\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n"
         "    sys.exit(end.code or 'jax' in sys.modules)"
     )
@@ -308,6 +309,8 @@ def test_results_are_compared_before_jax_is_there():
     assert done.returncode == 0, done.stderr
     assert "quickstart_apr_sp" in done.stdout
     assert "Clean images" in done.stdout
+    assert (tmp_path / "a.csv").read_text().startswith("run,dataset,architecture")
+    assert len(json.loads((tmp_path / "b.json").read_text())["runs"]) == 2
 
 
 def test_a_page_of_them(tmp_path):
