@@ -23,8 +23,8 @@ from apr_jax.attacks import losses, norms
 from apr_jax.gates import answers
 
 # Pixels [B, H, W, C] in [0, 1] -> logits [B, K]; one that draws at random takes a
-# keyword ``key`` as well.
-LogitsFn = Callable[..., jax.Array]
+# keyword ``key`` as well. Any, as Flax's ``apply`` says that it may return more.
+LogitsFn = Callable[..., Any]
 Array: TypeAlias = Any  # NumPy's or JAX's
 
 # Steps between looks at who is done; on an accelerator they are one call, which a
