@@ -192,7 +192,10 @@ svg text { font-family: inherit !important; }
 .forest .axis .track > span {
   transform: translateX(-50%); color: var(--soft); font-size: .8rem; top: .2rem;
 }
-.bar { display: flex; gap: 2px; height: 1.1rem; border-radius: 4px; overflow: hidden; }
+.bar {
+  display: flex; gap: 2px; height: 1.1rem; border-radius: 4px; overflow: hidden;
+  margin: -.4rem 0 1.1rem;
+}
 pre {
   background: var(--paper); border: 1px solid var(--line); border-radius: 8px;
   padding: .7rem .9rem; overflow-x: auto; margin: .4rem 0 .8rem;
