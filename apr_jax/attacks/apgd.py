@@ -164,7 +164,7 @@ class APGD:
             best_grad=norms.pick(better, grad, state.best_grad),
             best_loss=jnp.where(better, loss, state.best_loss),
             last_loss=loss,
-            rises=state.rises + (loss > state.last_loss),
+            rises=state.rises + (loss > state.last_loss).astype(loss.dtype),
             # Where a chunk stops early changes nothing if the first one stays.
             adv=norms.pick(wrong & ~state.broken, images, state.adv),
             broken=state.broken | wrong,
@@ -248,7 +248,7 @@ class APGD:
     ) -> tuple[APGDState, jax.Array]:
         """At a check halves steps that don't help; those go back to the best point."""
         check = plan.window > 0
-        oscillates = state.rises <= self.rho * plan.window
+        oscillates = state.rises <= self.rho * plan.window.astype(jnp.float32)
         stuck = ~state.halved & (state.checked_loss >= state.best_loss)
         halve = check & (oscillates | stuck)
         return state._replace(

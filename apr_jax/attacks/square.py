@@ -237,7 +237,9 @@ def _square(
     places = []
     for axis, extent in enumerate((height, width)):
         free = extent - side
-        start = jnp.floor(share[:, axis] * (free + 1)).astype(jnp.int32)
+        start = jnp.floor(share[:, axis] * (free + 1).astype(jnp.float32)).astype(
+            jnp.int32
+        )
         places.append(jnp.arange(extent)[None] - jnp.minimum(start, free)[:, None])
     rows, columns = places[0][:, :, None, None], places[1][:, None, :, None]
     wide = side[:, None, None, None]

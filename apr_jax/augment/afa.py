@@ -117,7 +117,7 @@ def draw_waves(
         strength = mean_strength * jax.random.exponential(strength_key, size)
         return Waves(
             frequency.astype(jnp.float32),
-            step * (-math.pi / (DIRECTIONS - 1)),
+            step.astype(jnp.float32) * (-math.pi / (DIRECTIONS - 1)),
             least_strength + strength,
         )
 

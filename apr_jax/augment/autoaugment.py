@@ -181,7 +181,8 @@ def draw_random(key: jax.Array, count: int, *, ops: str) -> Pairs:
     def draw(key: jax.Array) -> tuple[jax.Array, ...]:
         op_key, prob_key, coin_key, level_key, sign_key = jax.random.split(key, 5)
         tenths = jax.random.randint(prob_key, (2,), 0, _PROBABILITIES)
-        used = jax.random.uniform(coin_key, (2,)) * (_PROBABILITIES - 1) < tenths
+        coin = jax.random.uniform(coin_key, (2,)) * (_PROBABILITIES - 1)
+        used = coin < tenths.astype(jnp.float32)
         op = jax.random.randint(op_key, (2,), 0, number)
         level = jax.random.randint(level_key, (2,), 0, _MAGNITUDES)
         return (

@@ -53,7 +53,7 @@ def low_part(
             "the blur needs an odd kernel, no larger than the image, and a positive "
             f"sigma, got {kernel} and {sigma} for {images.shape}"
         )
-    offsets = jnp.arange(-reach, reach + 1)
+    offsets = jnp.arange(-reach, reach + 1, dtype=jnp.float32)
     taps = jax.nn.softmax(-0.5 * (offsets / sigma) ** 2).astype(images.dtype)
     # The barriers keep the steps apart: fused, a CPU pads and sums the first axis anew
     # for each tap of the second.

@@ -118,7 +118,8 @@ def draw_boxes(
     sides = jnp.array([height, width])
     draw = lambda k: jax.random.randint(k, (2,), 0, sides)
     centre = draw_per(draw, key, len(weight), per)
-    half = jnp.floor(jnp.sqrt(1 - weight)[:, None] * sides[None]).astype(jnp.int32) // 2
+    cut = jnp.sqrt(1 - weight)[:, None] * sides[None].astype(jnp.float32)
+    half = jnp.floor(cut).astype(jnp.int32) // 2
     low = jnp.clip(centre - half, 0, sides[None])
     high = jnp.clip(centre + half, 0, sides[None])
     return Boxes(low[:, 0], high[:, 0], low[:, 1], high[:, 1])

@@ -67,8 +67,8 @@ def warp(words: jax.Array, matrices: jax.Array, *, channels: int) -> jax.Array:
         matrices: of `affine_matrices`, [N, 6].
     """
     count, height, width = words.shape
-    x = (jnp.arange(width) + 0.5 - width / 2)[None, None, :]
-    y = (jnp.arange(height) + 0.5 - height / 2)[None, :, None]
+    x, y = (jnp.arange(s, dtype=jnp.float32) + 0.5 - s / 2 for s in (width, height))
+    x, y = x[None, None, :], y[None, :, None]
     m = [matrices[:, i, None, None] for i in range(6)]
     x_in = m[0] * x + m[1] * y + m[2] + width / 2
     y_in = m[3] * x + m[4] * y + m[5] + height / 2

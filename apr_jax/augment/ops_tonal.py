@@ -87,7 +87,8 @@ def point(
     factor = enhance_factor(level)
     mean = None
     if "contrast" in names:
-        mean = _mean_luma(words, channels) * (op == names.index("contrast"))
+        contrast = op == names.index("contrast")
+        mean = jnp.where(contrast, _mean_luma(words, channels), 0)
     levels = []
     for c in range(channels):
         own = channel(words, c)
@@ -130,12 +131,13 @@ def _quotient(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
 
     The half keeps quotients away from whole numbers, where rounding would show.
     """
-    quotient = (numerator + 0.5) / denominator.astype(jnp.float32)
+    numerator, denominator = (x.astype(jnp.float32) for x in (numerator, denominator))
+    quotient = (numerator + 0.5) / denominator
     return quotient.astype(jnp.int32)
 
 
 def _blend(base: jax.Array, own: jax.Array, factor: jax.Array) -> jax.Array:
-    mixed = base + factor * (own - base)
+    mixed = base.astype(jnp.float32) + factor * (own - base).astype(jnp.float32)
     return jnp.clip(mixed, 0, 255).astype(jnp.int32)
 
 

@@ -50,6 +50,7 @@ def draw_field(key: jax.Array, height: int, width: int, *, cut: int) -> jax.Arra
         raise ValueError(f"cut must be more than {LEAST_CUT}, got {cut}")
     limit_key, cut_key, scale_key, field_key = jax.random.split(key, 4)
     limit = jax.random.randint(limit_key, (), LEAST_CUT + 1, cut + 1)
+    limit = limit.astype(jnp.float32)
     share = _arcsine(cut_key)
     chosen = jnp.floor(share * (limit + 1 - LEAST_CUT)) + LEAST_CUT
     # The share may be rounded to one.
@@ -60,15 +61,15 @@ def draw_field(key: jax.Array, height: int, width: int, *, cut: int) -> jax.Arra
     seeds = fast_random.seeds_of(field_key[None])
     noise = fast_random.normal(seeds, (2, height - 2, width - 2))[0]
     weights = noise * jnp.sqrt(mode_variances(chosen, height, width, cut=cut))[None]
+    numbers = lambda *ends: jnp.arange(*ends).astype(jnp.float32)
     rows, columns = (
-        jnp.sin(
-            jnp.pi * jnp.outer(jnp.arange(side), jnp.arange(1, side - 1)) / (side - 1)
-        )
+        jnp.sin(jnp.pi * jnp.outer(numbers(side), numbers(1, side - 1)) / (side - 1))
         for side in (height, width)
     )
     highest = jax.lax.Precision.HIGHEST
     field = jnp.einsum("dij,yi,xj->dyx", weights, rows, columns, precision=highest)
-    return jnp.sqrt(scale) * field * jnp.array([height, width])[:, None, None]
+    sides = jnp.array([height, width], jnp.float32)
+    return jnp.sqrt(scale) * field * sides[:, None, None]
 
 
 def deformation_scale(cut: jax.Array, share: jax.Array, *, size: int) -> jax.Array:
@@ -104,7 +105,7 @@ def deform(image: jax.Array, field: jax.Array) -> jax.Array:
     """
     height, width, _ = image.shape
     at = [
-        jnp.clip(grid - shift, 0, side - 1)
+        jnp.clip(grid.astype(field.dtype) - shift, 0, side - 1)
         for grid, shift, side in zip(
             jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"),
             field,
@@ -117,7 +118,10 @@ def deform(image: jax.Array, field: jax.Array) -> jax.Array:
         jnp.minimum(first + 1, side - 1)
         for first, side in zip(low, (height, width), strict=True)
     ]
-    down, right = ((p - first)[..., None] for p, first in zip(at, low, strict=True))
+    down, right = (
+        (place - first.astype(place.dtype))[..., None]
+        for place, first in zip(at, low, strict=True)
+    )
     upper = image[low[0], low[1]] * (1 - right) + image[low[0], high[1]] * right
     lower = image[high[0], low[1]] * (1 - right) + image[high[0], high[1]] * right
     return upper * (1 - down) + lower * down

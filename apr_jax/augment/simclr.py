@@ -149,9 +149,9 @@ def resized_crop(images: jax.Array, boxes: jax.Array) -> jax.Array:
 def _stretch(first: jax.Array, size: jax.Array, side: int) -> jax.Array:
     """Weights [N, side, side] of the old pixels (last axis) in the new ones."""
     first, size = (x.astype(jnp.float32)[:, None] for x in (first, size))
-    inside = (jnp.arange(side)[None] + 0.5) * size / side - 0.5
-    at = first + jnp.clip(inside, 0, size - 1)
-    return jnp.maximum(0, 1 - jnp.abs(at[..., None] - jnp.arange(side)[None, None]))
+    places = jnp.arange(side, dtype=jnp.float32)
+    at = first + jnp.clip((places[None] + 0.5) * size / side - 0.5, 0, size - 1)
+    return jnp.maximum(0, 1 - jnp.abs(at[..., None] - places[None, None]))
 
 
 @images_gate("pixels")

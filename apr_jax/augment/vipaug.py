@@ -113,7 +113,7 @@ def vital_phase(
     else:
         phasor = jnp.where(mask, phasor, _phasor(phase_from))
     source = images if amplitude_from is None else amplitude_from
-    spectrum = spectral.amplitude(source).astype(jnp.float32) * phasor
+    spectrum = spectral.amplitude(source).astype(jnp.complex64) * phasor
     return jnp.real(jnp.fft.ifftn(spectrum, axes=AXES[0])).astype(images.dtype)
 
 
@@ -213,4 +213,4 @@ def _phasor(images: jax.Array) -> jax.Array:
     """exp(i angle F), 1 where F is zero; no angle is needed for it."""
     spectrum = jnp.fft.fftn(images.astype(jnp.float32), axes=AXES[0])
     (re, im), square, _ = at_unit_scale((jnp.real(spectrum), jnp.imag(spectrum)))
-    return jax.lax.complex(re, im) * jax.lax.rsqrt(square)
+    return jax.lax.complex(re, im) * jax.lax.rsqrt(square).astype(jnp.complex64)

@@ -220,7 +220,8 @@ def _sources(
     """Flat index of the pixel whose value each pixel ends up with. int32 [N, H * W]."""
     height, width = shape
     draw = fast_random.uniform(seeds, (2, height, width), lane=turn)
-    step = jnp.floor(draw * (2 * farthest)).astype(jnp.int32) - farthest
+    reach = (2 * farthest).astype(jnp.float32)
+    step = jnp.floor(draw * reach).astype(jnp.int32) - farthest
     places = [jnp.arange(side) for side in shape]
     row, column = places[0][None, :, None], places[1][None, None, :]
     inside = [

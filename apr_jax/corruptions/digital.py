@@ -104,7 +104,7 @@ def _affine(
     height, width = shape
     middle, arm = jnp.array([width // 2, height // 2]), min(shape) // 3
     old = jnp.array([[arm, arm], [arm, -arm], [-arm, -arm]], jnp.float32)
-    old += middle[None]
+    old += middle[None].astype(jnp.float32)
     new = old[None] + shift * fast_random.uniform(seeds, (3, 2), low=-1.0)
     # Columns are the two edges that leave the third point.
     before = (old[:2] - old[2:]).T[None]

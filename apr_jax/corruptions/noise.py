@@ -13,16 +13,14 @@ from apr_jax.corruptions.resample import to_uint8
 
 def gaussian_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds the same Gaussian noise everywhere."""
-    return to_uint8(
-        images + 255.0 * values["scale"] * fast_random.normal(seeds, images.shape[1:])
-    )
+    noise = 255.0 * values["scale"] * fast_random.normal(seeds, images.shape[1:])
+    return to_uint8(images.astype(jnp.float32) + noise)
 
 
 def speckle_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     """Adds Gaussian noise in proportion to the value."""
-    return to_uint8(
-        images * (1.0 + values["scale"] * fast_random.normal(seeds, images.shape[1:]))
-    )
+    noise = values["scale"] * fast_random.normal(seeds, images.shape[1:])
+    return to_uint8(images.astype(jnp.float32) * (1.0 + noise))
 
 
 def impulse_noise(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:

@@ -58,7 +58,8 @@ def spatter(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array:
     def water() -> jax.Array:
         # A whole number that may not fit is taken modulo 256, as by a cast in C.
         whole = (255.0 * liquid).astype(jnp.int32) & 255
-        light = whole * _relief(whole.astype(jnp.float32))
+        whole = whole.astype(jnp.float32)
+        light = whole * _relief(whole)
         light /= jnp.maximum(light.max(axis=(0, 1), keepdims=True), 1e-6)
         light = (values["strength"] * light).transpose(2, 0, 1)[..., None]
         return levels + light * _WATER[None, None, None]

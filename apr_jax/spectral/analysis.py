@@ -57,7 +57,7 @@ def radial_mask(height: int, width: int, radius: float | jax.Array) -> jax.Array
     """
     rows = jnp.arange(height)[:, None] - height // 2
     columns = jnp.arange(width)[None, :] - width // 2
-    return jnp.hypot(rows * 1.0, columns * 1.0) < radius
+    return jnp.hypot(*(x.astype(jnp.float32) for x in (rows, columns))) < radius
 
 
 def square_mask(height: int, width: int, reach: int) -> jax.Array:

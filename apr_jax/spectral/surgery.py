@@ -77,11 +77,12 @@ def keep_bands(
     spectrum = jnp.fft.fft2(jnp.moveaxis(pixels, -1, -3))
     length = jnp.abs(spectrum)
     zero = length == 0
-    unit = jnp.where(zero, 1.0, spectrum / jnp.where(zero, 1.0, length))
+    divisor = jnp.where(zero, 1.0, length).astype(spectrum.dtype)
+    unit = jnp.where(zero, 1.0, spectrum / divisor)
     spread = lambda mask: jnp.broadcast_to(mask, spectrum.shape)
     length = jnp.where(spread(masks[0]), length, 1.0)
     unit = jnp.where(spread(masks[1]), unit, 1.0)
-    kept = jnp.real(jnp.fft.ifft2(length * unit))
+    kept = jnp.real(jnp.fft.ifft2(length.astype(unit.dtype) * unit))
     return jnp.moveaxis(kept, -3, -1).astype(dtype)
 
 
