@@ -135,7 +135,7 @@ class Contrast:
 class Model:
     """The network; see ``apr_jax.models``."""
 
-    name: str = setting("wrn_40_2", "name that apr_jax.models knows")
+    name: str = setting("wrn_40_2", "name of apr_jax.models, or FILE.py:FUNCTION")
     dtype: str = choice("of the arithmetic, not of parameters", "float32", "bfloat16")
     dropout: float = setting(0.0, "wrn_D_K: share within a block", low=0, high=0.99)
     norm: str = choice("none: for wrn_D_K only", "batch", "none")
@@ -410,7 +410,7 @@ def identity(config: Config) -> dict[str, Any]:
 
 def _named(field: str, value: Any) -> Any:
     """Returns what of a value is part of the identity: of paths, their names."""
-    if field == "train.init_from":
+    if field == "train.init_from" or (field == "model.name" and ".py" in value):
         return _name_of(value)
     if field != "data.extra_dirs":
         return value

@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import code_files
+from apr_jax.models import own
 from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
@@ -53,6 +55,7 @@ def build(
 ) -> Network:
     """The network called `name`: one of `MODELS`, or `wrn_D_K` with D = 6n + 4.
 
+    Or it is a user's own, of `FILE.py:FUNCTION`; see `apr_jax.models.own`.
     `dtype` is the compute type (float32 or bfloat16); parameters, statistics and
     logits stay float32. With `sync_axis` BatchNorm averages over that mapped axis.
     `dropout` in its blocks and `norm` "none" are for `wrn_D_K` only. Raises ValueError
@@ -72,12 +75,13 @@ def build(
                 "has neither dropout in its blocks nor a form without BatchNorm"
             )
         variant = {"dropout": dropout, "norm": norm}
-    return factory(
+    network: Network = factory(
         num_classes=num_classes,
         dtype=jnp.dtype(dtype),
         sync_axis=sync_axis,
         **variant,
     )
+    return network
 
 
 def minimum_size(name: str) -> int:
@@ -103,10 +107,13 @@ def check_image_size(
         )
 
 
-def _factory(name: str) -> Callable[..., Network]:
+def _factory(name: str) -> Callable[..., Any]:
     if name in MODELS:
         return MODELS[name]
-    choices = ", ".join([*MODELS, "wrn_D_K (depth D = 6n + 4, width K)"])
+    if code_files.named(name):
+        return own.factory(name)
+    wide_ones = "wrn_D_K (depth D = 6n + 4, width K)"
+    choices = ", ".join([*MODELS, wide_ones, "FILE.py:FUNCTION"])
     wide = re.fullmatch(r"wrn_([1-9]\d*)_([1-9]\d*)", name)
     if wide is None:
         raise ValueError(f"unknown model {name!r}; choose one of: {choices}")
