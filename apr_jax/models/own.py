@@ -48,9 +48,7 @@ class Own(nn.Module):
     called: str
     minimum_size: ClassVar[int] = 1
 
-    def __call__(
-        self, images: jax.Array, *, train: bool, capture: bool = False
-    ) -> Any:
+    def __call__(self, images: jax.Array, *, train: bool, capture: bool = False) -> Any:
         """Logits float32 [N, K], with ``capture`` also the features [N, F]."""
         taken = inspect.signature(type(self.inner).__call__).parameters
         told = {k: train is v for k, v in _LEARNING.items() if k in taken}
