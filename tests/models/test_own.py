@@ -66,7 +66,7 @@ def test_features_are_what_the_last_layer_takes(file, key, rng):
     assert features.shape == (3, 5)
     last = variables["params"]["inner"]["Dense_0"]
     np.testing.assert_allclose(
-        features @ last["kernel"] + last["bias"], logits, rtol=1e-5, atol=1e-6
+        features @ last["kernel"] + last["bias"][None], logits, rtol=1e-5, atol=1e-6
     )
     np.testing.assert_array_equal(model.apply(variables, images, train=False), logits)
     # In training there is dropout, and BatchNorm takes the batch's statistics.
