@@ -1,6 +1,7 @@
 """README and documentation: their blocks run, their commands and links are there."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -16,20 +17,30 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What blocks may need beside the package; without it they are left out.
 OPTIONAL = ("equinox", "grain", "keras")
-# Runs each block in a namespace of its own; the copies share what is imported.
+# Runs each block in a namespace of its own, and says what the first that fails of each
+# page does; the copies share what is imported.
 PROGRAM = """
-import os, sys, traceback
+import json, os, sys, traceback
 import jax, optax, flax.linen, apr_jax.augment
-for block in sys.stdin.read().split("\\0"):
-    if not (child := os.fork()):
-        try:
-            exec(compile(block, "block", "exec"), {"__name__": "block"})
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    if os.waitpid(child, 0)[1]:
-        sys.exit(block)
+failed = {}
+for page, blocks in json.load(sys.stdin).items():
+    for block in blocks:
+        reading, writing = os.pipe()
+        if not (child := os.fork()):
+            try:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                exec(compile(block, "block", "exec"), {"__name__": "block"})
+                os._exit(0)
+            except BaseException:
+                os.write(writing, traceback.format_exc().encode())
+                os._exit(1)
+        os.close(writing)
+        with open(reading) as said:
+            error = said.read()
+        if os.waitpid(child, 0)[1]:
+            failed[page] = block + error
+            break
+json.dump(failed, sys.stdout)
 """
 
 
@@ -37,10 +48,9 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_blocks_run_as_pasted(page, tmp_path):
-    found = [
+def pasted(page):
+    """Its blocks of Python, without those that need what isn't installed."""
+    return [
         block
         for block in blocks(page, "python")
         if all(
@@ -49,23 +59,35 @@ def test_blocks_run_as_pasted(page, tmp_path):
             if re.search(rf"^import {name}", block, re.M)
         )
     ]
-    if not found:
-        pytest.skip("no block of Python")
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory):
+    """What the first block that fails says, by the name of its page."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        input="\0".join(found),
+        input=json.dumps({page.name: pasted(page) for page in PAGES}),
         env={
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
         },
-        cwd=tmp_path,
+        cwd=tmp_path_factory.mktemp("pasted"),
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run_as_pasted(page, failed):
+    if not pasted(page):
+        pytest.skip("no block of Python")
+    assert page.name not in failed, failed[page.name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
