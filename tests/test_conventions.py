@@ -69,6 +69,9 @@ ONLY_IN = {
     "torchax": {"foreign"},
     "equinox": {"foreign"},
     "keras": {"foreign"},
+    "onnx": {"foreign"},
+    "onnx2torch": {"foreign"},
+    "onnxruntime": {"foreign"},
     "wandb": {"runs"},
 }
 # Never imported when a module loads.

@@ -16,7 +16,7 @@ from apr_jax import augment, cli, config, presets
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What blocks may need beside the package; without it they are left out.
-OPTIONAL = ("equinox", "grain", "keras")
+OPTIONAL = ("equinox", "grain", "keras", "torchax")
 # Runs each block in a namespace of its own, and says what the first that fails of each
 # page does; the copies share what is imported.
 PROGRAM = """

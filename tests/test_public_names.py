@@ -93,6 +93,12 @@ SIGNATURES = {
         "(module, state=None, arguments=None, *, layout='NCHW', **about)"
     ),
     "apr_jax.Classifier.from_keras": "(model, **about)",
+    "apr_jax.Classifier.from_torch": (
+        "(module, *, on_host=False, layout='NCHW', **about)"
+    ),
+    "apr_jax.Classifier.from_onnx": (
+        "(model, *, on_host=False, layout='NCHW', **about)"
+    ),
     "apr_jax.ood.get_score": "(name)",
     "apr_jax.metrics.ood_detection": "(id_scores, ood_scores, *, convention='exact')",
     "apr_jax.metrics.oscr": "(id_scores, correct, ood_scores, *, convention='exact')",

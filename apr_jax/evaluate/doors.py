@@ -127,6 +127,36 @@ class Doors:
         return cls._made(modules.of_keras(model), about, model.name)
 
     @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        *,
+        on_host: bool = False,
+        layout: str = "NCHW",
+        **about: Unpack[About],
+    ) -> Self:
+        """A classifier of a PyTorch module; see ``foreign.pytorch.of_torch``."""
+        from apr_jax.foreign import pytorch
+
+        network = pytorch.of_torch(module, on_host=on_host, layout=layout)
+        return cls._made(network, about, type(module).__name__, plain=on_host)
+
+    @classmethod
+    def from_onnx(
+        cls,
+        model: Any,
+        *,
+        on_host: bool = False,
+        layout: str = "NCHW",
+        **about: Unpack[About],
+    ) -> Self:
+        """A classifier of a network in ONNX; see ``foreign.pytorch.of_onnx``."""
+        from apr_jax.foreign import pytorch
+
+        network = pytorch.of_onnx(model, on_host=on_host, layout=layout)
+        return cls._made(network, about, "onnx", plain=on_host)
+
+    @classmethod
     def _made(
         cls, network: Network, about: About, name: str, *, plain: bool = False
     ) -> Self:
