@@ -20,6 +20,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from apr_jax.gates import places
+
 # (width in pixels, colour scheme)
 VIEWS = ((1280, "light"), (1280, "dark"), (390, "light"), (390, "dark"))
 _SCRIPT = pathlib.Path(__file__).with_suffix(".cjs")
@@ -112,8 +114,8 @@ def findings(seen: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     """Looks at one page, and says what it found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("page", type=pathlib.Path)
-    parser.add_argument("--shots", type=pathlib.Path, help="folder of pictures")
+    parser.add_argument("page", type=places.argument)
+    parser.add_argument("--shots", type=places.argument, help="folder of pictures")
     flags = parser.parse_args()
     if why := missing():
         print(f"error: {why}", file=sys.stderr)

@@ -548,7 +548,7 @@ def views(whole):
 
 def test_the_page(whole):
     page = section.html(views(whole))
-    assert page.count("<svg") == 3  # two runs and their difference
+    assert page.count('<table class="heat">') == 3  # two runs and their difference
     assert "first &lt;run&gt;" in page
     assert "second less first" in page
     assert "impulse noise" in page
@@ -559,7 +559,7 @@ def test_the_page(whole):
     assert "not the official files" in page
     mean = next(r for r in whole if (r.split, r.metric) == (MEAN, "error"))
     assert f"{100 * mean.value:.2f} %" in page
-    errors_shown = re.findall(r"<text[^>]*>(-?\d+\.\d)</text>", page)
+    errors_shown = re.findall(r"<td[^>]*--v:[^>]*>(-?\d+\.\d)</td>", page)
     assert len(errors_shown) >= 2 * 15 * 3
 
 

@@ -7,6 +7,7 @@ import platform
 
 import pytest
 
+from apr_jax.metrics import intervals
 from apr_jax.runs import machine as machine_lib
 from apr_jax.runs import records
 from tests.runs.test_records import record
@@ -118,7 +119,7 @@ def test_records_of_now_have_the_machine_and_older_ones_are_read(tmp_path):
     path.write_text(line.replace('"machine": "", ', "") + line)
     older, newer = records.read(path)
     assert older.machine == newer.machine == ""
-    measured = {"accuracy": records.Measured(0.5, None, None, "fraction", 10)}
+    measured = {"accuracy": intervals.Measured(0.5, None, None, "fraction", 10)}
     where = {"job": "j", "data": "d", "split": "s", "step": 0, "seed": 0}
     (made,) = records.records_of(measured, **where, config_hash="", device="1 x cpu")
     assert made.machine == machine_lib.machine()

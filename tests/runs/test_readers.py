@@ -18,11 +18,13 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import job, models
+from apr_jax.cli import cache
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.report import page, run_view
+from apr_jax.report import compare, page, run_view
 from apr_jax.runs import checkpoint, records
+from apr_jax.train import init_from
 from experiments.hfc import networks as hfc_networks
 from experiments.paper import networks as paper_networks
 from experiments.tables import missing
@@ -55,14 +57,17 @@ SETTINGS = {
 }
 # The modules that open runs, and where this file tries them.
 OPENING = {
+    "apr_jax/cli/cache.py": "OTHERS",
     "apr_jax/corruptions/__main__.py": "test_an_evaluation: by from_run alone",
     "apr_jax/evaluate/card.py": "test_the_card",
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
     "apr_jax/evaluate/command.py": "test_an_evaluation",
+    "apr_jax/report/compare.py": "OTHERS",
     "apr_jax/report/run_view.py": "OTHERS",
     "apr_jax/runs/checkpoint.py": "test_an_evaluation",
     "apr_jax/runs/workdir.py": "test_an_evaluation",
     "apr_jax/train/hooks.py": "a run's own",
+    "apr_jax/train/init_from.py": "OTHERS, test_an_evaluation",
     "apr_jax/train/plan.py": "a run's own",
     "experiments/checks/attacks.py": "test_an_evaluation: by from_run alone",
     "experiments/hfc/networks.py": "OTHERS",
@@ -179,6 +184,11 @@ def test_the_card(finished, tmp_path):
 
 OTHERS = {
     "the page": lambda root, out: page.write(out / "page.html", [root]),
+    "a comparison": lambda root, out: compare.columns(compare.open_runs([root])),
+    "a list of what is cached": lambda root, out: cache.items(out, [root]),
+    "a fine-tuning": lambda root, out: init_from.read_run(
+        root, run_view_config(root), tuple("0123")
+    ),
     "the view": lambda root, out: run_view.view(root),
     "a figure's network": lambda root, out: paper_networks.one(
         types.SimpleNamespace(options=argparse.Namespace(standard=root)), "standard"
@@ -383,6 +393,7 @@ def test_readers_beside_a_writer_for_200_saves(tmp_path, keep, caplog):
 TRAINING = """
 import pathlib, sys
 from apr_jax import job, models
+from apr_jax.cli import cache
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
 changes = dict(optim__epochs=34.0, checkpoint__every_steps=1, checkpoint__keep=1)
