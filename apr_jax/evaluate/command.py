@@ -121,7 +121,7 @@ def run(
     """
     process.use_onednn()
     parallel.declare_cpu_devices(devices)
-    brought, resident = None, None
+    brought, resident, elsewhere = None, None, False
     if isinstance(what, Mapping):
         brought = bring_lib.bring(**what, where=places, root=workdir)
         classifier, resident, root = brought
@@ -129,6 +129,7 @@ def run(
     else:
         workdir_lib.check_beside(workdir or what, beside)
         classifier, root = _open(what, values, workdir, places or {})
+        elsewhere = root.resolve() != what.resolve()
     if keeping:
         own = settings_lib.build(classifier.config.eval, keeping, "eval.")
         changed = dataclasses.replace(classifier.config, eval=own)
@@ -139,7 +140,7 @@ def run(
     place = workdir_lib.prepare(root, classifier.config, write=primary)
     if primary and brought is not None:
         brought.claim(place, classifier.config)
-    elif primary and root.resolve() != places_lib.local(str(what), "run").resolve():
+    elif primary and elsewhere:
         workdir_lib.claim(place, classifier.config, classifier.class_names)
     bound = functools.partial(measure, classifier, settings)
     keep(place, bound, Context(layout, resident, quiet=quiet))

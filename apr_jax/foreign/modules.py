@@ -11,15 +11,7 @@ from flax import nnx
 
 from apr_jax.errors import ArgumentError
 from apr_jax.foreign.network import Network
-
-# Arguments by which networks are told that they are to answer, not to learn.
-_ANSWERING = {
-    "train": False,
-    "training": False,
-    "is_training": False,
-    "deterministic": True,
-    "use_running_average": True,
-}
+from apr_jax.models.own import told
 
 
 def linen(
@@ -143,9 +135,7 @@ def _arguments(
     call: Callable[..., Any], arguments: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The arguments of a network that answers, and those that are given."""
-    names = inspect.signature(call).parameters
-    usual = {name: value for name, value in _ANSWERING.items() if name in names}
-    return {**usual, **(arguments or {})}
+    return {**told(call, learns=False), **(arguments or {})}
 
 
 def _kind(value: Any) -> str:

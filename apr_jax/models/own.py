@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from apr_jax.gates import code_files
 
 FIELD = "model.name"
-# Arguments by which networks are told that they learn; False: that they don't.
+# Arguments by which networks are told whether they learn, and what says that they do.
 _LEARNING = {
     "train": True,
     "training": True,
@@ -28,6 +28,12 @@ _LEARNING = {
     "deterministic": False,
     "use_running_average": False,
 }
+
+
+def told(call: Callable[..., Any], *, learns: bool) -> dict[str, bool]:
+    """The arguments of a network's call that say whether it learns."""
+    taken = inspect.signature(call).parameters
+    return {name: learns is value for name, value in _LEARNING.items() if name in taken}
 
 
 class Own(nn.Module):
@@ -50,8 +56,7 @@ class Own(nn.Module):
 
     def __call__(self, images: jax.Array, *, train: bool, capture: bool = False) -> Any:
         """Logits float32 [N, K], with ``capture`` also the features [N, F]."""
-        taken = inspect.signature(type(self.inner).__call__).parameters
-        told = {k: train is v for k, v in _LEARNING.items() if k in taken}
+        given = told(type(self.inner).__call__, learns=train)
         seen: list[jax.Array] = []
 
         def note(function: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -60,7 +65,7 @@ class Own(nn.Module):
             return function(*args, **kwargs)
 
         with nn.intercept_methods(note):
-            logits = self.inner(images, **told)
+            logits = self.inner(images, **given)
         shape = (len(images), self.num_classes)
         if getattr(logits, "shape", None) != shape:
             found = getattr(logits, "shape", type(logits).__name__)
