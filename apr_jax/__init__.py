@@ -8,7 +8,8 @@ answers before JAX is there.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-import apr_jax.process  # noqa: F401  Ctrl-C ends a program without a traceback
+import apr_jax.process  # Ctrl-C ends a program without a traceback
+import apr_jax.tuning  # noqa: F401  programs keep the memory that they free
 
 if TYPE_CHECKING:
     from apr_jax.augment import apr

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import ml_collections
 
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, process
+from apr_jax import data, parallel, process, tuning
 from apr_jax.console import duration, say
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
@@ -49,7 +49,7 @@ def main(
 
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
-        process.use_onednn()
+        tuning.use_onednn()
         where = coordinator, process_count, process_id
         processes.check(distributed, *where)
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))

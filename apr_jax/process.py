@@ -1,12 +1,8 @@
 """A program's start, its stop on a signal, and its failure."""
 
 import contextlib
-import ctypes
-import importlib.metadata
-import importlib.util
 import io
 import logging
-import mmap
 import os
 import pathlib
 import shlex
@@ -162,7 +158,7 @@ def leave_on_interrupt() -> None:
         signal.signal(signal.SIGINT, _leave_at_once)
 
 
-def _is_program() -> bool:
+def is_program() -> bool:
     """Whether this process was started as a program of the project."""
     given = sys.orig_argv
     if "-m" in given[:-1]:
@@ -316,89 +312,6 @@ def _exit_code(name: str) -> int:
     return 128 + signal.Signals[name].value
 
 
-# With these XLA multiplies by oneDNN, which knows a processor's units for bfloat16.
-_ONEDNN = ("xla_cpu_use_onednn", "xla_cpu_experimental_onednn_custom_call")
-# The first version of jaxlib in which they help.
-_ONEDNN_SINCE = (0, 12)
-_CPUINFO = pathlib.Path("/proc/cpuinfo")
-
-
-def onednn_flags() -> str:
-    """The flags for ``XLA_FLAGS`` that make convolutions fast on this processor.
-
-    "" where it has no AMX, where the installed jaxlib doesn't know them (XLA ends a
-    program at a flag that it doesn't know) or gains nothing, where ``XLA_FLAGS`` names
-    one of them already, and where the environment has ``APR_JAX_ONEDNN=0``.
-    """
-    given = os.environ.get("XLA_FLAGS", "")
-    if os.environ.get("APR_JAX_ONEDNN") == "0" or any(n in given for n in _ONEDNN):
-        return ""
-    try:
-        if "amx_bf16" not in _CPUINFO.read_text():
-            return ""
-        release = importlib.metadata.version("jaxlib").split(".")[:2]
-        if tuple(map(int, release)) < _ONEDNN_SINCE or not knows_flags(_ONEDNN):
-            return ""
-    except (OSError, ValueError, importlib.metadata.PackageNotFoundError):
-        return ""
-    return " ".join(f"--{name}=true" for name in _ONEDNN)
-
-
-def use_onednn() -> None:
-    """Has a program of the project multiply by oneDNN, if it helps.
-
-    Before JAX starts, as XLA reads its flags once. XLA can't keep such programs in the
-    compile cache. Programs of others that import the package set ``onednn_flags``
-    themselves.
-    """
-    if _is_program() and (flags := onednn_flags()):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-
-
-def knows_flags(flags: tuple[str, ...]) -> bool:
-    """Whether XLA's library has all these flags; without loading it.
-
-    A flag's name is a string of its own there; those of flags that it had once may
-    stand within longer ones.
-    """
-    names = [b"\0%s\0" % flag.encode() for flag in flags]
-    spec = importlib.util.find_spec("jaxlib")
-    for folder in (spec and spec.submodule_search_locations) or ():
-        for path in pathlib.Path(folder).glob("*.so"):
-            with (
-                path.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as binary,
-            ):
-                if all(binary.find(name) >= 0 for name in names):
-                    return True
-    return False
-
-
-# Parameters of glibc's malloc: arenas, mapped pieces, and what is given back.
-_ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD, _TOP_PAD = -8, -4, -1, -2
-
-
-def keep_memory() -> None:
-    """Has the C library keep memory that was freed, for the next to ask for it.
-
-    XLA frees what a call of a program needed and asks for it anew in the next. Given
-    back to the system between them, the kernel has to clear it page by page each time:
-    a fifth to a third of a training step on two cores. Where the C library isn't glibc,
-    and where the environment has ``APR_JAX_KEEP_MEMORY=0``, nothing is changed.
-    """
-    if os.environ.get("APR_JAX_KEEP_MEMORY") == "0" or sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in (
-            (_ARENA_MAX, 1),
-            (_MMAP_MAX, 0),
-            (_TRIM_THRESHOLD, -1),
-            (_TOP_PAD, 2**26),
-        ):
-            mallopt(parameter, value)
-
-
 def say_anything() -> None:
     """Has standard output replace characters that its encoding lacks.
 
@@ -422,9 +335,8 @@ def end_with_its_reader() -> None:
     sys.excepthook = hook
 
 
-if _is_program():
+if is_program():
     say_anything()
     end_with_its_reader()
     # The imports of a program take seconds before its main function runs.
     leave_on_interrupt()
-    keep_memory()

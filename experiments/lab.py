@@ -32,7 +32,7 @@ import numpy as np
 import rich.console
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, presets, process
+from apr_jax import data, metrics, parallel, presets, process, tuning
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -328,7 +328,7 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
         lab.out.mkdir(parents=True, exist_ok=True)
         path = lab.out / RECORDS
         if not options.plot_only:
-            process.use_onednn()
+            tuning.use_onednn()
             process.use_compile_cache(lab.config.data)
             for record in own.compute(lab):
                 records_lib.append(path, [record])

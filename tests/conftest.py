@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax import models, process
+from apr_jax import models, tuning
 from apr_jax.train import dispatch
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -27,7 +27,7 @@ if _LEVEL not in _GIVEN:
         "xla_cpu_parallel_codegen_split_count=1",
     )
     flags = [f"{_LEVEL}=0"]
-    if process.knows_flags(tuple(flag.partition("=")[0] for flag in older)):
+    if tuning.knows_flags(tuple(flag.partition("=")[0] for flag in older)):
         flags += older
     os.environ["XLA_FLAGS"] = " ".join([_GIVEN, *(f"--{f}" for f in flags)]).strip()
 

@@ -1,6 +1,5 @@
 """Ctrl-C, in every program: one line, no traceback, status 130."""
 
-import argparse
 import io
 import os
 import pathlib
@@ -96,63 +95,6 @@ def test_a_second_ctrl_c_leaves_at_once(work, times):
     ends_in_a_line(process, timeout=10)
 
 
-# --- What it sets before JAX starts ---------------------------------------------------
-
-
-@pytest.fixture
-def able(monkeypatch, tmp_path):
-    """A processor with AMX and a JAX that gains from it."""
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("flags : fpu amx_bf16 amx_tile\n")
-    monkeypatch.setattr(process_lib, "_CPUINFO", cpuinfo)
-    monkeypatch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.12.1")
-    monkeypatch.setattr(process_lib, "knows_flags", lambda _: True)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.delenv("APR_JAX_ONEDNN", raising=False)
-    return cpuinfo
-
-
-def test_onednn_where_it_helps(able):
-    flags = "--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_call=true"
-    assert process_lib.onednn_flags() == flags
-
-
-def test_no_onednn_elsewhere(able, monkeypatch):
-    def there():
-        return bool(process_lib.onednn_flags())
-
-    with monkeypatch.context() as patch:
-        patch.setenv("APR_JAX_ONEDNN", "0")
-        assert not there()
-    with monkeypatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_cpu_use_onednn=false")
-        assert not there()
-    with monkeypatch.context() as patch:
-        patch.setattr(process_lib.importlib.metadata, "version", lambda _: "0.10.2")
-        assert not there()
-    with monkeypatch.context() as patch:
-        patch.setattr(process_lib, "knows_flags", lambda _: False)
-        assert not there()
-    assert there()
-    able.write_text("flags : fpu avx512_bf16\n")
-    assert not there()
-    able.unlink()
-    assert not there()
-
-
-def test_flags_are_looked_up_in_the_library():
-    assert process_lib.knows_flags(("xla_cpu_use_onednn",))
-    assert not process_lib.knows_flags(("xla_cpu_use_onednn", "xla_cpu_no_such_flag"))
-
-
-def test_a_flag_of_former_versions_is_not_known(monkeypatch, tmp_path):
-    (tmp_path / "xla.so").write_bytes(b"a\0xla_new\0b\1xla_old\2xla_older\0")
-    spec = argparse.Namespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(process_lib.importlib.util, "find_spec", lambda _: spec)
-    known = [process_lib.knows_flags((f"xla_{n}",)) for n in ("new", "old", "older")]
-    assert known == [True, False, False]
-
-
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_output_says_anything(monkeypatch, encoding):
     """Also half of a character, as in names of files that are no UTF-8."""
@@ -174,39 +116,6 @@ def test_a_system_error_is_a_line(capsys, error):
     assert end.value.code == 2
     wanted = "/a/results.jsonl: No space left" if error.errno else "odd"
     assert capsys.readouterr().err == f"error: {wanted}\n"
-
-
-STARTED = """
-import os, sys
-sys.orig_argv = ["python", "-m", MODULE]
-import apr_jax
-import resource
-for i in range(4):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    b"1" * (80_000_000 + i)
-pages = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-apr_jax.process.use_onednn()
-flags = os.environ.get("XLA_FLAGS", "")
-print("onednn" in flags, pages > 1000, sys.stdout.errors == "replace")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's malloc")
-def test_a_program_keeps_memory_and_multiplies_by_onednn(monkeypatch):
-    """Not where another program imports the package."""
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.delenv("APR_JAX_ONEDNN", raising=False)
-
-    def said(module):
-        output, _ = start("-c", STARTED.replace("MODULE", repr(module))).communicate()
-        return output.split()
-
-    able = str(bool(process_lib.onednn_flags()))
-    assert said("another.program") == ["False", "True", "False"]
-    assert said("apr_jax.evaluate.clean") == [able, "False", "True"]
-    monkeypatch.setenv("APR_JAX_ONEDNN", "0")
-    monkeypatch.setenv("APR_JAX_KEEP_MEMORY", "0")
-    assert said("apr_jax.evaluate.clean") == ["False", "True", "True"]
 
 
 @pytest.mark.parametrize("program", [["launch.py"], ["-m", "apr_jax.evaluate.clean"]])

@@ -23,7 +23,7 @@ import jax
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, parallel, process
+from apr_jax import console, data, parallel, process, tuning
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import DataError, UserError, words
@@ -218,7 +218,7 @@ def run(
         own = build(config.eval, changes, "eval.")
         opened.append((place, dataclasses.replace(config, eval=own)))
         check(opened[-1][1])
-    process.use_onednn()
+    tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
     process.use_compile_cache(
         opened[0][1].data

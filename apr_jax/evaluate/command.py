@@ -11,7 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, data, parallel, process
+from apr_jax import console, data, parallel, process, tuning
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import bring as bring_lib
@@ -119,7 +119,7 @@ def run(
         ConfigError: something is no run, a value isn't allowed, the run was trained on
             other images, or ``workdir`` can't be written.
     """
-    process.use_onednn()
+    tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
     brought, resident, elsewhere = None, None, False
     if isinstance(what, Mapping):

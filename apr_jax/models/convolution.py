@@ -9,7 +9,7 @@ TPU, and for any form but plain NHWC/HWIO, the call goes straight to `jax.lax`.
   of images that fit the cache.
 - Grouped convolutions have no fast path at all: here groups are merged into dense
   blocks of 32 channels, zero off the diagonal.
-- By oneDNN (`apr_jax.process.onednn_flags`) the gradient of the kernel is products of
+- By oneDNN (`apr_jax.tuning.onednn_flags`) the gradient of the kernel is products of
   matrices, and that of a strided convolution's input isn't spread out by the
   convolution; XLA would hand neither over to oneDNN in a form that it is fast in.
 - Inside `scan` and `while_loop` only convolutions in the canonical layout are fast;
@@ -88,7 +88,7 @@ def conv_general_dilated(
 
 
 def _by_onednn(dtype: Any) -> bool:
-    """Whether oneDNN multiplies in a type; see ``apr_jax.process.onednn_flags``."""
+    """Whether oneDNN multiplies in a type; see ``apr_jax.tuning.onednn_flags``."""
     given = "--xla_cpu_use_onednn=true" in os.environ.get("XLA_FLAGS", "")
     return given and dtype in (jnp.bfloat16, jnp.float32)
 

@@ -73,11 +73,11 @@ def jax_turn(args: argparse.Namespace, images: np.ndarray, labels: np.ndarray) -
     import jax.numpy as jnp
 
     from apr_jax import config as config_lib
-    from apr_jax import models, process
+    from apr_jax import models, process, tuning
     from apr_jax.attacks import rounds, sequence
     from apr_jax.models import torch_weights
 
-    process.use_onednn()
+    tuning.use_onednn()
     process.use_compile_cache(config_lib.parse({"data": {"cache_dir": args.kept}}).data)
     weights, mean, std = stored(args.data)
     model = models.build(MODEL, num_classes=10)

@@ -71,12 +71,12 @@ Count = Callable[[list[int]], list[int]]
 def jax_count(args: argparse.Namespace, stored: dict[str, np.ndarray]) -> Count:
     """A counter that works as ``apr_jax.evaluate.fourier`` does."""
     from apr_jax import config as config_lib
-    from apr_jax import data, parallel, process
+    from apr_jax import data, parallel, tuning
     from apr_jax.evaluate import classifier, fourier_probe
     from apr_jax.evaluate.context import Context
     from apr_jax.models import torch_weights
 
-    process.use_onednn()
+    tuning.use_onednn()
     variables = torch_weights.from_torch(args.model, stored)
     settings = {
         "model": {"name": args.model},

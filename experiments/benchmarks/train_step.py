@@ -41,7 +41,7 @@ def jax_step(
 
     from apr_jax import config as config_lib
     from apr_jax import network as network_lib
-    from apr_jax import parallel, process
+    from apr_jax import parallel, tuning
     from apr_jax.models import convolution
     from apr_jax.train import optim, step
     from apr_jax.train.state import init_state
@@ -49,7 +49,7 @@ def jax_step(
     if plain:
         convolution.conv_general_dilated = jax.lax.conv_general_dilated
     if not plain:
-        process.use_onednn()
+        tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
     settings = {
         "model": {"name": args.model, "dtype": args.dtype},

@@ -27,7 +27,7 @@ from typing import Any
 import jax
 
 from apr_jax import config as config_lib
-from apr_jax import data, job, parallel, process
+from apr_jax import data, job, parallel, process, tuning
 from apr_jax.console import say
 from apr_jax.errors import CheckpointError, ConfigError, Diverged
 from apr_jax.gates import places, processes
@@ -109,7 +109,7 @@ def work(options: argparse.Namespace) -> str | None:
         plan_lib.check_names(config)
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
-    process.use_onednn()
+    tuning.use_onednn()
     parallel.declare_cpu_devices(devices // (options.processes or 1))
     done = lambda run: missing_lib.measured(
         options.table, configs[run.name], root / run.name

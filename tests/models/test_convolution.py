@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apr_jax import models, process
+from apr_jax import models, tuning
 from apr_jax.models import convolution
 from tests import toy
 
@@ -113,8 +113,8 @@ def test_gradients_by_products_are_those_of_lax(
 
 BY_ONEDNN = """
 import os
-from apr_jax import process
-os.environ["XLA_FLAGS"] = process.onednn_flags()
+from apr_jax import tuning
+os.environ["XLA_FLAGS"] = tuning.onednn_flags()
 import jax, jax.numpy as jnp, numpy as np
 from apr_jax.models import convolution
 from tests import toy
@@ -140,7 +140,7 @@ for channels in ((32, 32), (128, 128), (16, 64)):
 
 
 def test_onednn_agrees_with_float32():
-    if not process.onednn_flags():
+    if not tuning.onednn_flags():
         pytest.skip("needs a processor with AMX, and a JAX that gains from it")
     program = toy.start("-c", BY_ONEDNN)
     said, _ = program.communicate(timeout=120)
