@@ -19,7 +19,6 @@ PIXELS = jnp.asarray(LEVELS[:, :8, :8] / 255, jnp.float32)
 LABELS = jnp.arange(4)
 WEIGHT = jnp.asarray(RNG.normal(size=(192, 4)), jnp.float32)
 # Frost needs photographs from elsewhere.
-PRIME = {"prime", "prime_jsd"}  # not yet
 NAMES = {*corruptions.CORRUPTIONS, *corruptions.EXTRA_CORRUPTIONS} - {"frost"}
 
 
@@ -29,7 +28,7 @@ def _strict() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("method", sorted({*augment.AUGMENTS} - PRIME))
+@pytest.mark.parametrize("method", sorted(augment.AUGMENTS))
 def test_methods(method, tmp_path, key):
     config = toy.config(tmp_path, augment__method=method, augment__crop_pad=1)
     see = functools.partial(views.make_views, config=config, axis_name=None)
@@ -39,7 +38,7 @@ def test_methods(method, tmp_path, key):
 
 def of_images():
     """The functions of a key and images alone."""
-    for name in sorted({*augment.__all__} - PRIME):
+    for name in sorted(augment.__all__):
         function = getattr(augment, name)
         if not inspect.isfunction(function):
             continue

@@ -179,7 +179,7 @@ def recolour(image: jax.Array, curve: Curve) -> jax.Array:
     (re, im), _ = jax.lax.scan(
         add, (zero, zero), curve.coefficients, reverse=True, unroll=4
     )
-    first = angle * curve.start
+    first = angle * curve.start.astype(image.dtype)
     return jnp.clip(image + re * jnp.sin(first) + im * jnp.cos(first), 0, 1)
 
 
