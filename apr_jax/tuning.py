@@ -14,21 +14,25 @@ from apr_jax import process
 _ONEDNN = ("xla_cpu_use_onednn", "xla_cpu_experimental_onednn_custom_call")
 # The first version of jaxlib in which they help.
 _ONEDNN_SINCE = (0, 12)
+# What a processor has for bfloat16 where they were measured to help, in float32 too.
+_UNITS = ("amx_bf16", "avx512_bf16")
 _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def onednn_flags() -> str:
     """The flags for ``XLA_FLAGS`` that make convolutions fast on this processor.
 
-    "" where it has no AMX, where the installed jaxlib doesn't know them (XLA ends a
-    program at a flag that it doesn't know) or gains nothing, where ``XLA_FLAGS`` names
-    one of them already, and where the environment has ``APR_JAX_ONEDNN=0``.
+    "" where it has no units for bfloat16 (AMX or AVX-512's), where the installed
+    jaxlib doesn't know the flags (XLA ends a program at one that it doesn't know) or
+    gains nothing, where ``XLA_FLAGS`` names one of them already, and where the
+    environment has ``APR_JAX_ONEDNN=0``.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if os.environ.get("APR_JAX_ONEDNN") == "0" or any(n in given for n in _ONEDNN):
         return ""
     try:
-        if "amx_bf16" not in _CPUINFO.read_text():
+        known = _CPUINFO.read_text().split()
+        if not any(unit in known for unit in _UNITS):
             return ""
         release = importlib.metadata.version("jaxlib").split(".")[:2]
         if tuple(map(int, release)) < _ONEDNN_SINCE or not knows_flags(_ONEDNN):

@@ -22,7 +22,9 @@ def able(monkeypatch, tmp_path):
     return cpuinfo
 
 
-def test_onednn_where_it_helps(able):
+@pytest.mark.parametrize("unit", ["amx_bf16 amx_tile", "avx512_bf16"])
+def test_onednn_where_it_helps(able, unit):
+    able.write_text(f"flags : fpu {unit}\n")
     flags = "--xla_cpu_use_onednn=true --xla_cpu_experimental_onednn_custom_call=true"
     assert tuning.onednn_flags() == flags
 
@@ -44,7 +46,7 @@ def test_no_onednn_elsewhere(able, monkeypatch):
         patch.setattr(tuning, "knows_flags", lambda _: False)
         assert not there()
     assert there()
-    able.write_text("flags : fpu avx512_bf16\n")
+    able.write_text("flags : fpu avx512_vnni\n")
     assert not there()
     able.unlink()
     assert not there()
