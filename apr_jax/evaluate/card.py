@@ -32,7 +32,6 @@ from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places as places_lib
-from apr_jax.report import page as page_lib
 from apr_jax.runs import files, workdir
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -276,9 +275,9 @@ def _measure_all(
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            page_lib.write(
-                target or jobs[0][0].report, [place.root for place, *_ in jobs]
-            )
+            from apr_jax.report import page  # Matplotlib, which takes a while to load
+
+            page.write(target or jobs[0][0].report, [place.root for place, *_ in jobs])
 
 
 def robustness_card(

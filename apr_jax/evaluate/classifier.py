@@ -20,7 +20,6 @@ from apr_jax.evaluate.doors import Doors
 from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import workdir
-from apr_jax.train import init_from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +143,8 @@ def from_run(root: pathlib.Path, places: Mapping[str, Any] | None = None) -> Cla
     run, config = workdir.open_run(root)
     config = at_places(config, places or {})
     names = workdir.read_class_names(run)
+    from apr_jax.train import init_from  # Orbax and optax, which take a while to load
+
     step, variables = init_from.read_run(root, config, names)
     return make(config, variables, names, step=step)
 

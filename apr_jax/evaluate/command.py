@@ -19,7 +19,6 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import weights
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import places as places_lib
-from apr_jax.report import page as page_lib
 from apr_jax.runs import records
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
@@ -145,7 +144,9 @@ def run(
     bound = functools.partial(measure, classifier, settings)
     keep(place, bound, Context(layout, resident, quiet=quiet))
     if primary:
-        page_lib.write(place.report, [root, *beside])
+        from apr_jax.report import page  # Matplotlib, which takes a while to load
+
+        page.write(place.report, [root, *beside])
 
 
 def keep(

@@ -19,6 +19,7 @@ from apr_jax.evaluate import (
     fourier,
     ood,
 )
+from apr_jax.report import page
 from tests import toy
 
 MEASURES = {
@@ -187,7 +188,7 @@ def test_what_a_command_does_with_them(tmp_path, monkeypatch):
     drawn, measured = [], []
     monkeypatch.setattr(command.workdir_lib, "check_beside", lambda *_: None)
     monkeypatch.setattr(
-        command.page_lib, "write", lambda target, roots: drawn.append((target, roots))
+        page, "write", lambda target, roots: drawn.append((target, roots))
     )
     network = types.SimpleNamespace(config=config, class_names=("a",))
 
