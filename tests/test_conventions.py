@@ -72,6 +72,10 @@ ONLY_IN = {
     "onnx": {"foreign"},
     "onnx2torch": {"foreign"},
     "onnxruntime": {"foreign"},
+    "huggingface_hub": {"foreign"},
+    "timm": {"foreign"},
+    "torchvision": {"foreign"},
+    "transformers": {"foreign"},
     "wandb": {"runs"},
 }
 # Never imported when a module loads.

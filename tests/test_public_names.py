@@ -82,7 +82,8 @@ SIGNATURES = {
     ),
     "apr_jax.robustness_card": (
         "(model, *, data, out, parts=('clean', 'corruption', 'ood', 'adversarial', "
-        "'fourier'), classes=None, image_size=0, devices=0, quiet=False, **settings)"
+        "'fourier'), classes=None, image_size=0, weights=None, "
+        "trust_remote_code=False, devices=0, quiet=False, **settings)"
     ),
     "apr_jax.Classifier.from_function": (
         "(function, variables=None, *, layout='NHWC', **about)"

@@ -94,12 +94,15 @@ def _arrays(where: str) -> Data:
 def fitted(described: Data, like: Data) -> Data:
     """Data for a network: of its image size, with its normalisation.
 
-    Larger images are resized and cropped as for ImageNet, 256 for 224 pixels.
+    Larger images are resized and cropped as the network says (``eval_resize``), or as
+    for ImageNet, 256 for 224 pixels.
     """
     size, streaming = like.image_size, described.streaming
     resize = 0
     if streaming or (described.source == "folder" and size > _SMALL):
-        resize = round(size * 256 / 224)
+        resize = like.eval_resize or round(size * 256 / 224)
+    elif described.source == "arrays":
+        resize = like.eval_resize
     if described.source == "folder":
         count = len(folder.listing(described, described.test_split).files)
         streaming = count * size * size * 3 > _ROOM
@@ -146,7 +149,10 @@ def _resident(
     described: Data, raw: data.ArraySplit, names: tuple[str, ...] | None
 ) -> tuple[data.DataSet, tuple[str, ...]]:
     size = described.image_size
-    split = data.ArraySplit(images_lib.fit_all(raw.images, size, size), raw.labels)
+    larger = min(raw.images.shape[1:3]) > size
+    shorter = described.eval_resize if larger else 0
+    fitted = images_lib.fit_all(raw.images, size, shorter or size)
+    split = data.ArraySplit(fitted, raw.labels)
     names = names or tuple(map(str, range(int(raw.labels.max()) + 1)))
     digest = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()
     test = described.test_split

@@ -20,7 +20,7 @@ from apr_jax.data import described as described_lib
 from apr_jax.data import samples
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate.classifier import Classifier
-from apr_jax.foreign import source
+from apr_jax.foreign import named, source
 from apr_jax.gates import answers, places
 from apr_jax.runs import workdir
 
@@ -73,12 +73,15 @@ def bring(
     image_size: int = 0,
     where: Mapping[str, Any] | None = None,
     root: pathlib.Path | None = None,
+    weights: str | None = None,
+    trust_remote_code: bool = False,
 ) -> Brought:
     """Opens a network and its data, with all checks that are possible before work.
 
     Args:
-        model: a ``Classifier``, a function from images to logits, or "FILE.py:create",
-            whose function returns one of them.
+        model: a ``Classifier``, a function from images to logits, "FILE.py:create",
+            whose function returns one of them, or a name that ``foreign.named`` loads,
+            such as "timm:resnet18".
         source_of_data: what ``data.described`` reads, fields of ``config.Data``, or
             (images, labels).
         classes: of a function: names in the order of its logits, or how many; the
@@ -86,14 +89,22 @@ def bring(
         image_size: of a function; the data's own if 0.
         where: the places of the data, ``data_dir`` and ``cache_dir``.
         root: where records go; ``runs/NAME_DATA`` if None.
+        weights: a file of weights for a name; None: those of its library.
+        trust_remote_code: whether code may be run that comes with ``hf:REPO``.
 
     Raises:
         UserError: something doesn't fit; the message says what to do.
     """
     name = getattr(model, "__name__", type(model).__name__)
-    if isinstance(model, str):
-        name, model = source.load(model)
     told = _described(source_of_data, where or {})
+    known: tuple[tuple[str, ...], ...] = ()
+    if isinstance(model, str) and named.is_named(model):
+        model, known = _by_name(model, weights, trust_remote_code)
+    elif weights is not None or trust_remote_code:
+        flag = "weights" if weights is not None else "trust_remote_code"
+        raise ConfigError(f"{flag} is for timm:NAME, torchvision:NAME or hf:REPO")
+    elif isinstance(model, str):
+        name, model = source.load(model)
     if not isinstance(model, Classifier):
         if classes is None:
             _, classes = _loaded(source_of_data, told)
@@ -104,10 +115,12 @@ def bring(
             name=re.sub(r"\W+", "", name) or "model",
         )
     elif classes is not None and not isinstance(classes, int):
-        model = _named(model, classes)
+        model, known = _named(model, classes), ()
     told = described_lib.fitted(told, model.config.data)
     resident, found = _loaded(source_of_data, told)
-    resident, names = described_lib.matched(resident, found, model.class_names)
+    fitting = (names for names in known if set(found) <= set(names))
+    own = next(fitting, known[0] if known else model.class_names)
+    resident, names = described_lib.matched(resident, found, own)
     config = model.config
     rows = max(_LEAST, min(_MOST, _PIXELS // told.image_size**2))
     config = dataclasses.replace(
@@ -118,6 +131,27 @@ def bring(
         _look(classifier, resident)
     root = root or pathlib.Path("runs") / f"{classifier.name}_{told.name}"
     return Brought(classifier, resident, root)
+
+
+def _by_name(
+    spec: str, weights: str | None, trust_remote_code: bool
+) -> tuple[Classifier, tuple[tuple[str, ...], ...]]:
+    """A network of a library, and all names that are known of its classes."""
+    path = places.local(weights, "weights") if weights else None
+    given = named.load(spec, path, trust_remote_code=trust_remote_code)
+    console.say(f"{spec}: {given.said()}")
+    stem = f"_{path.stem}" if path else ""
+    classifier = Classifier.from_torch(
+        given.module,
+        classes=given.outputs(),
+        image_size=given.image_size,
+        resize=given.resize,
+        mean=given.mean,
+        std=given.std,
+        name=re.sub(r"[^\w.-]+", "_", given.name + stem),
+    )
+    count = len(classifier.class_names)
+    return classifier, tuple(names for names in given.classes if len(names) == count)
 
 
 def _described(given: Source, where: Mapping[str, Any]) -> config_lib.Data:
@@ -195,7 +229,10 @@ def _look(classifier: Classifier, resident: data.DataSet | None) -> None:
 def define_flags() -> Callable[[], dict[str, Any] | None]:
     """Flags for a network from elsewhere: ``bring``'s arguments, None without one."""
     model = flags.DEFINE_string(
-        "model", None, "FILE.py[:create]: returns a function or an apr_jax.Classifier."
+        "model",
+        None,
+        "FILE.py[:create], which returns a function or an apr_jax.Classifier; "
+        "timm:NAME, torchvision:NAME or hf:REPO.",
     )
     measured = flags.DEFINE_string(
         "data", None, "For --model: cifar10, bundled, folder:PATH, arrays:FILE.npz, …"
@@ -203,22 +240,33 @@ def define_flags() -> Callable[[], dict[str, Any] | None]:
     classes = flags.DEFINE_string(
         "classes", None, "For --model: how many, or a file of names, one a line."
     )
-    for name in ("model", "data", "classes"):
+    weights = flags.DEFINE_string(
+        "weights", None, "For --model LIBRARY:NAME: a file; its library's if unset."
+    )
+    trusted = flags.DEFINE_bool(
+        "trust_remote_code", False, "For --model hf:REPO: its own code may be run."
+    )
+    for name in ("model", "data", "classes", "weights", "trust_remote_code"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def given() -> dict[str, Any] | None:
         if model.value is None:
-            for flag in (measured, classes):
-                if flag.value is not None:
-                    raise ConfigError(f"--{flag.name} is for --model FILE.py")
+            for flag in (measured, classes, weights, trusted):
+                if flag.value:
+                    raise ConfigError(f"--{flag.name} is for --model")
             return None
         if measured.value is None:
             raise ConfigError("--model needs --data, what it is measured on")
-        return {
+        found = {
             "model": model.value,
             "source_of_data": measured.value,
             "classes": _classes(classes.value),
         }
+        if weights.value:
+            found["weights"] = weights.value
+        if trusted.value:
+            found["trust_remote_code"] = True
+        return found
 
     return given
 

@@ -288,6 +288,8 @@ def robustness_card(
     parts: Sequence[str] = config_lib.PARTS,
     classes: int | Sequence[str] | None = None,
     image_size: int = 0,
+    weights: str | None = None,
+    trust_remote_code: bool = False,
     devices: int = 0,
     quiet: bool = False,
     **settings: Any,
@@ -298,8 +300,9 @@ def robustness_card(
 
     Args:
         model: an ``apr_jax.Classifier``; a function from images float32 [B, H, W, C],
-            pixels in [0, 1], to logits [B, K]; or "FILE.py:create", whose function
-            takes nothing and returns one of them.
+            pixels in [0, 1], to logits [B, K]; "FILE.py:create", whose function takes
+            nothing and returns one of them; or "timm:NAME", "torchvision:NAME" or
+            "hf:REPO", a network of that library with its own preprocessing.
         data: "cifar10" or another set of TFDS, "bundled", "folder:PATH",
             "arrays:FILE.npz", or (images, labels).
         out: directory of records and page, ``results.jsonl`` and ``report.html``.
@@ -307,6 +310,9 @@ def robustness_card(
         classes: of a function: names in the order of its logits, or how many; the
             data's if None. Of a ``Classifier`` that only knows how many, their names.
         image_size: of a function; the data's own if 0.
+        weights: a file of them for a network by name; None: its library's, which it
+            downloads. No code from it is run.
+        trust_remote_code: whether code may be run that "hf:REPO" brings.
         devices: how many to use; 0: all accelerators, or one device of a CPU.
         quiet: no progress bar.
         settings: fields of ``config.Eval``, those of a part as a mapping:
@@ -321,7 +327,13 @@ def robustness_card(
     """
     layout = parallel.make_layout(devices)
     brought = bring_lib.bring(
-        model, data, classes=classes, image_size=image_size, root=pathlib.Path(out)
+        model,
+        data,
+        classes=classes,
+        image_size=image_size,
+        root=pathlib.Path(out),
+        weights=weights,
+        trust_remote_code=trust_remote_code,
     )
     job = _claimed(brought, {"parts": tuple(parts), **settings})
     _measure_all([job], layout, None, quiet)

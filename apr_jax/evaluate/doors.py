@@ -14,6 +14,7 @@ from apr_jax.errors import ArgumentError
 from apr_jax.foreign import checks, heads
 from apr_jax.foreign import network as network_lib
 from apr_jax.foreign.network import Network
+from apr_jax.gates import knobs
 from apr_jax.pixels import normalise, to_pixels
 
 
@@ -23,6 +24,8 @@ class About(TypedDict, total=False):
     Attributes:
         classes: their names in the order of the logits, or how many there are.
         image_size: pixels, square.
+        resize: pixels of the shorter side of larger images, whose centre is then cut
+            out; 256 for 224 if unset.
         name: for records and pages.
         range: what black and white are to it: (0, 1) if unset, (0, 255), (-1, 1).
         mean, std: of each channel, taken away and divided by after that; none if unset.
@@ -31,6 +34,7 @@ class About(TypedDict, total=False):
 
     classes: Required[int | Sequence[str]]
     image_size: Required[int]
+    resize: int
     name: str
     range: tuple[float, float]
     mean: Sequence[float]
@@ -216,11 +220,25 @@ def _config(name: str, about: About) -> config_lib.Config:
         usual,
         name=name,
         data=dataclasses.replace(
-            usual.data, name="", image_size=about["image_size"], mean=mean, std=std
+            usual.data,
+            name="",
+            image_size=about["image_size"],
+            eval_resize=_resize(about),
+            mean=mean,
+            std=std,
         ),
         augment=dataclasses.replace(usual.augment, method="standard"),
         model=dataclasses.replace(usual.model, name=name),
     )
+
+
+def _resize(about: About) -> int:
+    resize = knobs.whole("resize", about.get("resize", 0), low=0)
+    if 0 < resize < about["image_size"]:
+        raise ArgumentError(
+            f"resize is {resize}; it must be at least image_size, {about['image_size']}"
+        )
+    return resize
 
 
 def _asked(network: Network, about: About, data: config_lib.Data) -> checks.Ask:

@@ -109,6 +109,16 @@ def _safe(path: pathlib.Path) -> dict[str, np.ndarray]:
     return found
 
 
+def plain(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a network as arrays by their own names, if nothing wraps them.
+
+    Those of a wrapped one are as ``flat`` has them.
+    """
+    if all(isinstance(k, str) and _is_tensor(v) for k, v in content.items()):
+        return {k: array(v) for k, v in content.items() if not counts(k)}
+    return flat(content)
+
+
 def flat(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The tensors of a network as arrays, by names without wrappers and prefixes.
 
@@ -135,14 +145,24 @@ def flat(content: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     for key, value in tensors.items():
-        if key.endswith(_COUNTERS):
+        if counts(key):
             continue
-        prefixes = _PREFIXES.match(key)
-        short = key[prefixes.end() :] if prefixes else key
-        if short in found:
-            raise ValueError(f"two tensors are called {short!r}, one of them {key!r}")
-        found[short] = array(value)
+        name = short(key)
+        if name in found:
+            raise ValueError(f"two tensors are called {name!r}, one of them {key!r}")
+        found[name] = array(value)
     return found
+
+
+def short(key: str) -> str:
+    """A tensor's name without what wrappers of modules put before it."""
+    prefixes = _PREFIXES.match(key)
+    return key[prefixes.end() :] if prefixes else key
+
+
+def counts(key: str) -> bool:
+    """Whether a name is that of a counter of batches or networks."""
+    return key.endswith(_COUNTERS)
 
 
 def array(value: Any) -> np.ndarray:
@@ -181,3 +201,52 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(index, Mapping) and all(isinstance(i, int) for i in index.values()):
         return tuple(sorted(map(str, index), key=lambda name: index[name]))
     return ()
+
+
+def split_normalisation(
+    tensors: Mapping[str, Any],
+) -> tuple[dict[str, Any], tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The other tensors; mean and standard deviation, None where there are none.
+
+    Raises:
+        ValueError: there are several, or they aren't of pixels in [0, 1].
+    """
+    last = {key: key.rpartition(".")[2] for key in tensors}
+    means = [key for key in tensors if last[key] in MEANS]
+    stds = [key for key in tensors if last[key] in STDS]
+    rest = {k: v for k, v in tensors.items() if k not in (*means, *stds)}
+    if not means and not stds:
+        return rest, None, None
+    if len(means) != 1 or len(stds) != 1:
+        raise ValueError(
+            "a normalisation has one mean and one standard deviation; the file has "
+            f"{some([*means, *stds])}"
+        )
+    # As they were written, before they became float32.
+    mean, std = (
+        tuple(float(f"{x:.7g}") for x in np.ravel(tensors[key]))
+        for key in (means[0], stds[0])
+    )
+    if len(mean) != len(std) or not mean:
+        raise ValueError(f"{means[0]} has {len(mean)} values, {stds[0]} {len(std)}")
+    if not all(0 <= m <= 1 for m in mean) or not all(0 < s < np.inf for s in std):
+        raise ValueError(
+            f"{means[0]} is {mean} and {stds[0]} is {std}; they must be of pixels in "
+            "[0, 1], and standard deviations above 0"
+        )
+    return rest, mean, std
+
+
+def without_common(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by names without what all of them begin with, such as ``net.``."""
+    while len({key.partition(".")[0] for key in tensors}) == 1 and all(
+        "." in key for key in tensors
+    ):
+        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+    return dict(tensors)
+
+
+def some(names: list[str], limit: int = 10) -> str:
+    """The first of some names, and how many there are beside."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

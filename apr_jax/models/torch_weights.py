@@ -102,11 +102,9 @@ def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
     says what it is (`arch`), which is checked.
     """
     _check_architecture(name, state_dict.get("arch"))
-    tensors, mean, std = _split_normalisation(state_dicts.flat(state_dict))
-    while len({key.partition(".")[0] for key in tensors}) == 1 and all(
-        "." in key for key in tensors
-    ):
-        tensors = {key.partition(".")[2]: value for key, value in tensors.items()}
+    flat = state_dicts.flat(state_dict)
+    tensors, mean, std = state_dicts.split_normalisation(flat)
+    tensors = state_dicts.without_common(tensors)
     variables, outputs = _variables(name, _without_blurs(name, tensors))
     names = state_dicts.class_names(state_dict)
     return Loaded(variables, mean, std, outputs, names)
@@ -120,7 +118,7 @@ def _variables(
     if head is None:
         raise ValueError(
             f"not the weights of {name}: no tensor called {' or '.join(_HEADS)} among "
-            f"{_some(sorted(tensors))}"
+            f"{state_dicts.some(sorted(tensors))}"
         )
     if not tensors[head].ndim or not len(tensors[head]):
         shape = list(tensors[head].shape)
@@ -145,7 +143,7 @@ def _variables(
             not_finite.append(f"{key} ({bad:,} of {array.size:,})")
     missing = [_torch_name(path) for path in wanted if path not in found]
     problems = [
-        f"{what}: {_some(names)}"
+        f"{what}: {state_dicts.some(names)}"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -178,36 +176,6 @@ def _check_architecture(name: str, said: Any) -> None:
         raise ValueError(f"not the weights of {name}: the file says it is {said!r}")
 
 
-def _split_normalisation(
-    tensors: Mapping[str, Any],
-) -> tuple[dict[str, Any], tuple[float, ...] | None, tuple[float, ...] | None]:
-    """The other tensors, mean and standard deviation."""
-    last = {key: key.rpartition(".")[2] for key in tensors}
-    means = [key for key in tensors if last[key] in state_dicts.MEANS]
-    stds = [key for key in tensors if last[key] in state_dicts.STDS]
-    rest = {k: v for k, v in tensors.items() if k not in (*means, *stds)}
-    if not means and not stds:
-        return rest, None, None
-    if len(means) != 1 or len(stds) != 1:
-        raise ValueError(
-            "a normalisation has one mean and one standard deviation; the file has "
-            f"{_some([*means, *stds])}"
-        )
-    # As they were written, before they became float32.
-    mean, std = (
-        tuple(float(f"{x:.7g}") for x in np.ravel(tensors[key]))
-        for key in (means[0], stds[0])
-    )
-    if len(mean) != len(std) or not mean:
-        raise ValueError(f"{means[0]} has {len(mean)} values, {stds[0]} {len(std)}")
-    if not all(0 <= m <= 1 for m in mean) or not all(0 < s < np.inf for s in std):
-        raise ValueError(
-            f"{means[0]} is {mean} and {stds[0]} is {std}; they must be of pixels in "
-            "[0, 1], and standard deviations above 0"
-        )
-    return rest, mean, std
-
-
 def _without_blurs(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of a network with MaxBlurPool as if it had none.
 
@@ -220,7 +188,7 @@ def _without_blurs(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     if not blurs and kernels:
         raise ValueError(
             f"not the weights of {name}: the file has the kernels of blurs, "
-            f"{_some(list(kernels))}, as MaxBlurPool's (resnet50_blur)"
+            f"{state_dicts.some(list(kernels))}, as MaxBlurPool's (resnet50_blur)"
         )
     if not blurs:
         return dict(tensors)
@@ -235,8 +203,9 @@ def _without_blurs(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     unexpected = [key for key in kernels if key not in _BLURS]
     if missing or unexpected:
         raise ValueError(
-            f"not the weights of {name}; blurs missing: {_some(missing) or 'none'}; "
-            f"unexpected: {_some(unexpected) or 'none'}"
+            f"not the weights of {name}; blurs missing: "
+            f"{state_dicts.some(missing) or 'none'}; "
+            f"unexpected: {state_dicts.some(unexpected) or 'none'}"
         )
     for key, kernel in kernels.items():
         size = kernel.shape[-2:]
@@ -304,11 +273,6 @@ def _torch_shape(shape: tuple[int, ...], variable: str) -> list[int]:
     if variable != "kernel":
         return list(shape)
     return [shape[i] for i in ((3, 2, 0, 1) if len(shape) == 4 else (1, 0))]
-
-
-def _some(names: list[str], limit: int = 10) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def _nested(flat: Mapping[tuple[str, ...], np.ndarray]) -> dict[str, Any]:

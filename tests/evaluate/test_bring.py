@@ -247,3 +247,23 @@ def test_the_program(file, folder, tmp_path, monkeypatch, capsys):
     said, _ = done.communicate()
     assert done.returncode == 0, said
     assert (tmp_path / "out" / "classes.json").read_text().split('"')[1] == "a"
+
+
+@pytest.mark.parametrize(("resize", "shorter"), [(0, 8), (10, 10)])
+def test_larger_arrays_are_cut_as_the_network_says(rng, resize, shorter):
+    pictures = rng.integers(0, 256, (4, 20, 24, 3), np.uint8)
+    network = classifier.Classifier.from_function(
+        by_shade, classes=4, image_size=8, resize=resize
+    )
+    brought = bring_lib.bring(network, (pictures, np.arange(4)))
+    found = brought.resident.splits["test"].images
+    wide = [
+        Image.fromarray(x).resize((int(shorter * 24 / 20), shorter), 2)
+        for x in pictures
+    ]
+    wanted = [np.asarray(x) for x in wide]
+    top, left = (shorter - 8) // 2, round((wanted[0].shape[1] - 8) / 2)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other[top : top + 8, left : left + 8])
+    with pytest.raises(ValueError, match="resize is 7; it must be at least"):
+        classifier.Classifier.from_function(by_shade, classes=4, image_size=8, resize=7)

@@ -188,7 +188,7 @@ def helped(name):
 
 @pytest.mark.slow
 def test_a_setting_has_one_name_at_every_door():
-    foreign = {"classes", "data", "model", "workdir"}
+    foreign = {"classes", "data", "model", "trust_remote_code", "weights", "workdir"}
     own = {"beside", "config", "devices", "quiet", *foreign}
     assert helped("clean") == own
     wanted = {"devices", "page", "quiet", *foreign}

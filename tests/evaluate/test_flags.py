@@ -40,7 +40,13 @@ KEEPING = {"save_predictions": ("true", True)}
 PLACES = {"data_dir": ("d", "d"), "cache_dir": ("c", "c")}
 OUT = pathlib.Path("out")
 # Of a network from elsewhere, in the place of a run.
-FOREIGN = {"model": "net.py:make", "data": "cifar10", "classes": "10"}
+FOREIGN = {
+    "model": "net.py:make",
+    "data": "cifar10",
+    "classes": "10",
+    "weights": "some.pth",
+    "trust_remote_code": "true",
+}
 
 
 def text_of(leaf):
@@ -128,13 +134,14 @@ def test_a_network_from_elsewhere_stands_for_a_run(command_line, main, module):
     given = [f"--{flag}={text}" for flag, text in FOREIGN.items()]
     (what, *_), named = command_line(main, module, *given, "--workdir=out")
     wanted = {"model": "net.py:make", "source_of_data": "cifar10", "classes": 10}
+    wanted |= {"weights": "some.pth", "trust_remote_code": True}
     if module is card:
         assert (what, named["foreign"], named["out"]) == ([], wanted, OUT)
     else:
         assert (what, named["workdir"]) == (wanted, OUT)
 
 
-@pytest.mark.parametrize("name", ["model", "data", "classes"])
+@pytest.mark.parametrize("name", FOREIGN)
 def test_a_network_from_elsewhere_needs_data(command_line, name):
     main = lambda: command.main(ood.measure, config_lib.Ood)
     given = () if name == "model" else ("RUN",)
