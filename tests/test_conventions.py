@@ -69,6 +69,7 @@ ONLY_IN = {
     "torchax": {"foreign"},
     "equinox": {"foreign"},
     "keras": {"foreign"},
+    "jax2onnx": {"foreign"},
     "onnx": {"foreign"},
     "onnx2torch": {"foreign"},
     "onnxruntime": {"foreign"},

@@ -21,6 +21,7 @@ COMMANDS = {
     "adversarial": ("apr_jax.evaluate.adversarial", "accuracy under attacks"),
     "fourier": ("apr_jax.evaluate.fourier", "heatmaps, bands, phase and amplitude"),
     "compare": ("apr_jax.cli.compare", "finished runs side by side, as CSV and JSON"),
+    "export": ("apr_jax.cli.export", "write a network as StableHLO or ONNX"),
     "cache": ("apr_jax.cli.cache", "list what is kept to save time, and remove it"),
     "corrupt": ("apr_jax.corruptions", "write corrupted sets as files, or compare"),
     "models": ("apr_jax.models", "list the networks"),
@@ -28,7 +29,7 @@ COMMANDS = {
     "configs": ("apr_jax.cli.configs", "list the configurations"),
 }
 # Those that import JAX before they can say a word of their own.
-_SLOW = {"card", "clean", "corruption", "ood", "adversarial", "fourier"}
+_SLOW = {"card", "clean", "corruption", "ood", "adversarial", "fourier", "export"}
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {
     "absl",

@@ -18,7 +18,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import job, models
-from apr_jax.cli import cache
+from apr_jax.cli import cache, export
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
@@ -58,6 +58,7 @@ SETTINGS = {
 # The modules that open runs, and where this file tries them.
 OPENING = {
     "apr_jax/cli/cache.py": "OTHERS",
+    "apr_jax/cli/export.py": "OTHERS",
     "apr_jax/corruptions/__main__.py": "test_an_evaluation: by from_run alone",
     "apr_jax/evaluate/card.py": "test_the_card",
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
@@ -193,6 +194,7 @@ OTHERS = {
     "a figure's network": lambda root, out: paper_networks.one(
         types.SimpleNamespace(options=argparse.Namespace(standard=root)), "standard"
     ),
+    "an export": lambda root, out: export.run(root, out / "net.stablehlo"),
     "HFC's network": lambda root, out: hfc_networks.given(None, str(root)),
     "a table's numbers": lambda root, out: tables_page.records(root),
     "a table's speeds": lambda root, out: missing.speed_of([root]),
@@ -393,7 +395,7 @@ def test_readers_beside_a_writer_for_200_saves(tmp_path, keep, caplog):
 TRAINING = """
 import pathlib, sys
 from apr_jax import job, models
-from apr_jax.cli import cache
+from apr_jax.cli import cache, export
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
 changes = dict(optim__epochs=34.0, checkpoint__every_steps=1, checkpoint__keep=1)
