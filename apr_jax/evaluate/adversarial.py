@@ -28,6 +28,7 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
+from apr_jax.evaluate.forecast import Forecast
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.gates import answers, knobs
 from apr_jax.runs.records import Record
@@ -159,12 +160,18 @@ class _Attacker:
         result, seconds = state.restore(path, images, labels)
         sent = 0
         started = time.monotonic()
+        ahead = Forecast(split, threat.stages, len(self.job.classifier.class_names))
+        if not self.job.context.quiet:
+            self.engine.watch = ahead.work
         with self.job.context.bar() as bar:
-            task = bar.add_task(split, total=len(threat.stages))
+            task = bar.add_task(split, total=ahead.total)
 
             def tick(name: str, share: float) -> None:
-                place = [stage.name for stage in threat.stages].index(name)
-                bar.update(task, completed=place + share, description=f"{split} {name}")
+                place = ahead.place(name, share)
+                bar.update(task, completed=place, description=f"{split} {name}")
+
+            if result is not None:
+                self._next(ahead, threat, result)
 
             in_turn = rounds.attack_in_turn(
                 self.engine,
@@ -181,11 +188,18 @@ class _Attacker:
                 seconds.append(time.monotonic() - started)
                 started = time.monotonic()
                 state.save(path, result, labels, seconds)
+                self._next(ahead, threat, result)
                 yield from self._after(result, threat, seconds, sent)
                 sent = len(result.survived)
         assert result is not None, "there is at least one stage"
         yield from self._after(result, threat, seconds, sent)
         yield from self._final(result, threat, sheet)
+
+    def _next(self, ahead: Forecast, threat: _Threat, result: rounds.Result) -> None:
+        """Tells the forecast which attack comes next, and on how many images."""
+        left = [s.name for s in threat.stages if s.name not in result.survived]
+        if left:
+            ahead.begin(left[0], int(result.robust.sum()))
 
     def _after(
         self,

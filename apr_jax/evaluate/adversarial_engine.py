@@ -28,6 +28,9 @@ class DeviceEngine(core.Engine):
         self._of = lambda variables: jax.tree_util.Partial(
             lambda v, pixels: classifier.checked(v, pixels)[0], variables
         )
+        self.watch: Callable[[int], None] = lambda amount: None
+        # called before each advance, with its steps times the batch's examples
+        self._slots = 0
         self._compiled: dict[core.Attack, tuple[Callable[..., Any], ...]] = {}
         self._predict = parallel.make_gather(
             lambda v, images: core.logits_of(self._of(v), images, jax.random.key(0)),
@@ -50,7 +53,8 @@ class DeviceEngine(core.Engine):
 
     def put(self, points: core.Points) -> core.Points:
         """Shares a chunk out to this process's devices."""
-        rows = parallel.local_rows(len(points.labels), self._layout)
+        self._slots = len(points.labels)
+        rows = parallel.local_rows(self._slots, self._layout)
         keys = points.keys[rows].reshape(len(self._layout.local), -1)
         return core.Points(keys, *map(self._share, points[1:]))
 
@@ -77,6 +81,7 @@ class DeviceEngine(core.Engine):
         result = parallel.make_gather(lambda _, s: attack.result(s), layout)
 
         def advance(state: Any, count: int) -> Any:
+            self.watch(count * self._slots)
             if self.accelerated:
                 return loop(variables, state, count)
             for _ in range(count):

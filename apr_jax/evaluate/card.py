@@ -10,6 +10,7 @@ a run has already are not measured again, so a stopped card goes on. A part that
 be measured, as its data aren't there, is said and left out.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -27,7 +28,15 @@ from apr_jax import console, data, parallel, process, tuning
 from apr_jax.corruptions import frost_files
 from apr_jax.data import tfds
 from apr_jax.errors import DataError, UserError, words
-from apr_jax.evaluate import adversarial, clean, command, corruption, fourier, ood
+from apr_jax.evaluate import (
+    adversarial,
+    clean,
+    command,
+    corruption,
+    cost,
+    fourier,
+    ood,
+)
 from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
@@ -69,9 +78,14 @@ def measure(
         with a traceback in the log where it isn't for a mistake of the user's.
     """
     del settings
-    for part in classifier.config.eval.parts:
+    parts = classifier.config.eval.parts
+    if set(parts) - {"clean"}:
+        context = dataclasses.replace(context, speed={})
+    for number, part in enumerate(parts):
         try:
             settings = _settings(part, classifier.config)
+            if number == _first_long(parts):
+                _say_plan(classifier, context, parts[number:])
             yield from _PARTS[part].measure(classifier, settings, context)
         except UserError as why:
             console.say(f"{part} is left out: {why}")
@@ -80,6 +94,31 @@ def measure(
                 raise
             _LOG.warning("the part %s failed", part, exc_info=True)
             console.say(f"{part} is left out: {type(error).__name__}: {words(error)}")
+
+
+def _first_long(parts: Sequence[str]) -> int:
+    """The place of the part before which the plan is said: after the clean images."""
+    after = parts.index("clean") + 1 if "clean" in parts else 0
+    return after if after < len(parts) else 0
+
+
+def _say_plan(
+    classifier: classifier_lib.Classifier, context: Context, parts: Sequence[str]
+) -> None:
+    """Says what the parts ask of the network, and what they may take."""
+    config, split = classifier.config, classifier.config.data.test_split
+    if split in context.seen:
+        size = len(context.seen[split][1].labels)
+    elif context.resident is not None:
+        size = len(context.resident.splits[split].labels)
+    else:
+        return
+    settings = {part: getattr(config.eval, part, None) for part in parts}
+    if "ood" in settings:
+        with contextlib.suppress(DataError):  # it is said when its turn comes
+            settings["ood"] = _with_out_sets(config)
+    speed = (context.speed or {}).get("images/s")
+    cost.say(cost.plan(classifier, settings, size), speed)
 
 
 def check(config: config_lib.Config) -> None:

@@ -15,6 +15,7 @@ from apr_jax import console, data, network, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import DataError
+from apr_jax.evaluate import forecast
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.doors import Doors
 from apr_jax.gates import answers
@@ -229,13 +230,19 @@ def make_collect(
         what: str = "the split",
     ) -> Outputs:
         parts: list[tuple[np.ndarray, ...]] = []
+        watch = forecast.Stopwatch(context.speed)
         with context.bar() as bar:
             task = bar.add_task(what, total=expected)
             for batch in batches:
                 arrays = data.Batch(*map(np.asarray, batch))
-                mask, *found = gather(variables, parallel.split_batch(arrays, layout))
+                shares = parallel.split_batch(arrays, layout)
+                mask, *found = gather(variables, shares)
                 parts.append(tuple(array[mask] for array in found))
+                watch.note(int(mask.sum()))
                 bar.update(task, advance=int(mask.sum()))
+            if watch.wanted and parts:  # once more, as the first batch was compiled
+                gather(variables, shares)
+                watch.note(int(mask.sum()))
         logits, labels, *rest = map(np.concatenate, zip(*parts, strict=True))
         missing = expected - len(labels)
         if not 0 <= missing <= max_broken or not len(labels):

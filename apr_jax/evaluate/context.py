@@ -28,6 +28,8 @@ class Context:
         scratch: directory for the state of measurements under way, from which a
             stopped call goes on; None keeps none.
         quiet: no progress bar.
+        speed: images a second that the network answers, by "images/s", for those who
+            plan with it; None where nobody does.
     """
 
     layout: parallel.Layout
@@ -37,6 +39,7 @@ class Context:
     seen: MutableMapping[str, Any] = dataclasses.field(default_factory=dict)
     scratch: pathlib.Path | None = None
     quiet: bool = False
+    speed: MutableMapping[str, float] | None = None
 
     def bar(self, *columns: str) -> contextlib.AbstractContextManager[Any]:
         """A progress bar, as ``console.make_bar``; shown by the first process."""
