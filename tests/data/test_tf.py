@@ -130,6 +130,7 @@ FOREIGN = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_a_program_says_nothing_of_what_it_is_built_on(prepared, tmp_path):
     """Reads a set of TFDS, trains, saves, measures, and draws."""
     changes = {
@@ -566,6 +567,7 @@ def test_cifar10_through_tfds(shared, tmp_path):
         assert sorted_rows(*found.splits[split]) == sorted_rows(pixels, labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_real_jpegs(shared, tmp_path):
     """200 files of ImageNet: training windows and evaluation crops as Pillow's."""

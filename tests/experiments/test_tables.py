@@ -272,6 +272,7 @@ def test_every_row_has_a_method(row):
         assert part in AUGMENTS
 
 
+@pytest.mark.slow
 def test_a_table_is_filled_and_goes_on(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)

@@ -93,6 +93,7 @@ def kills_leave_no_trace(folder, tmp_path, times):
     assert during_saves >= 1, "no kill came while a checkpoint was written"
 
 
+@pytest.mark.slow
 def test_killed_twice_is_bit_identical(folder, tmp_path):
     kills_leave_no_trace(folder, tmp_path, 2)
 
