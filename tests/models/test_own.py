@@ -126,7 +126,7 @@ def test_the_name_of_the_file_alone_is_in_the_hash(tmp_path):
     assert config_lib.config_hash(one) != config_lib.config_hash(third)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_it_trains_with_recombination_and_is_measured(folder, file, tmp_path, devices):
     config = toy.config(
         folder,
