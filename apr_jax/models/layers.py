@@ -296,17 +296,22 @@ class Part(nn.Module, kw_only=True):
 
 
 def stages(
-    block: Callable[..., nn.Module], sizes: Sequence[int], *, prefix: str = "layer"
+    block: Callable[..., nn.Module],
+    sizes: Sequence[int],
+    *,
+    prefix: str = "layer",
+    width: int = 64,
 ) -> Iterator[Any]:
     """The blocks of some stages, in order, made as they are asked for.
 
-    Stages have 64, 128, ... features, and all but the first halve the size. `block`
-    takes `features`, `stride` and `name`, which is PREFIX, stage, "_", place.
+    Stages have `width` features, twice as many and so on, and all but the first halve
+    the size. `block` takes `features`, `stride` and `name`, which is PREFIX, stage,
+    "_", place.
     """
     for stage, size in enumerate(sizes):
         for i in range(size):
             yield block(
-                features=64 * 2**stage,
+                features=width * 2**stage,
                 stride=2 if stage > 0 and i == 0 else 1,
                 name=f"{prefix}{stage + 1}_{i}",
             )

@@ -12,6 +12,7 @@ from apr_jax.models import layers
 class _Block(layers.Part):
     features: int
     stride: int
+    activated: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -25,30 +26,42 @@ class _Block(layers.Part):
                 init=layers.torch_default,
             )
 
-        y = nn.relu(self.batch_norm("bn1", x, train))
-        y = conv("conv1", y, 3, self.stride)
-        # As in the code of "Fast is better than free" (Wong et al. 2020), which the
-        # adversarial recipe follows, the shortcut takes the block's raw input.
+        first = nn.relu(self.batch_norm("bn1", x, train))
+        y = conv("conv1", first, 3, self.stride)
         if x.shape[-1] != self.features or self.stride != 1:
-            x = conv("shortcut_0", x, 1, self.stride)
+            shorter = first if self.activated else x
+            x = conv("shortcut_0", shorter, 1, self.stride)
         y = nn.relu(self.batch_norm("bn2", y, train))
         return x + conv("conv2", y, 3, 1)
 
 
 class PreActResNet18(layers.Network):
-    """Pre-activation ResNet-18 with a 3x3 stem and a BatchNorm before pooling.
+    """Pre-activation ResNet-18 with a 3x3 stem.
 
-    All kernels start as PyTorch's default.
+    All kernels start as PyTorch's default. What a block's shortcut takes can't be told
+    by the names or shapes of its weights.
+
+    Attributes:
+        activated: whether a shortcut that has a convolution takes the block's input
+            after BatchNorm and ReLU, as in He et al. and in most code; the raw input,
+            as in the code of "Fast is better than free" (Wong et al. 2020), which the
+            adversarial recipe follows.
+        last_norm: whether there is a BatchNorm, and a ReLU, before pooling.
     """
 
+    activated: bool = False
+    last_norm: bool = True
     called: ClassVar[str] = "preact_resnet18"
     minimum_size: ClassVar[int] = 8
     linear: ClassVar[Mapping[str, Any]] = {"name": "linear", "zero_bias": False}
 
     @nn.nowrap
     def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """The maps of the last block, normalised."""
+        """The maps of the last block, normalised if ``last_norm``."""
         x = self.convolve("conv1", x, 64, init=layers.torch_default)
-        for block in layers.stages(self.part(_Block), (2, 2, 2, 2)):
+        kind = self.part(_Block, activated=self.activated)
+        for block in layers.stages(kind, (2, 2, 2, 2)):
             x = block(x, train=train)
+        if not self.last_norm:
+            return x
         return nn.relu(self.batch_norm("bn", x, train))

@@ -60,8 +60,14 @@ class _Block(layers.Part):
 
 
 class ResNet18(layers.Network):
-    """ResNet-18 with the CIFAR stem. All kernels start as PyTorch's default."""
+    """ResNet-18 with the CIFAR stem. All kernels start as PyTorch's default.
 
+    Attributes:
+        width: features of the first stage; with 128 it is that of Diffenderfer et al.,
+            "A Winning Hand", NeurIPS 2021.
+    """
+
+    width: int = 64
     called: ClassVar[str] = "resnet18"
     minimum_size: ClassVar[int] = 8
     linear: ClassVar[Mapping[str, Any]] = {"name": "linear", "zero_bias": False}
@@ -70,12 +76,12 @@ class ResNet18(layers.Network):
     def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The maps of the last block."""
         init = layers.torch_default
-        x = self.convolve("conv1", x, 64, init=init)
+        x = self.convolve("conv1", x, self.width, init=init)
         x = nn.relu(self.batch_norm("bn1", x, train))
         block = self.part(
             _Block, bottleneck=False, shortcut="shortcut", kernel_init=init
         )
-        for each in layers.stages(block, (2, 2, 2, 2)):
+        for each in layers.stages(block, (2, 2, 2, 2), width=self.width):
             x = each(x, train=train)
         return x
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.models import build, minimum_size, state_dicts, variable_shapes
+from apr_jax.models.wide_resnet import WideResNet
 
 _HEADS = ("fc.weight", "linear.weight", "classifier.weight")
 # What files say of their network, as PyTorch's and timm's scripts write it, where
@@ -34,6 +35,12 @@ _BLURS = (
     ),
 )
 _BINOMIAL = np.outer([1, 2, 1], [1, 2, 1]) / 16
+# Parts that networks' code calls differently.
+_SYNONYMS = (
+    ("conv_shortcut", "convShortcut"),
+    ("shortcut", "downsample"),
+    ("fc", "linear", "classifier"),
+)
 _LEAVES = {
     "weight": (("params", "kernel"), ("params", "scale"), ("constants", "kernel")),
     "bias": (("params", "bias"),),
@@ -64,9 +71,12 @@ def from_torch(name: str, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Variables of the network `name`, float32, from PyTorch arrays.
 
     `state_dict` maps PyTorch names to arrays in PyTorch layout, or to tensors and
-    parameters. A wrapper such as `{"state_dict": ...}` or `{"net": ...}` is opened,
-    `module.`, `_orig_mod.`, `model.` and `1.` before names taken off and batch counters
-    ignored; the number of classes is read from the last layer. Raises ValueError naming
+    parameters. Parts may be called as in torchvision and timm (`downsample`, `fc`), in
+    most code for CIFAR (`shortcut`, `linear`) or in that of TRADES, which RobustBench
+    has (`convShortcut`, and a `sub_block1` that nothing passes). A wrapper such as
+    `{"state_dict": ...}` or `{"net": ...}` is opened, `module.`, `_orig_mod.`, `model.`
+    and `1.` before names taken off and batch counters ignored; the number of classes is
+    read from the last layer. Raises ValueError naming
     all tensors that are missing, unexpected, of another shape than the network's, or
     not finite; what differs, where the file is of another network
     whose tensors have the same names; or a normalisation, which `load` takes along.
@@ -104,7 +114,7 @@ def load(name: str, state_dict: Mapping[str, Any]) -> Loaded:
     _check_architecture(name, state_dict.get("arch"))
     flat = state_dicts.flat(state_dict)
     tensors, mean, std = state_dicts.split_normalisation(flat)
-    tensors = state_dicts.without_common(tensors)
+    tensors = _without_unused(name, state_dicts.without_common(tensors))
     variables, outputs = _variables(name, _without_blurs(name, tensors))
     names = state_dicts.class_names(state_dict)
     return Loaded(variables, mean, std, outputs, names)
@@ -134,6 +144,8 @@ def _variables(
             continue
         if tensor.dtype.kind in "OUSMmc":
             raise ValueError(f"{key} is {tensor.dtype}, no real numbers")
+        if path in found:
+            raise ValueError(f"two tensors are {_torch_name(path)}, one of them {key}")
         array = _layout(tensor, path[-1])
         if array.shape != wanted[path]:
             want = _torch_shape(wanted[path], path[-1])
@@ -141,6 +153,8 @@ def _variables(
         found[path] = array.astype(np.float32)
         if bad := int(np.sum(~np.isfinite(found[path]))):
             not_finite.append(f"{key} ({bad:,} of {array.size:,})")
+    if isinstance(build(name, num_classes=1), WideResNet):
+        found |= _without_bias(found, wanted)
     missing = [_torch_name(path) for path in wanted if path not in found]
     problems = [
         f"{what}: {state_dicts.some(names)}"
@@ -153,6 +167,8 @@ def _variables(
         if names
     ]
     if problems:
+        if all(key.startswith("bn.") for key in missing) and "preact" in name:
+            problems.append("without a last BatchNorm it is preact_resnet18_bare")
         raise ValueError(f"not the weights of {name}; " + "; ".join(problems))
     return _nested(found), outputs
 
@@ -229,6 +245,24 @@ def _without_blurs(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _without_unused(name: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors without those of a part that no image passes.
+
+    TRADES' code of wide ResNets may make a block that it doesn't use.
+    """
+    if not isinstance(build(name, num_classes=1), WideResNet):
+        return dict(tensors)
+    return {k: v for k, v in tensors.items() if not k.startswith("sub_block1.")}
+
+
+def _without_bias(
+    found: Mapping[tuple[str, ...], Any], wanted: Mapping[tuple[str, ...], Any]
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Zeros for the bias of the last layer, which TRADES' code may leave out."""
+    path = ("params", "fc", "bias")
+    return {} if path in found else {path: np.zeros(wanted[path], np.float32)}
+
+
 def _template(name: str, *, num_classes: int) -> dict[tuple[str, ...], tuple[int, ...]]:
     """Shape of every variable of the network by its path, in the network's order."""
     model = build(name, num_classes=num_classes)
@@ -238,6 +272,20 @@ def _template(name: str, *, num_classes: int) -> dict[tuple[str, ...], tuple[int
 
 
 def _path(key: str, wanted: Mapping[tuple[str, ...], Any]) -> tuple[str, ...] | None:
+    """The path of a tensor by its name, or by one that other code has for its part."""
+    if (path := _exact(key, wanted)) is not None:
+        return path
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        for same in _SYNONYMS:
+            for other in same if part in same else ():
+                path = _exact(".".join([*parts[:i], other, *parts[i + 1 :]]), wanted)
+                if path is not None:
+                    return path
+    return None
+
+
+def _exact(key: str, wanted: Mapping[tuple[str, ...], Any]) -> tuple[str, ...] | None:
     *modules, leaf = key.split(".")
     names: list[str] = []
     for part in modules:

@@ -1,5 +1,7 @@
 """PyTorch state dictionaries: names of torchvision, wrappers, files and messages."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -239,3 +241,47 @@ def test_messages_name_the_tensors(tensors):
 def test_another_network(tensors):
     with pytest.raises(ValueError, match="not the weights of wrn_40_2"):
         torch_weights.from_torch("wrn_40_2", tensors)
+
+
+def renamed(tensors, **other):
+    """Tensors whose names have other parts."""
+    return {
+        ".".join(other.get(part, part) for part in key.split(".")): tensor
+        for key, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("wrn_10_1", {"conv_shortcut": "convShortcut"}),
+        ("resnet18", {"shortcut": "downsample", "linear": "fc"}),
+    ],
+)
+def test_parts_that_other_code_calls_differently(rng, name, other):
+    plain = {k: rng.normal(size=v.shape) for k, v in plain_tensors(name).items()}
+    given = renamed(plain, **other)
+    assert given.keys() != plain.keys()
+    same(torch_weights.from_torch(name, given), torch_weights.from_torch(name, plain))
+    (first, second), *_ = ((k, r) for k, r in zip(plain, given, strict=True) if k != r)
+    with pytest.raises(ValueError, match=f"two tensors are {re.escape(first)}"):
+        torch_weights.from_torch(name, {**given, first: given[second]})
+
+
+def test_a_wide_network_of_trades_code():
+    plain = plain_tensors("wrn_10_1")
+    wanted = torch_weights.from_torch("wrn_10_1", plain)
+    unused = {"sub_block1.layer.0.conv1.weight": np.ones((16, 16, 3, 3))}
+    same(torch_weights.from_torch("wrn_10_1", plain | unused), wanted)
+    del plain["fc.bias"]
+    same(torch_weights.from_torch("wrn_10_1", plain), wanted)
+    with pytest.raises(ValueError, match=r"unexpected: sub_block1"):
+        torch_weights.from_torch("resnet18", plain_tensors("resnet18") | unused)
+
+
+def test_a_pre_activation_network_without_its_last_norm():
+    bare = plain_tensors("preact_resnet18_bare")
+    assert not any(key.startswith("bn.") for key in bare)
+    with pytest.raises(ValueError, match=r"missing: bn\..*preact_resnet18_bare"):
+        torch_weights.from_torch("preact_resnet18", bare)
+    torch_weights.from_torch("preact_resnet18_bare", bare)
