@@ -37,6 +37,33 @@ CORRUPTIONS = (
     "pixelate",
     "jpeg_compression",
 )
+# The ten of CIFAR-10-C-bar and the ten of ImageNet-C-bar; five are in both.
+C_BAR_CIFAR = (
+    "blue_noise_sample",
+    "brownish_noise",
+    "checkerboard_cutout",
+    "inverse_sparkles",
+    "pinch_and_twirl",
+    "ripple",
+    "circular_motion_blur",
+    "lines",
+    "sparkles",
+    "transverse_chromatic_abberation",
+)
+C_BAR_IMAGENET = (
+    "blue_noise_sample",
+    "plasma_noise",
+    "checkerboard_cutout",
+    "cocentric_sine_waves",
+    "single_frequency_greyscale",
+    "brownish_noise",
+    "caustic_refraction",
+    "inverse_sparkles",
+    "sparkles",
+    "perlin_noise",
+)
+C_BAR = tuple(dict.fromkeys((*C_BAR_CIFAR, *C_BAR_IMAGENET)))
+CORRUPTION_SETS = ("c", "extra", "c_bar")
 STRENGTHS = ("cifar10", "cifar100", "imagenet")
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
@@ -211,7 +238,12 @@ class Corruption:
     """Corrupted images; see ``apr_jax.evaluate.corruption``."""
 
     corruptions: tuple[str, ...] = setting(
-        (), "none: the first fifteen", choices=(*CORRUPTIONS, *EXTRA_CORRUPTIONS)
+        (),
+        "none: those of sets",
+        choices=(*CORRUPTIONS, *EXTRA_CORRUPTIONS, *C_BAR),
+    )
+    sets: tuple[str, ...] = setting(
+        ("c",), "the fifteen, the four extra, C-bar's ten", choices=CORRUPTION_SETS
     )
     severities: tuple[int, ...] = setting(_STEPS, "how strong", choices=_STEPS)
     source: str = choice("made on the fly, or read", "generated", "folder", "tfds")

@@ -114,6 +114,7 @@ DEFAULTS = {
     "eval.parts": ("clean",),
     "eval.save_predictions": False,
     "eval.corruption.corruptions": (),
+    "eval.corruption.sets": ("c",),
     "eval.corruption.severities": (1, 2, 3, 4, 5),
     "eval.corruption.source": "generated",
     "eval.corruption.dir": "",

@@ -19,7 +19,9 @@ PIXELS = jnp.asarray(LEVELS[:, :8, :8] / 255, jnp.float32)
 LABELS = jnp.arange(4)
 WEIGHT = jnp.asarray(RNG.normal(size=(192, 4)), jnp.float32)
 # Frost needs photographs from elsewhere.
-NAMES = {*corruptions.CORRUPTIONS, *corruptions.EXTRA_CORRUPTIONS} - {"frost"}
+NAMES = {
+    *(*corruptions.CORRUPTIONS, *corruptions.EXTRA_CORRUPTIONS, *corruptions.C_BAR)
+} - {"frost"}
 
 
 @pytest.fixture(autouse=True)

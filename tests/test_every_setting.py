@@ -138,7 +138,7 @@ def corrupted(config, **_):
     """The first images under a corruption, and what is measured."""
     chosen = config.eval.corruption
     context = Context(parallel.make_layout(1), quiet=True)
-    names = corruption.names_of(chosen)
+    names = corruption.names_of(chosen, config.data)
     found = corruption_sources.open_source(chosen, names, network(config), context)
     split = f"{names[0]}/{chosen.severities[-1]}"
     images = next(iter(found.batches(split))).image
@@ -336,6 +336,7 @@ TABLE = {
     ),
     "eval.save_predictions": "tests/evaluate/test_predictions.py::*",
     "eval.corruption.corruptions": (("fog",), NOISE, corrupted),
+    "eval.corruption.sets": (("extra",), {}, corrupted),
     "eval.corruption.severities": ((1, 3), NOISE, corrupted),
     "eval.corruption.source": ("folder", NOISE, corrupted),
     "eval.corruption.dir": "tests/evaluate/test_corruption.py::test_an_npy_folder",

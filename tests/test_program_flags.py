@@ -30,6 +30,7 @@ OF_CORRUPT = {
     "data_dir": "sets",
     "image_size": "36",
     "corruptions": "fog,snow",
+    "sets": "c",
     "examples": "7",
     "seed": "3",
     "frost_dir": "ice",

@@ -141,6 +141,16 @@ CORRUPTIONS = (
     "jpeg_compression"
 )
 EXTRA_CORRUPTIONS = "speckle_noise gaussian_blur spatter saturate"
+C_BAR_CIFAR = (
+    "blue_noise_sample brownish_noise checkerboard_cutout inverse_sparkles "
+    "pinch_and_twirl ripple circular_motion_blur lines sparkles "
+    "transverse_chromatic_abberation"
+)
+C_BAR_IMAGENET = (
+    "blue_noise_sample plasma_noise checkerboard_cutout cocentric_sine_waves "
+    "single_frequency_greyscale brownish_noise caustic_refraction inverse_sparkles "
+    "sparkles perlin_noise"
+)
 DETECTION = (
     "auroc aupr_in aupr_out fpr95_id_positive fpr95_ood_positive tnr_at_tpr95 "
     "detection_accuracy"
@@ -222,6 +232,12 @@ def test_corruptions_keep_names_and_order():
     for names, expected in (
         (corruptions.CORRUPTIONS, CORRUPTIONS.split()),
         (corruptions.EXTRA_CORRUPTIONS, EXTRA_CORRUPTIONS.split()),
+        (corruptions.C_BAR_CIFAR, C_BAR_CIFAR.split()),
+        (corruptions.C_BAR_IMAGENET, C_BAR_IMAGENET.split()),
+        (
+            corruptions.C_BAR,
+            [*dict.fromkeys((C_BAR_CIFAR + " " + C_BAR_IMAGENET).split())],
+        ),
     ):
         assert list(names[: len(expected)]) == expected
 

@@ -1,9 +1,12 @@
-"""The corruptions of CIFAR-10-C and ImageNet-C, batched and on the device.
+"""The corruptions of CIFAR-10-C, ImageNet-C and C-bar, batched and on the device.
 
 Fifteen corruptions make the benchmark, four more are held out (Hendrycks & Dietterich,
 "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-2019), each in five severities. What an image becomes depends on the key, the name, the
-severity and the image's index alone, never on the images beside it.
+2019). Ten others, unlike these, are C-bar: one ten for CIFAR-10, one for ImageNet
+(Mintun et al., "On Interaction Between Augmentations and Corruptions in Natural
+Corruption Robustness", NeurIPS 2021). Each has five severities. What an image becomes
+depends on the key, the name, the severity and the image's index alone, never on the
+images beside it.
 """
 
 import functools
@@ -17,8 +20,25 @@ import numpy as np
 import numpy.typing as npt
 
 from apr_jax import fast_random
-from apr_jax.config import CORRUPTIONS, EXTRA_CORRUPTIONS
-from apr_jax.corruptions import blur, digital, frost_files, noise, spatter, weather
+from apr_jax.config import (
+    C_BAR,
+    C_BAR_CIFAR,
+    C_BAR_IMAGENET,
+    CORRUPTION_SETS,
+    CORRUPTIONS,
+    EXTRA_CORRUPTIONS,
+)
+from apr_jax.corruptions import (
+    blur,
+    covers,
+    digital,
+    frost_files,
+    noise,
+    patterns,
+    spatter,
+    warps,
+    weather,
+)
 from apr_jax.corruptions.constants import (
     PUBLISHED,
     SEVERITIES,
@@ -28,12 +48,16 @@ from apr_jax.corruptions.constants import (
     check,
     named,
     published,
+    scaled,
 )
 from apr_jax.gates import images as gates
 from apr_jax.gates import knobs
 
 __all__ = [
     "CORRUPTIONS",
+    "C_BAR",
+    "C_BAR_CIFAR",
+    "C_BAR_IMAGENET",
     "EXTRA_CORRUPTIONS",
     "PUBLISHED",
     "SEVERITIES",
@@ -41,6 +65,7 @@ __all__ = [
     "check",
     "corrupt",
     "default_chunk",
+    "names_of",
     "published",
     "published_form",
 ]
@@ -86,8 +111,32 @@ _CORRUPTIONS: dict[str, _Corruption] = {
     "gaussian_blur": _Corruption(blur.gaussian_matrix, blur.gaussian_blur),
     "spatter": _Corruption(spatter.spatter_values, spatter.spatter),
     "saturate": _Corruption(named("factor", "shift"), digital.saturate),
+    "blue_noise_sample": _Corruption(scaled(level=0.3), patterns.blue_noise_sample),
+    "brownish_noise": _Corruption(scaled(intensity=6.4), patterns.brownish_noise),
+    "checkerboard_cutout": _Corruption(scaled(share=0.1), covers.checkerboard_cutout),
+    "inverse_sparkles": _Corruption(scaled(power=0.13), covers.inverse_sparkles),
+    "pinch_and_twirl": _Corruption(scaled(level=1), warps.pinch_and_twirl),
+    "ripple": _Corruption(scaled(height=0.0025), warps.ripple),
+    "circular_motion_blur": _Corruption(
+        warps.circular_values, warps.circular_motion_blur
+    ),
+    "lines": _Corruption(covers.line_values, covers.lines),
+    "sparkles": _Corruption(scaled(radius=0.01), covers.sparkles),
+    "transverse_chromatic_abberation": _Corruption(
+        warps.chromatic_values, warps.chromatic
+    ),
+    "plasma_noise": _Corruption(scaled(intensity=6.4), patterns.plasma),
+    "cocentric_sine_waves": _Corruption(scaled(intensity=12.8), patterns.sine_waves),
+    "single_frequency_greyscale": _Corruption(
+        scaled(intensity=19.6), patterns.single_frequency
+    ),
+    "caustic_refraction": _Corruption(
+        warps.refraction_values, warps.caustic_refraction
+    ),
+    "perlin_noise": _Corruption(scaled(share=0.05), patterns.perlin),
 }
-_ORDER = (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
+# The order numbers the draws.
+_ORDER = (*CORRUPTIONS, *EXTRA_CORRUPTIONS, *C_BAR)
 
 
 def corrupt(
@@ -113,7 +162,7 @@ def corrupt(
             the name and the severity.
         images: RGB; or grey, of one channel, which becomes RGB; or a single image, [H,
             W, 3], [H, W, 1] or [H, W], which gives [H, W, 3].
-        name: one of ``CORRUPTIONS`` or ``EXTRA_CORRUPTIONS``.
+        name: one of ``CORRUPTIONS``, ``EXTRA_CORRUPTIONS`` or ``C_BAR``.
         severity: 1 to 5.
         indices: int [N], the images' numbers in the set; 0, 1 ... without it. With
             them a set can be corrupted in parts. Of a single image a number.
@@ -160,6 +209,22 @@ def corrupt(
     else:
         found = run(**given)
     return found[0] if single else found
+
+
+def names_of(sets: Sequence[str], shape: Shape) -> tuple[str, ...]:
+    """The corruptions of sets: "c" (the fifteen), "extra" (the four) or "c_bar" (ten).
+
+    C-bar's are those of CIFAR-10-C-bar up to 64 pixels (the shorter side counts), of
+    ImageNet-C-bar above.
+
+    Raises:
+        ArgumentError: an unknown set.
+    """
+    bar = C_BAR_CIFAR if min(shape) <= _LEAST_JPEG else C_BAR_IMAGENET
+    each = (CORRUPTIONS, EXTRA_CORRUPTIONS, bar)
+    known = dict(zip(CORRUPTION_SETS, each, strict=True))
+    chosen = [knobs.one_of("set", name, known) for name in sets]
+    return tuple(name for one in chosen for name in known[one])
 
 
 def published_form(shape: Shape) -> str:

@@ -1,7 +1,7 @@
 """Writes corrupted test sets, or compares some: see ``--help``.
 
-``--corruptions`` names some of the fifteen, or of those that are held out:
-speckle_noise, gaussian_blur, spatter and saturate.
+``--corruptions`` names some of the fifteen, of those that are held out (speckle_noise,
+gaussian_blur, spatter and saturate) or of C-bar; ``--sets`` whole sets.
 """
 
 import jax

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax.config import CORRUPTIONS, EXTRA_CORRUPTIONS
+from apr_jax.config import C_BAR, CORRUPTIONS, EXTRA_CORRUPTIONS
 
 CIFAR_SIZE = 32
 # The published sets, by the side of their images in pixels.
@@ -224,6 +224,42 @@ TABLE = {
     for name in _CIFAR
 }
 SEVERITIES = (1, 2, 3, 4, 5)
+# The levels of CIFAR-10-C-bar and ImageNet-C-bar, which their published code turns into
+# lengths and shades (Mintun et al., "On Interaction Between Augmentations and
+# Corruptions in Natural Corruption Robustness", NeurIPS 2021). What one of the sets
+# lacks has the other's at every size.
+_C_BAR_LEVELS: dict[str, dict[int, Rows]] = {
+    "blue_noise_sample": {
+        CIFAR_SIZE: _singles(0.7, 1.4, 2.1, 3.5, 4.2),
+        224: _singles(0.8, 1.6, 2.4, 4, 5.6),
+    },
+    "brownish_noise": {
+        CIFAR_SIZE: _singles(2.5, 4, 5.5, 6.5, 7),
+        224: _singles(1, 2, 3, 4, 5),
+    },
+    "checkerboard_cutout": {
+        CIFAR_SIZE: _singles(1, 2, 3, 4, 5),
+        224: _singles(2, 3, 4, 5, 6),
+    },
+    "inverse_sparkles": {
+        CIFAR_SIZE: _singles(1, 1.5, 2.5, 4.5, 5),
+        224: _singles(1, 2, 4, 9, 10),
+    },
+    "sparkles": {
+        CIFAR_SIZE: _singles(0.7, 3.5, 5.6, 6.3, 7),
+        224: _singles(1, 2, 3, 5, 6),
+    },
+    "pinch_and_twirl": {CIFAR_SIZE: _singles(5.5, 6, 6.5, 8.5, 10)},
+    "ripple": {CIFAR_SIZE: _singles(5.5, 6, 6.5, 7.5, 8)},
+    "circular_motion_blur": {CIFAR_SIZE: _singles(2.8, 3.6, 4.4, 5.2, 6)},
+    "lines": {CIFAR_SIZE: _singles(0.5, 1, 1.5, 2, 2.5)},
+    "transverse_chromatic_abberation": {CIFAR_SIZE: _singles(1, 2, 5, 9, 10)},
+    "plasma_noise": {224: _singles(4.75, 7, 8.5, 9.25, 10)},
+    "cocentric_sine_waves": {224: _singles(3, 5, 8, 9, 10)},
+    "single_frequency_greyscale": {224: _singles(1, 1.5, 2, 4.5, 5)},
+    "caustic_refraction": {224: _singles(2.35, 3.2, 4.9, 6.6, 9.15)},
+    "perlin_noise": {224: _singles(4.6, 5.2, 5.8, 7.6, 8.8)},
+}
 
 
 def between(values: dict[int, Row], shape: Shape) -> Row:
@@ -259,7 +295,7 @@ def strength(name: str, shape: Shape, severity: int) -> Row:
     """The values of a corruption for images of a shape.
 
     Args:
-        name: one of ``TABLE``.
+        name: of the corruption.
         shape: height and width in pixels.
         severity: 1 to 5.
 
@@ -267,8 +303,19 @@ def strength(name: str, shape: Shape, severity: int) -> Row:
         ValueError: an unknown name or severity; the message lists the choices.
     """
     check(name, severity)
-    rows = {side: rows[severity - 1] for side, rows in TABLE[name].items()}
+    known = TABLE.get(name) or _C_BAR_LEVELS[name]
+    rows = {side: rows[severity - 1] for side, rows in known.items()}
     return between(rows, shape)
+
+
+def scaled(**factors: float) -> Callable[[str, Shape, int], Arrays]:
+    """A function that gives multiples of C-bar's level under these names, float32."""
+
+    def values(name: str, shape: Shape, severity: int) -> Arrays:
+        (level,) = strength(name, shape, severity)
+        return {part: np.float32(level * factor) for part, factor in factors.items()}
+
+    return values
 
 
 def named(*parts: str) -> Callable[[str, Shape, int], Arrays]:
@@ -283,10 +330,10 @@ def named(*parts: str) -> Callable[[str, Shape, int], Arrays]:
 
 def check(name: str, severity: int) -> None:
     """Raises ValueError, listing the choices, for an unknown name or severity."""
-    if name not in TABLE:
+    if name not in TABLE and name not in _C_BAR_LEVELS:
         raise ValueError(
             f"unknown corruption {name!r}; choose from "
-            f"{', '.join(CORRUPTIONS + EXTRA_CORRUPTIONS)}"
+            f"{', '.join(CORRUPTIONS + EXTRA_CORRUPTIONS + C_BAR)}"
         )
     if severity not in SEVERITIES:
         raise ValueError(f"severity is {severity!r}; choose from {SEVERITIES}")

@@ -1,9 +1,11 @@
 """Corrupted test sets from files: as the benchmarks publish them.
 
 - ``npy``: a folder with ``NAME.npy``, uint8 [5 N, S, S, 3], severity s in rows
-  (s - 1) N to s N, and ``labels.npy``, [N] or [5 N]: CIFAR-10-C and CIFAR-100-C.
-- ``tree``: ``NAME/SEVERITY/CLASS/IMAGE.JPEG``: ImageNet-C. The images have their final
-  size and are never resized.
+  (s - 1) N to s N, and ``labels.npy``, [N] or [5 N]: CIFAR-10-C, CIFAR-100-C,
+  CIFAR-10-C-bar.
+- ``tree``: ``NAME/SEVERITY/CLASS/IMAGE.JPEG``: ImageNet-C; of ImageNet-C-bar five
+  folders of levels stand for the severities. The images have their final size and are
+  never resized.
 - ``tfds``: ``cifar10_corrupted`` and ``imagenet2012_corrupted`` of TensorFlow Datasets,
   a configuration NAME_SEVERITY each.
 """
@@ -12,19 +14,23 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from apr_jax.config import Data
+from apr_jax.config import Corruption, Data
+from apr_jax.corruptions import names_of
 from apr_jax.data import classes, folder, tfds, walk
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import ArraySplit, Batch, pad
-from apr_jax.errors import DataError
+from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import knobs
 from apr_jax.runs import files as files_lib
 
 SEVERITIES = 5
+# A folder of ImageNet-C-bar.
+_LEVEL = re.compile(r"\d+\.\d\d")
 # Set of TFDS -> how it calls corruptions that have another name there.
 _TFDS_NAMES = {
     "cifar10_corrupted": {
@@ -32,6 +38,24 @@ _TFDS_NAMES = {
         "elastic_transform": "elastic",
     }
 }
+
+
+def chosen(settings: Corruption, image_size: int) -> tuple[str, ...]:
+    """The corruptions that settings name, or those of their sets.
+
+    Raises:
+        ConfigError: there are none, one is named twice, or both are given.
+    """
+    names, sets = settings.corruptions, settings.sets
+    if len(set(names)) < len(names):
+        raise ConfigError(f"corruptions is {list(names)}; give each once")
+    if not sets or len(set(sets)) < len(sets):
+        raise ConfigError(f"sets is {list(sets)}; give one or more, each once")
+    if names and sets != Corruption().sets:
+        raise ConfigError(
+            f"corruptions is {list(names)} and sets {list(sets)}; give one of the two"
+        )
+    return names or names_of(sets, (image_size, image_size))
 
 
 # --- NumPy ---------------------------------------------------------------------------
@@ -150,6 +174,24 @@ def tree_root(root: pathlib.Path, name: str) -> pathlib.Path:
     raise DataError(f"{root} has no folder {name!r}; there is {there or 'no folder'}")
 
 
+def tree_set(root: pathlib.Path, name: str, severity: int) -> pathlib.Path:
+    """The folder of one severity, which may not be there.
+
+    Called by its number; or one of five that are called by growing levels, such as
+    "2.35", as ImageNet-C-bar's are.
+
+    Raises:
+        DataError: there is no folder of the corruption.
+    """
+    top = tree_root(root, name)
+    found = top / str(severity)
+    if not found.is_dir():
+        levels = [folder for folder in walk.folders(top) if _LEVEL.fullmatch(folder)]
+        if len(levels) == SEVERITIES:
+            return top / sorted(levels, key=float)[severity - 1]
+    return found
+
+
 def list_tree(
     root: pathlib.Path,
     name: str,
@@ -170,7 +212,7 @@ def list_tree(
     Raises:
         DataError: a folder is missing, or its classes aren't the classifier's.
     """
-    top = tree_root(root, name) / str(severity)
+    top = tree_set(root, name, severity)
     if not top.is_dir():
         raise DataError(f"{top} is missing")
     there = walk.folders(top)

@@ -22,13 +22,12 @@ from absl import app, flags
 from apr_jax import console, data, process
 from apr_jax.config import Corruption, Data
 from apr_jax.corruptions import (
-    CORRUPTIONS,
     check,
     frost_files,
     published,
     published_form,
 )
-from apr_jax.data import corrupted_files, corrupted_verify, folder, parquet
+from apr_jax.data import corrupted, corrupted_files, corrupted_verify, folder, parquet
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import knobs, places
 from apr_jax.settings import build, define_flags
@@ -185,7 +184,7 @@ def define(
     )
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
     of_data = define_flags(Data, only=("data_dir", "image_size"))
-    fields = ("corruptions", "examples", "seed", "frost_dir", "stored_as")
+    fields = ("corruptions", "sets", "examples", "seed", "frost_dir", "stored_as")
     of_corruption = define_flags(Corruption, only=fields)
 
     def run() -> None:
@@ -203,7 +202,7 @@ def define(
             resize=resize.value or default_resize(own.image_size),
         )
         process.use_compile_cache(described)
-        names = chosen.corruptions or CORRUPTIONS
+        names = corrupted.chosen(chosen, own.image_size)
         if verify.value:
             answer = open_network(of_network.value) if of_network.value else None
             for found in corrupted_verify.compare(

@@ -139,20 +139,23 @@ def _settings(part: str, config: config_lib.Config) -> Any:
         DataError: there are no data for it.
     """
     if part == "corruption":
-        return _where_frost_is(config.eval.corruption)
+        return _where_frost_is(config.eval.corruption, config.data)
     return _with_out_sets(config) if part == "ood" else getattr(config.eval, part, None)
 
 
-def _where_frost_is(settings: config_lib.Corruption) -> config_lib.Corruption:
+def _where_frost_is(
+    settings: config_lib.Corruption, described: config_lib.Data
+) -> config_lib.Corruption:
     """The same corruptions, but frost only where its photographs are."""
-    names = corruption.names_of(settings)
+    names = corruption.names_of(settings, described)
     if "frost" in names and settings.source == "generated":
         try:
             frost_files.load(settings.frost_dir)
         except FileNotFoundError as why:
             console.say(f"frost is left out: {why}")
             names = tuple(name for name in names if name != "frost")
-    return dataclasses.replace(settings, corruptions=names)
+    sets = config_lib.Corruption().sets
+    return dataclasses.replace(settings, corruptions=names, sets=sets)
 
 
 def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:

@@ -3,9 +3,11 @@
     python -m apr_jax.evaluate.corruption RUN
     python -m apr_jax.evaluate.corruption RUN --source folder --dir DIR
 
-measures fifteen corruptions in five severities. The images are made on the fly from
-the test split ("generated"), or read: the official ``.npy`` folders of CIFAR-10-C and
-CIFAR-100-C and the JPEG tree of ImageNet-C ("folder"), or ``cifar10_corrupted`` and
+measures fifteen corruptions in five severities; with ``--sets c,c_bar,extra`` the ten
+of C-bar and the four that are held out, too, each set with a mean of its own. The
+images are made on the fly from the test split ("generated"), or read: the official
+``.npy`` folders of CIFAR-10-C, CIFAR-100-C and CIFAR-10-C-bar and the JPEG trees of
+ImageNet-C and ImageNet-C-bar ("folder"), or ``cifar10_corrupted`` and
 ``imagenet2012_corrupted`` of TensorFlow Datasets ("tfds"). A stopped call goes on with
 the first corruption and severity that has no record yet.
 """
@@ -17,9 +19,11 @@ from typing import Any
 import numpy as np
 
 from apr_jax import config as config_lib
+from apr_jax import corruptions as corruptions_lib
 from apr_jax import metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
+from apr_jax.data import corrupted
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command, corruption_sources
@@ -30,7 +34,8 @@ from apr_jax.runs.records import Record
 JOB = "evaluate.corruption"
 # The undisturbed images, beside "NAME/SEVERITY".
 CLEAN = "clean"
-# The mean over corruptions; of one severity, "mean/SEVERITY".
+# The mean over the fifteen corruptions; of one severity, "mean/SEVERITY". That over
+# another set is called "mean SET".
 MEAN = "mean"
 METRICS = ("error", "nll", "ece", "rms_calibration_error", "brier")
 # Bootstrap replicates of each set: 75 sets need to be quicker than a single one.
@@ -56,8 +61,9 @@ def measure(
         error, NLL, ECE, RMS calibration error and Brier score, with 95 % intervals.
         Over all fifteen: their means of each severity ("mean/SEVERITY") and of all
         ("mean"); on ImageNet also "mce" and "relative_mce" in relation to AlexNet. Over
-        N others, the mean of all ("mean of N"). The name of a mean over some
-        severities ends with them ("mean, severities 1 3").
+        all of another set the same by its name ("mean c_bar/SEVERITY", "mean extra").
+        Over N that are no whole set, the mean of all ("mean of N"). The name of a mean
+        over some severities ends with them ("mean, severities 1 3").
 
     Raises:
         ConfigError: a setting that isn't allowed.
@@ -66,7 +72,7 @@ def measure(
     check(settings, classifier.config.data)
     config = classifier.config
     parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
-    names, severities = names_of(settings), settings.severities
+    names, severities = names_of(settings, config.data), settings.severities
     sets = corruption_sources.open_source(settings, names, classifier, context)
     job = Measurement(
         JOB,
@@ -104,18 +110,16 @@ def _complete(split: str, found: Mapping[tuple[str, str], Record]) -> bool:
     return "not_finite" in error.extra or all((split, m) in found for m in METRICS)
 
 
-def names_of(settings: config_lib.Corruption) -> tuple[str, ...]:
-    """The corruptions to measure: those that are named, or the fifteen."""
-    return settings.corruptions or CORRUPTIONS
+def names_of(settings: config_lib.Corruption, data: config_lib.Data) -> tuple[str, ...]:
+    """The corruptions to measure: those that are named, or all of the sets."""
+    return corrupted.chosen(settings, data.image_size)
 
 
 def check(settings: config_lib.Corruption, data: config_lib.Data) -> None:
     """Raises ConfigError for settings of ``measure`` that aren't allowed."""
-    del data
     settings_lib.check(settings)
-    names, severities = settings.corruptions, settings.severities
-    if len(set(names)) < len(names):
-        raise ConfigError(f"corruptions is {list(names)}; give each once")
+    names_of(settings, data)
+    severities = settings.severities
     if not severities or len(set(severities)) < len(severities):
         raise ConfigError(
             f"severities is {list(severities)}; give one or more, each once"
@@ -176,56 +180,102 @@ def _means(
     corruptions: Sequence[str],
     severities: Sequence[int],
 ) -> Iterator[Record]:
-    """Means over the fifteen, or over those measured where that isn't all of them."""
+    """Means over each set that was measured whole, and over what else there is."""
+    shape = (job.classifier.config.data.image_size,) * 2
+    rest = list(corruptions)
+    for name in config_lib.CORRUPTION_SETS:
+        members = corruptions_lib.names_of([name], shape)
+        if set(members) <= set(corruptions):
+            label = MEAN if name == "c" else f"{MEAN} {name}"
+            yield from _means_of_set(job, found, label, members, severities)
+            rest = [c for c in rest if c not in members]
+    if rest and not set(CORRUPTIONS) <= set(corruptions):
+        label = f"{MEAN} of {len(rest)}"
+        yield from _mean_over(job, found, label, rest, severities)
+
+
+def _means_of_set(
+    job: Measurement,
+    found: Mapping[tuple[str, str], Record],
+    label: str,
+    members: Sequence[str],
+    severities: Sequence[int],
+) -> Iterator[Record]:
+    """The means of a whole set, of each severity and of all."""
     chosen = sorted(severities)
-    every = chosen == list(SEVERITIES)
-    whole = set(CORRUPTIONS) <= set(corruptions)
-    members = CORRUPTIONS if whole else tuple(corruptions)
-    extra: dict[str, Any] = {"severities": chosen, "corruptions": list(members)}
-    bad = [
-        found[f"{c}/{s}", "error"].extra.get("not_finite", 0)
-        for c in members
-        for s in chosen
-    ]
-    if any(bad):
-        extra["not_finite"] = sum(bad)
-    # A mean over fewer severities is another number and has another name.
-    some = "" if every else f", severities {' '.join(map(str, chosen))}"
-
-    def means(over: Sequence[int]) -> dict[str, metrics.Measured]:
-        made = {}
-        for metric in METRICS:
-            sets = [(f"{c}/{s}", metric) for c in members for s in over]
-            if not all(key in found for key in sets):
-                continue  # some have no answers, so no likelihood
-            parts = [found[key] for key in sets]
-            average = float(np.mean([part.value for part in parts]))
-            count = sum(part.n for part in parts)
-            made[metric] = metrics.Measured(average, None, None, parts[0].unit, count)
-        return made
-
-    numbers = means(chosen)
-    if not whole:
-        yield from job.records(numbers, f"{MEAN} of {len(members)}{some}", **extra)
-        return
     for severity in chosen:
-        yield from job.records(means([severity]), f"{MEAN}/{severity}", **extra)
-    errors = {
-        c: [found[f"{c}/{s}", "error"].value for s in chosen] for c in CORRUPTIONS
-    }
-    total = found[f"{corruptions[0]}/{chosen[0]}", "error"].n
-    total *= len(CORRUPTIONS) * len(chosen)
-    sums = {"error": metrics.mean_corruption_error(errors, baseline=None)}
+        numbers = _averages(found, members, [severity])
+        extra = _extra(found, members, chosen)
+        yield from job.records(numbers, f"{label}/{severity}", **extra)
+    more: dict[str, metrics.Measured] = {}
     # AlexNet's constants are means over all five severities of ImageNet-C.
-    if len(job.classifier.class_names) == _IMAGENET_CLASSES and every:
-        sums["mce"] = metrics.mean_corruption_error(errors)
+    of_imagenet = len(job.classifier.class_names) == _IMAGENET_CLASSES
+    if label == MEAN and of_imagenet and chosen == list(SEVERITIES):
+        errors = {
+            c: [found[f"{c}/{s}", "error"].value for s in chosen] for c in members
+        }
+        sums = {"mce": metrics.mean_corruption_error(errors)}
         if (CLEAN, "error") in found:
             sums["relative_mce"] = metrics.relative_mean_corruption_error(
                 errors, found[CLEAN, "error"].value
             )
-    for name, value in sums.items():
-        numbers[name] = metrics.Measured(value, None, None, "fraction", total)
-    yield from job.records(numbers, f"{MEAN}{some}", **extra)
+        total = sum(found[f"{c}/{s}", "error"].n for c in members for s in chosen)
+        more = {
+            name: metrics.Measured(value, None, None, "fraction", total)
+            for name, value in sums.items()
+        }
+    yield from _mean_over(job, found, label, members, severities, more)
+
+
+def _mean_over(
+    job: Measurement,
+    found: Mapping[tuple[str, str], Record],
+    label: str,
+    members: Sequence[str],
+    severities: Sequence[int],
+    more: Mapping[str, metrics.Measured] | None = None,
+) -> list[Record]:
+    """The mean over corruptions and severities, and ``more`` numbers beside it."""
+    chosen = sorted(severities)
+    # A mean over fewer severities is another number and has another name.
+    every = chosen == list(SEVERITIES)
+    some = "" if every else f", severities {' '.join(map(str, chosen))}"
+    numbers = {**_averages(found, members, chosen), **(more or {})}
+    extra = _extra(found, members, chosen)
+    return job.records(numbers, f"{label}{some}", **extra)
+
+
+def _averages(
+    found: Mapping[tuple[str, str], Record],
+    members: Sequence[str],
+    over: Sequence[int],
+) -> dict[str, metrics.Measured]:
+    """The mean of each metric that all sets have."""
+    made = {}
+    for metric in METRICS:
+        sets = [(f"{c}/{s}", metric) for c in members for s in over]
+        if not all(key in found for key in sets):
+            continue  # some have no answers, so no likelihood
+        parts = [found[key] for key in sets]
+        average = float(np.mean([part.value for part in parts]))
+        count = sum(part.n for part in parts)
+        made[metric] = metrics.Measured(average, None, None, parts[0].unit, count)
+    return made
+
+
+def _extra(
+    found: Mapping[tuple[str, str], Record],
+    members: Sequence[str],
+    chosen: Sequence[int],
+) -> dict[str, Any]:
+    """What the records of a mean say of it."""
+    extra: dict[str, Any] = {"severities": [*chosen], "corruptions": [*members]}
+    bad = sum(
+        found[f"{c}/{s}", "error"].extra.get("not_finite", 0)
+        for c in members
+        for s in chosen
+    )
+    return {**extra, "not_finite": bad} if bad else extra
 
 
 if __name__ == "__main__":

@@ -117,8 +117,11 @@ def fingerprint(
     root = _root(settings)
     files = [*root.glob("[!.]*.npy")]
     if not files:
-        tops = [corrupted.tree_root(root, name) for name in names]
-        sets = (top / str(s) for top in tops for s in settings.severities)
+        sets = (
+            corrupted.tree_set(root, name, s)
+            for name in names
+            for s in settings.severities
+        )
         files = [folder for place in sets for folder in place.glob("[!.]*")]
     facts = [(str(f.relative_to(root)), walk.stat(f)) for f in sorted(files)]
     stats = [(name, s.st_size, s.st_mtime_ns) for name, s in facts]
@@ -284,7 +287,7 @@ class _Tree(Source):
 
     def open(self, names: Sequence[str], severities: Sequence[int]) -> None:
         sets = [
-            corrupted.tree_root(self.root, name) / str(severity)
+            corrupted.tree_set(self.root, name, severity)
             for name in names
             for severity in severities
         ]

@@ -395,6 +395,55 @@ def test_mce_of_a_thousand_classes(folder):
     assert means["error"] == pytest.approx(np.mean(list(ALEXNET_ERROR.values())))
 
 
+def records_of(folder, errors, severities):
+    """Made-up records of sets, and the means over them."""
+    context = Context(parallel.make_layout(1))
+    job = Measurement(corruption.JOB, network(folder), context, data="toy-c")
+    found = {}
+    for (name, severity), error in errors.items():
+        number = metrics.Measured(error, None, None, "fraction", 10)
+        made = job.records(dict.fromkeys(corruption.METRICS, number), name + severity)
+        found |= {(r.split, r.metric): r for r in made}
+    names = list(dict.fromkeys(name for name, _ in errors))
+    return [*found.values(), *corruption._means(job, found, names, severities)]
+
+
+def test_each_set_has_a_mean_of_its_own(folder):
+    sets = {"c": 0.1, "extra": 0.2, "c_bar": 0.3}
+    rng = np.random.default_rng(0)
+    errors = {
+        (name, f"/{severity}"): base + 0.1 * rng.random()
+        for one, base in sets.items()
+        for name in corruptions.names_of([one], (8, 8))
+        for severity in (1, 3)
+    }
+    made = records_of(folder, errors, (1, 3))
+    found = {r.split: r for r in made if r.metric == "error"}
+    over = {"c": "mean", "extra": "mean extra", "c_bar": "mean c_bar"}
+    for one, label in over.items():
+        members = corruptions.names_of([one], (8, 8))
+        own = [[errors[name, f"/{s}"] for s in (1, 3)] for name in members]
+        whole = found[f"{label}, severities 1 3"]
+        assert whole.value == pytest.approx(np.mean(own))
+        assert whole.extra["corruptions"] == list(members)
+        assert found[f"{label}/3"].value == pytest.approx(np.mean(own, axis=0)[1])
+    assert len({s for s in found if s.startswith("mean")}) == 9
+    view = [run_view.RunView(name="some", records=made)]
+    rows = section.answers(view)
+    assert [row.place.split(", ")[2] for row in rows] == [
+        *("severities 1 3", "C-bar", "held out")
+    ]
+    page = section.html(view)
+    assert all(text in page for text in ("Means, toy-c, C-bar", "pinch and twirl"))
+    # Of a set that isn't whole, the mean of what there is.
+    fog = {k: v for k, v in errors.items() if k[0] in ("fog", "ripple")}
+    rest = {k: v for k, v in errors.items() if k[0] in corruptions.EXTRA_CORRUPTIONS}
+    splits = {r.split for r in records_of(folder, fog | rest, (1, 3))}
+    assert {s for s in splits if s.startswith("mean") and "/" not in s} == {
+        *("mean extra, severities 1 3", "mean of 2, severities 1 3")
+    }
+
+
 # --- Refused -------------------------------------------------------------------------
 
 
@@ -403,6 +452,9 @@ def test_mce_of_a_thousand_classes(folder):
     [
         ({"corruptions": ("rain",)}, "corruptions has 'rain'; choose from 'gaussian"),
         ({"severities": ()}, "give one or more"),
+        ({"sets": ("c", "d"), "corruptions": ()}, "sets has 'd'; choose from 'c', 'ex"),
+        ({"sets": (), "corruptions": ()}, "sets is .*; give one or more"),
+        ({"sets": ("c_bar",)}, "give one of the two"),
         ({"corruptions": ("fog", "fog")}, "give each once"),
         ({"severities": (0,)}, "severities has 0"),
         ({"severities": (1, 1)}, "each once"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import rich.table
 from rich.markup import escape
 
-from apr_jax.corruptions import CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
+from apr_jax.corruptions import C_BAR, CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.report import answer, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import EPOCHS, METHODS, NETWORKS, TABLE_1
@@ -19,7 +19,10 @@ _GROUPS = (
     ("Weather", CORRUPTIONS[7:10]),
     ("Digital", CORRUPTIONS[10:]),
     ("Held out", EXTRA_CORRUPTIONS),
+    ("C-bar", C_BAR),
 )
+# Split of the mean -> its set in words, and the corruptions.
+_SETS = {"mean c_bar": ("C-bar", C_BAR), "mean extra": ("held out", EXTRA_CORRUPTIONS)}
 TITLE = "Corrupted images"
 # The columns of the table: metric of the split "mean", heading.
 _COLUMNS = (
@@ -73,7 +76,8 @@ def html(runs: Sequence[RunView]) -> str:
         parts.append(f"<h3>{html_lib.escape(name)}</h3>")
         parts.append(html_lib.grid("wide", drawn))
         parts.append(html_lib.note(about))
-        parts.append(_numbers(runs, name))
+        found = [_by_split(run, name) for run in runs]
+        parts += [_numbers(runs, name, mean) for mean in _means(found)]
         parts.append(_published(runs, name))
     return html_lib.section(TITLE, *parts) if parts else ""
 
@@ -83,18 +87,22 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     groups = []
     for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
         found = [_by_split(run, name) for run in runs]
-        mean = _mean(found)
+        mean, *others = _means(found)
         wanted = [("clean", "error", "clean"), (mean, "error", mean)]
         if not mean.startswith("mean of "):
             severities = [(f"mean/{s}", "error", f"severity {s}") for s in SEVERITIES]
             wanted[1:1] = severities
         wanted += [("mean", metric, title) for metric, title in _COLUMNS[1:3]]
+        wanted += [(other, "error", _in_words(other)) for other in others]
         rows = [
             [f"{escape(name)}, {title}", *map(numbers.value, records)]
             for split, metric, title in wanted
             if any(records := [own.get((split, metric)) for own in found])
         ]
-        images = [own.get((mean, "error")) for own in found]
+        images = [
+            next((r for m in (mean, *others) if (r := own.get((m, "error")))), None)
+            for own in found
+        ]
         rows.append(
             ["images, over all sets", *(f"{r.n:,}" if r else "–" for r in images)]
         )
@@ -117,6 +125,22 @@ def _mean(found: Sequence[Mapping[tuple[str, str], Record]]) -> str:
     return max(partial, key=_breadth, default="mean")
 
 
+def _means(found: Sequence[Mapping[tuple[str, str], Record]]) -> list[str]:
+    """The splits of the runs' means: that of ``_mean``, then those of other sets."""
+    splits = {split for records in found for split, _ in records if "/" not in split}
+    whole = []
+    for name in _SETS:
+        own = [s for s in splits if s.partition(",")[0] == name]
+        whole += [max(own, key=_breadth)] if own else []
+    return [_mean(found), *whole]
+
+
+def _in_words(mean: str) -> str:
+    """How a mean is called: "mean, C-bar, severities 1 3"."""
+    name, comma, severities = mean.partition(",")
+    return f"mean, {_SETS[name][0]}{comma}{severities}" if name in _SETS else mean
+
+
 def _breadth(split: str) -> tuple[int, int]:
     """How many corruptions and severities a mean such as "mean of 3, ..." is over."""
     members, _, severities = split.partition(", severities ")
@@ -129,7 +153,7 @@ def _cells(run: RunView, name: str) -> dict[tuple[str, int], Record]:
     result = {}
     for (split, metric), record in _by_split(run, name).items():
         corruption, _, severity = split.partition("/")
-        if metric == "error" and severity and corruption != "mean":
+        if metric == "error" and severity and not corruption.startswith("mean"):
             result[corruption, int(severity)] = record
     return result
 
@@ -177,32 +201,36 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
     rows = []
     for name in dict.fromkeys(r.data for run in runs for r in run.of(JOB)):
         found = [_by_split(run, name) for run in runs]
-        mean = _mean(found)
-        cells = []
-        for run, own in zip(runs, found, strict=True):
-            usual = [r for (c, _), r in _cells(run, name).items() if c in CORRUPTIONS]
-            cells.append(answer.over(own.get((mean, "error")), usual))
-        if not any(cells):
-            continue
-        each = sorted({r.n for run in runs for r in _cells(run, name).values()})
-        size = " or ".join(f"{n:,}" for n in each)
-        kinds = "" if mean == "mean" else f"{mean}, "
-        rows.append(
-            answer.Row(
-                question=TITLE,
-                number="Mean error ↓",
-                place=f"{name}, {kinds}n = {size} a set",
-                section=TITLE,
-                cells=cells,
-            )
-        )
+        rows += [r for mean in _means(found) if (r := _answer(runs, name, mean))]
     return rows
 
 
-def _numbers(runs: Sequence[RunView], name: str) -> str:
-    """Clean error and the means of each run."""
+def _answer(runs: Sequence[RunView], name: str, mean: str) -> answer.Row | None:
+    """The row of one mean; None where no run has it."""
+    members = _SETS.get(mean.partition(",")[0], ("", CORRUPTIONS))[1]
+    cells, sizes = [], set()
+    for run in runs:
+        record = _by_split(run, name).get((mean, "error"))
+        usual = [r for (c, _), r in _cells(run, name).items() if c in members]
+        cells.append(answer.over(record, usual))
+        sizes |= {r.n for r in usual}
+    if not any(cells):
+        return None
+    sizes = sizes or {r.n for run in runs for r in _cells(run, name).values()}
+    size = " or ".join(f"{n:,}" for n in sorted(sizes))
+    kinds = "" if mean == "mean" else f"{_in_words(mean)}, "
+    return answer.Row(
+        question=TITLE,
+        number="Mean error ↓",
+        place=f"{name}, {kinds}n = {size} a set",
+        section=TITLE,
+        cells=cells,
+    )
+
+
+def _numbers(runs: Sequence[RunView], name: str, mean: str) -> str:
+    """Clean error and the numbers of one mean of each run; empty where none has it."""
     found = [_by_split(run, name) for run in runs]
-    mean = _mean(found)
     columns = [c for c in _COLUMNS if any((mean, c[0]) in f for f in found)]
     wanted = [("clean", "error"), *((mean, metric) for metric, _ in columns)]
     rows = [
@@ -217,22 +245,38 @@ def _numbers(runs: Sequence[RunView], name: str) -> str:
         for i, (run, own) in enumerate(zip(runs, found, strict=True))
         if (mean, "error") in own
     ]
-    about = (
-        "Means over the fifteen corruptions and their severities, the four that are "
-        "held out left out; lower is better everywhere."
-        if mean == "mean"
-        else f"The {mean.replace('mean', 'mean over corruptions')}; not to be compared "
-        "with a mean over the usual fifteen in all severities. Lower is better "
-        "everywhere."
-    )
+    if not rows:
+        return ""
+    about = f"{_about(mean)}. Lower is better everywhere."
     if any(metric == "mce" for metric, _ in columns):
         about += " mCE and relative mCE are in relation to AlexNet, which has 100 %."
     titles = ("Images, over all sets", "Clean error ↓", *dict(columns).values())
     heads = [html_lib.th(title) for title in titles]
+    set_name = _SETS.get(mean.partition(",")[0], ("",))[0]
+    caption = f"{name}, {set_name}" if set_name else name
     table = html_lib.tabulate(
-        heads, [("", rows)], caption=f"Means, {name}", corner="Run"
+        heads, [("", rows)], caption=f"Means, {caption}", corner="Run"
     )
     return html_lib.card(table) + html_lib.note(about)
+
+
+def _about(mean: str) -> str:
+    """What a mean is over, in words."""
+    if mean == "mean":
+        return (
+            "Means over the fifteen corruptions and their severities, other sets left "
+            "out"
+        )
+    if mean == "mean c_bar":
+        return (
+            "Means over the ten corruptions of C-bar, which were chosen to be unlike "
+            "the fifteen (Mintun et al., NeurIPS 2021)"
+        )
+    words = _in_words(mean).replace("mean", "mean over corruptions")
+    return (
+        f"The {words}; not to be compared with a mean over the usual fifteen in all "
+        "severities"
+    )
 
 
 def _published(runs: Sequence[RunView], name: str) -> str:
