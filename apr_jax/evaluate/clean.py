@@ -12,11 +12,14 @@ import dataclasses
 import functools
 from typing import Any
 
+import numpy as np
+
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import command
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
+from apr_jax.metrics import selective, temperature_scaling
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.clean"
@@ -37,9 +40,11 @@ def measure(
     Returns:
         One record for each split and metric: accuracy, error, top-5 accuracy where
         there are more than five classes, NLL, ECE, RMS calibration error and Brier
-        score, with 95 % intervals. The record of the ECE carries the reliability
-        diagram. Examples without an answer are wrong, and left out of all from the NLL
-        on.
+        score, AURC, and likelihood and calibration after temperature scaling, with 95 %
+        intervals. The record of the ECE carries the reliability diagram, that of the
+        temperature how its half of the examples was drawn. Examples without an answer
+        are wrong, and left out of all from the NLL on but the AURC, which takes them
+        for the least sure.
 
     Raises:
         DataError: the data aren't there, or have other classes.
@@ -60,6 +65,14 @@ def measure(
         found = metrics.summary(outputs.logits, outputs.labels, seed=config.seed)
         confusion = metrics.confusion(outputs.logits, outputs.labels)
         extra_of: dict[str, Any] = {"accuracy": {"confusion": confusion}}
+        found["aurc"] = _aurc(outputs, config.seed)
+        found |= temperature_scaling.scaled(
+            outputs.logits, outputs.labels, seed=config.seed
+        )
+        extra_of["temperature"] = {
+            "fitted_on": f"a half of the examples, drawn by the seed {config.seed}",
+            "measured_on": "the other half",
+        }
         if "ece" in found:
             diagram = metrics.reliability_of(outputs.logits, outputs.labels)
             extra_of["ece"] = {"reliability": diagram.to_json()}
@@ -75,6 +88,17 @@ def measure(
             found, split, extra_of=extra_of, not_finite=outputs.not_finite
         )
     return records
+
+
+def _aurc(outputs: classifier_lib.Outputs, seed: int) -> metrics.Measured:
+    """The area under the risk-coverage curve of maximum softmax probabilities."""
+    known = outputs.said >= 0
+    sure = np.full(len(known), -1.0)  # no answer: the least sure
+    scores = outputs.logits[known].astype(np.float64)
+    if len(scores):
+        scores -= scores.max(axis=1, keepdims=True)
+        sure[known] = 1 / np.exp(scores).sum(axis=1)
+    return selective.measured_aurc(sure, outputs.right, seed=seed)
 
 
 if __name__ == "__main__":

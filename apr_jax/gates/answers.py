@@ -163,6 +163,23 @@ def in_unit_range(found: np.ndarray, name: str) -> np.ndarray:
     return np.clip(found, 0.0, 1.0)
 
 
+def scores(values: Any, name: str) -> np.ndarray:
+    """Returns float64 [N] of any numbers but NaN.
+
+    Raises:
+        ArgumentError: another type or shape, no examples, or NaN.
+    """
+    found = np.asarray(numbers(values, name)).astype(np.float64)
+    if found.ndim != 1 or len(found) == 0:
+        raise ArgumentError(f"{name} must be [N] with N > 0, not {found.shape}")
+    if np.isnan(found).any():
+        raise ArgumentError(
+            f"{int(np.isnan(found).sum())} of {len(found)} {name} are NaN, "
+            f"the first at {int(np.argmax(np.isnan(found)))}"
+        )
+    return found
+
+
 def truths(values: Any, *, name: str, count: int) -> npt.NDArray[np.bool_]:
     """Returns bool [N] of truth values, or of numbers that are all 0 or 1.
 

@@ -33,6 +33,8 @@ from apr_jax.metrics.corruption import (
 from apr_jax.metrics.detection import ood_detection, oscr
 from apr_jax.metrics.intervals import Measured, wilson
 from apr_jax.metrics.paired import Paired, mcnemar, paired_difference
+from apr_jax.metrics.selective import aurc
+from apr_jax.metrics.temperature_scaling import temperature
 
 __all__ = [
     "ALEXNET_CLEAN_ERROR",
@@ -41,6 +43,7 @@ __all__ = [
     "Paired",
     "Reliability",
     "accuracy",
+    "aurc",
     "brier",
     "confusion",
     "ece",
@@ -55,6 +58,7 @@ __all__ = [
     "reliability_of",
     "rms_calibration_error",
     "summary",
+    "temperature",
     "top_k",
     "wilson",
 ]

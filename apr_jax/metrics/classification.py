@@ -192,6 +192,16 @@ def summary(
 # --- Inner workings ------------------------------------------------------------------
 
 
+def finite(logits: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[FloatArray, IntArray]:
+    """Logits and labels, checked, as float64 and int64.
+
+    Raises:
+        ArgumentError: other shapes, labels out of range, or logits that aren't finite.
+    """
+    scores, classes = _logits_and_labels(logits, labels)
+    return _finite(scores), classes
+
+
 def _answered(scores: FloatArray, classes: IntArray) -> tuple[FloatArray, IntArray]:
     """Those examples that have an answer."""
     known = answers.answer(scores) >= 0

@@ -7,7 +7,6 @@ Every result is a fraction in [0, 1].
 import numpy as np
 import numpy.typing as npt
 
-from apr_jax.errors import ArgumentError
 from apr_jax.gates import answers, knobs
 from apr_jax.metrics.calibration import CONVENTIONS, FloatArray, IntArray
 from apr_jax.metrics.intervals import Z95
@@ -51,7 +50,10 @@ def ood_detection(
         ValueError: for NaN scores, an empty side or an unknown convention.
     """
     exact = _is_exact(convention)
-    inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
+    inside, outside = (
+        answers.scores(id_scores, "id_scores"),
+        answers.scores(ood_scores, "ood_scores"),
+    )
     n, m = len(inside), len(outside)
     tp, fp = _acceptance_curve(inside, outside, exact)
     tpr, fpr = tp / n, fp / m
@@ -99,7 +101,10 @@ def oscr(
             convention.
     """
     exact = _is_exact(convention)
-    inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
+    inside, outside = (
+        answers.scores(id_scores, "id_scores"),
+        answers.scores(ood_scores, "ood_scores"),
+    )
     right = answers.truths(correct, name="correct", count=len(inside))
     if exact:
         wins = np.sum(_twice_below(inside[right], outside)) / 2
@@ -142,7 +147,10 @@ def ood_intervals(
     Raises:
         ValueError: for NaN scores or an empty side.
     """
-    inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
+    inside, outside = (
+        answers.scores(id_scores, "id_scores"),
+        answers.scores(ood_scores, "ood_scores"),
+    )
     knobs.whole("replicates", replicates)
     rng = np.random.default_rng(seed)
     by_id = _fpr95_interval(inside, outside, rng, replicates)
@@ -166,7 +174,10 @@ def roc_curve(
         ValueError: for NaN scores, an empty side or fewer than 2 points.
     """
     knobs.whole("points", points, low=2)
-    inside, outside = _scores(id_scores, "id_scores"), _scores(ood_scores, "ood_scores")
+    inside, outside = (
+        answers.scores(id_scores, "id_scores"),
+        answers.scores(ood_scores, "ood_scores"),
+    )
     tp, fp = _acceptance_curve(inside, outside, True)
     tpr, fpr = tp / len(inside), fp / len(outside)
     wanted = np.linspace(0, 2, points)
@@ -230,18 +241,6 @@ def _fpr95_interval(
 
 def _is_exact(convention: str) -> bool:
     return knobs.one_of("convention", convention, CONVENTIONS) == "exact"
-
-
-def _scores(scores: npt.ArrayLike, what: str) -> FloatArray:
-    array = np.asarray(answers.numbers(scores, what)).astype(np.float64)
-    if array.ndim != 1 or len(array) == 0:
-        raise ArgumentError(f"{what} must be [N] with N > 0, not {array.shape}")
-    if np.isnan(array).any():
-        raise ArgumentError(
-            f"{int(np.isnan(array).sum())} of {len(array)} {what} are NaN, "
-            f"the first at {int(np.argmax(np.isnan(array)))}"
-        )
-    return array
 
 
 def _acceptance_curve(

@@ -16,6 +16,11 @@ METRICS: dict[str, tuple[str, str]] = {
     "ece": ("Calibration error (ECE)", "↓"),
     "rms_calibration_error": ("RMS calibration error", "↓"),
     "brier": ("Brier score", "↓"),
+    "aurc": ("Risk, mean over coverage (AURC)", "↓"),
+    "nll_scaled": ("Log-loss, temperature fitted", "↓"),
+    "ece_scaled": ("ECE, temperature fitted", "↓"),
+    "rms_calibration_error_scaled": ("RMS calibration, temperature fitted", "↓"),
+    "brier_scaled": ("Brier score, temperature fitted", "↓"),
 }
 # ((data, split), [(metric, one record or None for each run)])
 Group = tuple[tuple[str, str], list[tuple[str, list[Record | None]]]]

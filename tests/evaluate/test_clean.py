@@ -81,17 +81,28 @@ def test_records_of_a_job(finished, folder):
     probabilities = np.exp(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
     picked = probabilities[np.arange(50), labels]
     assert found["nll"].value == pytest.approx(-np.log(picked).mean(), rel=1e-4)
+    scaled = {f"{m}_scaled" for m in ("nll", "ece", "rms_calibration_error", "brier")}
+    scaled.add("temperature")  # one half is fitted to, the other one measured
     for record in records:
-        assert (record.n, record.step, record.split) == (50, 12, "test")
+        size = 25 if record.metric in scaled else 50
+        assert (record.n, record.step, record.split) == (size, 12, "test")
         assert record.low <= record.value <= record.high
-    assert set(found) == {
+    assert set(found) == scaled | {
         "accuracy",
         "error",
         "nll",
         "ece",
         "rms_calibration_error",
         "brier",
+        "aurc",
     }
+    right = logits.argmax(1) == labels
+    surest = np.argsort(-probabilities.max(1))
+    risks = np.cumsum(~right[surest]) / np.arange(1, 51)
+    assert found["aurc"].value == pytest.approx(risks.mean(), abs=1e-6)
+    halves = found["temperature"].extra
+    assert "seed 0" in halves["fitted_on"]
+    assert halves["measured_on"] == "the other half"
 
 
 def test_the_page_is_complete(finished):
