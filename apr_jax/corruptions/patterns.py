@@ -242,7 +242,8 @@ def _coloured(drawn: Values, shape: Shape, *, blue: bool) -> jax.Array:
         column = jnp.concatenate([middle, nought, middle[..., ::-1]], axis=-1)
         parts.append(column[..., None])
     phases = jnp.concatenate([*parts, half[..., ::-1, ::-1]], axis=-1)
-    spectrum = power[None] * jax.lax.complex(jnp.cos(phases), jnp.sin(phases))
+    full = power[None]
+    spectrum = jax.lax.complex(full * jnp.cos(phases), full * jnp.sin(phases))
     spectrum = jnp.roll(spectrum, (height // 2, width // 2), axis=(-2, -1))
     noise = jnp.fft.ifft2(spectrum, axes=(-2, -1)).real
     return noise / jnp.std(noise, axis=(-2, -1), keepdims=True)

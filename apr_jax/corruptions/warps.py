@@ -107,9 +107,7 @@ def turn_cells(images: jax.Array, drawn: Values, values: Values) -> jax.Array:
     # Columns come first in the table, as in the published code.
     way = drawn["way"][:, jnp.minimum(columns, along - 1)]
     way = way[:, :, jnp.minimum(rows, down - 1)].swapaxes(1, 2)
-    middle = [
-        ((places_ + 0.5) * side).astype(jnp.float32) for places_ in (rows, columns)
-    ]
+    middle = [side * (cells.astype(jnp.float32) + 0.5) for cells in (rows, columns)]
     middle_y, middle_x = middle[0][None, :, None], middle[1][None, None, :]
     across, over = y - middle_y, x - middle_x
     radius = side / 2
