@@ -78,7 +78,8 @@ def say(works: Mapping[str, Work], speed: float | None) -> None:
 def _corruption(
     classifier: Classifier, settings: config_lib.Corruption, size: int
 ) -> Work:
-    sets = len(corruption.names_of(settings)) * len(settings.severities)
+    names = corruption.names_of(settings, classifier.config.data)
+    sets = len(names) * len(settings.severities)
     count = _some(settings.examples, size)
     return Work(sets * count, f"{sets} sets of {count:,} images")
 
