@@ -1,0 +1,228 @@
+"""Writes what the README and the documentation say of runs anew, from their records.
+
+    python -m experiments.checks.written
+    python -m experiments.checks.written --check    # changes nothing; 1 if it would
+
+Between "<!-- runs: NAMES -->", or "<!-- runs: NAMES; QUESTIONS -->", and "<!-- end -->"
+stands a table of the runs below ``experiments/results``, a column for each method that
+has records; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one number in a
+sentence.
+"""
+
+import argparse
+import collections
+import dataclasses
+import functools
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from apr_jax.config import CORRUPTIONS
+from apr_jax.runs import records as records_lib
+from apr_jax.runs.records import Record
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "experiments" / "results"
+PAGES = ("README.md", "docs/results.md")
+METHODS = {"standard": "standard", "apr_p": "APR-P", "apr_s": "APR-S"}
+METHODS["apr_sp"] = "APR-SP"
+_TABLE = re.compile(
+    r"(<!-- runs: ([\w, ]+?)(?:; ([\w, ]+?))? -->\n).*?(<!-- end -->)", re.S
+)
+_NUMBER = re.compile(r"(<!-- = (\w+) (\w+) -->)[^<]*(<!-- end -->)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A number that is asked of runs: how it reads, and which record has it.
+
+    Attributes:
+        asked: for a reader; "{n}" becomes the number of images.
+        job, metric, split: of the record.
+        of: the record that says the number of images, if it isn't that one: its split.
+        right: whether one less the number is shown, as accuracies are errors here.
+    """
+
+    asked: str
+    job: str
+    metric: str
+    split: str
+    of: str = ""
+    right: bool = False
+
+
+QUESTIONS = {
+    "clean": Question("`test`", "clean", "error", "test"),
+    "shifted": Question("`test_shifted`", "clean", "error", "test_shifted"),
+    "mean": Question(
+        "15 corruptions × 5, {n} images each",
+        "corruption",
+        "error",
+        "mean",
+        "gaussian_noise/1",
+    ),
+    "mean14": Question(
+        "14 corruptions × 5, {n} images each",
+        "corruption",
+        "error",
+        "mean of 14",
+        "gaussian_noise/1",
+    ),
+    "auroc": Question(
+        "AUROC, mean of nine out sets, maximum logit", "ood", "max_logit.auroc", "all"
+    ),
+    "linf": Question(
+        "AutoAttack, {n} images, L-infinity 2/255",
+        "adversarial",
+        "robust_accuracy",
+        "linf/0.00784314",
+        right=True,
+    ),
+    "l2": Question(
+        "AutoAttack, {n} images, L2 0.25",
+        "adversarial",
+        "robust_accuracy",
+        "l2/0.25",
+        right=True,
+    ),
+    "waves": Question(
+        "mean over the Fourier heatmap, {n} images", "fourier", "heatmap_error", "test"
+    ),
+    "phase": Question(
+        "phase of one class, amplitude of another: the answer follows the phase",
+        "fourier",
+        "follows_phase",
+        "test",
+    ),
+    "amplitude": Question(
+        "the same: it follows the amplitude",
+        "fourier",
+        "follows_amplitude",
+        "test",
+    ),
+}
+# Means over the corruptions of a kind, by their names in sentences.
+KINDS = {
+    "noise": CORRUPTIONS[:3],
+    "blur": CORRUPTIONS[3:7],
+    "weather": CORRUPTIONS[7:11],
+    "digital": CORRUPTIONS[11:],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Runs that differ in their method alone: ``results/NAME_METHOD``."""
+
+    what: str
+    command: str
+    questions: Sequence[str]
+
+
+RUNS = {
+    "quickstart": Runs(
+        "quick start, 4 epochs", "the block at the top", ("clean", "shifted", "mean14")
+    ),
+    "cifar10_small": Runs(
+        "CIFAR-10, WRN-10-1, 12 epochs",
+        "`launch.py --config configs/cifar10_small.py:METHOD`, then the card as below",
+        ("clean", "mean", "auroc", "linf", "l2", "waves", "phase", "amplitude"),
+    ),
+    "cifar10_fast": Runs(
+        "CIFAR-10, `airbench94`, 10 epochs, bfloat16",
+        "`launch.py --config configs/cifar10_fast.py:METHOD`",
+        ("clean", "mean"),
+    ),
+}
+
+
+@functools.cache
+def found(run: str) -> dict[tuple[str, str, str], Record]:
+    """The last record of each (job, metric, split) of a run that is kept here."""
+    path = RESULTS / run / "results.jsonl"
+    kept = records_lib.read(path) if path.exists() else []
+    return {(r.job.removeprefix("evaluate."), r.metric, r.split): r for r in kept}
+
+
+def cell(run: str, question: Question) -> str:
+    """A number in percent with its interval; "" where it wasn't measured."""
+    record = found(run).get((question.job, question.metric, question.split))
+    if record is None:
+        return ""
+    ends = [record.value]
+    if record.low is not None and record.high is not None:
+        ends += [record.low, record.high]
+    if question.right:
+        ends = [1 - end for end in (ends[0], *ends[:0:-1])]
+    value, *interval = (f"{100 * end:.1f}" for end in ends)
+    return f"{value} ({' to '.join(interval)})" if interval else value
+
+
+def number(run: str, asked: str) -> str:
+    """A number of a sentence, in percent: a question's, or that of a kind."""
+    if asked in KINDS:
+        splits = [f"{name}/{s}" for name in KINDS[asked] for s in range(1, 6)]
+        errors = [found(run)["corruption", "error", split].value for split in splits]
+        return f"{100 * np.mean(errors):.1f}"
+    return cell(run, QUESTIONS[asked]).partition(" ")[0]
+
+
+def table(names: Sequence[str], questions: Sequence[str] = ()) -> str:
+    """Markdown: a row a question; what each run is only where there are several."""
+    methods = [m for m in METHODS if any(found(f"{name}_{m}") for name in names)]
+    several = len(names) > 1
+    heads = ["run", "command", "measured on"] if several else ["measured on"]
+    heads += [METHODS[method] for method in methods]
+    lines = [heads, ["---"] * len(heads)]
+    for name in names:
+        what = collections.deque([RUNS[name].what, RUNS[name].command])
+        for asked in questions or RUNS[name].questions:
+            question = QUESTIONS[asked]
+            cells = [cell(f"{name}_{method}", question) for method in methods]
+            if not any(cells):
+                continue
+            text = question.asked
+            if "{n}" in text:
+                of = (question.job, question.metric, question.of or question.split)
+                there = [found(f"{name}_{m}") for m in methods]
+                sizes = {own[of].n for own in there if of in own}
+                if len(sizes) > 1:
+                    raise ValueError(f"{name}, {asked}: on {sorted(sizes)} images")
+                text = text.format(n=f"{sizes.pop():,}")
+            first = [what.popleft() if what else "" for _ in range(2 * several)]
+            lines.append([*first, text, *cells])
+    rows = (f"| {' | '.join(line)} |\n" for line in lines)
+    return re.sub(r"\|  (?=\|)", "| ", "".join(rows))
+
+
+def written(text: str) -> str:
+    """A page with its tables and numbers as the records have them."""
+    names = lambda found: [name.strip() for name in (found or "").split(",") if name]
+    text = _TABLE.sub(lambda m: m[1] + table(names(m[2]), names(m[3])) + m[4], text)
+    return _NUMBER.sub(lambda m: m[1] + number(m[2], m[3]) + m[4], text)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the pages, or says which of them the records contradict."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    check = parser.parse_args(arguments).check
+    others = []
+    for page in PAGES:
+        text = (ROOT / page).read_text()
+        if (new := written(text)) != text:
+            others.append(page)
+            if not check:
+                (ROOT / page).write_text(new)
+    for page in others:
+        print(f"{page} {'is not' if check else 'was not'} what the records say")
+    sys.exit(int(check and bool(others)))
+
+
+if __name__ == "__main__":
+    main()

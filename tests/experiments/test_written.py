@@ -1,0 +1,116 @@
+"""What README and documentation say of runs is what the records say."""
+
+import dataclasses
+
+import pytest
+
+from apr_jax.runs import records
+from apr_jax.runs.records import Record
+from experiments.checks import written
+
+RECORD = Record(
+    job="evaluate.clean",
+    data="toy",
+    split="test",
+    metric="error",
+    value=0.1234,
+    unit="fraction",
+    n=2000,
+    step=1,
+    config_hash="0",
+    code_version="1",
+    seed=0,
+    device="cpu",
+    time="2026-01-01",
+    low=0.1111,
+    high=0.1399,
+)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(written, "RESULTS", tmp_path)
+    monkeypatch.setattr(written, "ROOT", tmp_path)
+    monkeypatch.setattr(written, "PAGES", ("page.md",))
+    monkeypatch.setattr(
+        written,
+        "RUNS",
+        {"toy": written.Runs("toys", "`go`", ("clean", "mean", "linf"))},
+    )
+    written.found.cache_clear()
+    yield tmp_path
+    written.found.cache_clear()
+
+
+def keep(folder, *changes):
+    folder.mkdir()
+    for change in changes:
+        record = dataclasses.replace(RECORD, **change)
+        records.append(folder / "results.jsonl", [record])
+
+
+def corrupted(errors):
+    """Records of the kinds' corruptions, their mean apart."""
+    bare = {"job": "evaluate.corruption", "low": None, "high": None, "n": 500}
+    for name, error in errors.items():
+        for severity in range(1, 6):
+            value = error + 0.01 * severity
+            yield bare | {"split": f"{name}/{severity}", "value": value}
+    yield bare | {"split": "mean", "value": 0.4321, "n": 37_500}
+
+
+def test_a_table_and_a_sentence(results):
+    under_attack = {
+        "job": "evaluate.adversarial",
+        "metric": "robust_accuracy",
+        "split": "linf/0.00784314",
+        "value": 0.2,
+        "low": 0.15,
+        "high": 0.3,
+        "n": 64,
+    }
+    names = ("gaussian_noise", "shot_noise", "impulse_noise")
+    errors = dict(zip(names, (0.2, 0.3, 0.4), strict=True))
+    keep(results / "toy_standard", {"value": 0.9}, {}, *corrupted(errors), under_attack)
+    keep(results / "toy_apr_s", {"value": 0.1})
+    page = results / "page.md"
+    page.write_text(
+        "<!-- runs: toy -->\nold\n<!-- end -->\n\n"
+        "Noise: <!-- = toy_standard noise -->?<!-- end --> %, "
+        "clean <!-- = toy_apr_s clean --><!-- end -->.\n"
+    )
+    with pytest.raises(SystemExit) as end:
+        written.main(["--check"])
+    assert end.value.code == 1
+    assert "old" in page.read_text()
+    for status in ([], ["--check"]):
+        with pytest.raises(SystemExit) as end:
+            written.main(status)
+        assert end.value.code == 0
+    assert page.read_text().splitlines() == [
+        "<!-- runs: toy -->",
+        "| measured on | standard | APR-S |",
+        "| --- | --- | --- |",
+        "| `test` | 12.3 (11.1 to 14.0) | 10.0 (11.1 to 14.0) |",
+        "| 15 corruptions × 5, 500 images each | 43.2 | |",
+        "| AutoAttack, 64 images, L-infinity 2/255 | 80.0 (70.0 to 85.0) | |",
+        "<!-- end -->",
+        "",
+        "Noise: <!-- = toy_standard noise -->33.0<!-- end --> %, "
+        "clean <!-- = toy_apr_s clean -->10.0<!-- end -->.",
+    ]
+
+
+def test_runs_of_different_sizes_do_not_share_a_row(results):
+    for method, n in (("standard", 500), ("apr_p", 400)):
+        given = [c | {"n": n} for c in corrupted({"gaussian_noise": 0.2})]
+        keep(results / f"toy_{method}", *given)
+    with pytest.raises(ValueError, match=r"toy, mean: .* \[400, 500\] images"):
+        written.table(["toy"])
+
+
+def test_the_pages_say_what_the_records_say():
+    """Else: python -m experiments.checks.written."""
+    with pytest.raises(SystemExit) as end:
+        written.main(["--check"])
+    assert end.value.code == 0
