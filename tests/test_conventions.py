@@ -24,7 +24,7 @@ FLOORS = (
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 # Stand beside the floors, open to those that work with files and devices.
-BESIDE = {"console", "parallel", "process"}
+BESIDE = {"console", "parallel", "process", "tuning"}
 OPEN_TO = BESIDE | {"cli", "data", "evaluate", "job", "report", "train"}
 # The part of train that is arrays in, arrays out: no files, no clocks, no devices.
 PURE_TRAIN = {
