@@ -34,7 +34,7 @@ OF_OTHERS = {"absl", "etils", "orbax", "rich"}
 CORE = """
     attacks augment augment.methods cdes cdes.training corruptions fast_random metrics
     models models.grad_cam models.torch_weights network ood pixels process spectral
-    train.losses train.step train.views
+    target train.losses train.step train.views
 """
 
 

@@ -13,7 +13,16 @@ PACKAGE = ROOT / "apr_jax"
 
 # The rooms from the ground up: a module imports from its own room and those below it.
 FLOORS = (
-    {"config", "errors", "fast_random", "gates", "pixels", "settings", "spectral"},
+    {
+        "config",
+        "errors",
+        "fast_random",
+        "gates",
+        "pixels",
+        "settings",
+        "spectral",
+        "target",
+    },
     {"attacks", "augment", "cdes", "corruptions", "metrics", "models", "ood"},
     {"data", "foreign", "network", "presets", "runs"},
     {"train"},
@@ -186,7 +195,7 @@ def test_the_map_names_every_room():
 
 def test_few_modules_stand_at_the_top():
     modules = [p for p in PACKAGE.glob("*.py") if p.name != "__init__.py"]
-    assert len(modules) <= 12, [p.name for p in modules]
+    assert len(modules) <= 13, [p.name for p in modules]
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -21,6 +21,7 @@ import numpy as np
 
 from apr_jax.attacks import losses, norms
 from apr_jax.gates import answers
+from apr_jax.target import target_platform
 
 # Pixels [B, H, W, C] in [0, 1] -> logits [B, K]; one that draws at random takes a
 # keyword ``key`` as well. Any, as Flax's ``apply`` says that it may return more.
@@ -219,7 +220,7 @@ class Engine:
     def __init__(self, logits_fn: LogitsFn, chunk: int) -> None:
         """Takes a function of pixels, and how many examples to work on at a time."""
         self.logits_fn = as_argument(logits_fn)
-        accelerated = jax.default_backend() != "cpu"
+        accelerated = target_platform() != "cpu"
         self.sizes = sizes(chunk, accelerated=accelerated)
         self.accelerated = accelerated
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from apr_jax import spectral
 from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.keys import per_image_keys
-from apr_jax.augment.packed import channel, join, pack, unpack, update_rows
+from apr_jax.augment.packed import Chunk, channel, join, pack, unpack, update_rows
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
@@ -115,7 +115,7 @@ def augment_twice(
     level: float | jax.Array,
     names: tuple[str, ...],
     channels: int,
-    chunk: int | None,
+    chunk: Chunk,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Every image after one operation, and by chance after another one on top.
 
@@ -247,8 +247,8 @@ def _check_overflow(overflow: str) -> None:
         raise ValueError(f"unknown overflow {overflow!r}, choose from {OVERFLOWS}")
 
 
-def chunk_size(chunk: int | str, height: int, width: int) -> int | None:
-    """The number that `apr_single`'s `chunk` stands for; None computes all at once."""
+def chunk_size(chunk: int | str, height: int, width: int) -> Chunk:
+    """What `apr_single`'s `chunk` stands for; None computes all at once."""
     if chunk == "all":
         return None
     if chunk == "auto":

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.augment import ops_geometric, ops_tonal
-from apr_jax.augment.packed import pack, unpack, update_rows
+from apr_jax.augment.packed import Chunk, OnCpu, pack, unpack, update_rows
 from apr_jax.gates.images import images_gate
 
 OPS = (
@@ -51,11 +51,9 @@ def op_set(ops: str) -> tuple[str, ...]:
     return OP_SETS[ops]
 
 
-def default_chunk(height: int, width: int) -> int | None:
+def default_chunk(height: int, width: int) -> Chunk:
     """Chunk of `packed.update_rows`: a CPU gains by computing only what is needed."""
-    if jax.default_backend() != "cpu":
-        return None
-    return max(1, _CHUNK_PIXELS // (height * width))
+    return OnCpu(max(1, _CHUNK_PIXELS // (height * width)))
 
 
 @images_gate("levels")
@@ -99,7 +97,7 @@ def apply_ops(
     *,
     names: tuple[str, ...],
     channels: int,
-    chunk: int | None = None,
+    chunk: Chunk = None,
 ) -> jax.Array:
     """Each image's own operation.
 

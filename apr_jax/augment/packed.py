@@ -5,11 +5,24 @@ once per channel, and moving images about copies whole words.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from apr_jax.target import by_platform
+
 CHANNELS = (1, 3)
+
+
+class OnCpu(NamedTuple):
+    """A chunk for a CPU alone; elsewhere all rows are computed at once."""
+
+    rows: int
+
+
+# What `update_rows` takes: a number of rows, or all.
+Chunk = int | OnCpu | None
 
 
 def pack(images: jax.Array) -> jax.Array:
@@ -56,7 +69,7 @@ def update_rows(
     functions: Sequence[Callable[..., jax.Array]],
     rows: jax.Array,
     *arguments: jax.Array,
-    chunk: int | None,
+    chunk: Chunk,
 ) -> jax.Array:
     """Each row through the function of its kind.
 
@@ -70,6 +83,13 @@ def update_rows(
             the rows of a kind together and computes as many chunks of that size as hold
             them, which pays where work is done in sequence. The result is the same.
     """
+    if isinstance(chunk, OnCpu):
+        run = lambda chunk: (
+            lambda *arrays: update_rows(arrays[0], functions, *arrays[1:], chunk=chunk)
+        )
+        return by_platform(
+            kind, rows, *arguments, cpu=run(chunk.rows), default=run(None)
+        )
     count = rows.shape[0]
     if chunk is None:
         for number, function in enumerate(functions):

@@ -52,6 +52,7 @@ from apr_jax.corruptions.constants import (
 )
 from apr_jax.gates import images as gates
 from apr_jax.gates import knobs
+from apr_jax.target import target_platform
 
 __all__ = [
     "CORRUPTIONS",
@@ -238,7 +239,7 @@ def default_chunk(size: int) -> int:
 
 
 def _chunk(area: int) -> int:
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = target_platform() == "cpu"
     pixels = _CPU_PIXELS if on_cpu else _ACCELERATOR_PIXELS
     return 1 << max(pixels // area, 1).bit_length() - 1  # a power of two
 

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from apr_jax.target import by_platform
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # Measured: of 0.5 to 8 MiB about 2 (images and gradients together) is fastest, the
 # size of a core's second-level cache.
@@ -55,12 +57,22 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, for `flax.linen.Conv(conv_general_dilated=...)`.
 
-    Same arguments, result and gradients. The platform is that of
-    `jax.default_backend()` when the call is traced.
+    Same arguments, result and gradients. The platform is that which the program is
+    lowered for, see `apr_jax.target`.
     """
+    elsewhere = lambda lhs, rhs: lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        **options,
+    )
     plain = (
-        jax.default_backend() == "cpu"
-        and lhs.ndim == 4
+        lhs.ndim == 4
         and not isinstance(padding, str)
         and set(lhs_dilation or ()) <= {1}
         and set(rhs_dilation or ()) <= {1}
@@ -68,23 +80,17 @@ def conv_general_dilated(
         and all(value is None for value in options.values())
     )
     if not plain:
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            **options,
-        )
+        return elsewhere(lhs, rhs)
     stride = (int(window_strides[0]), int(window_strides[1]))
     (top, bottom), (left, right) = padding
     pads = ((int(top), int(bottom)), (int(left), int(right)))
-    if feature_group_count == 1:
-        return _conv(lhs, rhs, stride, pads)
-    return _grouped(lhs, rhs, stride, pads, feature_group_count)
+
+    def on_cpu(x: jax.Array, w: jax.Array) -> jax.Array:
+        if feature_group_count == 1:
+            return _conv(x, w, stride, pads)
+        return _grouped(x, w, stride, pads, feature_group_count)
+
+    return by_platform(lhs, rhs, cpu=on_cpu, default=elsewhere)
 
 
 def _by_onednn(dtype: Any) -> bool:

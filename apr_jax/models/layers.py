@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.models import convolution
+from apr_jax.target import by_platform
 
 # He et al. 2015, eq. 15 ("backward" case): variance 2 / (kernel area * outputs).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -244,10 +245,11 @@ def classify(
     `name` is the linear layer's.
     """
     maps = LastMaps(name=LAST_MAPS)(maps)
-    if maps.dtype != jnp.float32 and jax.default_backend() == "cpu":
+    if maps.dtype != jnp.float32:
         # JAX 0.12 on a CPU fuses the mean with all that comes before it, down to the
         # last convolution, and that program gives NaN in bfloat16.
-        maps = jax.lax.optimization_barrier(maps)
+        settled = jax.lax.optimization_barrier
+        maps = by_platform(maps, cpu=settled, default=lambda maps: maps)
     features = pool(maps.astype(jnp.float32)).mean((1, 2))
     bias = (
         nn.initializers.zeros if zero_bias else torch_default_bias(features.shape[-1])

@@ -1,7 +1,9 @@
 """The amplitude of one image with the phase of another."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,11 @@ from apr_jax.spectral.inputs import (
     magnitude,
     weighted_sum,
 )
+from apr_jax.target import by_platform
 
 BACKENDS = ("auto", *dft.BACKENDS)
+
+_Result = TypeVar("_Result")
 
 # More pixels than this a CPU transforms in chunks of half as many: the work on them
 # stays in its caches, which makes large images up to twice as fast.
@@ -70,7 +75,7 @@ def recombine(
 
     compute = jnp.promote_types(dtype, jnp.float32)
 
-    def one_chunk(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def at_once(*pair: jax.Array) -> jax.Array:
         amplitude_from, phase_from = (channels_of(x.astype(compute)) for x in pair)
         mixed = recombine_channels(
             amplitude_from, phase_from, axes=axes, backend=backend
@@ -78,11 +83,16 @@ def recombine(
         return _stacked(mixed).astype(dtype)
 
     count, pixels = math.prod(phase_from.shape[:-3]), shape[0] * shape[1]
-    if jax.default_backend() != "cpu" or count * pixels <= _CPU_CHUNK:
-        return one_chunk((amplitude_from, phase_from))
-    at_once = min(count, max(1, _CPU_CHUNK // (2 * pixels)))
-    flat = tuple(image.reshape(-1, *shape) for image in (amplitude_from, phase_from))
-    return jax.lax.map(one_chunk, flat, batch_size=at_once).reshape(phase_from.shape)
+    if count * pixels <= _CPU_CHUNK:
+        return at_once(amplitude_from, phase_from)
+
+    def in_chunks(*pair: jax.Array) -> jax.Array:
+        flat = tuple(image.reshape(-1, *shape) for image in pair)
+        size = min(count, max(1, _CPU_CHUNK // (2 * pixels)))
+        mixed = jax.lax.map(lambda pair: at_once(*pair), flat, batch_size=size)
+        return mixed.reshape(phase_from.shape)
+
+    return by_platform(amplitude_from, phase_from, cpu=in_chunks, default=at_once)
 
 
 @images_gate("pixels", values="any", rank=None, single=False)
@@ -104,12 +114,15 @@ def recombine_within(
         [N, H, W, C] of the same type.
     """
     pixels, dtype = as_real(images)
-    channels = channels_of(pixels)
-    spectra = _forward(channels, axes, backend)
-    magnitudes = [jnp.take(magnitude(s), donor_index, axis=0) for s in spectra]
-    return _stacked(_inverse(magnitudes, spectra, channels, axes, backend)).astype(
-        dtype
-    )
+
+    def mixed(backend: str, pixels: jax.Array, donor_index: jax.Array) -> jax.Array:
+        channels = channels_of(pixels)
+        spectra = _forward(channels, axes, backend)
+        magnitudes = [jnp.take(magnitude(s), donor_index, axis=0) for s in spectra]
+        return _stacked(_inverse(magnitudes, spectra, channels, axes, backend))
+
+    size = images.shape[-3:-1]
+    return _by_backend(backend, size, mixed, pixels, donor_index).astype(dtype)
 
 
 def recombine_channels(
@@ -123,9 +136,16 @@ def recombine_channels(
 
     Knobs and errors as `recombine`'s; `axes` still are those of [..., H, W, C].
     """
-    magnitudes = [magnitude(s) for s in _forward(amplitude_from, axes, backend)]
-    spectra = _forward(phase_from, axes, backend)
-    return _inverse(magnitudes, spectra, phase_from, axes, backend)
+
+    def mixed(
+        backend: str, amplitude_from: list[jax.Array], phase_from: list[jax.Array]
+    ) -> list[jax.Array]:
+        magnitudes = [magnitude(s) for s in _forward(amplitude_from, axes, backend)]
+        spectra = _forward(phase_from, axes, backend)
+        return _inverse(magnitudes, spectra, phase_from, axes, backend)
+
+    size = phase_from[0].shape[-2:]
+    return _by_backend(backend, size, mixed, list(amplitude_from), list(phase_from))
 
 
 def choose_backend(platform: str, height: int, width: int) -> str:
@@ -150,7 +170,7 @@ def _forward(
     channels: Sequence[jax.Array], axes: Sequence[int], backend: str
 ) -> list[dft.Pair]:
     """Spectra of channels, each [..., H, W]: those of real planes come first."""
-    transforms = _transforms(channels[0].shape, backend)
+    transforms = dft.BACKENDS[backend]
     over_channels = len(check_axes(axes)) == 3
     real, pairs = _channel_dft(channels) if over_channels else (list(channels), [])
     spectra = [transforms.forward_real(plane) for plane in real]
@@ -165,7 +185,7 @@ def _inverse(
     backend: str,
 ) -> list[jax.Array]:
     """The channels that have these magnitudes and the phases of these spectra."""
-    transforms = _transforms(like[0].shape, backend)
+    transforms = dft.BACKENDS[backend]
     mixed = [_with_phase(m, s) for m, s in zip(magnitudes, spectra, strict=True)]
     count, width = len(like), like[0].shape[-1]
     over_channels = len(check_axes(axes)) == 3
@@ -175,12 +195,19 @@ def _inverse(
     return _inverse_channel_dft(real, pairs, count) if over_channels else real
 
 
-def _transforms(shape: tuple[int, ...], backend: str) -> dft.Transforms:
-    if backend == "auto":
-        backend = choose_backend(jax.default_backend(), *shape[-2:])
-    if backend not in dft.BACKENDS:
+def _by_backend(
+    backend: str, size: Sequence[int], function: Callable[..., _Result], *args: Any
+) -> _Result:
+    """`function(name, *args)` with the backend's name; for "auto" each platform's."""
+    if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}, choose from {BACKENDS}")
-    return dft.BACKENDS[backend]
+    if backend != "auto":
+        return function(backend, *args)
+
+    def of(platform: str) -> Callable[..., _Result]:
+        return functools.partial(function, choose_backend(platform, *size))
+
+    return by_platform(*args, tpu=of("tpu"), default=of("gpu"))
 
 
 def _stacked(channels: list[jax.Array]) -> jax.Array:

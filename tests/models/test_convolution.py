@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from apr_jax import models, tuning
+from apr_jax import models, target, tuning
 from apr_jax.models import convolution
 from tests import toy
 
@@ -17,9 +17,10 @@ LAX = lax.conv_general_dilated
 
 
 @pytest.fixture(autouse=True)
-def on_cpu(monkeypatch):
+def on_cpu():
     """The path under test is the CPU's; it must be right on any platform."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    with target.for_platform("cpu"):
+        yield
 
 
 def inputs(rng, *, images=6, size=(8, 8), kernel=3, channels=(8, 16), groups=1):
@@ -276,12 +277,12 @@ def test_other_forms_go_to_lax(rng, change):
     np.testing.assert_array_equal(jax.jit(ours)(x, w), expected)
 
 
-def test_an_accelerator_has_its_own_convolution(rng, monkeypatch):
+def test_an_accelerator_has_its_own_convolution(rng):
     x, w = inputs(rng)
 
     def text(function):
         return str(jax.make_jaxpr(bind(function))(x, w))
 
     assert "custom_vjp" in text(convolution.conv_general_dilated)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert text(convolution.conv_general_dilated) == text(LAX)
+    with target.for_platform("gpu"):
+        assert text(convolution.conv_general_dilated) == text(LAX)
