@@ -45,7 +45,8 @@ def map_steps(plan: Plan, step: int, count: int, *, lanes: bool) -> Callable[...
         run = step_lib.make_streamed_step(run)
     else:
         signed = _by_turns(plan.config)
-        run = step_lib.make_resident_steps(run, count, signed=signed)
+        shape = plan.resident.splits[plan.config.data.train_split].images.shape[1:]
+        run = step_lib.make_resident_steps(run, count, shape=shape, signed=signed)
     if lanes:
         run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
     return parallel.map_devices(run, plan.layout, donate=(0,))
@@ -82,7 +83,9 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
             return run_of(step, count)(state, image, label, positions, key)
 
         return streamed
-    images, labels = parallel.replicate(tuple(training_images(plan)), layout)
+    found = training_images(plan)
+    rows_of = step_lib.flat_images(found.images)
+    images, labels = parallel.replicate((rows_of, found.labels), layout)
 
     def resident(state: Any, step: int, count: int) -> tuple[Any, Any]:
         each = [indices_of(plan, step, count)[:, rows] for plan in plans]

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from apr_jax import augment
@@ -96,9 +97,16 @@ def make_train_step(
         )
         if axis_name is not None:
             dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
-        seen = views.make_views(
-            image_key, batch_key, images, labels, positions, config, axis_name=axis_name
-        )
+        with jax.named_scope("views"):
+            seen = views.make_views(
+                image_key,
+                batch_key,
+                images,
+                labels,
+                positions,
+                config,
+                axis_name=axis_name,
+            )
 
         def loss_fn(params: Any, pixels: jax.Array) -> Loss:
             return objective(params, state, seen, pixels, dropout_key)
@@ -159,15 +167,27 @@ def _make_objective(
 
 
 def make_resident_steps(
-    train_step: TrainStep, steps: int, *, signed: bool = False
+    train_step: TrainStep,
+    steps: int,
+    *,
+    shape: tuple[int, ...],
+    signed: bool = False,
 ) -> Callable[..., Any]:
     """Returns ``steps`` training steps over images that lie on the device.
 
-    The function takes (state, images uint8 [N, H, W, C], labels [N], indices
+    The function takes (state, images uint8 [N, H W C], labels [N], indices
     int32 [steps, B], positions [B], key) and returns the state and the metrics with
-    a leading axis of ``steps``. More than one step is a ``lax.scan``, which suits an
-    accelerator; on a CPU convolutions in a loop lose their fast kernels. Where it is
-    ``signed``, an index i below 0 stands for image ~i, mirrored.
+    a leading axis of ``steps``. Images are rows, as `flat_images` makes them, because
+    a TPU pads the last axes of an array: a channel axis of three would take many times
+    the memory, and a copy of all images at each call. More than one step is a
+    ``lax.scan``, which suits an accelerator; on a CPU convolutions in a loop lose their
+    fast kernels.
+
+    Args:
+        train_step: of ``make_train_step``.
+        steps: how many.
+        shape: (H, W, C).
+        signed: an index i below 0 stands for image ~i, mirrored.
     """
 
     def run(
@@ -179,11 +199,11 @@ def make_resident_steps(
         key: jax.Array,
     ) -> tuple[TrainState, Metrics]:
         def body(state: TrainState, index: jax.Array) -> tuple[TrainState, Metrics]:
-            if not signed:
-                return train_step(state, images[index], labels[index], positions, key)
-            rows = jnp.maximum(index, ~index)
-            turned = (index < 0)[:, None, None, None]
-            batch = jnp.where(turned, images[rows][:, :, ::-1], images[rows])
+            rows = jnp.maximum(index, ~index) if signed else index
+            batch = images[rows].reshape(-1, *shape)
+            if signed:
+                turned = (index < 0)[:, None, None, None]
+                batch = jnp.where(turned, batch[:, :, ::-1], batch)
             return train_step(state, batch, labels[rows], positions, key)
 
         if steps == 1:
@@ -191,6 +211,11 @@ def make_resident_steps(
         return jax.lax.scan(body, state, indices)
 
     return run
+
+
+def flat_images(images: np.ndarray) -> np.ndarray:
+    """Images as rows: [N, H, W, C] -> [N, H W C]."""
+    return images.reshape(len(images), -1)
 
 
 def make_streamed_step(train_step: Callable[..., Any]) -> Callable[..., Any]:

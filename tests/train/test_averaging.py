@@ -305,9 +305,11 @@ def test_signed_indices_are_mirror_images(folder, tmp_path, count):
     turned = dispatch.mirrored_of(plan, 4, count)
     assert 0 < turned.mean() < 1
     spy = lambda state, images, labels, *_: (state, (images, labels))
-    take = step_lib.make_resident_steps(spy, count, signed=True)
+    shape = images.shape[1:]
+    take = step_lib.make_resident_steps(spy, count, shape=shape, signed=True)
     signed = np.where(turned, ~indices, indices)
-    _, got = take(0, jnp.asarray(images), jnp.asarray(labels), signed, 0, 0)
+    rows = jnp.asarray(step_lib.flat_images(images))
+    _, got = take(0, rows, jnp.asarray(labels), signed, 0, 0)
     want = images[indices]
     want[turned] = want[turned][:, :, ::-1]
     same(got, (want, labels[indices]))
