@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from apr_jax.augment.packed import channel, join, look_up
+from apr_jax.target import by_platform
 
 POINT = ("posterize", "solarize", "contrast", "brightness", "invert")
 BLEND = ("color", "sharpness")
@@ -33,13 +34,8 @@ def autocontrast(words: jax.Array, *, channels: int) -> jax.Array:
 
 def equalize_tables(words: jax.Array, *, channels: int) -> jax.Array:
     """The tables of Pillow's `ImageOps.equalize`: packed words -> int32 [N, C, 256]."""
-    count = words.shape[0]
-    first = jnp.arange(count * channels).reshape(count, channels, 1, 1) * 256
     levels = jnp.stack([channel(words, c) for c in range(channels)], axis=1)
-    index = (first + levels).reshape(-1).astype(jnp.uint32)
-    counts = jnp.zeros(count * channels * 256, jnp.int32)
-    counts = counts.at[index].add(1, mode="promise_in_bounds")
-    counts = counts.reshape(count, channels, 256)
+    counts = by_platform(levels, tpu=_counts_by_products, default=_counts)
     # Pixels of the highest level that occurs don't count.
     highest = jnp.max(levels, axis=(2, 3))[..., None]
     others = jnp.where(jnp.arange(256)[None, None, :] == highest, 0, counts)
@@ -52,6 +48,61 @@ def equalize_tables(words: jax.Array, *, channels: int) -> jax.Array:
 
 def apply_tables(words: jax.Array, tables: jax.Array) -> jax.Array:
     """Every level replaced by its entry: words [N, H, W], int [N, C, 256] -> words."""
+    return by_platform(words, tables, tpu=_apply_by_products, default=_apply)
+
+
+# A TPU takes single words one by one, so there a level of 256 is looked up and counted
+# by its two halves of 16: which of them it is are ones among zeros, whose products are
+# exact in bfloat16, as levels are.
+
+
+def _halves(levels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Which half-levels [N, H, W] have: bool [N, 16, H W], the higher and the lower."""
+    flat = levels.reshape(len(levels), 1, -1)
+    each = jnp.arange(16)[None, :, None]
+    return flat >> 4 == each, flat & 15 == each
+
+
+def _counts(levels: jax.Array) -> jax.Array:
+    """How often each level occurs: int32 [N, C, H, W] -> [N, C, 256]."""
+    count, channels = levels.shape[:2]
+    first = jnp.arange(count * channels).reshape(count, channels, 1, 1) * 256
+    index = (first + levels).reshape(-1).astype(jnp.uint32)
+    counts = jnp.zeros(count * channels * 256, jnp.int32)
+    counts = counts.at[index].add(1, mode="promise_in_bounds")
+    return counts.reshape(count, channels, 256)
+
+
+def _counts_by_products(levels: jax.Array) -> jax.Array:
+    """`_counts` without a scatter, exact up to 2^24 pixels."""
+    count, channels = levels.shape[:2]
+    high, low = (
+        half.astype(jnp.bfloat16)
+        for half in _halves(levels.reshape(-1, *levels.shape[2:]))
+    )
+    product = jnp.einsum("nhp,nlp->nhl", high, low, preferred_element_type=jnp.float32)
+    return product.astype(jnp.int32).reshape(count, channels, 256)
+
+
+def _apply_by_products(words: jax.Array, tables: jax.Array) -> jax.Array:
+    """`_apply` without a gather."""
+    levels = []
+    for c in range(tables.shape[1]):
+        high, low = _halves(channel(words, c))
+        table = tables[:, c].reshape(-1, 16, 16).astype(jnp.bfloat16)
+        rows = jnp.einsum(
+            "nhl,nhp->nlp",
+            table,
+            high.astype(jnp.bfloat16),
+            preferred_element_type=jnp.float32,
+        )
+        entry = jnp.sum(jnp.where(low, rows, 0.0), axis=1)
+        levels.append(entry.astype(jnp.int32).reshape(words.shape))
+    return join(levels)
+
+
+def _apply(words: jax.Array, tables: jax.Array) -> jax.Array:
+    """`apply_tables` by looking every entry up."""
     count, channels, _ = tables.shape
     flat = tables.reshape(-1)
     first = (jnp.arange(count) * (channels * 256))[:, None, None]

@@ -1,11 +1,14 @@
 """The image operations against Pillow, which defines them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax.augment import OPS, apply_op, ops, packed
+from apr_jax import target
+from apr_jax.augment import OPS, apply_op, ops, ops_tonal, packed
 from apr_jax.augment.ops import POLICY_OPS
 from tests import oracle
 
@@ -70,6 +73,25 @@ def test_operations_are_pillows(crops, name):
 @pytest.mark.parametrize("kind", ["odd", "grey"])
 def test_operations_take_any_size(crops, kind, name):
     check(crops[kind], name, LEVELS[::5])
+
+
+@pytest.mark.parametrize("kind", ["even", "odd", "grey"])
+def test_equalize_without_looking_up_words(crops, kind):
+    """As a TPU computes it; it is the same arithmetic here."""
+    images = crops[kind][:12]
+    channels = images.shape[-1]
+
+    def run(words):
+        tables = ops_tonal.equalize_tables(words, channels=channels)
+        return ops_tonal.apply_tables(words, tables)
+
+    words = packed.pack(jnp.asarray(images))
+    with target.for_platform("tpu"):
+        lowered = jax.jit(run).lower(words)
+    got = packed.unpack(lowered.compile()(words), channels)
+    assert not re.search(r"stablehlo\.(gather|scatter)", lowered.as_text())
+    want = [oracle.pillow_op(image, "equalize", 1.0, False) for image in images]
+    np.testing.assert_array_equal(got, np.stack(want))
 
 
 @pytest.mark.slow
