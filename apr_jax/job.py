@@ -50,6 +50,8 @@ def main(
     def work() -> str | None:
         config = config_lib.parse(values.to_dict())
         tuning.use_onednn()
+        if config.train.deterministic:
+            tuning.use_deterministic()
         where = coordinator, process_count, process_id
         processes.check(distributed, *where)
         parallel.declare_cpu_devices(config.train.devices // (process_count or 1))

@@ -9,6 +9,7 @@ import pathlib
 import sys
 
 from apr_jax import process
+from apr_jax.errors import ConfigError
 
 # With these XLA multiplies by oneDNN, which knows a processor's units for bfloat16.
 _ONEDNN = ("xla_cpu_use_onednn", "xla_cpu_experimental_onednn_custom_call")
@@ -50,7 +51,35 @@ def use_onednn() -> None:
     themselves.
     """
     if process.is_program() and (flags := onednn_flags()):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+        _add_flags(flags)
+
+
+def _add_flags(flags: str) -> None:
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
+
+
+# With these a GPU's programs do their sums in the same order each time.
+_DETERMINISTIC = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
+
+
+def use_deterministic() -> None:
+    """Has programs on a GPU repeat their bits, before JAX starts; others do anyway.
+
+    Raises:
+        ConfigError: ``XLA_FLAGS`` says otherwise, or XLA doesn't know how.
+    """
+    given = os.environ.get("XLA_FLAGS", "").split()
+    own = [flag for name in _DETERMINISTIC for flag in given if f"--{name}=" in flag]
+    if against := [flag for flag in own if not flag.endswith("=true")]:
+        raise ConfigError(
+            f"train.deterministic is True, and XLA_FLAGS has {' '.join(against)}"
+        )
+    if not knows_flags(_DETERMINISTIC):
+        raise ConfigError(
+            "train.deterministic is True, and the installed jaxlib has no flags "
+            f"{', '.join(_DETERMINISTIC)}"
+        )
+    _add_flags(" ".join(f"--{name}=true" for name in _DETERMINISTIC))
 
 
 def knows_flags(flags: tuple[str, ...]) -> bool:

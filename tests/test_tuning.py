@@ -1,11 +1,13 @@
 """What a program sets for the processor before JAX starts."""
 
 import argparse
+import os
 import sys
 
 import pytest
 
-from apr_jax import tuning
+from apr_jax import job, presets, process, tuning
+from apr_jax.errors import ConfigError
 from tests.toy import start
 
 
@@ -50,6 +52,29 @@ def test_no_onednn_elsewhere(able, monkeypatch):
     assert not there()
     able.unlink()
     assert not there()
+
+
+def test_flags_of_a_deterministic_run(monkeypatch, tmp_path):
+    seen = []
+    run = lambda *_, **__: seen.append(os.environ.get("XLA_FLAGS", "").split())
+    monkeypatch.setattr(job, "run", run)
+    monkeypatch.setattr(process, "finish", lambda work: work())
+    monkeypatch.setenv("XLA_FLAGS", "--xla_before=1")
+    settings = presets.quickstart()
+    job.main(settings, workdir=str(tmp_path))
+    settings.train.deterministic = True
+    job.main(settings, workdir=str(tmp_path))
+    names = ("xla_gpu_deterministic_ops", "xla_gpu_exclude_nondeterministic_ops")
+    assert tuning.knows_flags(names)
+    before = ["--xla_before=1"]
+    assert seen == [before, before + [f"--{name}=true" for name in names]]
+    monkeypatch.setenv("XLA_FLAGS", f"--{names[0]}=false")
+    with pytest.raises(ConfigError, match=f"XLA_FLAGS has --{names[0]}=false"):
+        job.main(settings, workdir=str(tmp_path))
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(tuning, "knows_flags", lambda _: False)
+    with pytest.raises(ConfigError, match="the installed jaxlib has no flags"):
+        job.main(settings, workdir=str(tmp_path))
 
 
 def test_flags_are_looked_up_in_the_library():
