@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from apr_jax.target import for_platform
+
 # Calls whose inside takes their place; of a function with its own gradient, too.
 _CALLS = (
     *("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"),
@@ -30,7 +32,8 @@ def rewritten(function: Callable[..., Any], shape: Any) -> Callable[..., Any]:
         function: of an array to an array.
         shape: of the array, a ``jax.ShapeDtypeStruct``; its dimensions may be symbolic.
     """
-    closed = jax.make_jaxpr(function)(shape)
+    with for_platform("cpu"):  # else there are choices by platform in it
+        closed = jax.make_jaxpr(function)(shape)
     return lambda array: _evaluated(closed.jaxpr, closed.consts, [array])[0]
 
 
