@@ -32,7 +32,7 @@ from apr_jax.metrics.corruption import (
 )
 from apr_jax.metrics.detection import ood_detection, oscr
 from apr_jax.metrics.intervals import Measured, wilson
-from apr_jax.metrics.paired import Paired, mcnemar, paired_difference
+from apr_jax.metrics.paired import Paired, mcnemar, paired_detection, paired_difference
 from apr_jax.metrics.selective import aurc
 from apr_jax.metrics.temperature_scaling import temperature
 
@@ -52,6 +52,7 @@ __all__ = [
     "nll",
     "ood_detection",
     "oscr",
+    "paired_detection",
     "paired_difference",
     "relative_mean_corruption_error",
     "reliability",

@@ -189,7 +189,7 @@ def _delong(inside: FloatArray, outside: FloatArray) -> tuple[float, float]:
     n, m = len(inside), len(outside)
     if min(n, m) < 2:
         return 0.0, 1.0
-    wins = _win_rates(inside, outside)
+    wins = win_rates(inside, outside)
     value = float(wins.mean())
     fewer = min(n, m)
     if value in (0.0, 1.0):
@@ -197,7 +197,7 @@ def _delong(inside: FloatArray, outside: FloatArray) -> tuple[float, float]:
         # Wilson's bound for as many trials as the smaller side has.
         room = Z95**2 / (fewer + Z95**2)
         return (1 - room, 1.0) if value else (0.0, room)
-    losses = _win_rates(-outside, -inside)
+    losses = win_rates(-outside, -inside)
     variance = np.var(wins, ddof=1) / n + np.var(losses, ddof=1) / m
     half = Z95 * np.sqrt(variance) / (value * (1 - value))
     middle = np.log(value / (1 - value))
@@ -205,7 +205,7 @@ def _delong(inside: FloatArray, outside: FloatArray) -> tuple[float, float]:
     return min(float(low), value), max(float(high), value)
 
 
-def _win_rates(inside: FloatArray, outside: FloatArray) -> FloatArray:
+def win_rates(inside: FloatArray, outside: FloatArray) -> FloatArray:
     """For each of ``inside`` the share of ``outside`` below it, equal ones half."""
     return _twice_below(inside, outside) / (2 * len(outside))
 

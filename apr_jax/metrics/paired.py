@@ -1,6 +1,7 @@
 """The difference of two classifiers on the same images: its interval, and a test.
 
     paired_difference(correct, other, *, seed=0, replicates=2000) -> Paired
+    paired_detection(id_scores, ood_scores, other_id, other_ood) -> Paired
     mcnemar(won, lost) -> p
 
 Two classifiers that saw the same images err on many of the same ones, so the interval
@@ -11,6 +12,7 @@ severities), it is drawn with all of its answers, and the conditions stay as the
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ import scipy.special
 
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import answers, knobs
+from apr_jax.metrics import detection
+from apr_jax.metrics.intervals import Z95
 
 # What is called a difference happens to equals at most so often.
 _LEVEL = 0.05
@@ -30,21 +34,21 @@ class Paired:
 
     Attributes:
         difference: error of the first less that of the second, in [-1, 1]; below 0 the
-            first is better.
+            first is better. Of detection, one less the AUROC is the error.
         low, high: ends of its 95 % interval.
         p: probability of a difference at least as large between equals.
-        won: answers that the first alone has right.
-        lost: answers that the second alone has right.
         n: images.
+        won: answers that the first alone has right; None of detection.
+        lost: answers that the second alone has right; None of detection.
     """
 
     difference: float
     low: float
     high: float
     p: float
-    won: int
-    lost: int
     n: int
+    won: int | None = None
+    lost: int | None = None
 
     @property
     def differs(self) -> bool:
@@ -105,10 +109,67 @@ def paired_difference(
         min(float(low), difference),
         max(float(high), difference),
         p,
+        n,
         won,
         lost,
-        n,
     )
+
+
+def paired_detection(
+    id_scores: npt.ArrayLike,
+    ood_scores: Sequence[npt.ArrayLike],
+    other_id: npt.ArrayLike,
+    other_ood: Sequence[npt.ArrayLike],
+) -> Paired:
+    """The difference of two detectors' AUROC on the same images, in errors.
+
+    After DeLong et al. ("Comparing the areas under two or more correlated receiver
+    operating characteristic curves", 1988): an AUROC is the mean of what each image
+    wins against the other side, and so is a difference of two; interval and test are
+    the normal ones. Of several sets it is their mean, with the same images inside.
+
+    Args:
+        id_scores: [N] scores of in-distribution examples by the first detector.
+        ood_scores: of each set of others [M].
+        other_id, other_ood: the same of the second, in the same order.
+
+    Raises:
+        ArgumentError: shapes that differ, NaN, no set, or less than two images in one.
+    """
+    inside = [answers.scores(id_scores, "id_scores")]
+    inside += [answers.scores(other_id, "other_id")]
+    if not ood_scores or len(ood_scores) != len(other_ood):
+        raise ArgumentError(
+            f"ood_scores has {len(ood_scores)} sets and other_ood {len(other_ood)}; "
+            "both must have the same, one or more"
+        )
+    within, sets, beyond = [], [], 0.0
+    for one, other in zip(ood_scores, other_ood, strict=True):
+        outside = [answers.scores(one, "ood_scores")]
+        outside += [answers.scores(other, "other_ood")]
+        if len({len(x) for x in inside}) > 1 or len({len(x) for x in outside}) > 1:
+            raise ArgumentError("both detectors must have scored the same images")
+        if min(len(inside[0]), len(outside[0])) < 2:
+            raise ArgumentError("two images of each side are needed, or more")
+        first, second = (
+            detection.win_rates(a, b) for a, b in zip(inside, outside, strict=True)
+        )
+        within.append(second - first)
+        first, second = (
+            detection.win_rates(-b, -a) for a, b in zip(inside, outside, strict=True)
+        )
+        sets.append(len(outside[0]))
+        beyond += float(np.var(second - first, ddof=1)) / len(outside[0])
+    mean = np.mean(within, axis=0)  # [N], over the sets
+    difference = float(mean.mean())
+    variance = float(np.var(mean, ddof=1)) / len(mean) + beyond / len(sets) ** 2
+    deviation = math.sqrt(variance)
+    if deviation:
+        p = math.erfc(abs(difference) / (math.sqrt(2) * deviation))
+    else:
+        p = float(difference == 0)
+    low, high = (max(-1.0, min(1.0, difference + s * Z95 * deviation)) for s in (-1, 1))
+    return Paired(difference, low, high, p, len(mean) + sum(sets))
 
 
 def mcnemar(won: int, lost: int) -> float:

@@ -211,7 +211,8 @@ def _about(runs: Sequence[RunView], verdicts: Sequence[Verdict]) -> str:
             "Paired: what a run differs by from the first of its row on the same "
             "images, answer by answer, in percentage points.",
             "Best: where such a difference to every other run excludes nought, by the "
-            f"bootstrap and by McNemar’s test; in rows without them, {apart}. {alone}",
+            "bootstrap and by McNemar’s test (AUROC: by DeLong’s variance of a "
+            f"difference); in rows without them, {apart}. {alone}",
         ]
     elif len(runs) > 1:
         lines += [

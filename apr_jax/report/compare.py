@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.report import answer
 from apr_jax.report.run_view import alike, current
 from apr_jax.runs import predictions, workdir
 from apr_jax.runs import records as records_lib
@@ -159,7 +160,8 @@ def open_runs(roots: Iterable[pathlib.Path]) -> list[Run]:
             found = current(records_lib.read(directory.results))
         if not found:
             raise ConfigError(f"{root} has no records; nothing was measured yet")
-        opened.append(Run(config.name, directory, config, found))
+        with_ends = [answer.over(r, _members(r, found)) or r for r in found]
+        opened.append(Run(config.name, directory, config, with_ends))
     names = [run.name for run in opened]
     return [
         dataclasses.replace(run, name=str(run.directory.root))
@@ -232,7 +234,7 @@ def differences(
     """
     found, refused = [], []
     for row in table:
-        if row.question.metric not in predictions.METRICS or row.cells[0] is None:
+        if not predictions.can_pair(row.question.metric) or row.cells[0] is None:
             continue
         for column, cell in list(zip(compared, row.cells, strict=True))[1:]:
             if cell is None:
@@ -264,6 +266,15 @@ def _answers(column: Column, question: Question) -> Mapping[tuple[str, str], Cel
         place: Cell([record for record in own if alike(own[0], record)])
         for place, own in found.items()
     }
+
+
+def _members(mean: Record, records: Iterable[Record]) -> list[Record]:
+    """What a number is the mean of, in the records beside it."""
+    splits = set(predictions.splits(mean)) - {mean.split}
+    if not splits:
+        return []
+    of = lambda r: (r.job, r.data, r.metric, r.step)
+    return [r for r in records if r.split in splits and of(r) == of(mean)]
 
 
 def _pairs(

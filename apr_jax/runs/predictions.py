@@ -10,6 +10,7 @@ has "index", "label", "predicted" and "confidence" (of detection: the scores), a
 """
 
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 # The numbers that answers decide alone.
 METRICS = ("accuracy", "error", "robust_accuracy")
+# End of the name of a number that scores decide.
+_DETECTION = ".auroc"
 # Settings of a measurement that don't say which images it saw.
 _NOT_OF_IMAGES = ("weights", "dtype", "corruption_dir")
+# Settings of detection that are of one set of unknown images.
+_OF_A_SET = ("source", "fingerprint", "note")
 _ARRAYS = ("index", "label", "predicted", "confidence")
 
 
@@ -124,7 +129,7 @@ def behind(run: RunDir, record: Record) -> list[Predictions] | None:
     if record.metric not in METRICS:
         return None
     found = []
-    for split in _splits(record):
+    for split in splits(record):
         path = _path(run.predictions, dataclasses.replace(record, split=split))
         if not path.exists():
             return None
@@ -141,16 +146,19 @@ def difference(
 
     Args:
         run, other_run: they may have kept answers.
-        record, other_record: of the number: an accuracy or error of a split, or a mean
-            over corruptions.
+        record, other_record: of the number: an accuracy or error of a split, a mean
+            over corruptions, an AUROC or its mean over sets.
 
     Returns:
-        ``metrics.paired_difference`` of the answers, in errors also where the number is
-        an accuracy; None where answers aren't kept, or not those of the records.
+        ``metrics.paired_difference`` of the answers, or ``paired_detection`` of the
+        scores, in errors also where the number is an accuracy or an AUROC; None where
+        answers aren't kept, or not those of the records.
 
     Raises:
         DataError: both are kept, and they are of other images, in one line.
     """
+    if record.metric.endswith(_DETECTION):
+        return _detection(run, record, other_run, other_record)
     mine, theirs = behind(run, record), behind(other_run, other_record)
     if not mine or not theirs:
         return None
@@ -169,8 +177,86 @@ def difference(
     return metrics.paired_difference(*rights)
 
 
-def _splits(record: Record) -> list[str]:
-    """The splits behind a number: its own, or of a mean over corruptions all."""
+def can_pair(metric: str) -> bool:
+    """Whether kept answers say how two runs differ in a number."""
+    return metric in METRICS or metric.endswith(_DETECTION)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scores:
+    """The scores of one set of unknown images, and of the known ones beside it."""
+
+    about: About
+    inside: np.ndarray
+    outside: np.ndarray
+
+
+def _detection(
+    run: RunDir, record: Record, other_run: RunDir, other_record: Record
+) -> "Paired | None":
+    mine, theirs = _scores(run, record), _scores(other_run, other_record)
+    if not mine or not theirs:
+        return None
+    for one, other in itertools.zip_longest(mine, theirs):
+        if one is None or other is None:
+            raise DataError(f"{run.root} and {other_run.root} have other sets")
+        if why := _other_settings(one.about, other.about) or _other_number(one, other):
+            raise DataError(
+                f"{run.root} and {other_run.root} scored other images of "
+                f"{one.about.data} or {one.about.split}: {why}"
+            )
+    from apr_jax import metrics  # JAX, which takes a while to load
+
+    return metrics.paired_detection(
+        mine[0].inside,
+        [part.outside for part in mine],
+        theirs[0].inside,
+        [part.outside for part in theirs],
+    )
+
+
+def _scores(run: RunDir, record: Record) -> list[_Scores] | None:
+    """The scores that an AUROC was computed from; None unless all are kept."""
+    score = record.metric.removesuffix(_DETECTION)
+    found = []
+    for name in splits(record):
+        path = _path(run.predictions, dataclasses.replace(record, split=name))
+        if not path.exists():
+            return None
+        about = read_about(path)
+        with files.archive(path) as stored:
+            names = (f"{score}/id", f"{score}/{name}")
+            if not _is_behind(about, record) or any(n not in stored for n in names):
+                return None
+            found.append(_Scores(about, *(stored[n] for n in names)))
+    return found
+
+
+def _is_behind(about: About, record: Record) -> bool:
+    """Whether scores of a set are those of a record, or of a mean over sets."""
+    if "members" not in record.extra:
+        return about.alike(record)
+    own, joint = dict(about.settings or {}), dict(record.extra.get("settings") or {})
+    marks = [about.split, *(own.pop(mark, None) for mark in _OF_A_SET)]
+    same = (about.config_hash, about.step) == (record.config_hash, record.step)
+    return (
+        same
+        and marks in joint.get("sets", [])
+        and all(joint.get(name) == value for name, value in own.items())
+    )
+
+
+def _other_number(one: _Scores, other: _Scores) -> str:
+    for mine, theirs in ((one.inside, other.inside), (one.outside, other.outside)):
+        if len(mine) != len(theirs):
+            return f"{len(mine):,} and {len(theirs):,} examples"
+    return ""
+
+
+def splits(record: Record) -> list[str]:
+    """The splits behind a number: its own, or of a mean over corruptions or sets."""
+    if "members" in record.extra:
+        return list(record.extra["members"])
     if "corruptions" not in record.extra:
         return [record.split]
     severity = record.split.partition("/")[2]
@@ -181,12 +267,8 @@ def _splits(record: Record) -> list[str]:
 def _otherness(one: Predictions, other: Predictions) -> str:
     """What of the images of two splits differs, in words; "" for the same images."""
     here, there = one.about, other.about
-    if (here.data, here.split) != (there.data, there.split):
-        return f"there {there.data} {there.split}"
-    mine, theirs = dict(here.settings or {}), dict(there.settings or {})
-    for name in {**mine, **theirs}:
-        if name not in _NOT_OF_IMAGES and mine.get(name) != theirs.get(name):
-            return f"{name} is {mine.get(name)!r} and {theirs.get(name)!r}"
+    if why := _other_settings(here, there):
+        return why
     if here.images and there.images and here.images != there.images:
         return f"their fingerprints are {here.images[:12]} and {there.images[:12]}"
     if len(one.index) != len(other.index):
@@ -195,6 +277,17 @@ def _otherness(one: Predictions, other: Predictions) -> str:
         return "the numbers of the examples differ"
     if not np.array_equal(one.label, other.label):
         return f"{int(np.sum(one.label != other.label)):,} labels differ"
+    return ""
+
+
+def _other_settings(here: About, there: About) -> str:
+    """What two measurements were told differently of their images; "" if nothing."""
+    if (here.data, here.split) != (there.data, there.split):
+        return f"there {there.data} {there.split}"
+    mine, theirs = dict(here.settings or {}), dict(there.settings or {})
+    for name in {**mine, **theirs}:
+        if name not in _NOT_OF_IMAGES and mine.get(name) != theirs.get(name):
+            return f"{name} is {mine.get(name)!r} and {theirs.get(name)!r}"
     return ""
 
 

@@ -111,6 +111,36 @@ def test_scores_of_detection_can_be_measured_again(network, tmp_path, rng):
     assert ("noise", "msp.oscr") in values(second)
 
 
+def test_detection_of_two_networks_is_paired(network, tmp_path, rng):
+    for name in ("dark", "bright"):
+        images = rng.integers(0, 180, (30, 8, 8, 3), np.uint8)
+        np.save(tmp_path / f"{name}.npy", images + 75 * (name == "bright"))
+    out = tuple(f"{n}=arrays:{tmp_path}/{n}.npy" for n in ("dark", "bright"))
+    settings = config_lib.Ood(out=out, scores=("msp",))
+
+    def blurred(variables, images):
+        logits, features = network.predict(variables, images)
+        return 0.2 * logits**2, features
+
+    other = dataclasses.replace(network, predict=blurred)
+    runs = []
+    for name, measured in (("one", network), ("other", other)):
+        surroundings = context(tmp_path / name)
+        records = list(ood.measure(measured, settings, surroundings))
+        by_split = {r.split: r for r in records if r.metric == "msp.auroc"}
+        runs.append((workdir.RunDir(tmp_path / name), by_split))
+    (one, mine), (two, theirs) = runs
+    for split in ("dark", "bright", "all"):
+        found = predictions.difference(one, mine[split], two, theirs[split])
+        gap = theirs[split].value - mine[split].value
+        assert found.difference == pytest.approx(gap, abs=1e-6)
+        assert found.low < found.difference < found.high
+    assert found.n == 50 + 60
+    (one.predictions / "ood" / "toy" / "dark.npz").unlink()
+    assert predictions.difference(one, mine["all"], two, theirs["all"]) is None
+    assert predictions.difference(one, mine["bright"], two, theirs["bright"])
+
+
 def test_a_card_measures_the_clean_images_once(network, tmp_path, monkeypatch):
     own = config_lib.Eval(
         batch_size=16,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats
+import sklearn.metrics
 
 from apr_jax import metrics
 
@@ -109,3 +110,68 @@ def test_other_images_are_refused():
         metrics.paired_difference(np.ones(4), np.ones(5))
     with pytest.raises(ValueError, match="of one image or more"):
         metrics.paired_difference([], [])
+
+
+def detectors(rng, *, inside, sets, gap):
+    """Two detectors' scores of the same images, with ties; the second is worse."""
+    made = []
+    for count, shift in ((inside, 1.0), *((m, 0.0) for m in sets)):
+        easy = rng.normal(0, 1, count)
+        each = [easy + rng.normal(0, 0.7, count) + shift * s for s in (1.0, 1.0 - gap)]
+        made.append([np.round(scores, 1) for scores in each])
+    (first, second), *outside = made
+    return first, [o[0] for o in outside], second, [o[1] for o in outside]
+
+
+def auroc(inside, outside):
+    truth = np.r_[np.ones(len(inside)), np.zeros(len(outside))]
+    return sklearn.metrics.roc_auc_score(truth, np.r_[inside, outside])
+
+
+def test_detection_is_delong_s_of_a_pair(rng):
+    """Each image's part of the difference, pair by pair."""
+    first, (theirs,), second, (others,) = detectors(rng, inside=40, sets=[25], gap=0.4)
+    found = metrics.paired_detection(first, [theirs], second, [others])
+    assert found.difference == pytest.approx(
+        auroc(second, others) - auroc(first, theirs)
+    )
+    above = lambda a, b: (a[:, None] > b) + 0.5 * (a[:, None] == b)
+    table = above(second, others) - above(first, theirs)
+    by_inside, by_outside = table.mean(1), table.mean(0)
+    variance = np.cov(by_inside) / 40 + np.cov(by_outside) / 25
+    half = scipy.stats.norm.ppf(0.975) * np.sqrt(variance)
+    assert found.high - found.difference == pytest.approx(half, rel=1e-4)
+    assert found.difference - found.low == pytest.approx(half, rel=1e-4)
+    z = abs(found.difference) / np.sqrt(variance)
+    assert found.p == pytest.approx(2 * scipy.stats.norm.sf(z))
+    assert (found.n, found.won, found.lost) == (65, None, None)
+
+
+def test_detection_over_sets_is_what_other_images_would_give():
+    """The interval of a mean over sets that share the images inside, by repetition."""
+    rng = np.random.default_rng(2)
+    sizes = {"inside": 150, "sets": [60, 200], "gap": 0.3}
+    found = [metrics.paired_detection(*detectors(rng, **sizes)) for _ in range(400)]
+    differences = np.array([one.difference for one in found])
+    truth = differences.mean()
+    assert 0.92 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.98
+    one, outside, other, theirs = detectors(rng, **sizes)
+    mean = np.mean([auroc(one, o) for o in outside])
+    mean -= np.mean([auroc(other, o) for o in theirs])
+    joint = metrics.paired_detection(one, outside, other, theirs)
+    assert joint.difference == pytest.approx(-mean)
+
+
+def test_the_same_detector_does_not_differ(rng):
+    one, outside, _, _ = detectors(rng, inside=20, sets=[30], gap=0.0)
+    found = metrics.paired_detection(one, outside, one, outside)
+    assert (found.difference, found.p, found.differs) == (0.0, 1.0, False)
+
+
+def test_scores_of_other_images_are_refused():
+    one, two = np.arange(3.0), np.arange(2.0)
+    for wrong in ((one, [one], one, []), (one, [one], two, [one]), (one, [], one, [])):
+        with pytest.raises(ValueError, match="same"):
+            metrics.paired_detection(*wrong)
+    with pytest.raises(ValueError, match="two images"):
+        metrics.paired_detection(one, [one[:1]], one, [one[:1]])
