@@ -6,7 +6,9 @@
 prints a row for each question. Runs that differ in their seeds alone are one column,
 their mean ± sample standard deviation. Where the first column and another have kept
 their answers (``--save_predictions``), their difference on the same images follows,
-with its 95 % interval and McNemar's p. Reading changes nothing in a run.
+with its 95 % interval and McNemar's p. Networks that were measured on all fifteen
+corruptions are ranked, beside RobustBench's where the images are its own. Reading
+changes nothing in a run.
 """
 
 import dataclasses
@@ -22,7 +24,7 @@ from rich.markup import escape
 from apr_jax import process
 from apr_jax.errors import ConfigError
 from apr_jax.gates import places
-from apr_jax.report import compare, export, numbers, run_view
+from apr_jax.report import compare, export, numbers, ranked, ranking, run_view
 from apr_jax.runs import files
 
 # Characters of a terminal's line that the questions take, and a column of numbers.
@@ -90,6 +92,12 @@ def run(
         console.print(_table(columns, table, part))
     if found:
         console.print(_differences(columns[0].name, found))
+    rankings, left_out = ranking.rank(export.entrants(runs))
+    for drawn, note in ranked.tables(rankings):
+        console.print(drawn)
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    if len(runs) > 1:
+        refused = [*refused, *left_out]
     for line in (*compare.otherwise(columns, table), *dict.fromkeys(refused)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if csv is not None:

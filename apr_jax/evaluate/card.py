@@ -5,9 +5,10 @@
     python -m apr_jax.evaluate.card --model FILE.py:create --data cifar10
 
 measures each run in turn, by all parts if none are named, and draws one page with the
-runs side by side. Flags stand instead of the runs' own ``eval``. Numbers that
-a run has already are not measured again, so a stopped card goes on. A part that can't
-be measured, as its data aren't there, is said and left out.
+runs side by side; beside it lies the same as JSON, ``card.json``. Flags stand instead
+of the runs' own ``eval``. Numbers that a run has already are not measured again, so a
+stopped card goes on. A part that can't be measured, as its data aren't there, is said
+and left out.
 """
 
 import contextlib
@@ -317,9 +318,15 @@ def _measure_all(
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            from apr_jax.report import page  # Matplotlib, which takes a while to load
+            from apr_jax.report import (
+                export,
+                page,
+            )  # Matplotlib, which takes a while to load
 
-            page.write(target or jobs[0][0].report, [place.root for place, *_ in jobs])
+            roots = [place.root for place, *_ in jobs]
+            page.write(target or jobs[0][0].report, roots)
+            beside = target.with_suffix(".json") if target else jobs[0][0].card
+            export.write_card(beside, roots)
 
 
 def robustness_card(
@@ -347,7 +354,8 @@ def robustness_card(
             "hf:REPO", a network of that library with its own preprocessing.
         data: "cifar10" or another set of TFDS, "bundled", "folder:PATH",
             "arrays:FILE.npz", or (images, labels).
-        out: directory of records and page, ``results.jsonl`` and ``report.html``.
+        out: directory of records and page, ``results.jsonl``, ``report.html`` and
+            ``card.json``.
         parts: of "clean", "corruption", "ood", "adversarial", "fourier".
         classes: of a function: names in the order of its logits, or how many; the
             data's if None. Of a ``Classifier`` that only knows how many, their names.

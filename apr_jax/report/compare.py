@@ -79,8 +79,8 @@ class Run:
 
     @property
     def from_elsewhere(self) -> bool:
-        """Whether its weights come from a file; ``config`` tells nothing of them."""
-        return any("weights_file" in record.extra for record in self.records)
+        """Whether its weights come from elsewhere; ``config`` tells nothing of them."""
+        return any("weights_file" in r.extra or not r.step for r in self.records)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,13 @@ import csv
 import dataclasses
 import io
 import json
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from apr_jax.report import compare, ranking
 from apr_jax.report.compare import Column, Difference, Row, Run
+from apr_jax.runs import files, workdir
 from apr_jax.runs.records import Record
 
 SCHEMA = "apr_jax.compare/1"
@@ -21,6 +24,22 @@ FIELDS = tuple(f.name for f in dataclasses.fields(Record) if f.name != "extra")
 _THREATS = {"linf": "Linf", "l2": "L2"}
 # The steps and queries of AutoAttack's standard version.
 _STANDARD = {"attack": "standard", "steps": 100, "queries": 5000}
+
+
+def write_card(path: pathlib.Path, roots: Sequence[pathlib.Path]) -> None:
+    """Writes the document of some work directories; those without records aren't in it.
+
+    Raises:
+        DataError: files of a run can't be read.
+    """
+    there = [root for root in roots if workdir.RunDir(root).results.exists()]
+    if not there:
+        return
+    runs = compare.open_runs(there)
+    columns = compare.columns(runs)
+    table = compare.rows(columns)
+    found, _ = compare.differences(columns, table)
+    files.write_text(path, as_json(runs, columns, table, found))
 
 
 def as_csv(runs: Sequence[Run]) -> str:
@@ -52,8 +71,19 @@ def as_json(
         ],
         "table": [_row(row, columns) for row in table],
         "differences": [_difference(found, columns) for found in differences],
+        "ranking": ranking.as_json(*ranking.rank(entrants(runs))),
     }
     return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def entrants(runs: Sequence[Run]) -> list[ranking.Entrant]:
+    """The networks of runs, for a ranking."""
+    return [
+        ranking.Entrant(
+            run.name, run.config.model.name, run.config.data.test_split, run.records
+        )
+        for run in runs
+    ]
 
 
 def robustbench(run: Run) -> list[dict[str, Any]]:

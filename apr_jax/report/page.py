@@ -17,7 +17,7 @@ import numpy as np
 import rich.console
 
 from apr_jax.metrics.calibration import Reliability
-from apr_jax.report import answer, figures, html, numbers, sections, tables
+from apr_jax.report import answer, figures, html, numbers, ranked, sections, tables
 from apr_jax.report.examples import sheet
 from apr_jax.report.run_view import RunView, current, view
 from apr_jax.runs import files
@@ -68,6 +68,7 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
             _numbers(runs),
             _not_finite(runs),
             *(section.html(runs) for section in sections.SECTIONS.values()),
+            ranked.html(runs),
             _curves(runs),
             _calibration(runs),
             _confusions(runs),

@@ -36,6 +36,7 @@ class RunDir:
         predictions: the answers to single images, where they are asked for.
         scratch: what evaluations keep while they are under way; made when first used.
         report: the page to look at.
+        card: the numbers of a card as one document.
     """
 
     def __init__(self, root: pathlib.Path) -> None:
@@ -54,6 +55,7 @@ class RunDir:
         self.predictions = root / "predictions"
         self.scratch = root / "scratch"
         self.report = root / "report.html"
+        self.card = root / "card.json"
 
 
 @contextlib.contextmanager

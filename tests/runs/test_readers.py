@@ -64,6 +64,7 @@ OPENING = {
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
     "apr_jax/evaluate/command.py": "test_an_evaluation",
     "apr_jax/report/compare.py": "OTHERS",
+    "apr_jax/report/export.py": "test_the_card",
     "apr_jax/report/run_view.py": "OTHERS",
     "apr_jax/runs/checkpoint.py": "test_an_evaluation",
     "apr_jax/runs/workdir.py": "test_an_evaluation",
@@ -161,7 +162,13 @@ def test_an_evaluation(finished, home, tmp_path, name, caplog):
     assert {r.step for r in found} == {7}
 
 
-DECLARED = {"results.jsonl", "commands.jsonl", "report.html", ".lock.measure"}
+DECLARED = {
+    "results.jsonl",
+    "commands.jsonl",
+    "report.html",
+    "card.json",
+    ".lock.measure",
+}
 
 
 def changed(before, after):
