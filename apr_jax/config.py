@@ -280,7 +280,9 @@ class Ood:
     react_quantile: float = setting(0.9, "where ReAct clips", low=0.001, high=1)
     dice_sparsity: float = setting(0.9, "weights that DICE drops", low=0, high=0.999)
     ash_prune: float = setting(0.9, "features that ASH drops", low=0, high=0.999)
+    scale_prune: float = setting(0.85, "features not in SCALE's sum", low=0, high=0.999)
     knn_k: int = setting(50, "neighbours of KNN", low=1)
+    nnguide_k: int = setting(100, "neighbours of NNGuide", low=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -202,7 +202,7 @@ def scored(config, **_):
     collected = ood_scores.Collected(
         test @ weight + bias, test, zeros.astype(int), odin=zeros, csi=zeros
     )
-    names = ("react", "dice", "ash", "knn")
+    names = ("react", "dice", "ash", "scale", "knn", "nnguide")
     found = ood_scores.scores_of(names, collected, fitted, chosen)
     return digest(*(np.asarray(found[name]) for name in names))
 
@@ -362,7 +362,9 @@ TABLE = {
     "eval.ood.react_quantile": (0.3, {}, scored),
     "eval.ood.dice_sparsity": (0.3, {}, scored),
     "eval.ood.ash_prune": (0.3, {}, scored),
+    "eval.ood.scale_prune": (0.3, {}, scored),
     "eval.ood.knn_k": (3, {}, scored),
+    "eval.ood.nnguide_k": (3, {}, scored),
     "eval.adversarial.attack": ("pgd", ATTACK, attacked),
     "eval.adversarial.linf": ((0.1, 0.2), ATTACK, attacked),
     "eval.adversarial.l2": ((0.5,), ATTACK, attacked),

@@ -32,7 +32,9 @@ KNOBS = (
     "react_quantile",
     "dice_sparsity",
     "ash_prune",
+    "scale_prune",
     "knn_k",
+    "nnguide_k",
 )
 
 
@@ -158,8 +160,10 @@ def scores_of(
     }
     rest = [name for name in names if name not in ood.OF_IMAGES]
     special: dict[str, dict[str, Any]] = {
-        "ash": {"prune": settings.ash_prune},
+        **{key: {"prune": settings.ash_prune} for key in ("ash", "ash_p", "ash_b")},
+        "scale": {"prune": settings.scale_prune},
         "knn": {"k": settings.knn_k},
+        "nnguide": {"k": settings.nnguide_k},
     }
 
     @jax.jit

@@ -14,8 +14,6 @@ from apr_jax.ood.fdbd import fdbd
 from apr_jax.ood.fitting import Fitted, fit
 from apr_jax.ood.odin import odin, perturb
 from apr_jax.ood.scores import (
-    ASH_VARIANTS,
-    ash,
     dice,
     energy,
     entropy,
@@ -28,6 +26,8 @@ from apr_jax.ood.scores import (
     relative_mahalanobis,
     vim,
 )
+from apr_jax.ood.shaping import ASH_VARIANTS, ash, ash_b, ash_p, scale
+from apr_jax.ood.stored import nnguide, she
 
 __all__ = [
     "ASH_VARIANTS",
@@ -76,6 +76,9 @@ TABLE = {
     "react": Score(react, "ReAct", (*_HEAD, "train")),
     "dice": Score(dice, "DICE", (*_HEAD, "train")),
     "ash": Score(ash, "ASH", _HEAD),
+    "ash_p": Score(ash_p, "ASH-P", _HEAD),
+    "ash_b": Score(ash_b, "ASH-B", _HEAD),
+    "scale": Score(scale, "SCALE", _HEAD),
     "mahalanobis": Score(mahalanobis, "Mahalanobis", ("features", "train")),
     "relative_mahalanobis": Score(
         relative_mahalanobis, "Relative Mahalanobis", ("features", "train")
@@ -83,6 +86,8 @@ TABLE = {
     "knn": Score(knn, "Nearest neighbours", ("features", "train")),
     "vim": Score(vim, "ViM", ("logits", *_HEAD, "train")),
     "fdbd": Score(fdbd, "fDBD", ("logits", *_HEAD, "train")),
+    "she": Score(she, "SHE", ("logits", "features", "train")),
+    "nnguide": Score(nnguide, "NNGuide", ("logits", "features", "train")),
     # The authors' code scores by maximum logit, and counts ties in a way of its own:
     # `metrics.ood_detection(..., convention="authors")`.
     "authors": Score(max_logit, _AUTHORS, ("logits",)),

@@ -6,6 +6,7 @@ from typing import Any
 import flax.struct
 import numpy as np
 import numpy.typing as npt
+import scipy.special
 
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import answers, knobs
@@ -25,6 +26,9 @@ class Fitted:
         class_whiten: [F, F], turns the covariance within classes into the identity.
         all_mean, all_whiten: [F] and [F, F], the same of all classes together.
         bank: [M, F] training features of unit length.
+        bank_energy: [M], log sum exp of their logits.
+        patterns: [K, F], mean feature of each class's examples that are classified
+            correctly; zeros where there are none.
         vim_origin: [F], where the logits of the last layer are all zero.
         vim_residual: [F, F - D], basis of what lies outside the principal subspace.
         vim_alpha: [], scale of the virtual logit.
@@ -39,6 +43,8 @@ class Fitted:
     all_mean: Any = None
     all_whiten: Any = None
     bank: Any = None
+    bank_energy: Any = None
+    patterns: Any = None
     vim_origin: Any = None
     vim_residual: Any = None
     vim_alpha: Any = None
@@ -82,6 +88,8 @@ def fit(
     found = {**_gaussians(values, classes, ridge)}
     length = np.linalg.norm(values, axis=1, keepdims=True)
     found["bank"] = values / np.maximum(length, 1e-12)
+    found["bank_energy"] = scipy.special.logsumexp(scores, axis=1)
+    found["patterns"] = _patterns(values, scores, classes)
     if weight is not None and bias is not None:
         kernel, offset = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
         expected = (values.shape[1], scores.shape[1])
@@ -115,6 +123,15 @@ def _checked(
         if bad := answers.not_finite(array):
             raise ArgumentError(f"{bad} of {array.size} training {what} are not finite")
     return values, scores, np.asarray(classes)
+
+
+def _patterns(values: Array, scores: Array, classes: Array) -> Array:
+    """Mean feature of each class's examples that are right. [K, F]"""
+    right = answers.answer(scores) == classes
+    sums = np.zeros((scores.shape[1], values.shape[1]))
+    np.add.at(sums, classes[right], values[right])
+    count = np.bincount(classes[right], minlength=len(sums))
+    return sums / np.maximum(count, 1)[:, None]
 
 
 def _gaussians(values: Array, classes: Array, ridge: float) -> Mapping[str, Array]:

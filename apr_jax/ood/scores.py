@@ -17,8 +17,6 @@ from apr_jax.ood.fitting import Fitted
 Unused = jax.Array | None
 Found = Fitted | None
 
-ASH_VARIANTS = ("s", "p", "b")
-
 
 def msp(logits: jax.Array, features: Unused = None, fitted: Found = None) -> jax.Array:
     """Logarithm of the largest softmax probability (Hendrycks and Gimpel 2017)."""
@@ -91,57 +89,13 @@ def react(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy with activations cut off at a quantile of training (Sun et al. 2021)."""
     limit, weight, bias = parts("react", fitted, "react_limit", "weight", "bias")
     values = of_features(features, weight.shape[0])
-    return energy(_linear(jnp.minimum(values, limit), weight, bias))
+    return energy(linear(jnp.minimum(values, limit), weight, bias))
 
 
 def dice(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
     """Energy through the weights that contribute most (Sun and Li 2022)."""
     weight, bias = parts("dice", fitted, "dice_weight", "bias")
-    return energy(_linear(of_features(features, weight.shape[0]), weight, bias))
-
-
-def ash(
-    logits: Unused,
-    features: jax.Array,
-    fitted: Found,
-    *,
-    prune: float = 0.9,
-    variant: str = "s",
-) -> jax.Array:
-    """Energy of shaped activations (Djurisic et al. 2023).
-
-    Args:
-        logits: not used.
-        features: [N, F] activations.
-        fitted: its `weight` and `bias` are used.
-        prune: share of each example's activations that is set to zero, the lowest.
-        variant: what the others become: "s" grow by exp(sum before / sum after), "p"
-            stay, "b" all share the sum before equally.
-
-    Raises:
-        ArgumentError: for an unknown variant, or a `prune` outside [0, 1).
-    """
-    knobs.one_of("variant", variant, ASH_VARIANTS)
-    knobs.real("prune", prune, low=0, below=1)
-    weight, bias = parts("ash", fitted, "weight", "bias")
-    values = of_features(features, weight.shape[0])
-    size = values.shape[-1]
-    keep = max(1, size - round(size * prune))
-    # By place rather than by value, so that equal activations do not all stay.
-    places = jax.lax.top_k(values, keep)[1]
-    kept = jnp.put_along_axis(
-        jnp.zeros(values.shape, bool), places, True, axis=-1, inplace=False
-    )
-    before = jnp.sum(values, axis=-1, keepdims=True)
-    shaped = jnp.where(kept, values, 0.0)
-    if variant == "b":
-        shaped = jnp.where(kept, before / keep, 0.0)
-    elif variant == "s":
-        after = jnp.sum(shaped, axis=-1, keepdims=True)
-        # Activations that are nowhere positive have no ratio to grow by.
-        ratio = jnp.where(after > 0, before / jnp.where(after > 0, after, 1.0), 1.0)
-        shaped = shaped * jnp.exp(ratio)
-    return energy(_linear(shaped, weight, bias))
+    return energy(linear(of_features(features, weight.shape[0]), weight, bias))
 
 
 def mahalanobis(logits: Unused, features: jax.Array, fitted: Found) -> jax.Array:
@@ -191,7 +145,7 @@ def vim(logits: jax.Array, features: jax.Array, fitted: Found) -> jax.Array:
         "vim", fitted, "vim_origin", "vim_residual", "vim_alpha"
     )
     values = of_features(features, origin.shape[0])
-    outside = _linear(values - origin[None], residual, None)
+    outside = linear(values - origin[None], residual, None)
     found = of_logits(logits, count=len(values))
     return energy(found) - alpha * jnp.sqrt(jnp.sum(outside**2, axis=-1))
 
@@ -229,7 +183,8 @@ def _odds_of_others(scores: jax.Array) -> jax.Array:
     return jnp.where(is_top, 0.0, jnp.exp(scores - largest))
 
 
-def _linear(features: jax.Array, weight: jax.Array, bias: Unused) -> jax.Array:
+def linear(features: jax.Array, weight: jax.Array, bias: Unused) -> jax.Array:
+    """The logits of a last layer, at float32's precision on every device."""
     # On accelerators the default precision of a product is lower than float32's.
     product = jnp.matmul(features, weight, precision=jax.lax.Precision.HIGHEST)
     return product if bias is None else product + bias[None]
@@ -239,8 +194,8 @@ def _nearest(values: jax.Array, means: jax.Array, whiten: jax.Array) -> jax.Arra
     """Squared whitened distance [N] to the nearest of the means [C, F]."""
     # Around the means' middle, so that float32 keeps the digits of the difference.
     middle = jnp.mean(means, axis=0, keepdims=True)
-    points = _linear(values - middle, whiten, None)
-    centres = _linear(means - middle, whiten, None)
+    points = linear(values - middle, whiten, None)
+    centres = linear(means - middle, whiten, None)
     distance = lambda centre: jnp.sum((points - centre[None]) ** 2, axis=-1)
     return jnp.min(jax.lax.map(distance, centres), axis=0)
 
