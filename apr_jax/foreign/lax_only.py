@@ -3,7 +3,9 @@
 ``jax2onnx`` replaces functions of Flax while it traces, and knows operations of
 ``jax.lax`` one by one. What it is given here has been traced before: calls are opened,
 so that no function is left to replace, and windows over images are turned into windows
-over three axes, of which ``onnxruntime`` takes no more.
+over three axes, of which ``onnxruntime`` takes no more. It is traced for an
+accelerator, whose programs are the plain ones: a CPU's grouped convolutions are
+products of many axes, which ``onnxruntime`` refuses.
 """
 
 import math
@@ -32,8 +34,9 @@ def rewritten(function: Callable[..., Any], shape: Any) -> Callable[..., Any]:
         function: of an array to an array.
         shape: of the array, a ``jax.ShapeDtypeStruct``; its dimensions may be symbolic.
     """
-    with for_platform("cpu"):  # else there are choices by platform in it
-        closed = jax.make_jaxpr(function)(shape)
+    with for_platform("gpu"):  # else there are choices by platform in it
+        # A function of its own, as a trace of the same one may be kept for this host.
+        closed = jax.make_jaxpr(lambda array: function(array))(shape)
     return lambda array: _evaluated(closed.jaxpr, closed.consts, [array])[0]
 
 

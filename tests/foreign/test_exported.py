@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from apr_jax import target
 from apr_jax.cli import export
 from apr_jax.errors import ArgumentError, ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.foreign import exported, lax_only
+from apr_jax.models import layers
 
 SIZE, MEAN, STD = 8, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 ABOUT = {"classes": list("abcde"), "image_size": SIZE, "mean": MEAN, "std": STD}
@@ -190,3 +192,38 @@ def test_operations_alone(rng):
             assert equation.invars[0].aval.ndim <= 3
     fixed = lax_only.rewritten(function, jax.ShapeDtypeStruct(maps.shape, np.float32))
     np.testing.assert_allclose(fixed(maps), function(maps), atol=1e-6)
+
+
+def test_no_platform_is_left_to_choose():
+    """It is traced for an accelerator: without the paths of this machine's CPU."""
+    rows = jnp.arange(2.0, dtype=jnp.float32)
+
+    def function(x):
+        return target.by_platform(x, cpu=lambda x: x + 1, default=lambda x: x + rows)
+
+    made = lax_only.rewritten(function, jax.ShapeDtypeStruct((2,), np.float32))
+    np.testing.assert_array_equal(made(np.zeros(2, np.float32)), [0, 1])
+    program = str(jax.make_jaxpr(made)(np.zeros(2, np.float32)))
+    assert "cond" not in program
+    assert "platform_index" not in program
+
+
+@needs_jax2onnx
+def test_groups_of_channels_as_onnx(tmp_path):
+    """A CPU computes them by kernels of blocks, which are products of many axes."""
+
+    class Grouped(layers.Part):
+        @nn.compact
+        def __call__(self, x):
+            x = self.convolve("in", x, 8)
+            return self.convolve("out", x, 8, groups=4).mean((1, 2))
+
+    weights = Grouped().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    found = exported.write(
+        tmp_path / "net.onnx",
+        lambda images: Grouped().apply(weights, images),
+        image_size=SIZE,
+        plan=exported.Plan("onnx"),
+        about={},
+    )
+    assert found.difference < 1e-5
