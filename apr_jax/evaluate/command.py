@@ -27,7 +27,7 @@ from apr_jax.runs.records import Record
 Measure = Callable[[classifier_lib.Classifier, Any, Context], Iterable[Record]]
 
 
-def main(measure: Measure, cls: type | None = None, *, answers: bool = True) -> None:
+def main(measure: Measure, cls: type | None = None) -> None:
     """Runs an evaluation as a program.
 
     The command line names a run's directory or a file of weights. Each record that
@@ -37,7 +37,6 @@ def main(measure: Measure, cls: type | None = None, *, answers: bool = True) -> 
     Args:
         measure: the evaluation.
         cls: the dataclass of its settings, which become flags; None: it has none.
-        answers: whether it has answers to single images that can be kept.
     """
     config = config_flags.DEFINE_config_file(
         "config", None, "For a file of weights: names the network and the data."
@@ -53,9 +52,7 @@ def main(measure: Measure, cls: type | None = None, *, answers: bool = True) -> 
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     places = define_places()
     only = ("save_predictions",)
-    keeping: Callable[[], dict[str, Any]] = dict
-    if answers:
-        keeping = settings_lib.define_flags(config_lib.Eval, defaults=False, only=only)
+    keeping = settings_lib.define_flags(config_lib.Eval, defaults=False, only=only)
     brought = bring_lib.define_flags()
     values = settings_lib.define_flags(cls) if cls else dict
 

@@ -10,7 +10,8 @@ one image with the amplitude of another (Figures 2 and 3 of the APR paper as num
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,8 @@ def measure(
         plan = {**common, "part": part, **plans[part]}
         job = Measurement(JOB, classifier, context, plan)
         found = job.found().values()
-        if any(record.extra.get("last") for record in found):
+        lacks = part == "phase" and job.lacks_answers(config.data.test_split)
+        if any(record.extra.get("last") for record in found) and not lacks:
             yield from job.hidden(found)
         else:
             missing.append(job)
@@ -95,7 +97,7 @@ def measure(
     for job in missing:
         assert job.settings is not None
         part = job.settings["part"]
-        numbers, extra_of = _MAKERS[part](probe, job.settings)
+        numbers, extra_of = _MAKERS[part](probe, job)
         clean = metrics.wilson(probe.clean_wrong(), probe.size)
         # The last one is marked, so that a part counts as done.
         last = list(numbers)[-1]
@@ -112,7 +114,8 @@ def measure(
 _Found = tuple[dict[str, metrics.Measured], dict[str, dict[str, Any]]]
 
 
-def _heatmap(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
+def _heatmap(probe: fourier_probe.Probe, job: Measurement) -> _Found:
+    settings = job.settings or {}
     errors = probe.heatmap(settings["norm"], settings["extent"]) / probe.size
     mean = float(errors.mean())
     return (
@@ -121,7 +124,8 @@ def _heatmap(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
     )
 
 
-def _bands(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
+def _bands(probe: fourier_probe.Probe, job: Measurement) -> _Found:
+    settings = job.settings or {}
     numbers, extra_of = {}, {}
     counts = probe.bands(settings["radii"])
     for radius, (low, high) in zip(settings["radii"], counts, strict=True):
@@ -132,10 +136,23 @@ def _bands(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
     return numbers, extra_of
 
 
-def _phase(probe: fourier_probe.Probe, settings: Mapping[str, Any]) -> _Found:
-    follows, both_right = probe.phase_or_amplitude(settings["axes"])
+def _phase(probe: fourier_probe.Probe, job: Measurement) -> _Found:
+    pairs = probe.phase_or_amplitude((job.settings or {})["axes"])
+    follows, both = pairs.follows, pairs.recognised
+    job.keep_arrays(
+        job.classifier.config.data.test_split,
+        {
+            "index": np.arange(len(follows)),
+            "label": pairs.labels,
+            "predicted": pairs.answers,
+            "confidence": np.full(len(follows), np.nan, np.float32),
+        },
+        images=hashlib.sha256(
+            pairs.labels.tobytes() + pairs.donors.tobytes()
+        ).hexdigest(),
+    )
     numbers = {}
-    for suffix, rows in (("", np.ones_like(both_right)), (".recognised", both_right)):
+    for suffix, rows in (("", np.ones_like(both)), (".recognised", both)):
         if count := int(rows.sum()):
             for k, name in enumerate(fourier_probe.FOLLOWS):
                 hits = int(np.sum(follows[rows] == k))
@@ -177,4 +194,4 @@ def check(settings: config_lib.Fourier, data: config_lib.Data) -> config_lib.Fou
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Fourier, answers=False)
+    command.main(measure, config_lib.Fourier)

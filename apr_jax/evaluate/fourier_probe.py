@@ -3,7 +3,7 @@
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,24 @@ _PER_CALL = 16
 _PER_SAVE = 32
 # Keep the draws of signs and of pairs apart from others of the same seed.
 _SIGN_STREAM, _PAIR_STREAM = 0x519, 0x9A185
+
+
+class Pairs(NamedTuple):
+    """What is said of images that join the phase of one with the amplitude of another.
+
+    Attributes:
+        follows: place in ``FOLLOWS`` [N].
+        recognised: whether both images are [N].
+        labels: of the images that give their phase [N].
+        donors: numbers of those that give their amplitude [N].
+        answers: classes [N]; -1 where there is none.
+    """
+
+    follows: np.ndarray
+    recognised: np.ndarray
+    labels: np.ndarray
+    donors: np.ndarray
+    answers: np.ndarray
 
 
 class Probe:
@@ -176,7 +194,7 @@ class Probe:
                 bar.update(task, advance=1)
         return found
 
-    def phase_or_amplitude(self, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def phase_or_amplitude(self, axes: Sequence[int]) -> Pairs:
         """The image whose label the answer is, of one's phase and another's amplitude.
 
         Each image gives its phase once; the other of another label is drawn by the
@@ -184,9 +202,6 @@ class Probe:
 
         Args:
             axes: of the transform, as in ``spectral.recombine``.
-
-        Returns:
-            Place in ``FOLLOWS`` [N], and whether both images are recognised [N].
 
         Raises:
             DataError: all images have one label.
@@ -213,7 +228,7 @@ class Probe:
         given = np.concatenate(said)
         follows = np.where(given == labels, 0, np.where(given == labels[donors], 1, 2))
         right = self._clean_answers() == labels
-        return follows, right & right[donors]
+        return Pairs(follows, right & right[donors], labels, donors, given)
 
     # --- Inner workings --------------------------------------------------------------
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from apr_jax.metrics import Paired
 
 # The numbers that answers decide alone.
-METRICS = ("accuracy", "error", "robust_accuracy")
+METRICS = ("accuracy", "error", "robust_accuracy", "follows_phase")
 # End of the name of a number that scores decide.
 _DETECTION = ".auroc"
 # Settings of a measurement that don't say which images it saw.

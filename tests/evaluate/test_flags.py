@@ -105,11 +105,10 @@ def test_a_command_hands_over_all_flags(command_line, name):
     measure, cls = MEASURES[name]
     leaves = list(settings.leaves(cls())) if cls else []
     wanted = {leaf.name: text_of(leaf) for leaf in leaves}
-    keeping = KEEPING if name != "fourier" else {}
-    every = SHARED | PLACES | keeping | wanted
+    every = SHARED | PLACES | KEEPING | wanted
     given = {flag: text for flag, (text, _) in every.items()}
     (what, by, built), named = command_line(
-        lambda: command.main(measure, cls, answers=bool(keeping)),
+        lambda: command.main(measure, cls),
         command,
         "RUN",
         *(f"--{flag}={text}" for flag, text in given.items()),
@@ -118,7 +117,7 @@ def test_a_command_hands_over_all_flags(command_line, name):
     for flag, (_, value) in SHARED.items():
         assert named[flag] == value, flag
     assert named["places"] == {flag: value for flag, (_, value) in PLACES.items()}
-    assert named["keeping"] == ({"save_predictions": True} if keeping else {})
+    assert named["keeping"] == {"save_predictions": True}
     for leaf in leaves:
         assert getattr(built, leaf.name) == wanted[leaf.name][1], leaf.name
         assert getattr(built, leaf.name) != leaf.value

@@ -16,6 +16,7 @@ from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier, fourier_probe
 from apr_jax.evaluate.context import Context
+from apr_jax.evaluate.measurement import Measurement
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import fourier as section
 from apr_jax.runs import records as records_lib
@@ -204,7 +205,7 @@ def test_bands_against_numpy(network, images):
 
 def test_shade_follows_the_amplitude(network, images):
     """The mean grey level is the amplitude of the zero frequency."""
-    follows, both = probe(network, images).phase_or_amplitude((-3, -2))
+    follows, both, *_ = probe(network, images).phase_or_amplitude((-3, -2))
     assert np.mean(follows == 1) > 0.8
     assert 0 < both.sum() <= 50
     donors = fourier_probe.draw_donors(images.labels, 0)
@@ -260,11 +261,14 @@ def test_records(records, images, network):
         )
 
 
-def test_pairs_are_counted_among_all_and_among_the_recognised():
+def test_pairs_are_counted_among_all_and_among_the_recognised(network):
     """Of four pairs follow two the phase, one of them where both are recognised."""
-    follows = np.array([0, 0, 1, 2]), np.array([True, False, True, False])
-    given = argparse.Namespace(phase_or_amplitude=lambda axes: follows)
-    numbers, _ = fourier._phase(given, {"axes": (-3, -2)})
+    follows, recognised = np.array([0, 0, 1, 2]), np.array([1, 0, 1, 0], bool)
+    pairs = fourier_probe.Pairs(follows, recognised, *np.zeros((3, 4), int))
+    given = argparse.Namespace(phase_or_amplitude=lambda axes: pairs)
+    plan = {"axes": (-3, -2)}
+    job = Measurement(fourier.JOB, network, Context(parallel.make_layout(1)), plan)
+    numbers, _ = fourier._phase(given, job)
     shares = {name: (found.value, found.n) for name, found in numbers.items()}
     assert shares == {
         "follows_phase": (0.5, 4),

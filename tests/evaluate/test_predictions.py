@@ -8,7 +8,7 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import data, parallel
-from apr_jax.evaluate import adversarial, card, clean, corruption, ood
+from apr_jax.evaluate import adversarial, card, clean, corruption, fourier, ood
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.runs import predictions, workdir
@@ -109,6 +109,27 @@ def test_scores_of_detection_can_be_measured_again(network, tmp_path, rng):
     values = lambda records: {(r.split, r.metric): r.value for r in records}
     assert values(second) == pytest.approx(values(first), abs=1e-6)
     assert ("noise", "msp.oscr") in values(second)
+
+
+def test_answers_to_phases_of_two_networks_are_paired(network, tmp_path):
+    settings = config_lib.Fourier(parts=("phase",))
+    squared = lambda v, x: network.predict(v, x**2)
+    other = dataclasses.replace(network, predict=squared, name="other")
+    runs = []
+    for name, measured in (("one", network), ("other", other)):
+        records = list(fourier.measure(measured, settings, context(tmp_path / name)))
+        (record,) = (r for r in records if r.metric == "follows_phase")
+        runs += [workdir.RunDir(tmp_path / name), record]
+        (kept,) = predictions.behind(*runs[-2:])
+        assert np.mean(kept.right) == pytest.approx(record.value)
+    found = predictions.difference(*runs)
+    assert found.difference == pytest.approx(runs[3].value - runs[1].value)
+    assert found.n == 50
+    again = context(tmp_path / "other", done=records)
+    assert list(fourier.measure(other, settings, again)) == []
+    (runs[2].predictions / "fourier" / "toy" / "test.npz").unlink()
+    again = context(tmp_path / "other", done=records)
+    assert len(list(fourier.measure(other, settings, again))) == len(records)
 
 
 def test_detection_of_two_networks_is_paired(network, tmp_path, rng):
