@@ -200,6 +200,14 @@ def check(settings: Any, prefix: str = "") -> None:
 # --- Flags ---------------------------------------------------------------------------
 
 
+def list_in_help(*names: str) -> None:
+    """Has ``--help`` list flags, though another module than the program's made them."""
+    from absl import flags
+
+    for name in names:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
+
 def define_flags(
     cls: Callable[[], Any],
     *,
@@ -230,9 +238,7 @@ def define_flags(
                 f" Of {', '.join(map(str, about.choices))}." if about.choices else ""
             )
         define(name, value if defaults else None, help=text)
-        # So that --help lists it, though this isn't the module that is started.
-        flag = flags.FLAGS[name]
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+        list_in_help(name)
 
     def given() -> dict[str, Any]:
         values: dict[str, Any] = {}

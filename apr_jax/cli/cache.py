@@ -14,7 +14,6 @@ import dataclasses
 import os
 import pathlib
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -23,7 +22,7 @@ import rich.table
 from absl import app, flags
 from rich.markup import escape
 
-from apr_jax import process
+from apr_jax import process, settings
 from apr_jax.data import cache
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.gates import places
@@ -63,9 +62,7 @@ def main() -> None:
     )
     runs = flags.DEFINE_list("runs", ["runs"], "Runs, or folders of runs.")
     clean = flags.DEFINE_bool("clean", False, "Remove what is listed, or named.")
-    for name in ("cache_dir", "runs", "clean"):
-        # So that --help lists them, though this isn't the module that is started.
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    settings.list_in_help("cache_dir", "runs", "clean")
 
     def work(argv: Sequence[str]) -> None:
         process.finish(

@@ -13,7 +13,6 @@ changes nothing in a run.
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Iterable, Sequence
 
 import rich.console
@@ -21,7 +20,7 @@ import rich.table
 from absl import app, flags
 from rich.markup import escape
 
-from apr_jax import process
+from apr_jax import process, settings
 from apr_jax.errors import ConfigError
 from apr_jax.gates import places
 from apr_jax.report import compare, export, numbers, ranked, ranking, run_view
@@ -40,9 +39,7 @@ def main() -> None:
         ),
         "page": flags.DEFINE_string("page", None, "File for a page of the runs."),
     }
-    for name in targets:
-        # So that --help lists them, though this isn't the module that is started.
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    settings.list_in_help(*targets)
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) < 2:

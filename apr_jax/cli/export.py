@@ -13,14 +13,13 @@ StableHLO is what ``jax.export`` reads, for CPU, GPU and TPU; ONNX is written by
 
 import pathlib
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import app, flags
 
 from apr_jax import config as config_lib
-from apr_jax import console, process
+from apr_jax import console, process, settings
 from apr_jax.data import classes as classes_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -50,10 +49,8 @@ def main() -> None:
     )
     batch = flags.DEFINE_integer("batch", 0, "Images of a call; 0: any number.")
     gradients = flags.DEFINE_bool("gradients", False, "Of the pixels, in StableHLO.")
-    for flag in ("to", "out", "model", "classes", "image_size", "pixels", "batch"):
-        # So that --help lists them, though this isn't the module that is started.
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[flag])
-    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["gradients"])
+    shown = ("to", "out", "model", "classes", "image_size", "pixels", "batch")
+    settings.list_in_help(*shown, "gradients")
 
     def work(argv: Sequence[str]) -> None:
         if len(argv) != (1 if model.value else 2) or not out.value:

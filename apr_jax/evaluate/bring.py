@@ -4,7 +4,6 @@ import dataclasses
 import operator
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -246,8 +245,7 @@ def define_flags() -> Callable[[], dict[str, Any] | None]:
     trusted = flags.DEFINE_bool(
         "trust_remote_code", False, "For --model hf:REPO: its own code may be run."
     )
-    for name in ("model", "data", "classes", "weights", "trust_remote_code"):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    settings.list_in_help("model", "data", "classes", "weights", "trust_remote_code")
 
     def given() -> dict[str, Any] | None:
         if model.value is None:

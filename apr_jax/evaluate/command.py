@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -47,9 +46,7 @@ def main(measure: Measure, cls: type | None = None) -> None:
     beside = flags.DEFINE_list("beside", [], "Finished runs to show beside this one.")
     devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
     quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
-    for name in ("config", "workdir", "beside", "devices", "quiet"):
-        # So that --help lists them, though this isn't the module that is started.
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    settings_lib.list_in_help("config", "workdir", "beside", "devices", "quiet")
     places = define_places()
     only = ("save_predictions",)
     keeping = settings_lib.define_flags(config_lib.Eval, defaults=False, only=only)
