@@ -11,7 +11,6 @@ stopped card goes on. A part that can't be measured, as its data aren't there, i
 and left out.
 """
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -116,8 +115,10 @@ def _say_plan(
         return
     settings = {part: getattr(config.eval, part, None) for part in parts}
     if "ood" in settings:
-        with contextlib.suppress(DataError):  # it is said when its turn comes
+        try:
             settings["ood"] = _with_out_sets(config)
+        except DataError:  # it is said when its turn comes
+            del settings["ood"]
     speed = (context.speed or {}).get("images/s")
     cost.say(cost.plan(classifier, settings, size), speed)
 

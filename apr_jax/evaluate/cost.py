@@ -23,6 +23,8 @@ from apr_jax.evaluate import (
 )
 from apr_jax.evaluate.classifier import Classifier
 
+_BRIEF = 10.0  # seconds
+
 
 class Work(NamedTuple):
     """What a part of a card asks of the network.
@@ -58,8 +60,12 @@ def plan(
 
 
 def say(works: Mapping[str, Work], speed: float | None) -> None:
-    """Says what parts ask for, and what they may take at ``speed`` images a second."""
-    if not works:
+    """Says what parts ask for, and what they may take at ``speed`` images a second.
+
+    Nothing where all of them take no more than a few seconds.
+    """
+    asked = sum(work.answers for work in works.values())
+    if not asked or (speed and asked < _BRIEF * speed):
         return
     console.say("to measure, where it isn't measured yet:")
     for part, work in works.items():

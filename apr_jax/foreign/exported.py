@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import logging
 import pathlib
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -207,11 +208,39 @@ def _onnx(
             input_names=[_INPUT],
             output_names=[_OUTPUT],
         )
+    model = _folded(model)
     for key, value in about.items():
         text = value if isinstance(value, str) else json.dumps(value)
         model.metadata_props.add(key=key, value=text)
     version = importlib.metadata.version("jax2onnx")
     return model.SerializeToString(), {"opset": OPSET, "jax2onnx": version}
+
+
+def _folded(model: Any) -> Any:
+    """The same network with all that is constant computed: kernels as ONNX has them.
+
+    Programs that read ONNX look for a convolution's kernel among the constants, where
+    what transposes one would hide it.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = basic
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(path)
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        found = onnx.load(path)
+    used = {node.domain for node in found.graph.node}  # it names all that it knows
+    named = [own for own in found.opset_import if own.domain in used]
+    del found.opset_import[:]
+    found.opset_import.extend(named)
+    return found
 
 
 _WRITERS = {"stablehlo": _stablehlo, "onnx": _onnx}

@@ -94,10 +94,10 @@ def of_onnx(
         raise ArgumentError(text.replace("PyTorch itself", "onnxruntime")) from error
     try:
         module = onnx2torch.convert(onnx.load(path) if path else model)
-    except NotImplementedError as error:
+    except Exception as error:  # of an operator, or of what it expects beside one
         raise ArgumentError(
-            f"onnx2torch can't take this network: {words(error)}. With on_host=True "
-            "onnxruntime computes, without gradients"
+            f"onnx2torch can't take this network: {type(error).__name__}: "
+            f"{words(error)}. With on_host=True onnxruntime computes, without gradients"
         ) from error
     return of_torch(module.eval(), layout=layout)
 

@@ -66,6 +66,7 @@ def test_what_it_says(network, capsys):
     cost.say(works, None)
     assert "about" not in capsys.readouterr().err.replace("about 50 images", "")
     cost.say({}, 10.0)
+    cost.say(works, 1e9)
     assert capsys.readouterr().err == ""
 
 
@@ -107,14 +108,15 @@ def test_attacks_are_timed_from_their_second_steps_on(capsys):
     assert "linf/0.1 on 20 images: about" in capsys.readouterr().err
 
 
-def test_a_card_says_its_plan_after_the_clean_images(network, rng, capsys):
+def test_a_card_says_its_plan_after_the_clean_images(network, rng, capsys, monkeypatch):
+    monkeypatch.setattr(cost, "_BRIEF", 0.0)
     images = rng.integers(0, 256, (50, 8, 8, 3), np.uint8)
     split = data.ArraySplit(images, np.arange(50, dtype=np.int32) % 4)
     resident = data.DataSet("toy", network.class_names, {"test": split}, "")
     config = dataclasses.replace(
         network.config,
         eval=config_lib.Eval(
-            parts=("clean", "fourier"),
+            parts=("clean", "fourier", "ood"),
             fourier=config_lib.Fourier(parts=("bands",), radii=(2.0,), examples=20),
         ),
     )
@@ -123,5 +125,6 @@ def test_a_card_says_its_plan_after_the_clean_images(network, rng, capsys):
     jobs = [record.job for record in card.measure(own, None, context)]
     assert {"evaluate.clean", "evaluate.fourier"} == set(jobs)
     said = capsys.readouterr().err
+    assert "  ood, " not in said  # no out set is there
     assert "  fourier, 20 images, 2 times: about " in said
     assert "images/s, as the clean ones went" in said
