@@ -210,6 +210,9 @@ class Train:
     sync_batch_norm: bool = setting(False, "statistics over all devices, not of each")
     devices: int = incidental(0, "0: all accelerators, or one device of a CPU", low=0)
     steps_per_call: int = incidental(0, "0: one on a CPU, else several", low=0)
+    mapping: str = incidental(
+        "pmap", "of a step over devices", choices=("pmap", "shard_map")
+    )
     deterministic: bool = incidental(False, "a GPU repeats its bits, at some speed")
     log_every: int = incidental(
         100, "steps between points of the curve; fewer in a run too short", low=1

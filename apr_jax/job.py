@@ -109,7 +109,7 @@ def run(
         command.keep(
             plan.run,
             functools.partial(card.measure, network, None),
-            Context(plan.layout, resident=plan.resident, quiet=quiet),
+            Context(plan.layout.by_pmap(), resident=plan.resident, quiet=quiet),
         )
         if parallel.is_primary():
             _draw(plan, beside)

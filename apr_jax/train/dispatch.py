@@ -49,7 +49,7 @@ def map_steps(plan: Plan, step: int, count: int, *, lanes: bool) -> Callable[...
         run = step_lib.make_resident_steps(run, count, shape=shape, signed=signed)
     if lanes:
         run = jax.vmap(run, in_axes=(0, None, None, 0, None, 0))
-    return parallel.map_devices(run, plan.layout, donate=(0,))
+    return parallel.map_devices(run, plan.layout, donate=(0,), same=True)
 
 
 def make_advance(plans: Sequence[Plan], first: int) -> Advance:

@@ -89,7 +89,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
     watch.check(config)
     wandb_run.check(config)
     overfitting.check(config)
-    layout = parallel.make_layout(config.train.devices)
+    layout = parallel.make_layout(config.train.devices, config.train.mapping)
     parallel.check_batch("train.batch_size", config.train.batch_size, layout)
     parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
     _check_pixels(config, layout)

@@ -322,3 +322,37 @@ def test_two_processes_are_one_run(folder, tmp_path):
     assert records[0] == records[1]
     assert set(records[0].values()) == {50}
     assert workdir_lib.RunDir(tmp_path / "two").report.exists()
+
+
+# Stops after six steps, as at the end of an allocation.
+STOPPED = PROGRAM.replace(
+    "job.main",
+    "from apr_jax.train import loop\n"
+    "whole = loop.train\n"
+    "loop.train = lambda plan, **more: whole(plan, until=6, **more)\n"
+    "job.main",
+)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_same_bits_by_either_mapping(folder, tmp_path):
+    changes = {
+        "augment__method": "apr_sp",
+        "train__devices": 2,
+        "train__steps_per_call": 2,
+        "optim__epochs": 2.0,
+        "eval__parts": ("clean",),
+    }
+
+    def digest(name, *turns):
+        for mapping, program in turns:
+            own = changes | {"train__mapping": mapping}
+            started = start_two(folder, [tmp_path / name] * 2, own, program)
+            for process in started:
+                finish(process)
+        return final_digest(tmp_path / name, changes)[0]
+
+    by_pmap = digest("pmap", ("pmap", PROGRAM))
+    assert digest("mesh", ("shard_map", PROGRAM)) == by_pmap
+    turns = ("shard_map", STOPPED), ("pmap", PROGRAM)
+    assert digest("both", *turns) == by_pmap

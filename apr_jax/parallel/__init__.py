@@ -1,17 +1,18 @@
 """Devices and processes: the only place that knows how many there are.
 
 A ``Layout`` says which devices work together. Functions written for one device are
-mapped over them with ``jax.pmap``; what is the same everywhere is replicated, what
-belongs to the batch is split along its first axis. One process drives all of its
-devices; several processes find each other through ``jax.distributed``.
+mapped over them, with ``jax.pmap`` or over a mesh (``by_mesh``); what is the same
+everywhere is replicated, what belongs to the batch is split along its axis. One process
+drives all of its devices; several processes find each other through
+``jax.distributed``.
 """
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,6 +22,31 @@ import numpy as np
 
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.gates import processes
+from apr_jax.parallel import by_mesh
+from apr_jax.parallel.room import peak as peak_memory
+from apr_jax.parallel.room import whole as memory
+
+__all__ = [
+    "AXIS",
+    "Layout",
+    "Others",
+    "all_or_none",
+    "check_batch",
+    "check_shared",
+    "declare_cpu_devices",
+    "first_copy",
+    "is_primary",
+    "local_rows",
+    "make_agreement",
+    "make_gather",
+    "make_layout",
+    "map_devices",
+    "memory",
+    "peak_memory",
+    "replicate",
+    "split_batch",
+    "start_processes",
+]
 
 AXIS = "devices"
 
@@ -43,6 +69,7 @@ class Layout:
     """The devices of a run, in the order in which they share a batch."""
 
     devices: tuple[jax.Device, ...]  # of all processes
+    mapping: str = "pmap"  # or "shard_map": how functions are mapped over them
 
     @property
     def count(self) -> int:
@@ -64,6 +91,17 @@ class Layout:
     def accelerated(self) -> bool:
         """Whether the devices are something else than processor cores."""
         return self.platform != "cpu"
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices as a mesh of one axis; None where pmap maps over them."""
+        if self.mapping == "pmap":
+            return None
+        return jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+
+    def by_pmap(self) -> "Layout":
+        """The same devices, mapped over by pmap."""
+        return dataclasses.replace(self, mapping="pmap")
 
     def describe(self) -> str:
         """Returns a phrase such as "2 x NVIDIA H100 (2 processes)"."""
@@ -153,36 +191,13 @@ class Others:
         jax.distributed.shutdown()
 
 
-def memory(device: jax.Device) -> int | None:
-    """The bytes that a device can hold; of a CPU, the machine's. None: not known."""
-    if device.platform == "cpu":
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):
-            return None
-    about: dict[str, int] = device.memory_stats() or {}
-    return about.get("bytes_limit")
-
-
-def peak_memory(device: jax.Device) -> int | None:
-    """The most bytes in use so far; of a CPU, by this process. None: not known."""
-    if device.platform == "cpu":
-        try:
-            import resource
-        except ImportError:  # Windows
-            return None
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else 1024 * peak
-    about: dict[str, int] = device.memory_stats() or {}
-    return about.get("peak_bytes_in_use")
-
-
-def make_layout(requested: int) -> Layout:
+def make_layout(requested: int, mapping: str = "pmap") -> Layout:
     """Returns the devices to work on.
 
     Args:
         requested: how many, over all processes. 0 means every accelerator, or on a
             CPU one device for each process.
+        mapping: "pmap" or "shard_map".
 
     Raises:
         ConfigError: there are fewer devices, less than none are asked for, or the
@@ -202,7 +217,7 @@ def make_layout(requested: int) -> Layout:
     chosen: list[jax.Device] = []
     for process in range(processes):
         chosen += [d for d in devices if d.process_index == process][:each]
-    return Layout(tuple(chosen))
+    return Layout(tuple(chosen), mapping)
 
 
 def check_batch(field: str, batch_size: int, layout: Layout) -> None:
@@ -222,12 +237,25 @@ def map_devices(
     *,
     in_axes: Any = 0,
     donate: tuple[int, ...] = (),
+    same: bool = False,
 ) -> Callable[..., Any]:
     """Maps a per-device function with axis ``AXIS`` over the layout's devices.
 
-    Mapped arguments and results carry a leading axis of this process's devices.
-    ``donate`` names arguments whose memory the results may take.
+    By ``jax.pmap`` arguments and results carry a leading axis of this process's
+    devices; over a mesh they are as ``replicate`` and ``split_batch`` make them.
+
+    Args:
+        function: of each device's part.
+        layout: the devices.
+        in_axes: as ``jax.pmap``'s; by that alone.
+        donate: arguments whose memory the results may take.
+        same: the results are the same on all devices, which a mesh has to know.
     """
+    if (mesh := layout.mesh) is not None:
+        assert in_axes == 0
+        assert same
+        everywhere = jax.sharding.PartitionSpec()
+        return by_mesh.mapped(function, mesh, donate=donate, out=everywhere)
     return jax.pmap(
         function,
         axis_name=AXIS,
@@ -238,7 +266,9 @@ def map_devices(
 
 
 def replicate(tree: Any, layout: Layout) -> Any:
-    """Puts a copy of every leaf on each local device, along a new leading axis."""
+    """Puts a copy of every leaf on each device; by pmap along a new leading axis."""
+    if (mesh := layout.mesh) is not None:
+        return by_mesh.same(tree, mesh)
     copy = map_devices(lambda _, leaf: leaf, layout, in_axes=(0, None))
     return copy(np.zeros(len(layout.local), np.int8), tree)
 
@@ -252,7 +282,8 @@ def first_copy(tree: Any) -> Any:
 
     def read(leaf: jax.Array) -> np.ndarray:
         shards = sorted(leaf.addressable_shards, key=lambda s: s.device.id)
-        return np.asarray(shards[0].data)[0]
+        first = np.asarray(shards[0].data)
+        return first if by_mesh.is_same(leaf) else first[0]
 
     return jax.tree.map(read, tree)
 
@@ -261,8 +292,11 @@ def split_batch(tree: Any, layout: Layout, axis: int = 0) -> Any:
     """Shares this process's part of a batch out to its devices.
 
     Leaves [..., B, ...] become [D, ..., B / D, ...]: ``axis`` is divided into D
-    equal runs and the new axis of local devices comes first.
+    equal runs and the new axis of local devices comes first. Over a mesh they keep
+    their axes, and ``axis`` has the rows of all processes.
     """
+    if (mesh := layout.mesh) is not None:
+        return by_mesh.split(tree, mesh, axis)
     count = len(layout.local)
 
     def share(leaf: np.ndarray) -> np.ndarray:
@@ -292,7 +326,7 @@ def make_agreement(layout: Layout) -> Callable[[int], int]:
     """
     if jax.process_count() == 1:
         return lambda number: number
-    largest = map_devices(lambda number: jax.lax.pmax(number, AXIS), layout)
+    largest = map_devices(lambda number: jax.lax.pmax(number, AXIS), layout, same=True)
     asked: list[Any] = []
 
     def agree(number: int) -> int:
@@ -382,6 +416,12 @@ def make_gather(
         # One process reads its own devices; that needs no collective.
         return jax.lax.all_gather(result, AXIS, tiled=True) if several else result
 
+    if (mesh := layout.mesh) is not None:
+        spec = jax.sharding.PartitionSpec
+        out = spec() if several else spec(AXIS)
+        over = by_mesh.mapped(run, mesh, donate=(), out=out)
+        read = first_copy if several else functools.partial(jax.tree.map, np.asarray)
+        return lambda variables, batch: read(over(variables, batch))
     mapped = map_devices(run, layout)
 
     def gather(variables: Any, batch: Any) -> Any:
