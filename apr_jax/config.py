@@ -124,6 +124,9 @@ class Augment:
     pair_per: str = choice("APR-P: a coin for each", "batch", "image")
     pair_clip: bool = setting(False, "APR-P: clip to [0, 1]")
     pair_donors: str = choice("devices whose images are mixed in", "device", "global")
+    pair_consistency: float = setting(
+        0.0, "of the divergence between the answers on an image and on its pair", low=0
+    )
     axes: tuple[int, ...] = choice("of the DFT", (-3, -2, -1), (-3, -2))
     heads_weight: float = share(0.5, "two heads: lambda of equation 7, the phase's")
     jsd_weight: float = setting(12.0, "of the Jensen-Shannon divergence", low=0)

@@ -169,8 +169,8 @@ def probed(config, *, monkeypatch, **_):
     seen = []
 
     def make(part):
-        def run(probe, asked):
-            seen.append((part, sorted(asked.items(), key=str), probe.size))
+        def run(probe, job):
+            seen.append((part, sorted(job.settings.items(), key=str), probe.size))
             return {"number": fourier_lib.metrics.wilson(1, 2)}, {}
 
         return run
@@ -270,6 +270,7 @@ TABLE = {
     "augment.pair_per": ("image", PAIR, step),
     "augment.pair_clip": (True, PAIR, step),
     "augment.pair_donors": ("device", PAIR, step),
+    "augment.pair_consistency": (2.0, PAIR, step),
     "augment.axes": ((-3, -2), PAIR, step),
     "augment.heads_weight": (0.25, {"augment__method": "apr_p_heads"}, step),
     "augment.jsd_weight": (3.0, {"augment__method": "augmix"}, step),

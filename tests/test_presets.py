@@ -34,6 +34,7 @@ CIFAR = {
     "augment.pair_prob": 0.6,
     "augment.pair_per": "batch",
     "augment.axes": (-3, -2, -1),
+    "augment.pair_consistency": 0.0,
     "augment.heads_weight": 0.5,
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,

@@ -4,6 +4,7 @@ Hendrycks et al., "AugMix: A Simple Data Processing Method to Improve Robustness
 Uncertainty", ICLR 2020, section 3 and algorithm 1.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from apr_jax.augment import ops as ops_lib
 from apr_jax.augment.apr_single import LOWEST_LEVEL, chunk_size, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
+from apr_jax.errors import ArgumentError
 from apr_jax.gates.images import images_gate
 
 
@@ -152,21 +154,26 @@ def mix_chains(
     return mixed
 
 
-def jensen_shannon(clean: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
-    """The consistency loss of three predictions, a mean over images (section 3).
+def jensen_shannon(*views: jax.Array) -> jax.Array:
+    """The consistency loss of V predictions, a mean over images (section 3).
 
-    The Jensen-Shannon divergence: the mean of the three Kullback-Leibler divergences
-    from their mean distribution, in nats, between 0 and log 3. AugMix adds 12 times
-    this to the cross-entropy of the clean images.
+    The Jensen-Shannon divergence: the mean of the V Kullback-Leibler divergences from
+    their mean distribution, in nats, between 0 and log V. AugMix adds 12 times that of
+    three, of the clean image and two more, to the cross-entropy of the clean images.
 
     Args:
-        clean, first, second: logits [N, K].
+        *views: logits [N, K] of each view of the images.
+
+    Raises:
+        ArgumentError: there is one view, or none.
     """
-    logits = jnp.stack([clean, first, second])
+    if len(views) < 2:
+        raise ArgumentError(f"views are {len(views)}; a divergence is of two or more")
+    logits = jnp.stack(views)
     # A class whose logit is -inf has probability zero, as with a very low one, whose
     # terms are numbers; without any other there is no distribution.
     lowest = jnp.finfo(logits.dtype).min / 4
     left_out = (logits == -jnp.inf) & (logits.max(-1, keepdims=True) > -jnp.inf)
     logs = jax.nn.log_softmax(jnp.where(left_out, lowest, logits), axis=-1)
-    mean = jax.nn.logsumexp(logs, axis=0, keepdims=True) - jnp.log(3.0)
+    mean = jax.nn.logsumexp(logs, axis=0, keepdims=True) - math.log(len(views))
     return jnp.mean(jnp.sum(jnp.exp(logs) * (logs - mean), axis=-1))

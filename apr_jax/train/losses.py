@@ -132,8 +132,9 @@ def training_loss(
     are blended. With two heads it is for each view weight * CE(phase head, label) +
     (1 - weight) * CE(amplitude head, label of the amplitude), equation 7. Where like
     answers are asked for, only the first of the three views has a cross-entropy; the
-    divergence of the three is added, times ``jsd_weight``. Labels are smoothed in all
-    cross-entropies alike.
+    divergence of the three is added, times ``jsd_weight``; so is, times
+    ``pair_consistency``, that of the answers on an image and on its pair, of which
+    the network sees both anyhow. Labels are smoothed in all cross-entropies alike.
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
@@ -158,6 +159,9 @@ def training_loss(
     total = losses.mean() if method.mean else losses.sum()
     if method.loss.alike:
         total += settings.jsd_weight * augment.jensen_shannon(*logits[:3])
+    if method.pair and settings.pair_consistency:
+        divergence = augment.jensen_shannon(own[0], own[-1])
+        total += settings.pair_consistency * divergence
     return total
 
 

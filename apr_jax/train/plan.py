@@ -160,6 +160,13 @@ def check_names(config: config_lib.Config) -> None:
                 "model.norm 'none' there is no first"
             )
         contrastive.check(config)
+        field = "augment.pair_consistency"
+        weight = config.augment.pair_consistency
+        if weight and (method.pair is None or method.mix):
+            raise ValueError(
+                f"{weight:g} is for methods with a pair of each image, such as apr_p "
+                f"and apr_sp, and without blended labels, not {config.augment.method!r}"
+            )
         field = "model.name"
         models.minimum_size(config.model.name)
         models.build(

@@ -151,6 +151,28 @@ def test_jensen_shannon(settings, rng, monkeypatch):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["apr_p", "apr_p_heads"])
+def test_like_answers_on_an_image_and_on_its_pair(settings, rng, name):
+    heads = augment.AUGMENTS[name].heads
+    logits = rng.normal(size=(8, 5 * heads)).astype(np.float32)
+    y = np.tile(rng.integers(0, 5, 4), (2, 1))
+    seen = views_of(y, y, np.ones((2, 4)))
+    bare = losses.training_loss(logits, seen, with_method(settings, name))
+    given = with_method(settings, name, pair_consistency=3.0)
+    got = losses.training_loss(logits, seen, given) - bare
+    p = special.softmax(logits.reshape(2, 4, heads * 5)[..., :5], axis=-1)
+    want = np.mean([stats.entropy(q, p.mean(0), axis=-1) for q in p])
+    assert want > 0.05
+    np.testing.assert_allclose(got, 3 * want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["standard", "apr_s", "cutmix", "mixup+apr_p"])
+def test_like_answers_need_a_pair(tmp_path, method):
+    config = toy.config(tmp_path, augment__method=method, augment__pair_consistency=1.0)
+    with pytest.raises(ConfigError, match="pair_consistency: 1 is for methods with"):
+        plan.check_names(config)
+
+
 @pytest.mark.parametrize("per", ["batch", "image"])
 def test_the_amplitudes_label_is_the_donors(tmp_path, per, rng):
     config = toy.config(tmp_path, augment__pair_per=per, augment__pair_prob=0.5)
