@@ -18,7 +18,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.gates import places
 from apr_jax.settings import choice, incidental, place, setting, share
 
-PARTS = ("clean", "corruption", "ood", "adversarial", "fourier")
+PARTS = ("clean", "corruption", "shift", "ood", "adversarial", "fourier")
 EXTRA_CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 CORRUPTIONS = (
     "gaussian_noise",
@@ -264,6 +264,18 @@ class Corruption:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shift:
+    """The same classes on images from elsewhere; see ``apr_jax.evaluate.shift``."""
+
+    shift: tuple[str, ...] = place(
+        (), "sets with labels, name=source:where", repeated=True
+    )
+    examples: int = setting(0, "images of each set; 0: all", low=0)
+    fit: str = choice("images of another size", "resize", "pad", "refuse")
+    tfds_dir: str = place("", "TFDS sets; none: where the data are", remote=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class Ood:
     """Images that a network never saw; see ``apr_jax.evaluate.ood``."""
 
@@ -329,6 +341,7 @@ class Eval:
     parts: tuple[str, ...] = setting(("clean",), "what is measured", choices=PARTS)
     save_predictions: bool = setting(False, "keep the answer to each image, too")
     corruption: Corruption = Corruption()
+    shift: Shift = Shift()
     ood: Ood = Ood()
     adversarial: Adversarial = Adversarial()
     fourier: Fourier = Fourier()

@@ -31,6 +31,7 @@ from tests import toy
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOTAL = 24
 LEAVES = list(settings.leaves(config_lib.default()))
+OF_SHIFT = "tests/evaluate/test_shift.py::test_"
 OF_SETS = "tests/evaluate/test_ood.py::test_"
 
 
@@ -351,6 +352,10 @@ TABLE = {
     ),
     "eval.corruption.seed": (1, NOISE, corrupted),
     "eval.corruption.stored_as": ("jpeg", NOISE, corrupted),
+    "eval.shift.shift": OF_SHIFT + "folders_and_arrays_give_the_same",
+    "eval.shift.examples": OF_SHIFT + "some_images_of_another_size",
+    "eval.shift.fit": OF_SHIFT + "some_images_of_another_size",
+    "eval.shift.tfds_dir": OF_SHIFT + "a_set_of_tfds_is_looked_for_where_it_is_said",
     "eval.ood.out": OF_SETS + "every_set_score_and_metric_has_a_record",
     "eval.ood.near": OF_SETS + "every_set_score_and_metric_has_a_record",
     "eval.ood.scores": OF_SETS + "a_function_has_no_features_of_its_own",

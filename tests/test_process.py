@@ -149,7 +149,15 @@ runpy.run_module(module, run_name="__main__", alter_sys=True)
 MEASURING = {
     **{
         f"apr_jax.evaluate.{name}": ["RUN"]
-        for name in ("clean", "corruption", "ood", "adversarial", "fourier", "card")
+        for name in (
+            "clean",
+            "corruption",
+            "shift",
+            "ood",
+            "adversarial",
+            "fourier",
+            "card",
+        )
     },
     "apr_jax.corruptions": ["--data", "arrays:FOLDER", "--out", "OUT"],
     "experiments.paper.figure4_bands": ["--out", "OUT"],

@@ -81,8 +81,8 @@ SIGNATURES = {
         "steps=100, queries=5000, chunk=256)"
     ),
     "apr_jax.robustness_card": (
-        "(model, *, data, out, parts=('clean', 'corruption', 'ood', 'adversarial', "
-        "'fourier'), classes=None, image_size=0, weights=None, "
+        "(model, *, data, out, parts=('clean', 'corruption', 'shift', 'ood', "
+        "'adversarial', 'fourier'), classes=None, image_size=0, weights=None, "
         "trust_remote_code=False, devices=0, quiet=False, **settings)"
     ),
     "apr_jax.Classifier.from_function": (
@@ -164,6 +164,7 @@ COMMANDS = {
     "coordinator processes process distributed dry_run print_config",
     "apr_jax.evaluate.clean": MEASURES,
     "apr_jax.evaluate.corruption": MEASURES,
+    "apr_jax.evaluate.shift": f"{MEASURES} shift",
     "apr_jax.evaluate.ood": f"{MEASURES} out",
     "apr_jax.evaluate.adversarial": f"{MEASURES} linf l2",
     "apr_jax.evaluate.fourier": MEASURES,

@@ -17,6 +17,7 @@ COMMANDS = {
     "card": ("apr_jax.evaluate.card", "measure runs by everything, on one page"),
     "clean": ("apr_jax.evaluate.clean", "accuracy and calibration"),
     "corruption": ("apr_jax.evaluate.corruption", "error under corruptions"),
+    "shift": ("apr_jax.evaluate.shift", "accuracy on the same classes elsewhere"),
     "ood": ("apr_jax.evaluate.ood", "detection of what was never seen"),
     "adversarial": ("apr_jax.evaluate.adversarial", "accuracy under attacks"),
     "fourier": ("apr_jax.evaluate.fourier", "heatmaps, bands, phase and amplitude"),
@@ -29,7 +30,10 @@ COMMANDS = {
     "configs": ("apr_jax.cli.configs", "list the configurations"),
 }
 # Those that import JAX before they can say a word of their own.
-_SLOW = {"card", "clean", "corruption", "ood", "adversarial", "fourier", "export"}
+_SLOW = {
+    *("card", "clean", "corruption", "shift", "ood", "adversarial", "fourier"),
+    "export",
+}
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {
     "absl",

@@ -36,6 +36,7 @@ from apr_jax.evaluate import (
     cost,
     fourier,
     ood,
+    shift,
 )
 from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
@@ -54,6 +55,7 @@ _USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
 _PARTS: dict[str, types.ModuleType] = {
     "clean": clean,
     "corruption": corruption,
+    "shift": shift,
     "ood": ood,
     "adversarial": adversarial,
     "fourier": fourier,
@@ -357,7 +359,7 @@ def robustness_card(
             "arrays:FILE.npz", or (images, labels).
         out: directory of records and page, ``results.jsonl``, ``report.html`` and
             ``card.json``.
-        parts: of "clean", "corruption", "ood", "adversarial", "fourier".
+        parts: of "clean", "corruption", "shift", "ood", "adversarial", "fourier".
         classes: of a function: names in the order of its logits, or how many; the
             data's if None. Of a ``Classifier`` that only knows how many, their names.
         image_size: of a function; the data's own if 0.

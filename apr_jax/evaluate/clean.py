@@ -69,10 +69,11 @@ def measure(
         found |= temperature_scaling.scaled(
             outputs.logits, outputs.labels, seed=config.seed
         )
-        extra_of["temperature"] = {
-            "fitted_on": f"a half of the examples, drawn by the seed {config.seed}",
-            "measured_on": "the other half",
-        }
+        if "temperature" in found:
+            extra_of["temperature"] = {
+                "fitted_on": f"a half of the examples, drawn by the seed {config.seed}",
+                "measured_on": "the other half",
+            }
         if "ece" in found:
             diagram = metrics.reliability_of(outputs.logits, outputs.labels)
             extra_of["ece"] = {"reliability": diagram.to_json()}

@@ -53,8 +53,12 @@ class OutSet:
     batches: Callable[[int], Iterator[data.Batch]]
 
 
-def parse(specs: Sequence[str]) -> dict[str, tuple[str, str]]:
+def parse(specs: Sequence[str], flag: str = "out") -> dict[str, tuple[str, str]]:
     """Takes ``name=source:where`` apart: name -> (source, where).
+
+    Args:
+        specs: the texts.
+        flag: the setting that they are of, for messages.
 
     Raises:
         ConfigError: for another form, an unknown source, or a name that comes twice.
@@ -65,16 +69,16 @@ def parse(specs: Sequence[str]) -> dict[str, tuple[str, str]]:
         source, colon, where = rest.partition(":")
         if not (equals and colon and name and where):
             raise ConfigError(
-                f"out is {spec!r}; write name=source:where, such as "
+                f"{flag} is {spec!r}; write name=source:where, such as "
                 "svhn=tfds:svhn_cropped"
             )
         if source not in SOURCES:
             raise ConfigError(
-                f"out {name!r} has the source {source!r}; choose from "
+                f"{flag} {name!r} has the source {source!r}; choose from "
                 f"{', '.join(SOURCES)}"
             )
         if name in found:
-            raise ConfigError(f"out has {name!r} twice; names must differ")
+            raise ConfigError(f"{flag} has {name!r} twice; names must differ")
         found[name] = (source, where)
     return found
 
@@ -104,11 +108,13 @@ def open_set(
     Raises:
         DataError: the set isn't there, is empty or holds no images; named.
     """
-    table = {"tfds": _tfds, "folder": _folder, "arrays": _arrays, "parquet": _parquet}
-    opened = table[source]
     try:
-        how = tfds_dir if source == "tfds" else fit
-        read, count, mark, note = opened(where, settings, how)
+        if source in ("tfds", "parquet"):
+            wanted, split = stored(source, where, settings, tfds_dir)
+            read, count, mark, note = _loaded(split, wanted)
+        else:
+            opened = _folder if source == "folder" else arrays
+            read, count, mark, note = opened(where, settings, fit)
     except DataError as error:
         raise DataError(f"out set {name!r}: {error}") from error
     if count == 0:
@@ -131,43 +137,46 @@ def open_set(
 # --- Sources -------------------------------------------------------------------------
 
 # (places -> images uint8 [N, S, S, 3], number of images, fingerprint, note)
-_Opened = tuple[Callable[[np.ndarray], np.ndarray], int, str, str]
+Opened = tuple[Callable[[np.ndarray], np.ndarray], int, str, str]
 
 
-def _tfds(where: str, settings: config_lib.Data, tfds_dir: str) -> _Opened:
-    name, _, split = where.partition("/")
-    split = split or "test"
+def stored(
+    source: str, where: str, settings: config_lib.Data, tfds_dir: str
+) -> tuple[config_lib.Data, str]:
+    """The description and the split of a set of TFDS or of Parquet files.
+
+    Args:
+        source: "tfds" or "parquet".
+        where: TFDS's name, its split behind a "/"; or a folder.
+        settings: of the classifier's data, which give size and cache.
+        tfds_dir: where TFDS sets are; the empty string is where the data are.
+    """
+    if source == "parquet":
+        name, split, place = pathlib.Path(where).name, "test", where
+    else:
+        name, _, split = where.partition("/")
+        place = tfds_dir or (settings.data_dir if settings.source == "tfds" else "")
     wanted = dataclasses.replace(
-        settings,
-        source="tfds",
-        name=name,
-        data_dir=tfds_dir or (settings.data_dir if settings.source == "tfds" else ""),
-        streaming=False,
+        settings, source=source, name=name, data_dir=place, streaming=False
     )
-    return _loaded(wanted, split)
+    return wanted, split or "test"
 
 
-def _parquet(where: str, settings: config_lib.Data, _: str) -> _Opened:
-    wanted = dataclasses.replace(
-        settings,
-        source="parquet",
-        name=pathlib.Path(where).name,
-        data_dir=where,
-        streaming=False,
-    )
-    return _loaded(wanted, "test")
-
-
-def _loaded(wanted: config_lib.Data, split: str) -> _Opened:
+def _loaded(split: str, wanted: config_lib.Data) -> Opened:
     """A split of a set that is decoded whole, and cached."""
     loaded = data.load(wanted, splits=[split])
     images = loaded.splits[split].images
-    size = wanted.image_size
-    note = f"images of another size are resized to {size} x {size}"
+    note = resized_note(wanted)
     return lambda rows: np.asarray(images[rows]), len(images), loaded.fingerprint, note
 
 
-def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
+def resized_note(wanted: config_lib.Data) -> str:
+    """What is done to the images of a set that is decoded whole."""
+    size = wanted.image_size
+    return f"images of another size are resized to {size} x {size}"
+
+
+def _folder(where: str, settings: config_lib.Data, fit: str) -> Opened:
     root = places.local(where, "out")
     if not root.is_dir():
         raise DataError(f"{where!r} is no folder")
@@ -178,7 +187,7 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     def read(rows: np.ndarray) -> np.ndarray:
         chosen = [root / files[row] for row in rows]
         pairs = ((images_lib.read(file), str(file)) for file in chosen)
-        return np.stack([_fitted(image, settings, fit, f) for image, f in pairs])
+        return np.stack([fitted(image, settings, fit, f) for image, f in pairs])
 
     stats = [(file, walk.stat(root / file).st_size) for file in files]
     size = settings.image_size
@@ -187,8 +196,9 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> _Opened:
     return read, len(files), repr(stats), note
 
 
-def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
-    path = _array_file(places.local(where, "out"))
+def arrays(where: str, settings: config_lib.Data, fit: str) -> Opened:
+    """Images of a NumPy file: how to read rows, how many, a fingerprint, a note."""
+    path = array_file(places.local(where, "out"))
     images = _load_images(path)
     grey = images.ndim == 3 or images.shape[-1] == 1
     images = images_lib.checked_shape(images, str(path))
@@ -204,14 +214,19 @@ def _arrays(where: str, settings: config_lib.Data, fit: str) -> _Opened:
 
     def read(rows: np.ndarray) -> np.ndarray:
         pixels = images_lib.to_uint8(images[rows], str(path))
-        return np.stack([_fitted(x, settings, fit, str(path)) for x in pixels])
+        return np.stack([fitted(x, settings, fit, str(path)) for x in pixels])
 
     stat = path.stat()
     mark = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
     return read, len(images), mark, "; ".join(steps)
 
 
-def _array_file(path: pathlib.Path) -> pathlib.Path:
+def array_file(path: pathlib.Path) -> pathlib.Path:
+    """The file itself, or that of a folder.
+
+    Raises:
+        DataError: it is neither.
+    """
     if path.is_file():
         return path
     names = ("test.npz", "test_images.npy", "test.npy")
@@ -237,7 +252,7 @@ def _load_images(path: pathlib.Path) -> np.ndarray:
     raise DataError(f"no 'images' in {path}; it has {listed}")
 
 
-def _fitted(
+def fitted(
     image: np.ndarray, settings: config_lib.Data, fit: str, where: str
 ) -> np.ndarray:
     """Returns uint8 [S, S, 3] of an image of any size."""

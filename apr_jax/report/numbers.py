@@ -20,6 +20,9 @@ METRICS: dict[str, tuple[str, str]] = {
     "nll_scaled": ("Log-loss, temperature fitted", "↓"),
     "ece_scaled": ("ECE, temperature fitted", "↓"),
     "rms_calibration_error_scaled": ("RMS calibration, temperature fitted", "↓"),
+    "clean_accuracy": ("Accuracy, clean images of these classes", "↑"),
+    "gap": ("Accuracy lost, clean to these", "↓"),
+    "effective_robustness": ("Effective robustness", "↑"),
     "brier_scaled": ("Brier score, temperature fitted", "↓"),
 }
 # ((data, split), [(metric, one record or None for each run)])

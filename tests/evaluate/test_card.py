@@ -117,7 +117,7 @@ def test_a_part_that_fails_takes_no_later_one_with_it(
 
 def test_unknown_parts_are_refused_before_anything_is_measured(finished, folder):
     before = jobs(finished)
-    wanted = r"eval.parts has 'corruptions'; choose from 'clean', 'corruption', 'ood'"
+    wanted = r"eval.parts has 'corruptions'; choose from 'clean', 'corruption', 'shift'"
     with pytest.raises(ConfigError, match=wanted):
         card.run([finished], {"parts": ("clean", "corruptions")}, quiet=True)
     assert jobs(finished) == before

@@ -18,6 +18,7 @@ from apr_jax.evaluate import (
     corruption,
     fourier,
     ood,
+    shift,
 )
 from apr_jax.report import page
 from tests import toy
@@ -28,6 +29,7 @@ MEASURES = {
     "ood": (ood.measure, config_lib.Ood),
     "adversarial": (adversarial.measure, config_lib.Adversarial),
     "fourier": (fourier.measure, config_lib.Fourier),
+    "shift": (shift.measure, config_lib.Shift),
 }
 # A flag's text, and the value that it stands for.
 SHARED = {

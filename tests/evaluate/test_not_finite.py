@@ -24,6 +24,7 @@ SETTINGS = {
     "ood": lambda folder: config_lib.Ood(
         out=(f"dark=arrays:{folder}/dark.npz",), scores=("msp", "energy", "authors")
     ),
+    "shift": lambda folder: config_lib.Shift(shift=(f"same=arrays:{folder}/test.npz",)),
     "adversarial": lambda folder: config_lib.Adversarial(
         attack="fgsm", linf=(1 / 255,), examples=40
     ),
@@ -34,6 +35,7 @@ SETTINGS = {
 # The share of examples that is right, or wrong, on the images as they are.
 RIGHT = {
     "clean": ("test", "accuracy"),
+    "shift": ("same", "accuracy"),
     "adversarial": ("linf/0.00392157/fgsm", "clean_accuracy"),
 }
 WRONG = {

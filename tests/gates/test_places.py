@@ -18,7 +18,7 @@ FIELDS = {
     for leaf in settings.leaves(config_lib.default())
     if leaf.about.place
 }
-REMOTE = {"data.data_dir", "eval.ood.tfds_dir"}
+REMOTE = {"data.data_dir", "eval.ood.tfds_dir", "eval.shift.tfds_dir"}
 
 
 def test_a_place_of_this_machine(monkeypatch, tmp_path):

@@ -53,6 +53,7 @@ SETTINGS = {
         corruptions=("brightness",), severities=(1,), examples=8
     ),
     "fourier": config_lib.Fourier(parts=("phase",), examples=8),
+    "shift": config_lib.Shift(shift=("same=arrays:{labelled}",)),
     "ood": config_lib.Ood(out=("noise=arrays:{noise}",), scores=("msp",), examples=8),
 }
 # The modules that open runs, and where this file tries them.
@@ -126,6 +127,13 @@ def settings_of(name, home):
     if name == "ood":
         out = tuple(spec.format(noise=home / "noise.npy") for spec in found.out)
         return config_lib.Ood(out=out, scores=found.scores, examples=found.examples)
+    if name == "shift":
+        images = np.load(home / "noise.npy")
+        labels = np.arange(len(images)) % toy.CLASSES
+        np.savez(home / "labelled.npz", images=images, labels=labels)
+        return config_lib.Shift(
+            shift=tuple(s.format(labelled=home / "labelled.npz") for s in found.shift)
+        )
     return found
 
 

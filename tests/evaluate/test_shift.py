@@ -1,0 +1,167 @@
+"""The same classes on images from elsewhere: labels, masks, gaps, what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from apr_jax import config as config_lib
+from apr_jax import data, metrics, parallel
+from apr_jax.errors import ConfigError, DataError
+from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import shift, shift_sets
+from apr_jax.evaluate.context import Context
+from tests import toy
+
+NAMES = ("ant", "bee", "cow", "dog")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_arrays(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photos(folder):
+    """Darker images of two classes, as arrays and as a folder of both."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([1, 3], 12)
+    levels = 40 + 45 * labels + rng.integers(-95, 70, 24)
+    images = np.clip(levels[:, None, None, None], 0, 255).astype(np.uint8)
+    images = np.broadcast_to(images, (24, 8, 8, 3))
+    np.savez(folder / "photos.npz", images=images, labels=labels)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        place = folder / "photos" / NAMES[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number:02}.png")
+    return images, labels
+
+
+def shade(images):
+    """Logits that tell the shades of the toy classes apart."""
+    level = 255 * images.mean((1, 2, 3))
+    return -jnp.abs(level[:, None] - (40.0 + 45.0 * jnp.arange(4))[None]) / 20
+
+
+def measure(folder, *sets, done=(), **given):
+    config = toy.config(folder)
+    network = classifier_lib.from_function(shade, config, NAMES, name="shade")
+    settings = config_lib.Shift(shift=sets, **given)
+    context = Context(parallel.make_layout(1), done=done, quiet=True)
+    return list(shift.measure(network, settings, context))
+
+
+def test_folders_and_arrays_give_the_same(folder, photos):
+    """Only the two classes that occur may be answered, on clean images, too."""
+    images, labels = photos
+    found = measure(
+        folder,
+        *(f"as_arrays=arrays:{folder}/photos.npz", f"photos=folder:{folder}/photos"),
+    )
+    numbers = {(r.split, r.metric): r for r in found}
+    for metric in ("accuracy", "nll", "ece", "brier", "gap", "clean_accuracy"):
+        pair = [numbers[name, metric].value for name in ("as_arrays", "photos")]
+        assert pair[0] == pytest.approx(pair[1], abs=1e-6), metric
+    two = np.asarray(shade(jnp.asarray(images) / 255.0))[:, [1, 3]]
+    right = np.array([1, 3])[two.argmax(1)] == labels
+    assert 0.3 < right.mean() < 1
+    own = numbers["photos", "accuracy"]
+    assert (own.value, own.n) == (pytest.approx(right.mean()), 24)
+    assert (own.extra["classes"], own.extra["of"]) == (2, 4)
+    clean = data.load(toy.config(folder).data, splits=("test",)).splits["test"]
+    mine = np.isin(clean.labels, (1, 3))
+    pixels = jnp.asarray(np.asarray(clean.images)[mine]) / 255.0
+    said = np.array([1, 3])[np.asarray(shade(pixels))[:, [1, 3]].argmax(1)]
+    wanted = np.mean(said == clean.labels[mine])
+    beside = numbers["photos", "clean_accuracy"]
+    assert (beside.value, beside.n) == (pytest.approx(wanted), mine.sum())
+    gap = numbers["photos", "gap"]
+    assert gap.value == pytest.approx(wanted - right.mean())
+    # Newcombe's interval of both.
+    room = [own.high - own.value, beside.value - beside.low]
+    assert gap.low == pytest.approx(gap.value - np.hypot(*room))
+    assert gap.n == 24
+    assert ("photos", "effective_robustness") not in numbers
+    again = measure(folder, f"photos=folder:{folder}/photos", done=found)
+    assert [r.value for r in again] == []
+
+
+def test_effective_robustness_by_a_published_line(folder, photos):
+    found = measure(folder, f"cifar10_1=arrays:{folder}/photos.npz")
+    numbers = {r.metric: r for r in found}
+    predicted = 1.69 * numbers["clean_accuracy"].value - 0.727
+    beyond = numbers["effective_robustness"]
+    assert beyond.value == pytest.approx(numbers["accuracy"].value - predicted)
+    assert beyond.low < beyond.value < beyond.high
+    assert "Recht" in beyond.extra["source"]
+    assert found[-1].metric == "accuracy"
+    assert shift._tfds_name("tfds:cifar10_1/test") == "cifar10_1"
+    assert shift._tfds_name("folder:cifar10_1") == ""
+
+
+def test_newcombe_s_interval():
+    """As in his article of 1998 (56/70 less 48/80: 0.0524 to 0.3339)."""
+    lost = shift.difference(metrics.wilson(56, 70), metrics.wilson(48, 80))
+    assert (lost.low, lost.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_some_images_of_another_size(folder, photos, tmp_path):
+    images, labels = photos
+    large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+    np.savez(tmp_path / "large.npz", test_images=large, test_labels=labels)
+    where = f"large=arrays:{tmp_path}/large.npz"
+    numbers = {r.metric: r for r in measure(folder, where)}
+    same = {r.metric: r for r in measure(folder, f"a=arrays:{folder}/photos.npz")}
+    assert numbers["accuracy"].value == same["accuracy"].value
+    few = {r.metric: r for r in measure(folder, where, examples=10)}
+    assert few["accuracy"].n == 10
+    assert few["accuracy"].extra["classes"] == 2
+    with pytest.raises(DataError, match="16 x 16 and the classifier takes 8 x 8"):
+        measure(folder, where, fit="refuse")
+
+
+def test_a_set_of_tfds_is_looked_for_where_it_is_said(folder, tmp_path):
+    with pytest.raises(DataError, match=f"shift 'v2': .*{tmp_path}"):
+        measure(folder, "v2=tfds:imagenet_v2", tfds_dir=str(tmp_path))
+
+
+def test_classes_go_by_name_or_number():
+    of = lambda names: shift_sets.labels_of(names, NAMES, "there").tolist()
+    assert of(["dog", "bee"]) == [3, 1]
+    assert of(["0", "2"]) == [0, 2]
+    with pytest.raises(DataError, match="lacks 1, such as 'eel'; its 4 are 'ant'"):
+        of(["bee", "eel"])
+    with pytest.raises(DataError, match="lacks 2, such as '0'"):
+        of(["0", "4"])
+
+
+@pytest.mark.parametrize(
+    ("sets", "kind", "message"),
+    [
+        ((), ConfigError, "nothing to measure: give --shift"),
+        (("x",), ConfigError, "shift is 'x'; write name=source:where"),
+        (("x=web:y",), ConfigError, "shift 'x' has the source 'web'"),
+        (("x=arrays:y", "x=arrays:z"), ConfigError, "shift has 'x' twice"),
+        (("test=arrays:y",), ConfigError, "'test', which is a split of the data"),
+        (("x=folder:/nowhere",), DataError, "shift 'x': '/nowhere' is no folder"),
+        (("x=arrays:/nowhere",), DataError, "shift 'x': '/nowhere' is neither"),
+    ],
+)
+def test_what_is_refused(folder, sets, kind, message):
+    with pytest.raises(kind, match=message):
+        measure(folder, *sets)
+
+
+def test_arrays_need_labels_of_the_classes(folder, tmp_path):
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    path = tmp_path / "some.npz"
+    for arrays, message in (
+        ({}, "no labels or test_labels"),
+        ({"labels": [0, 1, 4]}, "labels from 0 to 4; the classifier's 4 classes"),
+        ({"labels": [2, 2, 2]}, "one class alone"),
+    ):
+        np.savez(path, images=images, **arrays)
+        with pytest.raises(DataError, match=message):
+            measure(folder, f"x=arrays:{path}")
