@@ -111,6 +111,10 @@ def _product(
         turned = tuple(params["permutation"]) == (1, 0)
         return product._replace(flipped=product.flipped != turned)
     others = [value for value in given if value.product is None]
+    if name == "mul" and len(others) == 1 and others[0].array.size == 1:
+        # As ONNX's Gemm is written, whose factor is most often 1.
+        by = others[0].array.reshape(())
+        return None if others[0].moves else product._replace(weight=product.weight * by)
     if any(value.moves for value in others) or given[0].array.shape != found.shape:
         return None
     if name == "sub":

@@ -183,6 +183,16 @@ def test_features_that_a_function_gives_are_taken(images, matrix):
     np.testing.assert_allclose(made.head[1], np.ones(CLASSES), atol=1e-5)
 
 
+def test_a_head_times_a_number(matrix):
+    """As ONNX writes it, alpha * A B + beta * C."""
+    made = Classifier.from_function(
+        lambda x: jnp.float32(0.5) * (x.mean((1, 2)) @ matrix) + 2 * jnp.ones(CLASSES),
+        **ABOUT,
+    )
+    np.testing.assert_allclose(made.head[0], matrix / 2, rtol=1e-6)
+    np.testing.assert_allclose(made.head[1], 2 * np.ones(CLASSES), atol=1e-5)
+
+
 def test_no_head_where_logits_are_no_linear_layer_of_anything(images, matrix):
     made = Classifier.from_function(lambda x: jnp.sin(x.mean((1, 2)) @ matrix), **ABOUT)
     logits, features = made.predict({}, images)
