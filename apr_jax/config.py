@@ -270,6 +270,7 @@ class Shift:
     shift: tuple[str, ...] = place(
         (), "sets with labels, name=source:where", repeated=True
     )
+    cue_conflict: str = place("", "folder SHAPE/SHAPE1-TEXTURE2.png; none: no such")
     examples: int = setting(0, "images of each set; 0: all", low=0)
     fit: str = choice("images of another size", "resize", "pad", "refuse")
     tfds_dir: str = place("", "TFDS sets; none: where the data are", remote=True)

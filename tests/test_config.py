@@ -125,6 +125,7 @@ DEFAULTS = {
     "eval.corruption.seed": 0,
     "eval.corruption.stored_as": "auto",
     "eval.shift.shift": (),
+    "eval.shift.cue_conflict": "",
     "eval.shift.examples": 0,
     "eval.shift.fit": "resize",
     "eval.shift.tfds_dir": "",

@@ -7,6 +7,7 @@
 
 Of a set that has some of the classes only, such as ImageNet-A's 200, only these may be
 answered, and the clean images beside it are theirs, as its authors count.
+``--cue_conflict FOLDER`` measures whether shape or texture is answered.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from apr_jax import console, data, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, ood_sets, shift_sets
+from apr_jax.evaluate import command, cue_conflict, ood_sets, shift_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.gates import answers
@@ -65,17 +66,18 @@ def measure(
         accuracies is known (``FITS``) the "effective_robustness", the accuracy less
         what that line predicts of the clean one (Taori et al., "Measuring Robustness
         to Natural Distribution Shifts in Image Classification", NeurIPS 2020). Records
-        say which line, and of how many classes.
+        say which line, and of how many classes. Of cue conflicts those of
+        ``cue_conflict.measured``.
 
     Raises:
         ConfigError: a setting can't be used, or there is no set.
         DataError: a set isn't there, is empty, or has other classes.
     """
     sets = check(settings, classifier.config.data)
-    if not sets:
+    if not sets and not settings.cue_conflict:
         raise ConfigError(
             "there is nothing to measure: give --shift name=source:where, such as "
-            "cifar10_1=tfds:cifar10_1"
+            "cifar10_1=tfds:cifar10_1, or --cue_conflict FOLDER"
         )
     config = classifier.config
     parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
@@ -106,6 +108,28 @@ def measure(
             yield from job.hidden(found.values())
         else:
             yield from _measured(job, shifted)
+    if settings.cue_conflict:
+        yield from _shape_or_texture(classifier, settings, context, weights)
+
+
+def _shape_or_texture(
+    classifier: classifier_lib.Classifier,
+    settings: config_lib.Shift,
+    context: Context,
+    weights: str,
+) -> Iterator[Record]:
+    """The records of cue conflicts; see ``cue_conflict``."""
+    marks = {
+        "fingerprint": cue_conflict.fingerprint(settings),
+        "fit": settings.fit,
+        "weights": weights,
+    }
+    job = Measurement(JOB, classifier, context, marks)
+    found = [r for (split, _), r in job.found().items() if split == cue_conflict.SPLIT]
+    if found:
+        yield from job.hidden(found)
+    else:
+        yield from cue_conflict.measured(job, settings)
 
 
 def _measured(job: Measurement, shifted: shift_sets.ShiftSet) -> list[Record]:
@@ -226,9 +250,11 @@ def check(
     settings_lib.check(settings)
     sets = ood_sets.parse(settings.shift, "shift")
     for name in sets:
-        if name in (described.test_split, *described.shifted_splits):
+        taken = (described.test_split, *described.shifted_splits, cue_conflict.SPLIT)
+        if name in taken:
             raise ConfigError(
-                f"shift has a set called {name!r}, which is a split of the data"
+                f"shift has a set called {name!r}, which is a split of the data or "
+                "the cue conflicts"
             )
     return sets
 

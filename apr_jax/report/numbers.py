@@ -23,6 +23,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "clean_accuracy": ("Accuracy, clean images of these classes", "↑"),
     "gap": ("Accuracy lost, clean to these", "↓"),
     "effective_robustness": ("Effective robustness", "↑"),
+    "follows_shape": ("Answers that follow the shape", "↑"),
+    "shape_bias": ("Shape bias", "↑"),
     "brier_scaled": ("Brier score, temperature fitted", "↓"),
 }
 # ((data, split), [(metric, one record or None for each run)])

@@ -16,7 +16,7 @@ from apr_jax.runs.records import Record
 # between the records that a section shows together.
 _OWN: Mapping[str, frozenset[str]] = {
     "evaluate.corruption": frozenset({"files", "frost"}),
-    "evaluate.shift": frozenset({"source", "fingerprint", "note"}),
+    "evaluate.shift": frozenset({"source", "fingerprint", "note", "fit"}),
     "evaluate.ood": frozenset(
         {"source", "fingerprint", "note", "sets", "near", "scores_file", "stat"}
     ),

@@ -9,7 +9,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import shift, shift_sets
+from apr_jax.evaluate import cue_conflict, shift, shift_sets
 from apr_jax.evaluate.context import Context
 from tests import toy
 
@@ -125,6 +125,61 @@ def test_some_images_of_another_size(folder, photos, tmp_path):
 def test_a_set_of_tfds_is_looked_for_where_it_is_said(folder, tmp_path):
     with pytest.raises(DataError, match=f"shift 'v2': .*{tmp_path}"):
         measure(folder, "v2=tfds:imagenet_v2", tfds_dir=str(tmp_path))
+
+
+def test_shape_or_texture(tmp_path):
+    """The left half is the shape, the right half the texture; brightness says which."""
+    order = list(cue_conflict.CATEGORIES)
+    for shape, texture, follows in (
+        *(("cat", "elephant", "shape"), ("dog", "cat", "texture")),
+        *(("oven", "boat", "shape"), ("car", "knife", "none"), ("bird", "bird", "")),
+    ):
+        said = {"shape": shape, "texture": texture}.get(follows, "clock")
+        image = np.full((8, 8, 3), 8 + 15 * order.index(said), np.uint8)
+        (tmp_path / shape).mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / shape / f"{shape}7-{texture}12.png")
+
+    def sure(images):
+        level = (255 * images.mean((1, 2, 3)) - 8) / 15
+        return -jnp.abs(level[:, None] - jnp.arange(16.0)[None])
+
+    (tmp_path / "data").mkdir()
+    config = toy.config(tmp_path / "data")
+    network = classifier_lib.from_function(sure, config, order, name="sure")
+    settings = config_lib.Shift(cue_conflict=str(tmp_path))
+    context = Context(parallel.make_layout(1), quiet=True)
+    found = list(shift.measure(network, settings, context))
+    numbers = {r.metric: r for r in found}
+    assert numbers["follows_shape"].value == pytest.approx(2 / 4)
+    assert numbers["follows_texture"].value == pytest.approx(1 / 4)
+    assert numbers["shape_bias"].value == pytest.approx(2 / 3)
+    assert (numbers["shape_bias"].n, numbers["follows_shape"].n) == (3, 4)
+    assert numbers["shape_bias"].extra["left_out"] == 1
+    again = Context(parallel.make_layout(1), done=found, quiet=True)
+    assert list(shift.measure(network, settings, again)) == []
+    (tmp_path / "cat" / "cat7.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"'cat/cat7\.png' isn't called after a"):
+        list(shift.measure(network, settings, context))
+
+
+def test_categories_of_imagenet():
+    """207 classes, no two the same; the mean over a category's, not their sum."""
+    chosen = cue_conflict.classes_of([str(i) for i in range(1000)])
+    every = [i for own in chosen for i in own]
+    sizes = dict(zip(cue_conflict.CATEGORIES, map(len, chosen), strict=True))
+    assert len(set(every)) == len(every) == 207
+    assert (sizes["dog"], sizes["bird"], sizes["truck"]) == (109, 49, 8)
+    assert not {192, 204, 227, 242, 251, 258, 260, 264, 9, 17, 21, 134} & set(every)
+    logits = np.full((3, 1000), -20.0)
+    logits[0, 499] = 1  # a knife, and half as sure of each of two dogs
+    logits[0, [152, 153]] = 0.9
+    logits[1, list(cue_conflict.CATEGORIES["dog"])] = 2
+    logits[2, 0] = np.nan
+    said = cue_conflict.decisions(logits, chosen)
+    order = list(cue_conflict.CATEGORIES)
+    assert said.tolist() == [order.index("knife"), order.index("dog"), -1]
+    with pytest.raises(DataError, match="sixteen categories; this one has 10"):
+        cue_conflict.classes_of([str(i) for i in range(10)])
 
 
 def test_classes_go_by_name_or_number():
