@@ -49,6 +49,8 @@ QUESTIONS = (
         "Corrupted images", "error ↓", "evaluate.corruption", "error", "mean[^/]*"
     ),
     Question("Corrupted images", "mCE ↓", "evaluate.corruption", "mce", "mean"),
+    Question("Images from elsewhere", "error ↓", "evaluate.shift", "error"),
+    Question("Shape or texture", "shape bias ↑", "evaluate.shift", "shape_bias"),
     Question(
         "Unknown images",
         "AUROC of MSP ↑",
