@@ -144,6 +144,7 @@ def test_the_requirements_are_those_of_the_package():
     whole = [*PROJECT["dependencies"], *extras["train"]]
     assert needs("requirements.txt") == sorted(whole)
     assert needs("requirements-dev.txt") == sorted(extras["dev"])
+    assert needs("requirements-torchax.txt") == sorted(extras["torch"])
     assert needs("docs/requirements.txt") == sorted(extras["docs"])
 
 
