@@ -165,7 +165,8 @@ def _prepared(
         for root in roots:
             claim = workdir_lib.claimed(root, write=parallel.is_primary())
             held.enter_context(claim)
-        process.use_compile_cache(configs[0].data)
+        shared = roots[0] if parallel.are_several() else None
+        process.use_compile_cache(configs[0].data, shared)
         return [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
 
     for config in configs:

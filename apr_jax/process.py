@@ -254,17 +254,25 @@ def command_line() -> str:
     return shlex.join([*start, str(program), *sys.argv[1:]])
 
 
-def use_compile_cache(settings: "config_lib.Data") -> None:
+def use_compile_cache(
+    settings: "config_lib.Data", shared: pathlib.Path | None = None
+) -> None:
     """Keeps compiled programs on disk, so that a second start needn't compile.
 
     In the cache's folder, unless ``JAX_COMPILATION_CACHE_DIR`` names another.
+
+    Args:
+        settings: name the cache.
+        shared: a folder that all processes see, of several. JAX writes programs from
+            the first process alone: the others would find none in caches of their own.
     """
     import jax
 
     from apr_jax import data
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        folder = data.cache.folder(settings.cache_dir) / data.cache.PROGRAMS
+        own = data.cache.folder(settings.cache_dir) if shared is None else shared
+        folder = own / data.cache.PROGRAMS
         jax.config.update("jax_compilation_cache_dir", os.fspath(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     # XLA can't write programs in which oneDNN multiplies; they are compiled anew.

@@ -1,13 +1,16 @@
 """What a program sets for the processor before JAX starts."""
 
 import argparse
+import contextlib
 import os
 import sys
 
+import jax
 import pytest
 
-from apr_jax import job, presets, process, tuning
+from apr_jax import config, job, parallel, presets, process, tuning
 from apr_jax.errors import ConfigError
+from apr_jax.train import plan as plan_lib
 from tests.toy import start
 
 
@@ -75,6 +78,22 @@ def test_flags_of_a_deterministic_run(monkeypatch, tmp_path):
     monkeypatch.setattr(tuning, "knows_flags", lambda _: False)
     with pytest.raises(ConfigError, match="the installed jaxlib has no flags"):
         job.main(settings, workdir=str(tmp_path))
+
+
+def test_several_processes_keep_programs_where_all_see_them(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    found = {}
+    monkeypatch.setattr(type(jax.config), "update", lambda _, *pair: kept(*pair))
+    kept = found.__setitem__
+    monkeypatch.setattr(plan_lib, "plan", lambda *pair: pair)
+    monkeypatch.setattr(parallel, "check_shared", lambda root: None)
+    monkeypatch.setattr(parallel, "all_or_none", lambda work: work())
+    given = config.parse({"data": {"cache_dir": str(tmp_path / "cache")}})
+    for several, wanted in ((False, tmp_path / "cache"), (True, tmp_path / "run")):
+        monkeypatch.setattr(parallel, "are_several", lambda several=several: several)
+        with contextlib.ExitStack() as held:
+            job._prepared([given], [tmp_path / "run"], held)
+        assert found["jax_compilation_cache_dir"] == str(wanted / "xla")
 
 
 def test_flags_are_looked_up_in_the_library():
