@@ -52,6 +52,12 @@ _LOG = logging.getLogger(__name__)
 # near, as OpenOOD counts.
 _USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
 
+# Natural shifts that it has, by the set whose classes they are of.
+_USUAL_SHIFTS = {
+    "cifar10": ("cifar10_1",),
+    "imagenet2012": ("imagenet_v2", "imagenet_a", "imagenet_r", "imagenet_sketch"),
+}
+
 _PARTS: dict[str, types.ModuleType] = {
     "clean": clean,
     "corruption": corruption,
@@ -144,6 +150,8 @@ def _settings(part: str, config: config_lib.Config) -> Any:
     """
     if part == "corruption":
         return _where_frost_is(config.eval.corruption, config.data)
+    if part == "shift":
+        return _with_shifted_sets(config)
     return _with_out_sets(config) if part == "ood" else getattr(config.eval, part, None)
 
 
@@ -162,19 +170,40 @@ def _where_frost_is(
     return dataclasses.replace(settings, corruptions=names, sets=sets)
 
 
+def _prepared(described: config_lib.Data, names: Sequence[str]) -> list[str]:
+    """Those of TFDS's sets that are where the data are, without the data's own."""
+    if described.source != "tfds":
+        return []
+    return [
+        name
+        for name in names
+        if name != described.name.partition(":")[0]
+        and tfds.is_prepared(dataclasses.replace(described, name=name))
+    ]
+
+
+def _with_shifted_sets(config: config_lib.Config) -> config_lib.Shift:
+    """The shifted sets that are listed, or the usual ones that are prepared."""
+    settings, described = config.eval.shift, config.data
+    if settings.shift or settings.cue_conflict:
+        return settings
+    usual = _USUAL_SHIFTS.get(described.name.partition(":")[0], ())
+    found = _prepared(described, usual)
+    if not found:
+        about = f", and of the usual sets ({', '.join(usual)}) none is prepared in "
+        raise DataError(
+            f"eval.shift.shift is empty{about + 'data.data_dir' if usual else ''}"
+        )
+    sets = tuple(f"{name}=tfds:{name}" for name in found)
+    return dataclasses.replace(settings, shift=sets)
+
+
 def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:
     """The out sets that are listed, or the usual ones that are prepared."""
     settings, described = config.eval.ood, config.data
     if settings.out or settings.scores_file:
         return settings
-    found = []
-    if described.source == "tfds" and not described.streaming:
-        found = [
-            name
-            for name in _USUAL_OUT_SETS
-            if name != described.name.partition(":")[0]
-            and tfds.is_prepared(dataclasses.replace(described, name=name))
-        ]
+    found = [] if described.streaming else _prepared(described, _USUAL_OUT_SETS)
     if not found:
         raise DataError(
             "eval.ood.out is empty, and of the usual sets "

@@ -8,8 +8,8 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.evaluate import card, cue_conflict, shift, shift_sets
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import cue_conflict, shift, shift_sets
 from apr_jax.evaluate.context import Context
 from tests import toy
 
@@ -180,6 +180,21 @@ def test_categories_of_imagenet():
     assert said.tolist() == [order.index("knife"), order.index("dog"), -1]
     with pytest.raises(DataError, match="sixteen categories; this one has 10"):
         cue_conflict.classes_of([str(i) for i in range(10)])
+
+
+def test_a_card_takes_the_usual_sets_that_are_prepared(monkeypatch):
+    config = config_lib.default()
+    there = {"cifar10_1"}
+    monkeypatch.setattr(card.tfds, "is_prepared", lambda data: data.name in there)
+    assert card._settings("shift", config).shift == ("cifar10_1=tfds:cifar10_1",)
+    there.clear()
+    with pytest.raises(DataError, match=r"sets \(cifar10_1\) none is prepared"):
+        card._settings("shift", config)
+    own = config_lib.parse({"eval": {"shift": {"shift": ("a=folder:b",)}}})
+    assert card._settings("shift", own).shift == ("a=folder:b",)
+    other = config_lib.parse({"data": {"name": "cifar100"}})
+    with pytest.raises(DataError, match=r"eval\.shift\.shift is empty$"):
+        card._settings("shift", other)
 
 
 def test_classes_go_by_name_or_number():
