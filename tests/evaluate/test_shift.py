@@ -122,9 +122,27 @@ def test_some_images_of_another_size(folder, photos, tmp_path):
         measure(folder, where, fit="refuse")
 
 
-def test_a_set_of_tfds_is_looked_for_where_it_is_said(folder, tmp_path):
-    with pytest.raises(DataError, match=f"shift 'v2': .*{tmp_path}"):
-        measure(folder, "v2=tfds:imagenet_v2", tfds_dir=str(tmp_path))
+def test_a_set_of_tfds_is_looked_for_where_it_is_said(folder, photos, monkeypatch):
+    """Its classes, in an order of their own, go by name."""
+    images, labels = photos
+    asked = []
+
+    def load(wanted, *, splits):
+        asked.append((wanted.source, wanted.name, wanted.data_dir, *splits))
+        split = data.ArraySplit(images, (labels == 1).astype(np.int32))
+        return data.DataSet("v2", ("dog", "bee"), dict.fromkeys(splits, split), "x")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shift_sets.data, "load", load)
+        opened = shift_sets.open_set(
+            *("v2", "tfds", "imagenet_v2", toy.config(folder).data, NAMES),
+            config_lib.Shift(tfds_dir="/sets"),
+            seed=0,
+        )
+    assert asked == [("tfds", "imagenet_v2", "/sets", "test")]
+    assert opened.classes.tolist() == [1, 3]
+    (batch,) = opened.batches(24)
+    np.testing.assert_array_equal(batch.label, labels)
 
 
 def test_shape_or_texture(tmp_path):
