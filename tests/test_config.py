@@ -105,6 +105,7 @@ DEFAULTS = {
     "train.devices": 0,
     "train.steps_per_call": 0,
     "train.deterministic": False,
+    "train.mapping": "pmap",
     "train.log_every": 100,
     "train.wandb": "",
     "train.tensorboard": True,

@@ -11,6 +11,7 @@ from apr_jax.errors import ConfigError, DataError, words
 from apr_jax.foreign import of_timm
 from apr_jax.foreign.fill import Filled, classes_of, complain
 from apr_jax.foreign.preprocessing import Given, interpolated, square, synsets
+from apr_jax.gates import places
 from apr_jax.models import state_dicts
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -43,7 +44,7 @@ def load(
 
 def _folder(repo: str, *, code: bool) -> pathlib.Path:
     """A repository's files on this machine."""
-    path = pathlib.Path(repo).expanduser()
+    path = places.local(repo, "hf:REPO")
     if path.is_dir():
         return path
     import huggingface_hub

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from apr_jax import corruptions
-from apr_jax.gates import answers
+from apr_jax.gates import answers, places
 from experiments.checks import lite0
 
 OUT = pathlib.Path(__file__).parents[1] / "results" / "check_lite0_corruptions.jsonl"
@@ -112,8 +112,8 @@ def summary(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measures what has no record yet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=pathlib.Path, required=True)
-    parser.add_argument("--out", type=pathlib.Path, default=OUT)
+    parser.add_argument("--images", type=places.argument, required=True)
+    parser.add_argument("--out", type=places.argument, default=OUT)
     parser.add_argument("--names", nargs="*", default=NAMES)
     args = parser.parse_args()
     with np.load(args.images) as stored:

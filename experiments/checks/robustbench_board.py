@@ -25,6 +25,7 @@ import torch
 
 from apr_jax import models
 from apr_jax.foreign import pytorch
+from apr_jax.gates import places
 from apr_jax.models import state_dicts, torch_weights
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -162,8 +163,8 @@ def page(records: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Goes over the list, and writes records and page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=pathlib.Path, default=OUT)
-    parser.add_argument("--page", type=pathlib.Path, default=PAGE)
+    parser.add_argument("--out", type=places.argument, default=OUT)
+    parser.add_argument("--page", type=places.argument, default=PAGE)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     known = {}
