@@ -1,7 +1,7 @@
 """The difference of two classifiers on the same images: its interval, and a test.
 
     paired_difference(correct, other, *, seed=0, replicates=2000) -> Paired
-    paired_detection(id_scores, ood_scores, other_id, other_ood) -> Paired
+    paired_detection(id_scores, ood_sets, other_id, other_sets) -> Paired
     mcnemar(won, lost) -> p
 
 Two classifiers that saw the same images err on many of the same ones, so the interval
@@ -117,9 +117,9 @@ def paired_difference(
 
 def paired_detection(
     id_scores: npt.ArrayLike,
-    ood_scores: Sequence[npt.ArrayLike],
+    ood_sets: Sequence[npt.ArrayLike],
     other_id: npt.ArrayLike,
-    other_ood: Sequence[npt.ArrayLike],
+    other_sets: Sequence[npt.ArrayLike],
 ) -> Paired:
     """The difference of two detectors' AUROC on the same images, in errors.
 
@@ -130,23 +130,23 @@ def paired_detection(
 
     Args:
         id_scores: [N] scores of in-distribution examples by the first detector.
-        ood_scores: of each set of others [M].
-        other_id, other_ood: the same of the second, in the same order.
+        ood_sets: its scores of each set of others [M].
+        other_id, other_sets: the same of the second, in the same order.
 
     Raises:
         ArgumentError: shapes that differ, NaN, no set, or less than two images in one.
     """
     inside = [answers.scores(id_scores, "id_scores")]
     inside += [answers.scores(other_id, "other_id")]
-    if not ood_scores or len(ood_scores) != len(other_ood):
+    if not len(ood_sets) or len(ood_sets) != len(other_sets):
         raise ArgumentError(
-            f"ood_scores has {len(ood_scores)} sets and other_ood {len(other_ood)}; "
-            "both must have the same, one or more"
+            f"ood_sets are {len(ood_sets)} and other_sets {len(other_sets)}; both must "
+            "be of the same sets, one or more"
         )
     within, sets, beyond = [], [], 0.0
-    for one, other in zip(ood_scores, other_ood, strict=True):
-        outside = [answers.scores(one, "ood_scores")]
-        outside += [answers.scores(other, "other_ood")]
+    for one, other in zip(ood_sets, other_sets, strict=True):
+        outside = [answers.scores(one, "ood_sets")]
+        outside += [answers.scores(other, "other_sets")]
         if len({len(x) for x in inside}) > 1 or len({len(x) for x in outside}) > 1:
             raise ArgumentError("both detectors must have scored the same images")
         if min(len(inside[0]), len(outside[0])) < 2:

@@ -64,6 +64,9 @@ def good():
         "other": np.array([True, True, False, True]),
         "id_scores": np.linspace(1, 2, COUNT),
         "ood_scores": np.linspace(0, 1, COUNT),
+        "ood_sets": [np.linspace(0, 1, COUNT)],
+        "other_id": np.linspace(1, 2, COUNT)[::-1],
+        "other_sets": [np.linspace(0, 1, COUNT)[::-1]],
         "errors": dict(metrics.ALEXNET_ERROR),
         "clean_error": 0.3,
         "successes": 3,
@@ -190,7 +193,7 @@ OTHERS = {
     "key", "images", "labels", "logits_fn", "shift_logits", "logits", "features",
     "fitted", "probabilities", "confidence", "correct", "other", "id_scores",
     "ood_scores", "errors", "clean_error", "mask", "seed", "weight", "bias", "baseline",
-    "baseline_clean",
+    "baseline_clean", "ood_sets", "other_id", "other_sets",
 }  # fmt: skip
 
 
@@ -301,7 +304,12 @@ def test_what_is_neither_right_nor_wrong(function, name):
     call(function, **{name: np.array([0, 1, 1, 1])})
 
 
-UNIT = having("probabilities", "confidence", "clean_error")
+# Any score is a confidence for ``metrics.aurc``.
+UNIT = [
+    case
+    for case in having("probabilities", "confidence", "clean_error")
+    if case.values[0] is not metrics.aurc
+]
 
 
 @pytest.mark.parametrize(("function", "name"), UNIT)
@@ -321,7 +329,9 @@ def test_ranges_allow_for_rounding_alone(function, name):
     )
 
 
-@pytest.mark.parametrize(("function", "name"), having("id_scores", "ood_scores"))
+@pytest.mark.parametrize(
+    ("function", "name"), having("id_scores", "ood_scores", "other_id")
+)
 def test_what_is_no_score(function, name):
     for value in ([], [[1.0]], [NAN, 1.0, 1.0, 1.0], ["a"], {"a": 1}, None):
         refuses(function, name, value, name)
