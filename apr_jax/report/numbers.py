@@ -135,11 +135,14 @@ def terminal(
     return result
 
 
-def table(runs: Mapping[str, Sequence[Record]]) -> rich.table.Table:
+def table(
+    runs: Mapping[str, Sequence[Record]], *, title: str | None = None
+) -> rich.table.Table:
     """A table for the terminal: metrics down, runs across, latest records only.
 
     Args:
         runs: name of a run -> its records.
+        title: above it.
     """
     groups = [
         (
@@ -148,4 +151,4 @@ def table(runs: Mapping[str, Sequence[Record]]) -> rich.table.Table:
         )
         for (data, split), rows in side_by_side(runs)
     ]
-    return terminal(None, runs, groups)
+    return terminal(title, runs, groups)

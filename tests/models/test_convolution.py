@@ -128,7 +128,7 @@ def gradients(x, w, dtype, convolve):
     compiled = compiled.compile()
     found = compiled(x.astype(dtype), w.astype(dtype))
     return compiled.as_text(), [np.asarray(a, np.float32) for a in found]
-for channels in ((32, 32), (128, 128), (16, 64)):
+for channels in ((128, 128), (16, 64)):
     keys = jax.random.split(jax.random.key(0))
     x = jax.random.normal(keys[0], (64, 8, 8, channels[0])).astype(jnp.bfloat16)
     w = jax.random.normal(keys[1], (3, 3, *channels)).astype(jnp.bfloat16)

@@ -28,10 +28,10 @@ def watched(workdir):
     return [{name: row.get(name) for name in SAID} for row in rows]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_has_the_same_bits_and_goes_on_either_way(folder, tmp_path, devices):
     changes = {
-        "augment__method": "apr_sp",
+        "augment__method": "apr_p",
         "optim__epochs": 2.0,
         "train__devices": devices,
         "train__steps_per_call": 5,

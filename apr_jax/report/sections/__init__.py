@@ -11,12 +11,13 @@ A section draws from what a ``RunView`` holds, most from records alone. Its modu
 
 import types
 
-from apr_jax.report.sections import adversarial, corruption, fourier, ood, watch
+from apr_jax.report.sections import adversarial, corruption, fourier, ood, shift, watch
 
 # Job of the records -> the module that shows them, in the order of the page. Records
 # of other jobs are in the table of numbers.
 SECTIONS: dict[str, types.ModuleType] = {
     "evaluate.corruption": corruption,
+    "evaluate.shift": shift,
     "evaluate.ood": ood,
     "evaluate.adversarial": adversarial,
     "evaluate.fourier": fourier,
