@@ -155,7 +155,8 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
     loaded = weights.from_weights(tmp_path / "weights.pth", config)
     assert loaded.name == "weights"
     records = clean.measure(loaded, None, Context(parallel.make_layout(1), quiet=True))
-    assert {record.n for record in records} == {50}
+    # Half of them after a temperature that the other half chose.
+    assert {record.n for record in records} == {25, 50}
 
     # Its own normalisation is used: here one that undoes the configuration's.
     images = np.full((2, 8, 8, 3), 0.3, np.float32)
