@@ -177,9 +177,9 @@ def test_pytorch_weights(folder, tmp_path, rng, capfd, torch):
         rtol=1e-4,
     )
 
-    tensors.pop("fc.bias")
+    tensors.pop("fc.weight")
     torch.save(tensors, tmp_path / "weights.pth")
-    with pytest.raises(ConfigError, match=r"weights.pth: .*fc.bias"):
+    with pytest.raises(ConfigError, match=r"weights.pth: .*fc.weight"):
         weights.from_weights(tmp_path / "weights.pth", config)
 
 
