@@ -189,9 +189,11 @@ def helped(name):
 @pytest.mark.slow
 def test_a_setting_has_one_name_at_every_door():
     foreign = {"classes", "data", "model", "trust_remote_code", "weights", "workdir"}
-    own = {"beside", "config", "devices", "quiet", *foreign}
+    places = {"cache_dir", "data_dir"}
+    own = {"beside", "config", "devices", "quiet", "save_predictions"}
+    own |= foreign | places
     assert helped("clean") == own
-    wanted = {"devices", "page", "quiet", *foreign}
+    wanted = {"devices", "page", "quiet", *foreign, *places}
     for name in config_lib.to_dict(config_lib.default())["eval"]:
         part = getattr(config_lib.Eval(), name)
         if not dataclasses.is_dataclass(part):

@@ -338,6 +338,7 @@ def test_a_file_without_permission_is_named(finished, home, tmp_path, part, kind
     shut.chmod(0)
     code = (
         "from apr_jax.evaluate.classifier import *; ck = root / 'checkpoints';"
+        "from apr_jax.train.state import state_of;"
         "c = workdir.open_run(root)[1]; net = network.make_model(c, num_classes=4);"
         "like = jax.eval_shape(lambda: state_of(c, net));"
         f"checkpoint.{kind}owner=config_lib.config_hash(c)).restore(like)"
