@@ -323,7 +323,8 @@ def check_writable(root: pathlib.Path) -> None:
         probe.unlink()
     except OSError as error:
         why = str(error.strerror)
-    for path in [] if why else vars(RunDir(root)).values():
+    inside = [path for path in vars(RunDir(root)).values() if path != root]
+    for path in [] if why else inside:  # its own name may have a point, as in "v1.2"
         folder = path.suffix == ""
         if path.exists() and path.is_dir() != folder:
             why = f"{path.name} in it is {'no' if folder else 'a'} folder"

@@ -314,3 +314,8 @@ def test_one_may_measure_while_another_trains(tmp_path):
         workdir.claimed(tmp_path, write=True, waiting=print),
     ):
         pass
+
+
+def test_a_name_may_have_a_point(tmp_path):
+    workdir.check_writable(tmp_path / "runs" / "v1.2")
+    workdir.check_writable(tmp_path / "runs" / "v1.2")
