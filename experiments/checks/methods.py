@@ -36,6 +36,8 @@ EXTRA = "extra images and apr_sp"
 
 
 Check = tuple[str, dict[str, Any]]  # method, and what else its configuration changes
+# Images on which overfitting to an attack is looked for.
+HELD_OUT = 200
 
 
 def checks(lab: Lab) -> dict[str, Check]:
@@ -44,7 +46,7 @@ def checks(lab: Lab) -> dict[str, Check]:
     fgsm = {"adversary__attack": "fgsm", "adversary__step_size": 1.25 * lab["eps"]}
     pgd = {"adversary__attack": "pgd", "adversary__step_size": lab["eps"] / 2}
     steps = {"adversary__steps": 3}
-    stop = {"adversary__held_out": 200, "adversary__stop_drop": 0.2}
+    stop = {"adversary__held_out": HELD_OUT, "adversary__stop_drop": 0.2}
     folders = (str(lab.work / "extra"),)
     return {
         **{method: (method, {}) for method in AUGMENTS},

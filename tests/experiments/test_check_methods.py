@@ -14,6 +14,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)
     toy.small_experiments(monkeypatch, eval_batch=20)
+    monkeypatch.setattr(methods, "HELD_OUT", 16)
 
     def run(*names):
         knobs = {"network": "tiny", "epochs": 1.0, "extra": 20}
