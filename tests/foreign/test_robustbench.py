@@ -1,6 +1,5 @@
 """Weights of RobustBench's own modules in the networks here: the same logits."""
 
-import importlib.util
 import pathlib
 import re
 import warnings
@@ -11,6 +10,7 @@ import pytest
 
 from apr_jax import models
 from apr_jax.models import torch_weights
+from tests.stand_in import stand_in
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
@@ -41,11 +41,12 @@ LARGE = {
 @pytest.fixture(scope="module")
 def zoo():
     """RobustBench's own modules."""
-    if importlib.util.find_spec("robustbench") is None:
-        pytest.skip("needs robustbench: pip install --no-deps robustbench")
-    with warnings.catch_warnings():
+    pytest.importorskip("torch", reason="needs PyTorch")
+    with warnings.catch_warnings(), stand_in("torchvision"):
         warnings.simplefilter("ignore")
-        pytest.importorskip("torch", reason="needs PyTorch")
+        pytest.importorskip(
+            "robustbench", reason="needs robustbench: pip install --no-deps robustbench"
+        )
         from robustbench.model_zoo import model_dicts
         from robustbench.model_zoo.architectures import resnet, wide_resnet
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
