@@ -382,6 +382,9 @@ TABLE = {
     "eval.adversarial.queries": (9, ATTACK, attacked),
     "eval.adversarial.batch": (4, ATTACK, attacked),
     "eval.adversarial.seed": (1, ATTACK, attacked),
+    "eval.adversarial.masking": (
+        "tests/evaluate/test_masking.py::test_records_page_and_a_second_call"
+    ),
     "eval.fourier.parts": (("bands",), FREQUENCY, probed),
     "eval.fourier.examples": (30, FREQUENCY, probed),
     "eval.fourier.norm": (2.0, FREQUENCY, probed),

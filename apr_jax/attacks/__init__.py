@@ -1,13 +1,15 @@
 """Adversarial attacks on pixels in [0, 1]: FGSM, PGD, APGD, FAB, Square, AutoAttack.
 
 All are called as ``attack(key, logits_fn, images, labels, *, eps, norm, ...)`` and
-return a ``Result``. Normalisation belongs into ``logits_fn``.
+return a ``Result``. Normalisation belongs into ``logits_fn``. ``gradient_masking``
+takes the same and says whether their numbers are to be trusted.
 """
 
 from apr_jax.attacks.apgd import apgd
 from apr_jax.attacks.autoattack import autoattack
 from apr_jax.attacks.checks import AttackWarning
 from apr_jax.attacks.fab import fab
+from apr_jax.attacks.masking import Sign, gradient_masking
 from apr_jax.attacks.norms import NORMS
 from apr_jax.attacks.pgd import fgsm, pgd
 from apr_jax.attacks.rounds import Result
@@ -20,10 +22,12 @@ __all__ = [
     "VERSIONS",
     "AttackWarning",
     "Result",
+    "Sign",
     "apgd",
     "autoattack",
     "fab",
     "fgsm",
+    "gradient_masking",
     "pgd",
     "square",
 ]

@@ -180,13 +180,14 @@ def look(
     return loss, grad, logits
 
 
-def gradient_size(logits_fn: LogitsFn, points: Points) -> jax.Array:
-    """Returns the l1 norm [B] of the DLR loss's gradient at the images.
+def gradient_size(logits_fn: LogitsFn, points: Points, loss: str = "dlr") -> jax.Array:
+    """Returns the l1 norm [B] of a loss's gradient at the images.
 
     Infinite where an image is misclassified: the loss may well be flat there.
     """
 
-    _, grad, logits = look(logits_fn, losses.dlr, points, points.images, points.keys[0])
+    loss_fn = losses.get_loss(loss)
+    _, grad, logits = look(logits_fn, loss_fn, points, points.images, points.keys[0])
     wrong = answers_wrong(logits, points.labels)
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
@@ -250,12 +251,14 @@ class Engine:
         """Returns logits [B, K] of a chunk; ``number`` tells random draws apart."""
         return self.predict(np.asarray(images, np.float32), jax.random.key(number))
 
-    def gradient_sizes(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Returns the l1 norm [B] of the DLR loss's gradient at a chunk of images."""
+    def gradient_sizes(
+        self, images: np.ndarray, labels: np.ndarray, loss: str = "dlr"
+    ) -> np.ndarray:
+        """Returns the l1 norm [B] of a loss's gradient at a chunk of images."""
         keys = jax.random.split(jax.random.key(0), len(images))
         zeros = np.zeros(len(images), np.float32)
         points = Points(keys, images, labels, labels, zeros, zeros)
-        return self.slopes(points)
+        return self.slopes(points, loss)
 
     def programs(self, attack: Attack) -> tuple[Callable[..., Any], ...]:
         """Returns compiled init(points), merge(old, new, fresh), advance(state, count),
@@ -281,9 +284,9 @@ class Engine:
         """Returns logits [B, K] of a chunk; ``key`` is for a stochastic function."""
         return np.asarray(_predict(self.logits_fn, images, key))
 
-    def slopes(self, points: Points) -> np.ndarray:
+    def slopes(self, points: Points, loss: str) -> np.ndarray:
         """Returns what ``gradient_size`` makes of a chunk [B]."""
-        return np.asarray(_gradient_size(self.logits_fn, points))
+        return np.asarray(_gradient_size(self.logits_fn, points, loss))
 
     def put(self, points: Points) -> Points:
         """Returns a chunk as ``init`` takes it."""
@@ -314,4 +317,4 @@ _step = jax.jit(
 _advance = jax.jit(advance, static_argnums=0, donate_argnums=2)
 _done = jax.jit(lambda attack, state: attack.done(state), static_argnums=0)
 _predict = jax.jit(logits_of)
-_gradient_size = jax.jit(gradient_size)
+_gradient_size = jax.jit(gradient_size, static_argnums=2)

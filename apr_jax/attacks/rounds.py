@@ -22,6 +22,8 @@ from apr_jax.gates import answers as gate
 # So much farther than eps a perturbation may be by rounding alone; what is farther
 # doesn't count.
 TOLERANCE = 1e-6
+# Names of the attacks that ask for answers alone.
+_GRADIENT_FREE = ("square", "random")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Stage:
     @property
     def follows_gradients(self) -> bool:
         """Whether it is blind where there is no gradient."""
-        return self.name != "square"
+        return self.name not in _GRADIENT_FREE
 
     def rounds(self, classes: int) -> Iterator[tuple[int, float]]:
         """Yields (rank of the target among the logits, noise); rank 0: no target."""
@@ -94,11 +96,11 @@ def predict(engine: Engine, images: np.ndarray, number: int = 0) -> np.ndarray:
 
 
 def gradient_sizes(
-    engine: Engine, images: np.ndarray, labels: np.ndarray
+    engine: Engine, images: np.ndarray, labels: np.ndarray, loss: str = "dlr"
 ) -> np.ndarray:
-    """Returns the l1 norms [N] of the DLR loss's gradients at some images."""
+    """Returns the l1 norms [N] of a loss's gradients at some images."""
     parts = [
-        engine.gradient_sizes(images[rows], labels[rows])[:count]
+        engine.gradient_sizes(images[rows], labels[rows], loss)[:count]
         for rows, count in chunks(engine, len(images))
     ]
     return np.concatenate(parts)

@@ -135,6 +135,7 @@ class Adversarial:
     queries: int = setting(5000, "of Square, an image", low=1)
     batch: int = setting(128, "images at a time, on all devices", low=1)
     seed: int = setting(0, "of the attacks", low=0, high=2**31 - 1)
+    masking: bool = setting(False, "the signs of gradient masking, too")
 
 
 @dataclasses.dataclass(frozen=True)

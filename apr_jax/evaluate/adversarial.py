@@ -2,11 +2,13 @@
 
     python -m apr_jax.evaluate.adversarial RUN --linf 2/255,8/255 --l2 0.5
     python -m apr_jax.evaluate.adversarial RUN --attack apgd-ce --examples 256
+    python -m apr_jax.evaluate.adversarial RUN --masking
 
 AutoAttack, or one attack, on the first examples of the test split, for each norm and
 radius. The robust accuracy after each attack is a record as soon as it is known; the
 images and the examples left standing are kept in the work directory after each
-attack, so that a run that was stopped goes on from there.
+attack, so that a run that was stopped goes on from there. ``--masking`` measures the
+signs of gradient masking at each radius, too.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command
+from apr_jax.evaluate import command, masking
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.forecast import Forecast
@@ -59,7 +61,8 @@ def measure(
         it left standing) and "robust_accuracy", with Wilson intervals; then
         "largest_perturbation", "nan_count", "lowest_pixel" and "highest_pixel" of the
         images. The record of the robust accuracy carries warnings, and for small
-        images a sheet of them.
+        images a sheet of them. Then, if they are asked for, those of
+        ``masking.measured``.
 
     Raises:
         ConfigError: a setting isn't allowed; the message names it.
@@ -82,6 +85,27 @@ def measure(
         **dtype,
     }
     job = Measurement(JOB, classifier, context, recorded, seed=settings.seed)
+    engine = DeviceEngine(wide, layout, chunk)
+    yield from _attacked(job, engine, threats, images, labels)
+    if settings.masking and classifier.differentiable:
+        own = {name: value for name, value in recorded.items() if name != "attack"}
+        signs = dataclasses.replace(job, job=masking.JOB, settings=own)
+        balls = {(t.norm, t.eps) for t in threats}
+        yield from masking.measured(signs, engine, sorted(balls), images, labels)
+    elif settings.masking:
+        console.say(f"{classifier.name} has no gradient that could be masked")
+
+
+def _attacked(
+    job: Measurement,
+    engine: DeviceEngine,
+    threats: Sequence["_Threat"],
+    images: np.ndarray,
+    labels: np.ndarray,
+) -> Iterator[Record]:
+    """The records of all balls that have none yet."""
+    assert job.settings is not None
+    assert job.seed is not None
     known, splits = job.found(), {threat.split for threat in threats}
     yield from job.hidden(r for (split, _), r in known.items() if split in splits)
     left = [
@@ -91,13 +115,11 @@ def measure(
     ]
     if not left:
         return
-    engine = DeviceEngine(wide, layout, chunk)
-    warned = sequence.examine(
-        engine, left[0].stages, images, labels, rand=settings.attack == "rand"
-    )
+    rand = job.settings["attack"] == "rand"
+    warned = sequence.examine(engine, left[0].stages, images, labels, rand=rand)
     for message in warned:
         console.say(f"Warning: {message}")
-    attacker = _Attacker(job, engine, images, labels, settings.seed, warned)
+    attacker = _Attacker(job, engine, images, labels, job.seed, warned)
     for threat in left:
         largest = max(t.eps for t in threats if t.norm == threat.norm)
         for record in attacker.run(threat, sheet=threat.eps == largest):

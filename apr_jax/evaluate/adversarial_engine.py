@@ -36,9 +36,7 @@ class DeviceEngine(core.Engine):
             lambda v, images: core.logits_of(self._of(v), images, jax.random.key(0)),
             layout,
         )
-        self._slopes = parallel.make_gather(
-            lambda v, points: core.gradient_size(self._of(v), points), layout
-        )
+        self._slopes: dict[str, Callable[..., np.ndarray]] = {}
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
         """Returns logits [B, K] of a chunk."""
@@ -46,10 +44,14 @@ class DeviceEngine(core.Engine):
         logits: np.ndarray = self._predict(self._variables, self._share(images))
         return logits
 
-    def slopes(self, points: core.Points) -> np.ndarray:
-        """Returns the sizes [B] of the DLR loss's gradient."""
-        sizes: np.ndarray = self._slopes(self._variables, self.put(points))
-        return sizes
+    def slopes(self, points: core.Points, loss: str) -> np.ndarray:
+        """Returns the sizes [B] of a loss's gradient."""
+        if loss not in self._slopes:
+            self._slopes[loss] = parallel.make_gather(
+                lambda v, points: core.gradient_size(self._of(v), points, loss),
+                self._layout,
+            )
+        return self._slopes[loss](self._variables, self.put(points))
 
     def put(self, points: core.Points) -> core.Points:
         """Shares a chunk out to this process's devices."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from apr_jax import config as config_lib
 from apr_jax import console, ood
-from apr_jax.attacks import rounds
+from apr_jax.attacks import masking, rounds
 from apr_jax.errors import UserError
 from apr_jax.evaluate import (
     adversarial,
@@ -127,6 +127,9 @@ def _adversarial(
     threats = adversarial.check(settings, classifier.config.data)
     count, classes = _some(settings.examples, size), len(classifier.class_names)
     stages = [stage for threat in threats for stage in threat.stages]
+    if settings.masking and classifier.differentiable:
+        for norm in (t.norm for t in threats if t.norm in masking.NORMS):
+            stages += masking.stages(norm, settings.steps, settings.queries)
     gradients = sum(_passes(s, classes) for s in stages if s.follows_gradients)
     queries = sum(_passes(s, classes) for s in stages if not s.follows_gradients)
     how = [f"{gradients:,} gradients"] if gradients else []

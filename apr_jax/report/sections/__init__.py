@@ -11,7 +11,15 @@ A section draws from what a ``RunView`` holds, most from records alone. Its modu
 
 import types
 
-from apr_jax.report.sections import adversarial, corruption, fourier, ood, shift, watch
+from apr_jax.report.sections import (
+    adversarial,
+    corruption,
+    fourier,
+    masking,
+    ood,
+    shift,
+    watch,
+)
 
 # Job of the records -> the module that shows them, in the order of the page. Records
 # of other jobs are in the table of numbers.
@@ -20,6 +28,7 @@ SECTIONS: dict[str, types.ModuleType] = {
     "evaluate.shift": shift,
     "evaluate.ood": ood,
     "evaluate.adversarial": adversarial,
+    "evaluate.masking": masking,
     "evaluate.fourier": fourier,
     # No job has this name: it is drawn from the rows of ``watch.jsonl``.
     "watch": watch,

@@ -131,10 +131,11 @@ def _title(mine: Sequence[Sequence[Record]], data: str, split: str) -> str:
     found = [r for r in itertools.chain(*mine) if (r.data, r.split) == (data, split)]
     attack = _attack(found[0].extra["settings"]["attack"])
     size = numbers.size([("", found)])
-    return f"{data}, {_bounds(found[0])}, {attack}, {size}"
+    return f"{data}, {bounds(found[0])}, {attack}, {size}"
 
 
-def _bounds(record: Record) -> str:
+def bounds(record: Record) -> str:
+    """The ball of a record, such as “L∞ up to 8/255”."""
     norm = record.extra["norm"]
     return f"{_NORMS[norm]} up to {_radius(record.extra['eps'], norm)}"
 
@@ -341,7 +342,7 @@ def _sheets(runs: Sequence[RunView], mine: Sequence[Sequence[Record]]) -> str:
             sheet = record.extra.get("sheet")
             if not sheet:
                 continue
-            title = f"{run.name}, {_bounds(record)}"
+            title = f"{run.name}, {bounds(record)}"
             pairs = ", ".join(
                 f"{a} → {b}" for a, b in zip(sheet["from"], sheet["to"], strict=True)
             )
