@@ -34,13 +34,16 @@ ROWS = 50
 def theirs() -> Callable[[np.ndarray, str, int], np.ndarray]:
     """The package's function of one image, name and strength.
 
-    Its calls of scikit-image's Gaussian say the channels as they were said in 2020.
+    It is of 2020: so it says the channels to scikit-image's Gaussian, and calls float64
+    by the name that NumPy had for it then.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import imagecorruptions
         from imagecorruptions import corruptions as code
 
+    if not hasattr(np, "float_"):
+        np.float_ = np.float64  # noqa: NPY201 - the name itself is wanted
     plain = code.gaussian
 
     def gaussian(image: np.ndarray, *args: Any, **options: Any) -> np.ndarray:
