@@ -3,7 +3,6 @@
 import dataclasses
 import operator
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,13 +13,12 @@ from absl import flags
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, settings
-from apr_jax.data import classes as classes_lib
 from apr_jax.data import described as described_lib
 from apr_jax.data import samples
 from apr_jax.errors import ArgumentError, ConfigError
+from apr_jax.evaluate import elsewhere
 from apr_jax.evaluate.classifier import Classifier
-from apr_jax.foreign import named, source
-from apr_jax.gates import answers, places
+from apr_jax.gates import answers
 from apr_jax.runs import workdir
 
 _LOOKED_AT = 32  # images of a first look
@@ -94,32 +92,18 @@ def bring(
     Raises:
         UserError: something doesn't fit; the message says what to do.
     """
-    name = getattr(model, "__name__", type(model).__name__)
     told = _described(source_of_data, where or {})
-    known: tuple[tuple[str, ...], ...] = ()
-    if isinstance(model, str) and named.is_named(model):
-        model, known = _by_name(model, weights, trust_remote_code)
-    elif weights is not None or trust_remote_code:
-        flag = "weights" if weights is not None else "trust_remote_code"
-        raise ConfigError(f"{flag} is for timm:NAME, torchvision:NAME or hf:REPO")
-    elif isinstance(model, str):
-        name, model = source.load(model)
-    if not isinstance(model, Classifier):
-        if classes is None:
-            _, classes = _loaded(source_of_data, told)
-        model = Classifier.from_function(
-            model,
-            classes=classes,
-            image_size=image_size or told.image_size,
-            name=re.sub(r"\W+", "", name) or "model",
-        )
-    elif classes is not None and not isinstance(classes, int):
-        model, known = _named(model, classes), ()
+    found = elsewhere.opened(
+        model, weights=weights, trust_remote_code=trust_remote_code
+    )
+    if classes is None and not found.complete:
+        _, classes = _loaded(source_of_data, told)
+    _, model, known = found.as_classifier(classes, image_size or told.image_size)
     told = described_lib.fitted(told, model.config.data)
-    resident, found = _loaded(source_of_data, told)
-    fitting = (names for names in known if set(found) <= set(names))
+    resident, theirs = _loaded(source_of_data, told)
+    fitting = (names for names in known if set(theirs) <= set(names))
     own = next(fitting, known[0] if known else model.class_names)
-    resident, names = described_lib.matched(resident, found, own)
+    resident, names = described_lib.matched(resident, theirs, own)
     config = model.config
     rows = max(_LEAST, min(_MOST, _PIXELS // told.image_size**2))
     config = dataclasses.replace(
@@ -130,27 +114,6 @@ def bring(
         _look(classifier, resident)
     root = root or pathlib.Path("runs") / f"{classifier.name}_{told.name}"
     return Brought(classifier, resident, root)
-
-
-def _by_name(
-    spec: str, weights: str | None, trust_remote_code: bool
-) -> tuple[Classifier, tuple[tuple[str, ...], ...]]:
-    """A network of a library, and all names that are known of its classes."""
-    path = places.local(weights, "weights") if weights else None
-    given = named.load(spec, path, trust_remote_code=trust_remote_code)
-    console.say(f"{spec}: {given.said()}")
-    stem = f"_{path.stem}" if path else ""
-    classifier = Classifier.from_torch(
-        given.module,
-        classes=given.outputs(),
-        image_size=given.image_size,
-        resize=given.resize,
-        mean=given.mean,
-        std=given.std,
-        name=re.sub(r"[^\w.-]+", "_", given.name + stem),
-    )
-    count = len(classifier.class_names)
-    return classifier, tuple(names for names in given.classes if len(names) == count)
 
 
 def _described(given: Source, where: Mapping[str, Any]) -> config_lib.Data:
@@ -173,16 +136,6 @@ def _loaded(
     if isinstance(given, tuple):
         return described_lib.of_arrays(told, *given)
     return described_lib.load(told)
-
-
-def _named(classifier: Classifier, names: Sequence[str]) -> Classifier:
-    """The same classifier, its classes by other names."""
-    if len(names) != len(classifier.class_names):
-        raise ConfigError(
-            f"classes names {len(names)}; {classifier.name} tells "
-            f"{len(classifier.class_names)} apart"
-        )
-    return dataclasses.replace(classifier, class_names=tuple(names))
 
 
 def _look(classifier: Classifier, resident: data.DataSet | None) -> None:
@@ -227,49 +180,24 @@ def _look(classifier: Classifier, resident: data.DataSet | None) -> None:
 
 def define_flags() -> Callable[[], dict[str, Any] | None]:
     """Flags for a network from elsewhere: ``bring``'s arguments, None without one."""
-    model = flags.DEFINE_string(
-        "model",
-        None,
-        "FILE.py[:create], which returns a function or an apr_jax.Classifier; "
-        "timm:NAME, torchvision:NAME or hf:REPO.",
-    )
+    told = elsewhere.define_flags()
     measured = flags.DEFINE_string(
         "data", None, "For --model: cifar10, bundled, folder:PATH, arrays:FILE.npz, …"
     )
-    classes = flags.DEFINE_string(
-        "classes", None, "For --model: how many, or a file of names, one a line."
-    )
-    weights = flags.DEFINE_string(
-        "weights", None, "For --model LIBRARY:NAME: a file; its library's if unset."
-    )
-    trusted = flags.DEFINE_bool(
-        "trust_remote_code", False, "For --model hf:REPO: its own code may be run."
-    )
-    settings.list_in_help("model", "data", "classes", "weights", "trust_remote_code")
+    settings.list_in_help("data")
 
     def given() -> dict[str, Any] | None:
-        if model.value is None:
-            for flag in (measured, classes, weights, trusted):
-                if flag.value:
-                    raise ConfigError(f"--{flag.name} is for --model")
+        found = told()
+        if found["model"] is None:
+            for flag, value in (
+                ("data", measured.value),
+                ("classes", found["classes"]),
+            ):
+                if value:
+                    raise ConfigError(f"--{flag} is for --model")
             return None
         if measured.value is None:
             raise ConfigError("--model needs --data, what it is measured on")
-        found = {
-            "model": model.value,
-            "source_of_data": measured.value,
-            "classes": _classes(classes.value),
-        }
-        if weights.value:
-            found["weights"] = weights.value
-        if trusted.value:
-            found["trust_remote_code"] = True
-        return found
+        return found | {"source_of_data": measured.value}
 
     return given
-
-
-def _classes(text: str | None) -> int | tuple[str, ...] | None:
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
-    return classes_lib.read_text(places.local(text, "--classes"))

@@ -12,13 +12,19 @@ from apr_jax.evaluate.classifier import Classifier, make
 from apr_jax.models import torch_weights
 
 
-def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
+def from_weights(
+    path: pathlib.Path,
+    config: config_lib.Config,
+    names: Sequence[str] | int | None = None,
+) -> Classifier:
     """A network with weights of a PyTorch file.
 
     Args:
         path: a state dictionary that ``torch.save`` wrote; reading it needs PyTorch.
             A normalisation in it takes the place of the configuration's.
         config: names the network, and the data whose classes it tells apart.
+        names: of its classes in the order of its logits, or how many there are; then
+            the data needn't be there. None: those of the data.
 
     Raises:
         ConfigError: PyTorch isn't installed, or the file's tensors don't fit.
@@ -36,14 +42,21 @@ def from_weights(path: pathlib.Path, config: config_lib.Config) -> Classifier:
         raise
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    if config.data.streaming:
-        names = imagenet.class_names(config.data)
-    else:
-        names = data.load(config.data, splits=[config.data.test_split]).class_names
+    if names is None:
+        names = _names_of_data(config.data)
+    elif isinstance(names, int):
+        own = loaded.class_names
+        names = own if len(own) == names else tuple(map(str, range(names)))
     _check_classes(path, loaded, names, method.heads)
     config = _with_normalisation(config, path, loaded)
     made = make(config, loaded.variables, names, name=path.stem)
     return dataclasses.replace(made, file=str(path))
+
+
+def _names_of_data(described: config_lib.Data) -> Sequence[str]:
+    if described.streaming:
+        return imagenet.class_names(described)
+    return data.load(described, splits=[described.test_split]).class_names
 
 
 def _check_classes(

@@ -22,8 +22,8 @@ from jax import export
 
 import apr_jax
 from apr_jax.errors import ArgumentError, ConfigError, UserError, words
-from apr_jax.foreign import checks, lax_only
-from apr_jax.gates import knobs
+from apr_jax.foreign import batch_free, checks, lax_only
+from apr_jax.gates import answers, knobs
 from apr_jax.runs import files
 
 FORMATS = ("stablehlo", "onnx")
@@ -115,7 +115,8 @@ def write(
         (_rows(plan), image_size, image_size, 3), jnp.dtype(plan.pixels)
     )
     with _saying(plan), files.replacing(path) as file:
-        contents, extra = _WRITERS[plan.to](logits, shape, plan, about)
+        written = batch_free.of_any_number(logits, shape)
+        contents, extra = _WRITERS[plan.to](written, shape, plan, about)
         file.write(contents)
         file.flush()
         found = _compared(_read(pathlib.Path(file.name), plan.to), logits, shape)
@@ -295,7 +296,7 @@ def _compared(
     """Compares a few images, together and, where the number is free, alone.
 
     Raises:
-        ArgumentError: the logits differ by more than rounding.
+        ArgumentError: the logits differ by more than rounding, or aren't finite.
     """
     rows = shape.shape[0]
     images = checks.probes(shape.shape[1])
@@ -304,6 +305,11 @@ def _compared(
     if shape.dtype != np.uint8:
         images = images.astype(np.float32) / 255
     wanted = np.asarray(jax.jit(logits)(jnp.asarray(images)), np.float64)
+    if bad := answers.not_finite(wanted):
+        raise ArgumentError(
+            f"{bad} of {wanted.size} logits of the network itself are not finite, for "
+            "patterns in [0, 1]"
+        )
     batches = [images] if isinstance(rows, int) else [images, images[:1]]
     worst = 0.0
     for some in batches:

@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from apr_jax import target
+from apr_jax import models, presets, target
 from apr_jax.cli import export
 from apr_jax.errors import ArgumentError, ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.foreign import exported, lax_only
-from apr_jax.models import layers
+from apr_jax.models import layers, torch_weights
+from tests.models.test_state_dicts import safetensors
+from tests.models.test_torch_weights import plain_tensors
 
 SIZE, MEAN, STD = 8, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 ABOUT = {"classes": list("abcde"), "image_size": SIZE, "mean": MEAN, "std": STD}
@@ -116,14 +118,39 @@ def test_what_can_not_be_written(network, tmp_path):
 
     path = tmp_path / "net.stablehlo"
     asked = Classifier.from_function(service, classes=5, image_size=SIZE)
-    with pytest.raises(ArgumentError, match="can't be written as stablehlo"):
-        export.export(asked, path, exported.Plan("stablehlo"))
-    fixed = lambda images: jnp.ones((int(images.shape[0]), 5))
-    with pytest.raises(ArgumentError, match="with a fixed number of images"):
+    for batch in (0, 2):
+        with pytest.raises(
+            ArgumentError, match=r"isn't JAX .*Python \(pure_callback\)"
+        ):
+            export.export(asked, path, exported.Plan("stablehlo", batch=batch))
+    with pytest.raises(ArgumentError, match=r"function has no gradient .*no --grad"):
+        export.export(asked, path, exported.Plan("stablehlo", gradients=True))
+    endless = lambda images: images.mean((1, 2)) / 0
+    with pytest.raises(ArgumentError, match=r"12 of 12 logits .* are not finite"):
         exported.write(
-            path, fixed, image_size=8, plan=exported.Plan("stablehlo"), about={}
+            path, endless, image_size=8, plan=exported.Plan("stablehlo"), about={}
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "to", ["stablehlo", pytest.param("onnx", marks=needs_jax2onnx)]
+)
+def test_a_number_of_images_that_code_reads_as_an_integer(images, tmp_path, to):
+    """It would be fixed in the trace; each image is mapped over instead."""
+    weights = np.random.default_rng(0).normal(size=(SIZE * SIZE * 3, 5))
+
+    @jax.jit
+    def reading(images):
+        return images.reshape(int(images.shape[0]), -1) @ weights.astype(np.float32)
+
+    path = tmp_path / f"net.{to}"
+    exported.write(path, reading, image_size=SIZE, plan=exported.Plan(to), about={})
+    pixels = images.astype(np.float32) / 255
+    for count in (1, 7):
+        found = exported.load(path).logits(pixels[:count])
+        wanted = pixels[:count].reshape(count, -1) @ weights
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_a_file_that_answers_otherwise_never_takes_its_place(tmp_path, monkeypatch):
@@ -163,13 +190,71 @@ def test_the_command(tmp_path, capsys):
         export.run(spec, out)
     with pytest.raises(ConfigError, match=r"say --to, one of .*end the name with"):
         export.run(spec, tmp_path / "net", classes="3", image_size=8)
-    with pytest.raises(ConfigError, match="are for --model"):
-        export.run(tmp_path, out, classes="3")
-    export.run(spec, out, classes="3", image_size=8)
+    for options, message in (
+        ({"image_size": 8}, "--image_size is for --model"),
+        ({"classes": 3}, "is a run and knows it: --classes"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export.run(tmp_path, out, **options)
+    with pytest.raises(ConfigError, match=r"net\.pth is not there; give a run's"):
+        export.run(tmp_path / "net.pth", out)
+    with pytest.raises(ConfigError, match="weights is for timm:NAME"):
+        export.run(spec, out, weights="net.pth")
+    export.run(spec, out, classes=3, image_size=8)
     said = capsys.readouterr().err
     assert "net.stablehlo.json" in said
     assert "the same logits of 4 images: the largest difference is " in said
     assert exported.load(out).about["name"] == "mine"
+
+
+def test_a_file_that_makes_a_classifier(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from apr_jax import Classifier\n"
+        "def create():\n"
+        "    return Classifier.from_function(lambda images: images.mean((1, 2)),\n"
+        "        classes=3, image_size=8, mean=(0.5,), std=(0.25,))\n"
+    )
+    spec, out = str(tmp_path / "mine.py"), tmp_path / "net.stablehlo"
+    for options, message in (
+        ({"classes": 4}, "--classes is 4; .* tells 3 apart"),
+        ({"classes": ("a", "b")}, "classes names 2"),
+        ({"image_size": 8}, "knows its own"),
+        ({"values": {}}, "--config is for a file of weights"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            export.run(spec, out, **options)
+    export.run(spec, out, classes=("r", "g", "b"))
+    read = exported.load(out)
+    assert read.about["classes"] == ["r", "g", "b"]
+    blue = np.zeros((1, 8, 8, 3), np.float32) + np.float32([0, 0.5, 1])
+    np.testing.assert_allclose(read.logits(blue), [[-2, 0, 2]], atol=1e-6)
+
+
+def test_a_file_of_weights(tmp_path, rng):
+    """Of a network here: no data are needed where the classes are said."""
+    tensors = {
+        name: rng.uniform(0.1, 0.5, array.shape).astype(np.float32)
+        for name, array in plain_tensors("wrn_10_1", 3).items()
+    }
+    mu, sigma = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
+    path, out = tmp_path / "net.safetensors", tmp_path / "net.stablehlo"
+    path.write_bytes(safetensors(tensors | {"mu": mu, "sigma": sigma}))
+    with pytest.raises(ConfigError, match="--config must name its network"):
+        export.run(path, out)
+    config = presets.get("quickstart")
+    config.model.name, config.data.image_size = "wrn_10_1", SIZE
+    with pytest.raises(ConfigError, match=r"has 3 outputs; .* 4 classes"):
+        export.run(path, out, values=config, classes=4)
+    export.run(path, out, values=config, classes=3)
+    read = exported.load(out)
+    np.testing.assert_allclose(read.about["normalisation"]["mean"], mu, rtol=1e-6)
+    assert read.about["classes"] == ["0", "1", "2"]
+    pixels = rng.random((2, SIZE, SIZE, 3), np.float32)
+    model = models.build("wrn_10_1", num_classes=3)
+    variables = torch_weights.from_torch("wrn_10_1", tensors)
+    by_hand = jax.jit(lambda v, x: model.apply(v, x, train=False))
+    wanted = by_hand(variables, (pixels - mu) / sigma)
+    np.testing.assert_allclose(read.logits(pixels), wanted, rtol=1e-4)
 
 
 def test_operations_alone(rng):
