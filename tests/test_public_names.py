@@ -133,7 +133,8 @@ SCORES = {
 MODELS = (
     "allconv densenet_bc_100_12 densenet_40_12 wrn_40_2 resnext29_32x4 "
     "resnext29_4x32 resnet18 preact_resnet18 resnet50 resnet50_blur resnet18_128 "
-    "preact_resnet18_activated preact_resnet18_bare"
+    "preact_resnet18_activated preact_resnet18_bare "
+    "resnet50_cifar preact_resnet50 preact_resnet50_bare"
 )
 CORRUPTIONS = (
     "gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur "

@@ -21,8 +21,8 @@ from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
 from apr_jax.models.layers import Network
-from apr_jax.models.preact_resnet import PreActResNet18
-from apr_jax.models.resnet import ResNet18, ResNet50
+from apr_jax.models.preact_resnet import PreActResNet18, PreActResNet50
+from apr_jax.models.resnet import ResNet18, ResNet50, ResNet50CIFAR
 from apr_jax.models.resnet_imagenet import ResNet18ImageNet, ResNet34ImageNet
 from apr_jax.models.resnext import ResNeXt29
 from apr_jax.models.wide_resnet import WideResNet
@@ -40,6 +40,9 @@ MODELS: dict[str, Callable[..., Network]] = {
     "preact_resnet18": PreActResNet18,
     "preact_resnet18_activated": functools.partial(PreActResNet18, activated=True),
     "preact_resnet18_bare": functools.partial(PreActResNet18, last_norm=False),
+    "resnet50_cifar": ResNet50CIFAR,
+    "preact_resnet50": PreActResNet50,
+    "preact_resnet50_bare": functools.partial(PreActResNet50, last_norm=False),
     "resnet18_imagenet": ResNet18ImageNet,
     "resnet34_imagenet": ResNet34ImageNet,
     "resnet50": ResNet50,

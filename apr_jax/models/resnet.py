@@ -1,9 +1,10 @@
-"""Residual networks (He et al. 2016): ResNet-18 for small images, ResNet-50.
+"""Residual networks (He et al. 2016): ResNet-18 and -50 for small images, ResNet-50.
 
-ResNet-18 has the 3x3 stem without pooling that is customary for CIFAR. ResNet-50 has
-the ImageNet stem and carries its strides in the 3x3 convolutions ("v1.5"). With
-``blur`` its feature maps are low-pass filtered before they are made smaller
-(MaxBlurPool; Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML 2019).
+Those for small images have the 3x3 stem without pooling that is customary for CIFAR.
+ResNet-50 has the ImageNet stem; both carry their strides in the 3x3 convolutions
+("v1.5"). With ``blur`` its feature maps are low-pass filtered before they are made
+smaller (MaxBlurPool; Zhang, "Making Convolutional Networks Shift-Invariant Again", ICML
+2019).
 """
 
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ class ResNet18(layers.Network):
 
     width: int = 64
     called: ClassVar[str] = "resnet18"
+    sizes: ClassVar[tuple[int, ...]] = (2, 2, 2, 2)
+    bottleneck: ClassVar[bool] = False
     minimum_size: ClassVar[int] = 8
     linear: ClassVar[Mapping[str, Any]] = {"name": "linear", "zero_bias": False}
 
@@ -79,11 +82,19 @@ class ResNet18(layers.Network):
         x = self.convolve("conv1", x, self.width, init=init)
         x = nn.relu(self.batch_norm("bn1", x, train))
         block = self.part(
-            _Block, bottleneck=False, shortcut="shortcut", kernel_init=init
+            _Block, bottleneck=self.bottleneck, shortcut="shortcut", kernel_init=init
         )
-        for each in layers.stages(block, (2, 2, 2, 2), width=self.width):
+        for each in layers.stages(block, self.sizes, width=self.width):
             x = each(x, train=train)
         return x
+
+
+class ResNet50CIFAR(ResNet18):
+    """ResNet-50 with the CIFAR stem, of bottlenecks; all else as ``ResNet18``."""
+
+    called: ClassVar[str] = "resnet50_cifar"
+    sizes: ClassVar[tuple[int, ...]] = (3, 4, 6, 3)
+    bottleneck: ClassVar[bool] = True
 
 
 class ImageNetResNet(layers.Network):

@@ -167,8 +167,9 @@ def _variables(
         if names
     ]
     if problems:
-        if all(key.startswith("bn.") for key in missing) and "preact" in name:
-            problems.append("without a last BatchNorm it is preact_resnet18_bare")
+        preact = re.match(r"preact_resnet\d+", name)
+        if all(key.startswith("bn.") for key in missing) and preact:
+            problems.append(f"without a last BatchNorm it is {preact[0]}_bare")
         raise ValueError(f"not the weights of {name}; " + "; ".join(problems))
     return _nested(found), outputs
 

@@ -49,6 +49,10 @@ experiments.checks.robustbench_board`, to 1e-5 of their spread, by torchax to 1e
 
 A file doesn't tell whether the shortcuts of `preact_resnet18` take raw or activated
 inputs: name the network as the table has it.
+
+None of these entries is a ResNet-50 for 32 pixels. Such networks of the boards of
+attacks (Engstrom2019Robustness, Augustin2020Adversarial) load into `resnet50_cifar`;
+the package's pre-activation bottlenecks are those of `preact_resnet50_bare`.
 """
 
 

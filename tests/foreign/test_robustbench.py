@@ -35,6 +35,11 @@ LARGE = {
     "cifar10:Addepalli2021Towards_WRN34": "wrn_34_10",
     "cifar10:Addepalli2022Efficient_WRN_34_10": "wrn_34_10",
     "wide:28-4": "wrn_28_4",
+    "resnet:ResNet50": "resnet50_cifar",
+    "preact50:bare": "preact_resnet50_bare",
+    "net:Engstrom2019RobustnessNet": "resnet50_cifar",
+    "net:Augustin2020AdversarialNet": "resnet50_cifar",
+    "preact50:last norm": "preact_resnet50",
 }
 
 
@@ -47,12 +52,23 @@ def zoo():
         pytest.importorskip(
             "robustbench", reason="needs robustbench: pip install --no-deps robustbench"
         )
-        from robustbench.model_zoo import model_dicts
+        from robustbench.model_zoo import cifar10, model_dicts
         from robustbench.model_zoo.architectures import resnet, wide_resnet
         from robustbench.model_zoo.enums import BenchmarkDataset, ThreatModel
 
+    class Bottleneck(resnet.PreActBottleneck):
+        """Theirs, which isn't told what it always does, as their network tells it."""
+
+        def __init__(self, *sizes, out_shortcut):
+            super().__init__(*sizes)
+
     def made(name):
         where, _, what = name.partition(":")
+        if where in ("resnet", "net"):  # of other boards
+            return getattr(resnet if where == "resnet" else cifar10, what)()
+        if where == "preact50":
+            last = what == "last norm"
+            return resnet.PreActResNet(Bottleneck, [3, 4, 6, 3], bn_before_fc=last)
         if where == "wide":
             size, _, option = what.partition(",")
             depth, width = map(int, size.split("-"))

@@ -9,6 +9,14 @@ from apr_jax import models
 from apr_jax.models import grad_cam, layers, torch_weights
 from tests import toy
 
+# Networks that take long to trace, beside others of their kind.
+DEEP = {
+    "densenet_bc_100_12",
+    "resnet50_cifar",
+    "preact_resnet50",
+    "preact_resnet50_bare",
+}
+
 run = jax.jit(grad_cam.grad_cam, static_argnums=0)
 
 
@@ -170,7 +178,7 @@ def test_it_is_cam_where_a_linear_layer_follows_the_mean(small, rng):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if "100" in n else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n in DEEP else [])
         for n in (*models.MODELS, "wrn_16_2")
     ],
 )

@@ -61,7 +61,13 @@ def test_logits_and_counts_are_the_references(shared, name):
     assert features.shape[0] == 4
 
 
-@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n == "preact_resnet50" else [])
+        for n in models.MODELS
+    ],
+)
 def test_shapes_types_and_features(name):
     model = models.build(name, num_classes=7, dtype=jnp.bfloat16)
     size = model.made_for[0]
