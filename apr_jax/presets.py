@@ -42,6 +42,9 @@ def suit_method(config: ml_collections.ConfigDict, method: str, dataset: str) ->
     """Sets what the authors of other methods chose for small images."""
     if dataset == "cifar100":
         config.augment.update(cutout_size=8, strengths="cifar100")
+    if "noisymix" in method.split("+"):
+        # The noise in pixels is of normalised ones.
+        config.data.update(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     if "cutmix" in method.split("+"):
         config.augment.mix_prob = 0.5
 

@@ -227,6 +227,7 @@ ADAMW = {"augment__method": "standard", "optim__name": "adamw"}
 CYCLIC = {"optim__schedule": "cyclic"}
 AVERAGE = {"augment__method": "standard", "optim__average": "ema"}
 CSI = {"augment__method": "supclr"}
+NOISY = {"augment__method": "noisymix"}
 NOISE = {"eval__corruption__corruptions": ("gaussian_noise",)}
 FOLDER = {"eval__corruption__source": "folder"}
 ATTACK = {"eval__adversarial__examples": 20}
@@ -277,6 +278,10 @@ TABLE = {
     "augment.jsd_weight": (3.0, {"augment__method": "augmix"}, step),
     "augment.mix_alpha": (0.5, {"augment__method": "mixup"}, step),
     "augment.mix_prob": (0.5, {"augment__method": "cutmix"}, step),
+    "augment.mix_depth": (1, NOISY, step),
+    "augment.noise_add": (0.1, NOISY, step),
+    "augment.noise_multiply": (0.1, NOISY, step),
+    "augment.noise_sparse": (0.1, NOISY, step),
     "augment.cutout_size": (3, {"augment__method": "cutout"}, step),
     "augment.strengths": ("imagenet", {"augment__method": "augmix"}, step),
     "adversary.attack": ("fgsm", PGD, step),

@@ -18,7 +18,7 @@ import pytest
 
 from apr_jax import augment, presets
 from apr_jax import config as config_lib
-from apr_jax.models.layers import BatchNorm
+from apr_jax.models.layers import BatchNorm, StageEnd
 from apr_jax.train import dispatch
 from apr_jax.train import plan as plan_lib
 from apr_jax.train import step as step_lib
@@ -41,7 +41,7 @@ class TinyNet(nn.Module):
     def __call__(self, x, *, train, capture=False):
         x = nn.Conv(8, (3, 3), use_bias=False, dtype=self.dtype)(x)
         norm = BatchNorm(axis_name=self.sync_axis, dtype=self.dtype)
-        x = nn.relu(norm(x, train=train))
+        x = StageEnd(1)(nn.relu(norm(x, train=train)))
         features = x.mean((1, 2))
         logits = nn.Dense(self.num_classes, dtype=self.dtype)(features)
         return (logits, features) if capture else logits

@@ -20,16 +20,10 @@ from apr_jax.augment.hybrid_augment import (
     hybrid_augment_pp,
     hybrid_augment_single,
 )
-from apr_jax.augment.methods import (
-    APR_P,
-    APR_S,
-    AUGMENTS,
-    Loss,
-    Method,
-    Stage,
-    get_method,
-)
+from apr_jax.augment.method import Loss, Method, Stage
+from apr_jax.augment.methods import APR_P, APR_S, AUGMENTS, get_method
 from apr_jax.augment.mixup_cutmix import Mixed, cutmix, mixup
+from apr_jax.augment.noisy_mix import Blend, draw_blend, noisy_mixup
 from apr_jax.augment.ops import OPS, apply_op
 from apr_jax.augment.prime import prime
 from apr_jax.augment.simclr import (
@@ -49,6 +43,7 @@ __all__ = [
     "APR_S",
     "AUGMENTS",
     "OPS",
+    "Blend",
     "Loss",
     "Method",
     "Mixed",
@@ -63,6 +58,7 @@ __all__ = [
     "color_jitter",
     "cutmix",
     "cutout",
+    "draw_blend",
     "fourier_basis_noise",
     "get_method",
     "hybrid_augment",
@@ -71,6 +67,7 @@ __all__ = [
     "jensen_shannon",
     "low_amplitude_swap",
     "mixup",
+    "noisy_mixup",
     "pair_coin",
     "patch_gaussian",
     "patch_uniform",

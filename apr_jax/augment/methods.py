@@ -1,8 +1,7 @@
 """The training methods by name: which augmentations, and which loss goes with them."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +18,15 @@ from apr_jax.augment.hybrid_augment import (
     hybrid_augment_pp,
     hybrid_augment_single,
 )
+from apr_jax.augment.method import (
+    CONTRASTIVE,
+    HEADS,
+    JENSEN_SHANNON,
+    Method,
+    Stage,
+)
 from apr_jax.augment.mixup_cutmix import cutmix, mixup
+from apr_jax.augment.noisy_mix import noisy_mixup
 from apr_jax.augment.prime import prime
 from apr_jax.augment.simclr import simclr
 from apr_jax.augment.trivialaugment import trivialaugment
@@ -27,109 +34,6 @@ from apr_jax.augment.vipaug import vital_phase_single
 
 # Up to this size AutoAugment's policy is CIFAR's.
 _LARGEST_SMALL = 64
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Stage:
-    """A function of this package as a training method takes it.
-
-    Attributes:
-        function: (keys, images [B, H, W, C], **knobs) -> images, or ``Mixed``.
-        knobs: knob -> field of the run's configuration, such as "augment.axes".
-        strengths: name of ``augment.strengths`` -> knobs -> the values that the
-            authors chose for that data set; where there is none, the function's own
-            defaults, for CIFAR-10.
-        pixels: ``Method.after`` only: images come as pixels in [0, 1]; otherwise as
-            they are, uint8 unless a stage before made pixels of them.
-        per: ``Method.pair`` only: "image" for one key each, "batch" for one of all, ""
-            for what ``augment.pair_per`` says.
-        takes: ``Method.pair`` and ``mix`` only: the fields of
-            ``apr_jax.train.image_pairs.Donors`` that are further arguments.
-        whole: ``Method.pair`` only: with the probability ``augment.pair_prob`` the
-            whole amplitude is the donor's, and so is its label then.
-    """
-
-    function: Callable[..., Any]
-    knobs: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    strengths: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-    pixels: bool = False
-    per: str = ""
-    takes: tuple[str, ...] = ("donors", "donor_index")
-    whole: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Loss:
-    """The kind of loss of a method; formulas are in ``apr_jax.train.losses``.
-
-    Attributes:
-        views: views of each image through ``Method.after``.
-        alike: whether it asks for like answers on them and on the image before
-            ``Method.after``, which is then the first view.
-        heads: linear layers of the network for each class.
-        projects: whether it compares projections of the features, which the network
-            then has, and a linear layer learns from features that it does not change
-            (``apr_jax.train.contrastive``).
-    """
-
-    views: int = 1
-    alike: bool = False
-    heads: int = 1
-    projects: bool = False
-
-
-CROSS_ENTROPY = Loss()
-# Phase labels and amplitude labels apart, by two linear layers (equation 7).
-HEADS = Loss(heads=2)
-# Like answers on three views of an image.
-JENSEN_SHANNON = Loss(views=2, alike=True)
-# Like features of images of one class.
-CONTRASTIVE = Loss(views=2, projects=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A training method: all that it does beside crop and flip.
-
-    Attributes:
-        about: what the network sees, in a line.
-        source: whose it is.
-        single: the stage of each image before the crop, on grey levels.
-        after: the stages of each image after crop and flip, in this order.
-        mix: the stage that blends images and labels of the batch.
-        pair: a second view of the batch, with a loss of its own. Its labels are the
-            images' own.
-        loss: the kind of loss that is minimised.
-        shifts: quarter turns of each image, from none on, each of which counts as
-            another class; for a loss that projects.
-        mean: whether the losses of views are averaged; they are added otherwise.
-        auxiliary: the pair goes through BatchNorm layers of its own, which are for
-            training only.
-    """
-
-    about: str = dataclasses.field(default="", compare=False)
-    source: str = dataclasses.field(default="", compare=False)
-    single: Stage | None = None
-    after: tuple[Stage, ...] = ()
-    mix: Stage | None = None
-    pair: Stage | None = None
-    loss: Loss = CROSS_ENTROPY
-    shifts: int = 1
-    mean: bool = False
-    auxiliary: bool = False
-
-    @property
-    def heads(self) -> int:
-        """Linear layers of the network, each with an output for each class."""
-        # With turns one for the classes, and one for the classes in each turn.
-        return 1 + self.shifts if self.shifts > 1 else self.loss.heads
-
-    @property
-    def views(self) -> int:
-        """Images that the network sees of each one in a step."""
-        if self.loss.projects:
-            return self.loss.views * self.shifts
-        return self.loss.views + self.loss.alike + (self.pair is not None)
 
 
 def _autoaugment(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -161,6 +65,15 @@ APR_S = Stage(apr_single, _OPS | _AXES | {"overflow": "augment.single_overflow"}
 APR_P = Stage(apr_pair, _COIN | _AXES, whole=True)
 _AUGMIX = Stage(augmix, strengths={"imagenet": {"severity": 1.0}})
 _PRIME = Stage(prime, strengths={"imagenet": _FINE}, pixels=True)
+_NOISY = Stage(
+    noisy_mixup,
+    _MIX
+    | {
+        "add": "augment.noise_add",
+        "multiply": "augment.noise_multiply",
+        "sparse": "augment.noise_sparse",
+    },
+)
 _SIMCLR = Stage(simclr, {"area": "contrast.crop_area"}, pixels=True)
 _WAVES = Stage(
     fourier_basis_noise,
@@ -316,6 +229,13 @@ AUGMENTS = {
         after=(_PRIME,),
         loss=JENSEN_SHANNON,
     ),
+    "noisymix": Method(
+        "AugMix, features blended and noised at random depth",
+        "Erichson 2022",
+        after=(_AUGMIX,),
+        features=_NOISY,
+        loss=JENSEN_SHANNON,
+    ),
 }
 
 
@@ -344,12 +264,21 @@ def get_method(name: str) -> Method:
         raise ValueError(
             f"method {name!r} blends labels, but asks for like answers on one image"
         )
-    if loss.projects and (mix or pair):
+    if joined.features and (mix or loss.heads > 1 or joined.auxiliary):
+        raise ValueError(
+            f"method {name!r} blends features and labels at one depth of one pass, "
+            "which leaves no place for blended images, two heads or a second BatchNorm"
+        )
+    if loss.projects and (mix or pair or joined.features):
         raise ValueError(
             f"method {name!r} compares single images of one class, which leaves no "
             "place for blended labels or for a second view of the batch"
         )
     return joined
+
+
+# What a method has once, or not at all.
+_ONCE = ("single", "mix", "pair", "features", "loss")
 
 
 def _joined(name: str, parts: Sequence[tuple[str, Method]]) -> Method:
@@ -371,7 +300,7 @@ def _joined(name: str, parts: Sequence[tuple[str, Method]]) -> Method:
         twice = {p for p, m in parts if any(after.count(s) > 1 for s in m.after)}
         raise ValueError(f"method {name!r} has {', '.join(sorted(twice))} twice")
     return Method(
-        **{field: either(field) for field in ("single", "mix", "pair", "loss")},
+        **{field: either(field) for field in _ONCE},
         after=tuple(after),
         shifts=max(method.shifts for _, method in parts),
         mean=any(method.mean for _, method in parts),

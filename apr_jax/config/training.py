@@ -67,8 +67,14 @@ class Augment:
     axes: tuple[int, ...] = choice("of the DFT", (-3, -2, -1), (-3, -2))
     heads_weight: float = share(0.5, "two heads: lambda of equation 7, the phase's")
     jsd_weight: float = setting(12.0, "of the Jensen-Shannon divergence", low=0)
-    mix_alpha: float = setting(1.0, "mixup, CutMix: both parameters of Beta", low=1e-3)
+    mix_alpha: float = setting(1.0, "of the blending weights' Beta(a, a)", low=1e-3)
     mix_prob: float = share(1.0, "mixup, CutMix: chance of blending a batch at all")
+    mix_depth: int = setting(
+        3, "noisymix: blends at one of the first stages' ends, or pixels (0)", low=0
+    )
+    noise_add: float = setting(0.5, "noisymix: of additive noise in features", low=0)
+    noise_multiply: float = setting(0.5, "noisymix: of multiplicative noise", low=0)
+    noise_sparse: float = share(0.65, "noisymix: of the numbers, without noise")
     cutout_size: int = setting(16, "pixels, side of the square", low=1)
     strengths: str = choice("set that the other methods' numbers are for", *STRENGTHS)
 

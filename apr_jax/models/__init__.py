@@ -21,6 +21,7 @@ from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
 from apr_jax.models.layers import Network
+from apr_jax.models.layers import StageEnd as StageEnd
 from apr_jax.models.preact_resnet import PreActResNet18, PreActResNet50
 from apr_jax.models.resnet import ResNet18, ResNet50, ResNet50CIFAR
 from apr_jax.models.resnet_imagenet import ResNet18ImageNet, ResNet34ImageNet

@@ -133,6 +133,7 @@ class Airbench94(layers.Network):
         x = layers.sigmoid_gelu(_Whitening(self.dtype, name="whiten")(x))
         for i, features in enumerate((64, 256, 256), 1):
             x = self.part(_Block)(features=features, name=f"block{i}")(x, train=train)
+            x = layers.StageEnd(i)(x)
         return x
 
     @nn.nowrap

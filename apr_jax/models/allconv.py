@@ -41,6 +41,7 @@ class AllConv(layers.Network):
     @nn.nowrap
     def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The maps of the last convolution, less the last two rows and columns."""
+        end = 0
         for index, channels, kernel, padding, pool in _LAYERS:
             name = f"features_{index}"
             x = self.convolve(name, x, channels, kernel, padding=padding, bias=True)
@@ -49,6 +50,9 @@ class AllConv(layers.Network):
             if pool:
                 x = layers.max_pool_2x2(x)
                 x = nn.Dropout(0.5)(x, deterministic=not train)
+            if pool or index == _LAYERS[-1][0]:
+                end += 1
+                x = layers.StageEnd(end)(x)
         # The two padded 1x1 layers give (size/4 + 2) pixels a side; the original's
         # 8x8 window at 32 px leaves the last two rows and columns out.
         return x[:, :-2, :-2]

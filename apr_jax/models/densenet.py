@@ -60,4 +60,5 @@ class DenseNet(layers.Network):
                 features = x.shape[-1] // (2 if self.bottleneck else 1)
                 transition = self.part(_Transition, features=features)
                 x = transition(name=f"trans{block + 1}")(x, train=train)
+            x = layers.StageEnd(block + 1)(x)
         return nn.relu(self.batch_norm("bn1", x, train))

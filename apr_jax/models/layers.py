@@ -6,7 +6,7 @@ float32 whatever the compute type.
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -227,6 +227,23 @@ class LastMaps(nn.Module):
         return maps
 
 
+class StageEnd(nn.Module):
+    """The features between two stages of a network, passed on as they are.
+
+    A place where training may change them (``apr_jax.train.feature_mixing``); it has no
+    parameters. The ends of a network are numbered from 1 on, by depth.
+
+    Attributes:
+        number: which one.
+    """
+
+    number: int
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """The features themselves."""
+        return features
+
+
 def classify(
     maps: jax.Array,
     *,
@@ -297,14 +314,16 @@ class Part(nn.Module, kw_only=True):
         )
 
 
-def stages(
-    block: Callable[..., nn.Module],
+def run_stages(
+    x: jax.Array,
+    block: Callable[..., Callable[..., jax.Array]],
     sizes: Sequence[int],
     *,
+    train: bool,
     prefix: str = "layer",
     width: int = 64,
-) -> Iterator[Any]:
-    """The blocks of some stages, in order, made as they are asked for.
+) -> jax.Array:
+    """`x` through the blocks of some stages, in order, and through the stages' ends.
 
     Stages have `width` features, twice as many and so on, and all but the first halve
     the size. `block` takes `features`, `stride` and `name`, which is PREFIX, stage,
@@ -312,11 +331,14 @@ def stages(
     """
     for stage, size in enumerate(sizes):
         for i in range(size):
-            yield block(
+            each = block(
                 features=width * 2**stage,
                 stride=2 if stage > 0 and i == 0 else 1,
                 name=f"{prefix}{stage + 1}_{i}",
             )
+            x = each(x, train=train)
+        x = StageEnd(stage + 1)(x)
+    return x
 
 
 class Network(Part, kw_only=True):

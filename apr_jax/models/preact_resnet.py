@@ -77,8 +77,7 @@ class _PreActResNet(layers.Network):
     def maps(self, x: jax.Array, *, train: bool) -> jax.Array:
         """The maps of the last block, normalised if ``last_norm``."""
         x = self.convolve("conv1", x, 64, init=layers.torch_default)
-        for block in layers.stages(self.block(), self.sizes):
-            x = block(x, train=train)
+        x = layers.run_stages(x, self.block(), self.sizes, train=train)
         if not self.last_norm:
             return x
         return nn.relu(self.batch_norm("bn", x, train))

@@ -84,9 +84,7 @@ class ResNet18(layers.Network):
         block = self.part(
             _Block, bottleneck=self.bottleneck, shortcut="shortcut", kernel_init=init
         )
-        for each in layers.stages(block, self.sizes, width=self.width):
-            x = each(x, train=train)
-        return x
+        return layers.run_stages(x, block, self.sizes, train=train, width=self.width)
 
 
 class ResNet50CIFAR(ResNet18):
@@ -132,9 +130,7 @@ class ImageNetResNet(layers.Network):
             kernel_init=layers.he_fan_out,
             blur=self.blur,
         )
-        for each in layers.stages(block, self.sizes):
-            x = each(x, train=train)
-        return x
+        return layers.run_stages(x, block, self.sizes, train=train)
 
 
 class ResNet50(ImageNetResNet):

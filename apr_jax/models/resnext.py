@@ -55,6 +55,4 @@ class ResNeXt29(layers.Network):
         block = self.part(
             _Block, cardinality=self.cardinality, base_width=self.base_width
         )
-        for each in layers.stages(block, (3, 3, 3), prefix="stage_"):
-            x = each(x, train=train)
-        return x
+        return layers.run_stages(x, block, (3, 3, 3), train=train, prefix="stage_")

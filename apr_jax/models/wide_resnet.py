@@ -73,5 +73,5 @@ class WideResNet(layers.Network):
                 norm=self.norm,
             )
             group = _Group(block, stride, (self.depth - 4) // 6, name=f"block{i + 1}")
-            x = group(x, train=train)
+            x = layers.StageEnd(i + 1)(group(x, train=train))
         return nn.relu(x if self.norm == "none" else self.batch_norm("bn1", x, train))

@@ -65,7 +65,7 @@ def choose_donors(key: jax.Array, images: jax.Array, share: Share) -> Donors:
         pool = to_pixels(jax.lax.all_gather(images, axis_name, tiled=True))
         pool_labels = jax.lax.all_gather(labels, axis_name, tiled=True)
     elif axis_name is not None:
-        key = _apart(key, axis_name)
+        key = apart(key, axis_name)
     order = jax.random.permutation(key, len(pool_labels))
     first, second = (
         each[positions] if shared else each for each in (order, jnp.roll(order, 1))
@@ -89,7 +89,7 @@ def blend_images(
     mix_key, donor_key, coin_key = (jax.random.fold_in(key, i) for i in (2, 3, 4))
     donors = choose_donors(donor_key, pixels, share)
     if settings.pair_donors == "device":
-        mix_key = _apart(mix_key, share.axis_name)
+        mix_key = apart(mix_key, share.axis_name)
     mixed = run_stage(mix, mix_key, pixels, share.config, **donors.given(mix))
     # A coin of the batch's, the same on every device.
     coin = jax.random.bernoulli(coin_key, settings.mix_prob)
@@ -126,8 +126,8 @@ def mix_images(
     return mixed, jnp.where(coin, donors.labels[donors.donor_index], labels)
 
 
-def _apart(key: jax.Array, axis_name: str | None) -> jax.Array:
-    """A key of this device's own."""
+def apart(key: jax.Array, axis_name: str | None) -> jax.Array:
+    """A key of this device's own; the same one without devices."""
     if axis_name is None:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name))

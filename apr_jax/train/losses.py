@@ -129,12 +129,13 @@ def training_loss(
 
     The sum over the views of the mean cross-entropy, as the paper's code has it, or
     their mean, as FACT and AFA have it (``Method.mean``), with both labels where images
-    are blended. With two heads it is for each view weight * CE(phase head, label) +
-    (1 - weight) * CE(amplitude head, label of the amplitude), equation 7. Where like
-    answers are asked for, only the first of the three views has a cross-entropy; the
-    divergence of the three is added, times ``jsd_weight``; so is, times
-    ``pair_consistency``, that of the answers on an image and on its pair, of which
-    the network sees both anyhow. Labels are smoothed in all cross-entropies alike.
+    or features are blended. With two heads it is for each view weight * CE(phase head,
+    label) + (1 - weight) * CE(amplitude head, label of the amplitude), equation 7.
+    Where like answers are asked for, only the first of the three views has a
+    cross-entropy; the divergence of the three is added, times ``jsd_weight``; so is,
+    times ``pair_consistency``, that of the answers on an image and on its pair, of
+    which the network sees both anyhow. Labels are smoothed in all cross-entropies
+    alike.
 
     Args:
         logits: [V * B, K], or [V * B, 2 K] with two heads.
@@ -150,7 +151,7 @@ def training_loss(
         weight = settings.heads_weight
     smoothing = settings.label_smoothing
     each = cross_entropies(own, views.labels, smoothing)
-    if method.mix or method.loss.heads > 1:
+    if method.mix or method.features or method.loss.heads > 1:
         each = weight * each
         each += (1 - weight) * cross_entropies(other, views.others, smoothing)
     losses = each.mean(1)

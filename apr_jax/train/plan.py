@@ -16,7 +16,14 @@ from apr_jax.errors import ConfigError
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs import checkpoint, wandb_run
 from apr_jax.runs import workdir as workdir_lib
-from apr_jax.train import contrastive, init_from, optim, overfitting, watch
+from apr_jax.train import (
+    contrastive,
+    feature_mixing,
+    init_from,
+    optim,
+    overfitting,
+    watch,
+)
 from apr_jax.train.state import TrainState, state_of
 
 # On an accelerator so many steps go into one call, and the last call has what is left:
@@ -130,6 +137,7 @@ def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
         ),
     )
     _check_memory(found)
+    feature_mixing.check(found.model, config, layout.count)
     images = {
         "data": data.fingerprint(config.data, resident),
         "test": data.eval_fingerprint(config.data, resident),

@@ -35,10 +35,14 @@ def run_stage(
         config: its fields that the stage names are used, and ``augment.strengths``.
         more: further arguments of the stage's function.
     """
-    knobs = {k: operator.attrgetter(field)(config) for k, field in stage.knobs.items()}
-    knobs |= stage.strengths.get(config.augment.strengths, {})
     images = to_pixels(images) if stage.pixels else images
-    return stage.function(keys, images, **knobs, **more)
+    return stage.function(keys, images, **knobs_of(stage, config), **more)
+
+
+def knobs_of(stage: augment.Stage, config: config_lib.Config) -> dict[str, Any]:
+    """The arguments of a stage's function that the configuration decides on."""
+    knobs = {k: operator.attrgetter(field)(config) for k, field in stage.knobs.items()}
+    return {**knobs, **stage.strengths.get(config.augment.strengths, {})}
 
 
 def run_stages(

@@ -20,7 +20,14 @@ import optax
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import normalise
-from apr_jax.train import adversarial, auxiliary_norm, contrastive, losses, views
+from apr_jax.train import (
+    adversarial,
+    auxiliary_norm,
+    contrastive,
+    feature_mixing,
+    losses,
+    views,
+)
 from apr_jax.train.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -159,6 +166,10 @@ def _make_objective(
             model, auxiliary=auxiliary, views=len(seen.labels), fixed=state.fixed
         )
         inputs = normalise(pixels, config.data)
+        if seen.mixing is not None:
+            forward = feature_mixing.through(
+                forward, seen.mixing, len(seen.labels), config
+            )
         logits, batch_stats = forward(params, state.batch_stats, inputs, key)
         loss = losses.training_loss(logits, seen, config.augment)
         return loss, (logits, batch_stats)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
+from apr_jax.train import feature_mixing
 from apr_jax.train.image_pairs import Share, blend_images, mix_images
 from apr_jax.train.single_image import augment_images, image_keys, run_stages
 
@@ -33,12 +34,14 @@ class Views(NamedTuple):
         others: int32 [V, B]: the label of the image that was blended in, or that gave
             the amplitude; that of the image itself where there is no such image.
         weight: float32 [V, B], of ``labels``; ``others`` have the rest.
+        mixing: how features are blended inside the network, if they are.
     """
 
     pixels: jax.Array
     labels: jax.Array
     others: jax.Array
     weight: jax.Array
+    mixing: feature_mixing.Mixing | None = None
 
 
 def make_views(
@@ -78,7 +81,17 @@ def make_views(
         second, givers = mix_images(batch_key, base, method.pair, share)
         parts.append((second, labels, givers, ones))
     pixels, *rest = zip(*parts, strict=True)
-    return Views(jnp.concatenate(pixels), *(jnp.stack(part) for part in rest))
+    labels, others, weight = (jnp.stack(part) for part in rest)
+    seen = Views(jnp.concatenate(pixels), labels, others, weight)
+    if not method.features:
+        return seen
+    mixing, others, weight = feature_mixing.draw(batch_key, share)
+    shape = seen.labels.shape
+    return seen._replace(
+        others=jnp.broadcast_to(others[None], shape),
+        weight=jnp.broadcast_to(weight, shape),
+        mixing=mixing,
+    )
 
 
 def keys_of(key: jax.Array, views: Views, positions: jax.Array) -> jax.Array:

@@ -71,6 +71,7 @@ ROWS: dict[str, Row] = {
     "trivialaugment": Row("TrivialAugment", "trivialaugment"),
     "prime": Row("PRIME without the Jensen-Shannon loss", "prime"),
     "prime_jsd": Row("PRIME", "prime_jsd"),
+    "noisymix": Row("NoisyMix", "noisymix"),
     "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
     "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
     "deepaugment+apr_sp": Row(

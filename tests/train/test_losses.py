@@ -318,7 +318,7 @@ def test_every_method_makes_views(folder, key, rng, method):
         lambda key: views.make_views(key, key, images, labels, labels, config), key
     )
     chosen = augment.get_method(method)
-    own = {"augmix": 3, "prime_jsd": 3, "supclr": 2, "csi": 8}
+    own = {"augmix": 3, "prime_jsd": 3, "noisymix": 3, "supclr": 2, "csi": 8}
     count = own.get(method, 1) + bool(chosen.pair)
     assert seen.pixels.shape == (count * 6, 8, 8, 3)
     assert seen.pixels.dtype == jnp.float32
