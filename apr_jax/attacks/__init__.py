@@ -1,4 +1,4 @@
-"""Adversarial attacks on pixels in [0, 1]: FGSM, PGD, APGD, FAB, Square, AutoAttack.
+"""Adversarial attacks on pixels in [0, 1]: from FGSM to AutoAttack and PMA.
 
 All are called as ``attack(key, logits_fn, images, labels, *, eps, norm, ...)`` and
 return a ``Result``. Normalisation belongs into ``logits_fn``. ``gradient_masking``
@@ -12,6 +12,7 @@ from apr_jax.attacks.fab import fab
 from apr_jax.attacks.masking import Sign, gradient_masking
 from apr_jax.attacks.norms import NORMS
 from apr_jax.attacks.pgd import fgsm, pgd
+from apr_jax.attacks.pma import pma
 from apr_jax.attacks.rounds import Result
 from apr_jax.attacks.sequence import ATTACKS, VERSIONS
 from apr_jax.attacks.square import square
@@ -29,5 +30,6 @@ __all__ = [
     "fgsm",
     "gradient_masking",
     "pgd",
+    "pma",
     "square",
 ]

@@ -320,8 +320,8 @@ def apgd(
         labels: int [N].
         eps: radius of the ball.
         norm: a name of ``NORMS``.
-        loss: "ce", "dlr", "margin", or "dlr-targeted", which is tried with the
-            ``targets`` likeliest other classes, one after the other.
+        loss: "ce", "dlr", "margin", "probability-margin", or "dlr-targeted", which is
+            tried with the ``targets`` likeliest other classes, one after the other.
         steps: of each restart.
         restarts: each attacks what is left.
         targets: see ``loss``.

@@ -36,7 +36,8 @@ def autoattack(
     towards 9 classes each, and Square with 5000 queries; for "l1" APGD has 5 restarts
     and 5 targets and begins with larger balls. "plus" adds APGD on the DLR loss and
     untargeted FAB, with 5 restarts. "rand", for stochastic functions, averages 20
-    gradients in APGD on both losses.
+    gradients in APGD on both losses. "standard+pma" adds the probability margin attack,
+    for "linf"; "pma+" is that and APGD on the targeted DLR loss.
 
     Args:
         key: one key.

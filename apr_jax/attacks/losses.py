@@ -37,6 +37,21 @@ def margin(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Arra
     return jnp.where(own, -jnp.inf, logits).max(1) - logit_of(logits, labels)
 
 
+def probabilities(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the largest other probability and the label's, [B] each."""
+    found = jax.nn.softmax(logits, axis=1)
+    own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
+    return jnp.where(own, -jnp.inf, found).max(1), logit_of(found, labels)
+
+
+def probability_margin(
+    logits: jax.Array, labels: jax.Array, targets: jax.Array
+) -> jax.Array:
+    """Largest other probability less the label's (Xie et al. 2025)."""
+    other, own = probabilities(logits, labels)
+    return other - own
+
+
 def dlr(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Array:
     """Difference of logits ratio (Croce and Hein 2020, equation 6).
 
@@ -82,6 +97,7 @@ LOSSES: dict[str, Loss] = {
     "dlr": dlr,
     "dlr-targeted": targeted_dlr,
     "margin": margin,
+    "probability-margin": probability_margin,
 }
 # Those that need a target.
 TARGETED = ("dlr-targeted",)

@@ -13,6 +13,7 @@ from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import Engine
 from apr_jax.attacks.fab import FAB
 from apr_jax.attacks.pgd import PGD
+from apr_jax.attacks.pma import PMA
 from apr_jax.attacks.rounds import Stage, gradient_sizes, predict
 from apr_jax.attacks.square import Square
 from apr_jax.errors import ArgumentError
@@ -30,9 +31,15 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "standard": ("apgd-ce", "apgd-t", "fab-t", "square"),
     "plus": ("apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"),
     "rand": ("apgd-ce", "apgd-dlr"),
+    # AutoAttack, then what may break what it left; and the paper's short ensemble.
+    "standard+pma": ("apgd-ce", "apgd-t", "fab-t", "square", "pma"),
+    "pma+": ("pma", "apgd-t"),
 }
 # Single attacks, which may stand in the place of a version.
-ATTACKS = ("fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+ATTACKS = (
+    *("fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"),
+    "pma",
+)
 
 
 @arguments.gated("a sequence of attacks")
@@ -48,8 +55,8 @@ def make_stages(
         queries: of Square; AutoAttack's is 5000.
 
     Raises:
-        ArgumentError: steps or queries below 1, an unknown name, or "fgsm" or "pgd"
-            with "l1".
+        ArgumentError: steps or queries below 1, an unknown name, "fgsm" or "pgd" with
+            "l1", or "pma" with another norm than "linf", or a single step.
     """
     if version not in VERSIONS and version not in ATTACKS:
         raise ArgumentError(
@@ -58,6 +65,9 @@ def make_stages(
         )
     if version in ("fgsm", "pgd") and norm == "l1":
         raise ArgumentError(f"{version} is for linf and l2, not l1")
+    names = VERSIONS.get(version, (version,))
+    if "pma" in names and norm != "linf":
+        raise ArgumentError(f"{version} is for linf, not {norm}")
     shrink = norm == "l1" and version not in ("plus", "rand")
     many = _RESTARTS if version == "plus" or shrink else 1
     eot = _EOT if version == "rand" else 1
@@ -78,7 +88,9 @@ def make_stages(
         ),
         "square": Stage("square", Square(norm, queries)),
     }
-    return tuple(stages[name] for name in VERSIONS.get(version, (version,)))
+    if "pma" in names:
+        stages["pma"] = Stage("pma", PMA(steps))
+    return tuple(stages[name] for name in names)
 
 
 def concerns(survived: Mapping[str, np.ndarray]) -> list[str]:

@@ -124,8 +124,8 @@ class Adversarial:
 
     attack: str = setting(
         "standard",
-        "standard, plus, rand, fgsm, pgd, apgd-ce, apgd-dlr, apgd-t, fab, fab-t or "
-        "square",
+        "standard, plus, rand, standard+pma, pma+, fgsm, pgd, apgd-ce, apgd-dlr, "
+        "apgd-t, fab, fab-t, square or pma",
     )
     linf: tuple[float, ...] = setting((8 / 255,), "radii, such as 8/255", above=0)
     l2: tuple[float, ...] = setting((), "radii, such as 0.25,0.5", above=0)

@@ -28,6 +28,7 @@ _NAMES = {
     "fab": "FAB",
     "fab-t": "FAB, targeted",
     "square": "Square",
+    "pma": "PMA",
 }
 
 
@@ -141,7 +142,8 @@ def bounds(record: Record) -> str:
 
 
 def _attack(name: str) -> str:
-    return "AutoAttack" if name == "standard" else name
+    known = {"standard": "AutoAttack", "standard+pma": "AutoAttack and PMA"}
+    return known.get(name, name)
 
 
 def _radius(eps: float, norm: str) -> str:

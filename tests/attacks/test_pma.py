@@ -1,0 +1,162 @@
+"""The probability margin attack, step by step, against its rule in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from apr_jax import attacks
+from apr_jax.attacks import core, losses, sequence
+from apr_jax.attacks.pma import PMA
+from apr_jax.errors import ArgumentError
+
+COUNT, SHAPE, EPS = 4, (4, 5, 3), 0.3
+STEPS = 7  # its middle lies between two steps
+
+
+def wavy(weights, images):
+    """Logits of four classes that wave along the way, so that signs change."""
+    x = images.reshape(len(images), -1)
+    return jnp.sin(2 * x @ weights) * jnp.array([[1.0, 2.0, 3.0, 2.0]]) + x @ weights
+
+
+@pytest.fixture(scope="module")
+def given():
+    rng = np.random.default_rng(2)
+    weights = jnp.asarray(rng.normal(size=(int(np.prod(SHAPE)), 4)), jnp.float32)
+    images = jnp.asarray(rng.uniform(0, 1, (COUNT, *SHAPE)), jnp.float32)
+    labels = jnp.arange(COUNT, dtype=jnp.int32)
+    points = core.Points(
+        keys=jax.random.split(jax.random.key(5), COUNT),
+        images=images,
+        labels=labels,
+        targets=labels,
+        eps=jnp.full(COUNT, EPS),
+        noise=jnp.ones(COUNT),
+    )
+
+    def slopes(images):
+        """Gradients of the label's probability and of the largest other one."""
+
+        def both(x):
+            p = jax.nn.softmax(wavy(weights, x), axis=1)
+            own = jax.nn.one_hot(labels, 4)
+            return jnp.stack([(p * own).sum(1), (p * (1 - own)).max(1)])
+
+        own, other = (
+            jax.grad(lambda x, i=i: both(x)[i].sum())(images) for i in range(2)
+        )
+        return own, other, wavy(weights, images).argmax(1) != labels
+
+    return functools.partial(wavy, weights), points, jax.jit(slopes)
+
+
+def length(i, half):
+    since = i - half - 1 if i > half else i - 1
+    return 2 * EPS * 0.5 * (1 + np.cos(since / half * np.pi))
+
+
+def way(own, other, i, run, half):
+    if i < 1:
+        return own
+    if i < half:
+        return -own if run == 0 else other
+    return other - own
+
+
+# Rules that differ in one thing.
+WRONG = {
+    "first step down": lambda own, other, i, run, half: way(
+        own, other, max(i, 1), run, half
+    ),
+    "the margin throughout": lambda own, other, i, run, half: other - own,
+    "both runs alike": lambda own, other, i, run, half: way(own, other, i, 0, half),
+}
+LENGTHS = {
+    "always 2 eps / 4": lambda i, half: EPS / 2,
+    "one cosine": lambda i, half: EPS * (1 + np.cos(i / (2 * half) * np.pi)),
+    "from 0 on": lambda i, half: length(i + 1, half),
+}
+
+
+def walk(slopes, points, starts, way=way, length=length):
+    """All iterates of both runs, [2 (STEPS + 1), COUNT, ...], and who was wrong."""
+    origin, found, wrong = np.float64(points.images), [], []
+    half = STEPS / 2
+    for run, start in enumerate(starts):
+        here = np.float64(start)
+        for i in range(STEPS + 1):
+            found.append(here)
+            own, other, missed = slopes(jnp.asarray(here, jnp.float32))
+            wrong.append(np.asarray(missed))
+            step = np.sign(way(np.float64(own), np.float64(other), i, run, half))
+            here = here + length(i, half) * step
+            here = np.clip(np.clip(here, origin - EPS, origin + EPS), 0, 1)
+    return np.stack(found), np.stack(wrong)
+
+
+def test_step_by_step(given):
+    function, points, slopes = given
+    attack = PMA(STEPS)
+    state, step = attack.init(points), jax.jit(functools.partial(attack.step, function))
+    seen, states = [], []
+    for _ in range(attack.steps):
+        seen.append(np.asarray(state.images))
+        state = step(state)
+        states.append(state)
+    starts = seen[0], seen[STEPS + 1]
+    for start in starts:  # anywhere in the ball, each its own
+        away = np.abs(start - points.images)
+        assert 0.9 * EPS < away.max() <= EPS + 1e-6
+        assert len({x.tobytes() for x in start}) == COUNT
+    assert np.abs(starts[0] - starts[1]).max() > EPS / 2
+    wanted, wrong = walk(slopes, points, starts)
+    np.testing.assert_allclose(np.stack(seen), wanted, atol=2e-5)
+    assert wrong.any()
+    for i in range(COUNT):
+        first = np.flatnonzero(wrong[:, i])
+        assert bool(state.broken[i]) == bool(len(first))
+        kept = wanted[first[0], i] if len(first) else points.images[i]
+        np.testing.assert_allclose(attack.result(state)[i], kept, atol=2e-5)
+    # On this function every other rule goes elsewhere.
+    for rule in WRONG.values():
+        assert np.abs(walk(slopes, points, starts, rule)[0] - wanted).max() > 0.05
+    for rule in LENGTHS.values():
+        other, _ = walk(slopes, points, starts, length=rule)
+        assert np.abs(other - wanted).max() > 0.05
+
+
+def test_probability_margin():
+    logits = np.array([[1.0, 3.0, 2.0], [0.0, -200.0, 5.0]], np.float32)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    found = losses.get_loss("probability-margin")(
+        jnp.asarray(logits), jnp.array([1, 0]), jnp.array([0, 0])
+    )
+    np.testing.assert_allclose(found, [p[0, 2] - p[0, 1], p[1, 2] - p[1, 0]], rtol=1e-6)
+
+
+def test_in_its_place(given):
+    function, points, _ = given
+    images, labels = np.asarray(points.images), np.asarray(function(points.images))
+    result = attacks.pma(
+        jax.random.key(0), function, images, labels.argmax(1), eps=EPS, steps=4
+    )
+    assert list(result.survived) == ["clean", "pma"]
+    assert result.survived["clean"].all()
+    assert not result.robust.all()
+    names = [s.name for s in sequence.make_stages("standard+pma", "linf")]
+    assert names == [*sequence.VERSIONS["standard"], "pma"]
+    names = [s.name for s in sequence.make_stages("pma+", "linf", steps=9)]
+    assert names == ["pma", "apgd-t"]
+    (stage,) = sequence.make_stages("pma", "linf", steps=9)
+    assert stage.attack == PMA(9)
+    assert sequence.make_stages("standard", "linf", steps=1)
+    for version in ("pma", "standard+pma", "pma+"):
+        with pytest.raises(ArgumentError, match="is for linf, not l2"):
+            sequence.make_stages(version, "l2")
+    with pytest.raises(ArgumentError, match="steps is 1; pma takes 2 or more"):
+        sequence.make_stages("pma", "linf", steps=1)
+    with pytest.raises(ArgumentError, match="for pma"):
+        attacks.pma(jax.random.key(0), function, images, [0] * 4, eps=1.0, norm="l2")
