@@ -390,6 +390,9 @@ TABLE = {
     "eval.adversarial.masking": (
         "tests/evaluate/test_masking.py::test_records_page_and_a_second_call"
     ),
+    "eval.adversarial.surrogate": (
+        "tests/evaluate/test_transfer.py::test_records_name_both_and_the_page_shows_them"
+    ),
     "eval.fourier.parts": (("bands",), FREQUENCY, probed),
     "eval.fourier.examples": (30, FREQUENCY, probed),
     "eval.fourier.norm": (2.0, FREQUENCY, probed),

@@ -16,6 +16,7 @@ from apr_jax.attacks.pma import pma
 from apr_jax.attacks.rounds import Result
 from apr_jax.attacks.sequence import ATTACKS, VERSIONS
 from apr_jax.attacks.square import square
+from apr_jax.attacks.surrogate import transfer
 
 __all__ = [
     "ATTACKS",
@@ -32,4 +33,5 @@ __all__ = [
     "pgd",
     "pma",
     "square",
+    "transfer",
 ]

@@ -49,7 +49,10 @@ RULES: dict[str, Callable[[str, Any], Any]] = {
     "rescale": knobs.truth,
 }
 # These are checked by ``prepare``, or by what they are used for.
-_FREE = ("key", "logits_fn", "images", "labels", "version", "eps", "norm", "loss")
+_FREE = (
+    *("key", "logits_fn", "surrogate_fn", "images", "labels", "version", "attack"),
+    *("eps", "norm", "loss"),
+)
 
 
 def gated(

@@ -32,14 +32,15 @@ class PGD:
     """``steps`` along the gradient, each ``step_share`` of eps long.
 
     The iterate moves along the gradient's sign for "linf", along the gradient for
-    "l2"; after each step it is put back into the ball and the box. The last
-    misclassified iterate is kept, not merely the last.
+    "l2"; after each step it is put back into the ball and the box. The first
+    misclassified iterate is kept, not merely the last, unless it goes ``to_end``.
     """
 
     norm: str
     loss: str
     steps: int
     step_share: float
+    to_end: bool = False  # all steps, whatever is answered: for another network
 
     def init(self, points: Points) -> PGDState:
         """Starts at the image, or at random in the ball where ``noise`` is 1."""
@@ -77,11 +78,11 @@ class PGD:
 
     def done(self, state: PGDState) -> jax.Array:
         """A broken point stays broken."""
-        return state.broken
+        return state.broken & (not self.to_end)
 
     def result(self, state: PGDState) -> jax.Array:
         """The first misclassified iterate; the last of all where there was none."""
-        return norms.pick(state.broken, state.adv, state.images)
+        return norms.pick(self.done(state), state.adv, state.images)
 
 
 @arguments.gated("pgd", choices=("linf", "l2"))

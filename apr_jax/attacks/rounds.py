@@ -169,8 +169,7 @@ def run_stage(
     norms.check_norm(task.norm)
     left = np.flatnonzero(standing)
     images, labels = task.images[left], task.labels[left]
-    # By its name, so that an attack draws the same in every sequence.
-    stage_key = jax.random.fold_in(task.key, zlib.crc32(stage.name.encode()))
+    own_key = stage_key(task.key, stage)
     order = np.argsort(-task.logits, axis=1, kind="stable").astype(np.int32)
     ranks, noises = np.array(list(stage.rounds(order.shape[1])), np.float32).T
     ranks = ranks.astype(int)
@@ -178,7 +177,7 @@ def run_stage(
     def points_of(places: np.ndarray, numbers: np.ndarray) -> Points:
         rows = left[places]
         return Points(
-            keys=_keys_of(stage_key, numbers.astype(np.int32), rows.astype(np.int32)),
+            keys=keys_of(own_key, numbers.astype(np.int32), rows.astype(np.int32)),
             images=images[places],
             labels=labels[places],
             targets=order[rows, ranks[numbers]],
@@ -256,8 +255,14 @@ def attack_in_turn(
         yield Result(adversarial, dict(survived), bad)
 
 
+def stage_key(key: jax.Array, stage: Stage) -> jax.Array:
+    """Returns a key for an attack by its name, so that it draws alike everywhere."""
+    return jax.random.fold_in(key, zlib.crc32(stage.name.encode()))
+
+
 @jax.jit
-def _keys_of(key: jax.Array, numbers: jax.Array, rows: jax.Array) -> jax.Array:
+def keys_of(key: jax.Array, numbers: jax.Array, rows: jax.Array) -> jax.Array:
+    """Returns the key [B] of each example's round, by the numbers of both."""
     fold = jax.vmap(jax.random.fold_in, (None, 0))
     return jax.vmap(jax.random.fold_in)(fold(key, numbers), rows)
 

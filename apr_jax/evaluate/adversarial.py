@@ -8,7 +8,8 @@ AutoAttack, or one attack, on the first examples of the test split, for each nor
 radius. The robust accuracy after each attack is a record as soon as it is known; the
 images and the examples left standing are kept in the work directory after each
 attack, so that a run that was stopped goes on from there. ``--masking`` measures the
-signs of gradient masking at each radius, too.
+signs of gradient masking at each radius, too, and ``--surrogate OTHER`` makes images on
+another network, to try them on this one.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, masking
+from apr_jax.evaluate import command, masking, transfer
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.forecast import Forecast
@@ -62,7 +63,7 @@ def measure(
         "largest_perturbation", "nan_count", "lowest_pixel" and "highest_pixel" of the
         images. The record of the robust accuracy carries warnings, and for small
         images a sheet of them. Then, if they are asked for, those of
-        ``masking.measured``.
+        ``masking.measured`` and of ``transfer.measured``.
 
     Raises:
         ConfigError: a setting isn't allowed; the message names it.
@@ -87,13 +88,18 @@ def measure(
     job = Measurement(JOB, classifier, context, recorded, seed=settings.seed)
     engine = DeviceEngine(wide, layout, chunk)
     yield from _attacked(job, engine, threats, images, labels)
+    own = {name: value for name, value in recorded.items() if name != "attack"}
+    balls = sorted({(t.norm, t.eps) for t in threats})
     if settings.masking and classifier.differentiable:
-        own = {name: value for name, value in recorded.items() if name != "attack"}
         signs = dataclasses.replace(job, job=masking.JOB, settings=own)
-        balls = {(t.norm, t.eps) for t in threats}
-        yield from masking.measured(signs, engine, sorted(balls), images, labels)
+        yield from masking.measured(signs, engine, balls, images, labels)
     elif settings.masking:
         console.say(f"{classifier.name} has no gradient that could be masked")
+    if settings.surrogate:
+        del own["queries"]
+        other = transfer.opened(settings.surrogate, classifier, images, labels)
+        job = dataclasses.replace(job, job=transfer.JOB, settings=own)
+        yield from transfer.measured(job, engine, other, balls, images, labels)
 
 
 def _attacked(

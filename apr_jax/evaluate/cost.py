@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from apr_jax import config as config_lib
 from apr_jax import console, ood
-from apr_jax.attacks import masking, rounds
+from apr_jax.attacks import masking, rounds, surrogate
 from apr_jax.errors import UserError
 from apr_jax.evaluate import (
     adversarial,
@@ -130,6 +130,9 @@ def _adversarial(
     if settings.masking and classifier.differentiable:
         for norm in (t.norm for t in threats if t.norm in masking.NORMS):
             stages += masking.stages(norm, settings.steps, settings.queries)
+    if settings.surrogate:
+        for norm in (t.norm for t in threats if t.norm in surrogate.NORMS):
+            stages += surrogate.stages(norm, settings.steps)
     gradients = sum(_passes(s, classes) for s in stages if s.follows_gradients)
     queries = sum(_passes(s, classes) for s in stages if not s.follows_gradients)
     how = [f"{gradients:,} gradients"] if gradients else []

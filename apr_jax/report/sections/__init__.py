@@ -18,6 +18,7 @@ from apr_jax.report.sections import (
     masking,
     ood,
     shift,
+    transfer,
     watch,
 )
 
@@ -29,6 +30,7 @@ SECTIONS: dict[str, types.ModuleType] = {
     "evaluate.ood": ood,
     "evaluate.adversarial": adversarial,
     "evaluate.masking": masking,
+    "evaluate.transfer": transfer,
     "evaluate.fourier": fourier,
     # No job has this name: it is drawn from the rows of ``watch.jsonl``.
     "watch": watch,
