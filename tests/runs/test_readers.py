@@ -64,6 +64,7 @@ OPENING = {
     "apr_jax/evaluate/card.py": "test_the_card",
     "apr_jax/evaluate/classifier.py": "test_an_evaluation",
     "apr_jax/evaluate/command.py": "test_an_evaluation",
+    "apr_jax/evaluate/transfer.py": "test_an_evaluation: by from_run alone",
     "apr_jax/report/compare.py": "OTHERS",
     "apr_jax/report/export.py": "test_the_card",
     "apr_jax/report/run_view.py": "OTHERS",
