@@ -1,5 +1,6 @@
 """The command apr-jax, the names of configurations, and what an install brings."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -91,6 +92,84 @@ def test_help_answers_before_jax_is_there():
         "cli.main()\nsys.exit('jax' in sys.modules)",
     )
     assert done.returncode == 0, done.stderr
+
+
+# Command line -> part of the one line that says what is wrong with it.
+MISTAKES = {
+    "card": "give one run directory or several, or --model FILE.py; --help",
+    "card nowhere": "nowhere is not a run: it has no config.json",
+    "card run --adversarial.examples=-1": "eval.adversarial.examples is -1",
+    "card run --ood.tdfs_dir=x": "'ood.tdfs_dir'. Did you mean: ood.tfds_dir",
+    "card run --page=run": "--page is 'run', which can't be written: it is no file",
+    "card --model net.py": "model is 'net.py', and net.py isn't there",
+    "card --model net.py --data cifar10": "model is 'net.py', and net.py isn't there",
+    "card --model timm:x --data cifar10 --weights w": "--weights is 'w', which is no",
+    "clean": "give one run directory, one file of weights, or --model FILE.py alone",
+    "clean run --devices=two": "--devices is 'two'; it must be a whole number",
+    "clean run --devices=-1": "--devices is -1; it must be at least 0",
+    "clean run --beside run": "--beside names run, which is the run itself",
+    "clean run --config quickstart": "run is a run and has a configuration",
+    "clean weights": "weights is not there; give a run's directory or a file",
+    "clean run/config.json": "is a file of weights: --config must name its network",
+    "clean run --workdir gs://a/b": "--workdir is 'gs://a/b'; it must be a file",
+    "clean run --weights w": "--weights is for --model",
+    "clean run --data cifar10": "--data is for --model",
+    "clean --model timm:x": "--model needs --data, what it is measured on",
+    "corruption run --corruptions=rain": "corruptions has 'rain'",
+    "corruption run --severities=1,x": "severities has 'x'; it must be a number",
+    "corruption run --config quickstrat": "unknown configuration 'quickstrat'; choose",
+    "ood begun": "begun has no classes.json; its training has not got that far",
+    "card run begun": "begun has no classes.json",
+    "fourier run --parts=phases": "parts has 'phases'",
+    "corrupt": "--data is missing",
+    "corrupt --data x": "give --out to write files, or --verify to compare some",
+    "corrupt --data x --out y --network run": "--network belongs to --verify",
+    "corrupt --data x --verify y --network z": "z is not a run",
+    "corrupt --data x --out y --format=png": "--format is 'png'; choose from auto",
+    "corrupt x --data x": "unexpected 'x'",
+    "compare": "give one run directory or several; --help lists the flags",
+    "cache --rm": "Unknown command line flag 'rm'",
+}
+# Imports once; each mistake is made in a copy of the process.
+ANSWERS = """
+import json, os, sys
+from apr_jax import cli, config
+from apr_jax.cli import measure
+from apr_jax.foreign import named
+named.check = lambda spec: None
+os.chdir(sys.argv[2])
+for run in ("run", "begun"):
+    os.mkdir(run)
+    open(f"{run}/config.json", "w").write(json.dumps(config.to_dict(config.default())))
+open("run/classes.json", "w").write('["cat", "dog"]')
+before = sorted(os.walk("."))
+for words in json.loads(sys.argv[1]):
+    print("BEGIN", flush=True)
+    if not os.fork():
+        sys.argv = ["apr-jax", *words.split()]
+        os.dup2(1, 2)
+        try:
+            cli.main()
+        except SystemExit as end:
+            loaded = {"jax", "tensorflow"} & set(sys.modules)
+            print("status", end.code, *loaded, flush=True)
+            os._exit(0)
+    os.wait()
+print("same", before == sorted(os.walk(".")))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_mistake_in_flags_is_said_before_jax_loads(tmp_path):
+    done = run("-c", ANSWERS, json.dumps(list(MISTAKES)), str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("same True\n"), done.stdout
+    _, *said = done.stdout.partition("same")[0].split("BEGIN\n")
+    for (words, part), answer in zip(MISTAKES.items(), said, strict=True):
+        line, status = answer.splitlines()
+        assert line.startswith("error: "), words
+        assert part in line, words
+        assert status == "status 2", words
 
 
 def test_the_lists(capsys):

@@ -103,8 +103,16 @@ def part_of(path):
 
 
 def imports(path):
-    """Yields (dotted name, whether at module level) of everything imported."""
+    """Yields (dotted name, whether at module level) of everything imported.
+
+    Less what a module imports as a program, under ``if __name__ == "__main__"``.
+    """
     tree = ast.parse(path.read_text())
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and "'__main__'" in ast.unparse(node.test))
+    ]
     inside = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

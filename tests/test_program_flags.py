@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from apr_jax import job
+from apr_jax.cli import corrupt
 from apr_jax.data import corrupted_command, corrupted_verify
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -88,15 +89,18 @@ def test_corrupting_hands_over_all_flags(own_flags, monkeypatch, verified):
     monkeypatch.setattr(
         corrupted_verify, "compare", lambda *a, **k: seen.append((a, k)) or ()
     )
-    monkeypatch.setattr(corrupted_command.process, "use_compile_cache", seen.append)
-    monkeypatch.setattr(corrupted_command.process, "finish", lambda work: work())
-    command = corrupted_command.define(lambda run: f"network of {run}")
+    monkeypatch.setattr(corrupt.process, "use_compile_cache", seen.append)
+    monkeypatch.setattr(corrupt.process, "finish", lambda work: work())
+    monkeypatch.setattr(corrupt, "open_network", lambda run: f"network of {run}")
+    monkeypatch.setattr(corrupt.workdir, "open_run", lambda _: None)
     given = {"data": "cifar10"} | OF_CORRUPT
     if verified:
         own = {"verify": "official", "network": "RUN"}
     else:
         own = {"out": "made", "format": "npy", "quiet": "true", "stored_as": "jpeg"}
-    command(own_flags(["c", *(f"--{k}={v}" for k, v in (given | own).items())]))
+    words = ["c", *(f"--{k}={v}" for k, v in (given | own).items())]
+    monkeypatch.setattr(corrupt.program, "run", lambda work: work(own_flags(words)))
+    corrupt.main()
     cached, ((described, place, names), named) = seen
     assert cached == described
     assert (described.name, described.test_split) == ("cifar10", "val")

@@ -24,15 +24,10 @@ COMMANDS = {
     "compare": ("apr_jax.cli.compare", "finished runs side by side, as CSV and JSON"),
     "export": ("apr_jax.cli.export", "write a network as StableHLO or ONNX"),
     "cache": ("apr_jax.cli.cache", "list what is kept to save time, and remove it"),
-    "corrupt": ("apr_jax.corruptions", "write corrupted sets as files, or compare"),
+    "corrupt": ("apr_jax.cli.corrupt", "write corrupted sets as files, or compare"),
     "models": ("apr_jax.models", "list the networks"),
     "methods": ("apr_jax.cli.methods", "list the training methods"),
     "configs": ("apr_jax.cli.configs", "list the configurations"),
-}
-# Those that import JAX before they can say a word of their own.
-_SLOW = {
-    *("card", "clean", "corruption", "shift", "ood", "adversarial", "fourier"),
-    "export",
 }
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {
@@ -62,10 +57,14 @@ def main() -> None:
     else:
         del sys.argv[1]
         sys.argv = by_name.with_files(sys.argv)
-        if given[0] in _SLOW and not {"--help", "--quiet"} & set(given):
-            print(f"{given[0]}: starting", file=sys.stderr, flush=True)
+        module, _ = COMMANDS[given[0]]
         try:
-            runpy.run_module(COMMANDS[given[0]][0], run_name="__main__", alter_sys=True)
+            if module.startswith("apr_jax.evaluate."):
+                from apr_jax.cli import measure
+
+                measure.main(given[0])
+            else:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
         except ModuleNotFoundError as error:
             missing = (error.name or "").partition(".")[0]
             if missing not in _TRAIN:

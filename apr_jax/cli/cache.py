@@ -19,10 +19,11 @@ from collections.abc import Iterator, Sequence
 
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
 from rich.markup import escape
 
 from apr_jax import process, settings
+from apr_jax.cli import program
 from apr_jax.data import cache
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.gates import places
@@ -74,7 +75,7 @@ def main() -> None:
             )
         )
 
-    app.run(work)
+    program.run(work)
 
 
 def run(

@@ -21,6 +21,7 @@ from absl import app, flags
 from rich.markup import escape
 
 from apr_jax import process, settings
+from apr_jax.cli import program
 from apr_jax.errors import ConfigError
 from apr_jax.gates import places
 from apr_jax.report import compare, export, numbers, ranked, ranking, run_view
@@ -55,7 +56,7 @@ def main() -> None:
             )
         )
 
-    app.run(work)
+    program.run(work)
 
 
 def run(

@@ -24,6 +24,8 @@ from ml_collections import config_flags
 
 from apr_jax import config as config_lib
 from apr_jax import console, process, settings
+from apr_jax.cli import elsewhere as flags_of_elsewhere
+from apr_jax.cli import program
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import elsewhere
@@ -42,7 +44,7 @@ def main() -> None:
         "to", None, exported.FORMATS, "The format; by the name of --out if unset."
     )
     out = flags.DEFINE_string("out", None, "File to write.")
-    told = elsewhere.define_flags()
+    told = flags_of_elsewhere.define_flags()
     config = config_flags.DEFINE_config_file(
         "config", None, "For a file of weights: names the network and its images."
     )
@@ -82,7 +84,7 @@ def main() -> None:
 
         process.finish(write)
 
-    app.run(work)
+    program.run(work)
 
 
 def run(

@@ -9,7 +9,6 @@ again goes on where it stopped. Results are in the work directory: ``results.jso
 ``metrics.jsonl``, ``report.html``, ``checkpoints/``.
 """
 
-import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from ml_collections import config_flags
 
 from apr_jax import config as config_lib
 from apr_jax import process
-from apr_jax.cli import by_name
+from apr_jax.cli import by_name, program
 from apr_jax.gates import places, processes
 from apr_jax.runs import workdir
 
@@ -55,8 +54,7 @@ def main(argv: list[str]) -> None:
     """Hands the flags to the job."""
     logging.getLogger().setLevel(logging.WARNING)
     if len(argv) > 1:
-        print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
-        sys.exit(2)
+        program.mistaken(f"unexpected argument {argv[1]!r}")
     process.finish(check)
     if _PRINT_CONFIG.value:
         for name, value in config_lib.flatten(
@@ -102,43 +100,10 @@ def parse(arguments: Sequence[str]) -> list[str]:
     Returns:
         The arguments that are none, the program's name first.
     """
-    try:
-        left: list[str] = flags.FLAGS(by_name.with_files(arguments))
-        if _CONFIG.value is None:
-            raise flags.Error(f"--config is missing; {by_name.listed()}")
-        _CONFIG.value.to_dict()  # a file that couldn't be read says so only now
-    except BrokenPipeError:  # of --help
-        raise
-    except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as e:
-        print(f"error: {_mistake(arguments, e)}", file=sys.stderr)
-        sys.exit(2)
+    left = program.parse(arguments)
+    if _CONFIG.value is None:
+        program.mistaken(f"--config is missing; {by_name.listed()}")
     return left
-
-
-def _mistake(arguments: Sequence[str], error: Exception) -> str:
-    """What is wrong with a command line that could not be read, in one line."""
-    values = config_lib.flatten(config_lib.default())
-    for argument in arguments:
-        flag, _, value = argument.partition("=")
-        name = flag.lstrip("-").removeprefix("config.")
-        if not flag.startswith(("--config.", "-config.")):
-            continue
-        if name not in values:
-            near = difflib.get_close_matches(name, values, 3)
-            group = f"{name.partition('.')[0]}."
-            there = [field for field in values if field.startswith(group)]
-            there = there or list(dict.fromkeys(f.partition(".")[0] for f in values))
-            guess = f"did you mean {' or '.join(near)}? " if near else ""
-            return f"{flag}: no such field; {guess}There are {', '.join(there)}"
-        if flag in str(error):
-            kind = type(values[name]).__name__
-            how = ", in brackets and quotes" if kind == "tuple" else ""
-            return f"{flag} is {value!r}; it must be of type {kind}{how}"
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, OSError) or any("No such file" in line for line in lines):
-        given = [a for a in arguments[1:] if "config" in a.partition("=")[0]]
-        return f"{' '.join(given)}: can't be read; {by_name.listed()}"
-    return lines[-1].strip() if lines else repr(error)
 
 
 if __name__ == "__main__":

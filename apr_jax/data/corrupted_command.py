@@ -1,40 +1,25 @@
-"""The command ``python -m apr_jax.corruptions``.
-
-    python -m apr_jax.corruptions --data cifar10 --out CIFAR-10-C
-    python -m apr_jax.corruptions --data ILSVRC --split val --image_size 224 --out IN-C
-
-    python -m apr_jax.corruptions --data cifar10 --verify CIFAR-10-C --network RUN
-
-corrupts a test split in every severity and writes files that other people's code
-reads: ``NAME.npy`` and ``labels.npy`` for small images, a tree of JPEG files for large
-ones. ``--data`` is a set of TensorFlow Datasets, a folder with SPLIT/CLASS/IMAGE, a
-folder of NumPy or Parquet files, an ``.npz``, or "bundled". With ``--verify`` nothing
-is written: files from elsewhere are compared with what would be.
-"""
+"""Corrupted test sets as files: what is corrupted, and in which form it is kept."""
 
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from absl import app, flags
 
-from apr_jax import console, data, process
-from apr_jax.config import Corruption, Data
+from apr_jax import data
+from apr_jax.config import Data
 from apr_jax.corruptions import (
     check,
     frost_files,
     published,
     published_form,
 )
-from apr_jax.data import corrupted, corrupted_files, corrupted_verify, folder, parquet
+from apr_jax.data import corrupted_files, folder, parquet
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import knobs, places
-from apr_jax.settings import build, define_flags
 
 # Larger images are written as JPEG files.
 _LARGEST_ARRAY = 64
-FORMATS = ("auto", "npy", "jpeg")
 
 
 def describe(
@@ -100,7 +85,7 @@ def write(
         described: of ``describe``.
         out: folder of the files.
         names: of the corruptions.
-        form: one of ``FORMATS``; "auto" is "npy" up to 64 pixels.
+        form: "npy", "jpeg", or "auto", which is "npy" up to 64 pixels.
         examples: the first so many; 0 is all.
         seed: of the corruptions.
         frost_dir: photographs of frost; "" takes those of ``imagecorruptions``.
@@ -109,12 +94,10 @@ def write(
         quiet: no progress bar.
 
     Raises:
-        ConfigError: a name, form or folder that can't be used.
+        ConfigError: a name or folder that can't be used.
         ArgumentError: ``examples`` is below 0.
         DataError: the data aren't there, or ``out`` holds other sets.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"format is {form!r}; choose from {FORMATS}")
     try:
         for name in names:
             check(name, 1)
@@ -154,84 +137,3 @@ def write(
         source, len(labels), size, seed, digest, stored_as, published(shape)
     )
     save(out, names, recipe=recipe, frost_dir=frost_dir, quiet=quiet)
-
-
-def define(
-    open_network: Callable[[str], corrupted_verify.Answer],
-) -> Callable[[Sequence[str]], None]:
-    """Defines the flags and returns the command, for ``app.run``.
-
-    Args:
-        open_network: a run directory -> what its network answers.
-    """
-    what = flags.DEFINE_string("data", None, "What to corrupt.", required=True)
-    out = flags.DEFINE_string("out", None, "Folder of the files.")
-    verify = flags.DEFINE_string(
-        "verify", None, "Folder of official files, to compare with what is made here."
-    )
-    of_network = flags.DEFINE_string(
-        "network", None, "verify: a run whose error on both is told."
-    )
-    split = flags.DEFINE_string("split", Data.test_split, "Which part of the data.")
-    resize = flags.DEFINE_integer(
-        "resize",
-        0,
-        "Pixels of the shorter side before the centre is cut out; if unset 256 for 224 "
-        "pixels, in proportion for other large images, and none for small ones.",
-    )
-    form = flags.DEFINE_enum(
-        "format", FORMATS[0], FORMATS, "auto: npy up to 64 pixels, else jpeg."
-    )
-    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
-    of_data = define_flags(Data, only=("data_dir", "image_size"))
-    fields = ("corruptions", "sets", "examples", "seed", "frost_dir", "stored_as")
-    of_corruption = define_flags(Corruption, only=fields)
-
-    def run() -> None:
-        if (out.value is None) == (verify.value is None):
-            raise ConfigError("give --out to write files, or --verify to compare some")
-        if of_network.value and out.value:
-            raise ConfigError("--network belongs to --verify")
-        own = build(Data(), of_data())
-        chosen = build(Corruption(), of_corruption())
-        described = describe(
-            what.value,
-            data_dir=own.data_dir,
-            split=split.value,
-            image_size=own.image_size,
-            resize=resize.value or default_resize(own.image_size),
-        )
-        process.use_compile_cache(described)
-        names = corrupted.chosen(chosen, own.image_size)
-        if verify.value:
-            answer = open_network(of_network.value) if of_network.value else None
-            for found in corrupted_verify.compare(
-                described,
-                places.local(verify.value, "--verify"),
-                names,
-                examples=chosen.examples,
-                seed=chosen.seed,
-                frost_dir=chosen.frost_dir,
-                answer=answer,
-            ):
-                console.say(found.line())
-            return
-        assert out.value is not None
-        write(
-            described,
-            places.local(out.value, "--out"),
-            names,
-            form=form.value,
-            examples=chosen.examples,
-            seed=chosen.seed,
-            frost_dir=chosen.frost_dir,
-            stored_as=chosen.stored_as,
-            quiet=quiet.value,
-        )
-
-    def work(argv: Sequence[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected {argv[1]!r}")
-        process.finish(run)
-
-    return work

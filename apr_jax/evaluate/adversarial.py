@@ -28,7 +28,7 @@ from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, masking, transfer
+from apr_jax.evaluate import masking, transfer
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.forecast import Forecast
@@ -338,4 +338,6 @@ def check(settings: config_lib.Adversarial, data: config_lib.Data) -> list[_Thre
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Adversarial)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("adversarial")

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, settings
@@ -173,31 +172,3 @@ def _look(classifier: Classifier, resident: data.DataSet | None) -> None:
             "that is no more than by chance: are its classes in the data's order, "
             f"{', '.join(classifier.class_names[:3])}, …?"
         )
-
-
-# --- Flags ---------------------------------------------------------------------------
-
-
-def define_flags() -> Callable[[], dict[str, Any] | None]:
-    """Flags for a network from elsewhere: ``bring``'s arguments, None without one."""
-    told = elsewhere.define_flags()
-    measured = flags.DEFINE_string(
-        "data", None, "For --model: cifar10, bundled, folder:PATH, arrays:FILE.npz, …"
-    )
-    settings.list_in_help("data")
-
-    def given() -> dict[str, Any] | None:
-        found = told()
-        if found["model"] is None:
-            for flag, value in (
-                ("data", measured.value),
-                ("classes", found["classes"]),
-            ):
-                if value:
-                    raise ConfigError(f"--{flag} is for --model")
-            return None
-        if measured.value is None:
-            raise ConfigError("--model needs --data, what it is measured on")
-        return found | {"source_of_data": measured.value}
-
-    return given

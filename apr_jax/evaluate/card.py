@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-from absl import app, flags
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, process, tuning
@@ -41,11 +40,10 @@ from apr_jax.evaluate import (
 from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
-from apr_jax.gates import places as places_lib
 from apr_jax.runs import files, workdir
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
-from apr_jax.settings import build, define_flags
+from apr_jax.settings import build
 
 _LOG = logging.getLogger(__name__)
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
@@ -216,44 +214,7 @@ def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:
     )
 
 
-# --- The command ---------------------------------------------------------------------
-
-
-def main() -> None:
-    """Runs the card as a program."""
-    target = flags.DEFINE_string(
-        "page", None, "Where the page goes; report.html of the first run if unset."
-    )
-    devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
-    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
-    out = flags.DEFINE_string(
-        "workdir", None, "For --model: where records go; runs/MODEL_DATA if unset."
-    )
-    places = command.define_places()
-    brought = bring_lib.define_flags()
-    changes = define_flags(config_lib.Eval, defaults=False)
-
-    def work(argv: Sequence[str]) -> None:
-        if len(argv) < 2 and not flags.FLAGS["model"].value:
-            raise app.UsageError(
-                "give one run directory or several, or --model FILE.py"
-            )
-        process.finish(
-            lambda: run(
-                [places_lib.local(root, "the run") for root in argv[1:]],
-                {"parts": config_lib.PARTS, **changes()},
-                target=(
-                    places_lib.local(target.value, "--page") if target.value else None
-                ),
-                places=places(),
-                devices=devices.value,
-                quiet=quiet.value,
-                foreign=brought(),
-                out=places_lib.local(out.value, "--workdir") if out.value else None,
-            )
-        )
-
-    app.run(work)
+# --- Runs and networks from elsewhere ------------------------------------------------
 
 
 def run(
@@ -423,4 +384,6 @@ def robustness_card(
 
 
 if __name__ == "__main__":
-    main()
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("card")

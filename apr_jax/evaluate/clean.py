@@ -16,7 +16,6 @@ import numpy as np
 
 from apr_jax import data, metrics, parallel
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.metrics import selective, temperature_scaling
@@ -103,4 +102,6 @@ def _aurc(outputs: classifier_lib.Outputs, seed: int) -> metrics.Measured:
 
 
 if __name__ == "__main__":
-    command.main(measure)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("clean")

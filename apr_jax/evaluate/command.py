@@ -1,4 +1,4 @@
-"""The command line that the evaluations share."""
+"""What all evaluations do around their measurement."""
 
 import dataclasses
 import functools
@@ -6,78 +6,20 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
-from ml_collections import config_flags
-
 from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, process, tuning
 from apr_jax import settings as settings_lib
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import DataError
 from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import weights
 from apr_jax.evaluate.context import Context
-from apr_jax.gates import places as places_lib
 from apr_jax.runs import records
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
 
 # (classifier, settings, context) -> records as they come.
 Measure = Callable[[classifier_lib.Classifier, Any, Context], Iterable[Record]]
-
-
-def main(measure: Measure, cls: type | None = None) -> None:
-    """Runs an evaluation as a program.
-
-    The command line names a run's directory or a file of weights. Each record that
-    ``measure`` yields goes to the work directory's ``results.jsonl`` at once, so that a
-    stopped evaluation loses none; at the end the report is drawn and a table printed.
-
-    Args:
-        measure: the evaluation.
-        cls: the dataclass of its settings, which become flags; None: it has none.
-    """
-    config = config_flags.DEFINE_config_file(
-        "config", None, "For a file of weights: names the network and the data."
-    )
-    workdir = flags.DEFINE_string(
-        "workdir", None, "Where records and report go; a run's own directory if unset."
-    )
-    beside = flags.DEFINE_list("beside", [], "Finished runs to show beside this one.")
-    devices = flags.DEFINE_integer("devices", 0, "How many; 0 as in training.")
-    quiet = flags.DEFINE_bool("quiet", False, "No progress bar.")
-    settings_lib.list_in_help("config", "workdir", "beside", "devices", "quiet")
-    places = define_places()
-    only = ("save_predictions",)
-    keeping = settings_lib.define_flags(config_lib.Eval, defaults=False, only=only)
-    brought = bring_lib.define_flags()
-    values = settings_lib.define_flags(cls) if cls else dict
-
-    def work(argv: Sequence[str]) -> None:
-        if len(argv) != (1 if flags.FLAGS["model"].value else 2):
-            raise app.UsageError(
-                "give one run directory, one file of weights, or --model FILE.py alone"
-            )
-        process.finish(
-            lambda: run(
-                brought() or places_lib.local(argv[1], "the run"),
-                measure,
-                settings_lib.build(cls(), values()) if cls else None,
-                values=config.value,
-                workdir=(
-                    places_lib.local(workdir.value, "--workdir")
-                    if workdir.value
-                    else None
-                ),
-                places=places(),
-                keeping=keeping(),
-                beside=[places_lib.local(root, "--beside") for root in beside.value],
-                devices=devices.value,
-                quiet=quiet.value,
-            )
-        )
-
-    app.run(work)
 
 
 def run(
@@ -183,12 +125,6 @@ def check_images(root: pathlib.Path, config: config_lib.Config) -> None:
     workdir_lib.check_images(workdir_lib.RunDir(root), config, {"test": tested})
 
 
-def define_places() -> Callable[[], dict[str, Any]]:
-    """Flags for the places of a run's data, which may have moved since."""
-    names = ("data_dir", "cache_dir")
-    return settings_lib.define_flags(config_lib.Data, defaults=False, only=names)
-
-
 def _open(
     what: pathlib.Path,
     values: Any,
@@ -196,24 +132,12 @@ def _open(
     places: Mapping[str, Any],
 ) -> tuple[classifier_lib.Classifier, pathlib.Path]:
     """Returns the classifier, and the directory its records go to."""
+    workdir_lib.check_measured(what, workdir, configured=values is not None)
     if what.is_dir():
-        if values is not None:
-            raise ConfigError(
-                f"{what} is a run and has a configuration; --config is for a file of "
-                "weights. Where its data are now is said by --data_dir and --cache_dir"
-            )
         classifier = classifier_lib.from_run(what, places)
         check_images(what, classifier.config)
         return classifier, workdir or what
-    if not what.exists():
-        raise ConfigError(
-            f"{what} is not there; give a run's directory or a file of weights"
-        )
-    if values is None or workdir is None:
-        raise ConfigError(
-            f"{what} is a file of weights: --config must name its network and data, "
-            "and --workdir where the records go"
-        )
+    assert workdir is not None
     config = config_lib.parse(values.to_dict())
     config = classifier_lib.at_places(config, places)
     return weights.from_weights(what, config), workdir

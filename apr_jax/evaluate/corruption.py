@@ -26,7 +26,7 @@ from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
 from apr_jax.data import corrupted
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, corruption_sources
+from apr_jax.evaluate import corruption_sources
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
@@ -279,4 +279,6 @@ def _extra(
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Corruption)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("corruption")

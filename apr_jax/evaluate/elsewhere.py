@@ -2,20 +2,16 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from absl import flags
-
-from apr_jax import console, settings
-from apr_jax.data import classes as classes_lib
+from apr_jax import console
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.foreign import named, source
 from apr_jax.gates import places
 
 Classes = int | Sequence[str] | None
-FLAGS = ("model", "classes", "weights", "trust_remote_code")
 
 
 class Opened(NamedTuple):
@@ -109,52 +105,3 @@ def _renamed(classifier: Classifier, names: Sequence[str]) -> Classifier:
             f"{len(classifier.class_names)} apart"
         )
     return dataclasses.replace(classifier, class_names=tuple(names))
-
-
-# --- Flags ---------------------------------------------------------------------------
-
-
-def define_flags() -> Callable[[], dict[str, Any]]:
-    """Flags for a network from elsewhere.
-
-    Returns:
-        A function that gives what was said: arguments of ``bring.bring``, ``model``
-        None where there is none.
-    """
-    model = flags.DEFINE_string(
-        "model",
-        None,
-        "FILE.py[:create], which returns a function or an apr_jax.Classifier; "
-        "timm:NAME, torchvision:NAME or hf:REPO.",
-    )
-    classes = flags.DEFINE_string(
-        "classes", None, "How many classes, or a file of names, one a line."
-    )
-    weights = flags.DEFINE_string(
-        "weights", None, "For --model LIBRARY:NAME: a file; its library's if unset."
-    )
-    trusted = flags.DEFINE_bool(
-        "trust_remote_code", False, "For --model hf:REPO: its own code may be run."
-    )
-    settings.list_in_help(*FLAGS)
-
-    def given() -> dict[str, Any]:
-        if model.value is None:
-            for flag in (weights, trusted):
-                if flag.value:
-                    raise ConfigError(f"--{flag.name} is for --model")
-        found = {"model": model.value, "classes": read_classes(classes.value)}
-        if weights.value:
-            found["weights"] = weights.value
-        if trusted.value:
-            found["trust_remote_code"] = True
-        return found
-
-    return given
-
-
-def read_classes(text: str | None) -> int | tuple[str, ...] | None:
-    """What ``--classes`` says: how many there are, or the names in a file."""
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
-    return classes_lib.read_text(places.local(text, "--classes"))

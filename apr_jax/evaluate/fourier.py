@@ -22,7 +22,7 @@ from apr_jax import settings as settings_lib
 from apr_jax.data import samples
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, fourier_probe
+from apr_jax.evaluate import fourier_probe
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
@@ -194,4 +194,6 @@ def check(settings: config_lib.Fourier, data: config_lib.Data) -> config_lib.Fou
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Fourier)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("fourier")

@@ -20,7 +20,7 @@ from apr_jax import console, data, ood, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, ood_records, ood_scores, ood_sets
+from apr_jax.evaluate import ood_records, ood_scores, ood_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
@@ -324,4 +324,6 @@ def check(
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Ood)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("ood")

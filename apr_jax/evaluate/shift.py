@@ -22,7 +22,7 @@ from apr_jax import console, data, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import command, cue_conflict, ood_sets, shift_sets
+from apr_jax.evaluate import cue_conflict, ood_sets, shift_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.gates import answers
@@ -260,4 +260,6 @@ def check(
 
 
 if __name__ == "__main__":
-    command.main(measure, config_lib.Shift)
+    from apr_jax.cli import measure as command_line
+
+    command_line.main("shift")

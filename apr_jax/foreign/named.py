@@ -23,6 +23,24 @@ def is_named(spec: str) -> bool:
     return spec.partition(":")[0] in LIBRARIES and ":" in spec
 
 
+def check(spec: str) -> None:
+    """Checks a name without loading what it names.
+
+    Raises:
+        ConfigError: a package is missing, or the name is.
+    """
+    library, _, name = spec.partition(":")
+    needed = ("torchax", *_NEEDS[library])
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"--model {spec} needs {', '.join(missing)}, not installed here: pip "
+            "install -r requirements-torchax.txt in an environment of its own"
+        )
+    if not name:
+        raise ConfigError(f"model is {spec!r}; write {library}:NAME")
+
+
 def load(
     spec: str, weights: pathlib.Path | None = None, *, trust_remote_code: bool = False
 ) -> Given:
@@ -39,10 +57,8 @@ def load(
             don't fit.
         DataError: the file of weights can't be read.
     """
+    check(spec)
     library, _, name = spec.partition(":")
-    _check_installed(spec, ("torchax", *_NEEDS[library]))
-    if not name:
-        raise ConfigError(f"model is {spec!r}; write {library}:NAME")
     if trust_remote_code and library != "hf":
         raise ConfigError(f"--trust_remote_code is for hf:REPO, not {spec}")
     return _loader(library, trust_remote_code)(name, weights)
@@ -58,12 +74,3 @@ def _loader(library: str, trusted: bool) -> Callable[..., Given]:
     }
     found: Callable[..., Given] = loaders[library]
     return found
-
-
-def _check_installed(spec: str, packages: tuple[str, ...]) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"--model {spec} needs {', '.join(missing)}, not installed here: pip "
-            "install -r requirements-torchax.txt in an environment of its own"
-        )

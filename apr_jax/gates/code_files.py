@@ -18,6 +18,21 @@ def named(spec: str) -> bool:
     return spec.endswith(".py") or ".py:" in spec
 
 
+def find(spec: str, field: str) -> tuple[pathlib.Path, str]:
+    """The file that a text names, which is there, and the function in it.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    file, colon, name = spec.partition(".py:")
+    path = places.local(file + ".py" if colon else spec, field)
+    if path.suffix != ".py":
+        raise ConfigError(f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}")
+    if not path.is_file():
+        raise ConfigError(f"{field} is {spec!r}, and {path} isn't there")
+    return path, name or FUNCTION
+
+
 def load(spec: str, field: str) -> tuple[str, Callable[..., Any]]:
     """Returns a name for a function in a file, and the function.
 
@@ -29,13 +44,7 @@ def load(spec: str, field: str) -> tuple[str, Callable[..., Any]]:
     Raises:
         ConfigError: there is no such file, or no such function in it.
     """
-    file, colon, name = spec.partition(".py:")
-    path = places.local(file + ".py" if colon else spec, field)
-    name = name or FUNCTION
-    if path.suffix != ".py":
-        raise ConfigError(f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}")
-    if not path.is_file():
-        raise ConfigError(f"{field} is {spec!r}, and {path} isn't there")
+    path, name = find(spec, field)
     module = _module(path.resolve(), path.stat().st_mtime_ns)
     function = getattr(module, name, None)
     if not callable(function):

@@ -277,6 +277,39 @@ def check_beside(root: pathlib.Path, beside: Iterable[pathlib.Path]) -> None:
         open_run(other)
 
 
+def check_measured(
+    what: pathlib.Path, root: pathlib.Path | None, *, configured: bool
+) -> None:
+    """Checks what is to be measured: a run, or a file of weights.
+
+    Args:
+        what: the directory of one, or the other.
+        root: where records go; None: into the run.
+        configured: whether a configuration came with it.
+
+    Raises:
+        ConfigError: it isn't there or no run, or a configuration or a place for the
+            records is missing or one too many.
+    """
+    if what.is_dir():
+        if configured:
+            raise ConfigError(
+                f"{what} is a run and has a configuration; --config is for a file of "
+                "weights. Where its data are now is said by --data_dir and --cache_dir"
+            )
+        run, _ = open_run(what)
+        read_class_names(run)
+    elif not what.exists():
+        raise ConfigError(
+            f"{what} is not there; give a run's directory or a file of weights"
+        )
+    elif not configured or root is None:
+        raise ConfigError(
+            f"{what} is a file of weights: --config must name its network and data, "
+            "and --workdir where the records go"
+        )
+
+
 def write_class_names(run: RunDir, names: Iterable[str]) -> None:
     """Notes what the labels of a run mean."""
     files.write_text(run.classes, json.dumps(list(names)) + "\n")

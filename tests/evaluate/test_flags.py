@@ -1,36 +1,22 @@
 """Every flag of the evaluations' command lines does what it says, without measuring."""
 
+import importlib
 import pathlib
+import sys
 import types
 
 import pytest
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from apr_jax import config as config_lib
 from apr_jax import parallel, settings
+from apr_jax.cli import elsewhere, measure
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import (
-    adversarial,
-    card,
-    clean,
-    command,
-    corruption,
-    fourier,
-    ood,
-    shift,
-)
+from apr_jax.evaluate import card, command
 from apr_jax.report import page
 from tests import toy
 
-MEASURES = {
-    "clean": (clean.measure, None),
-    "corruption": (corruption.measure, config_lib.Corruption),
-    "ood": (ood.measure, config_lib.Ood),
-    "adversarial": (adversarial.measure, config_lib.Adversarial),
-    "fourier": (fourier.measure, config_lib.Fourier),
-    "shift": (shift.measure, config_lib.Shift),
-}
 # A flag's text, and the value that it stands for.
 SHARED = {
     "workdir": ("out", pathlib.Path("out")),
@@ -86,36 +72,51 @@ def command_line(monkeypatch):
         "DEFINE_config_file",
         lambda *a, **k: file(*a, **k, flag_values=flags.FLAGS),
     )
-    monkeypatch.setattr(command.process, "finish", lambda work: work())
+    monkeypatch.setattr(measure.process, "finish", lambda work: work())
+    for where, check in (
+        (measure.workdir, "check_measured"),
+        (measure.workdir, "check_beside"),
+        (measure.workdir, "read_class_names"),
+        (elsewhere, "check"),
+    ):
+        monkeypatch.setattr(where, check, lambda *_, **__: None)
+    opened = lambda root: (None, types.SimpleNamespace(eval=config_lib.Eval()))
+    monkeypatch.setattr(measure.workdir, "open_run", opened)
 
-    def call(main, module, *arguments):
+    def call(name, *arguments):
         seen = []
+        module = card if name == "card" else command
         monkeypatch.setattr(
             module, "run", lambda *given, **named: seen.append((given, named))
         )
         monkeypatch.setattr(
-            app, "run", lambda work: work(flags.FLAGS(["program", *arguments]))
+            measure.program, "run", lambda w: w(flags.FLAGS(["program", *arguments]))
         )
-        main()
+        monkeypatch.setattr(sys.modules["__main__"], "__doc__", None)
+        measure.main(name)
         return seen[0]
 
     return call
 
 
-@pytest.mark.parametrize("name", MEASURES)
+def test_every_part_has_its_command():
+    assert tuple(measure.PARTS) == config_lib.PARTS
+
+
+@pytest.mark.parametrize("name", measure.PARTS)
 def test_a_command_hands_over_all_flags(command_line, name):
-    measure, cls = MEASURES[name]
+    cls = measure.PARTS[name]
     leaves = list(settings.leaves(cls())) if cls else []
     wanted = {leaf.name: text_of(leaf) for leaf in leaves}
     every = SHARED | PLACES | KEEPING | wanted
     given = {flag: text for flag, (text, _) in every.items()}
     (what, by, built), named = command_line(
-        lambda: command.main(measure, cls),
-        command,
+        name,
         "RUN",
         *(f"--{flag}={text}" for flag, text in given.items()),
     )
-    assert (what, by) == (pathlib.Path("RUN"), measure)
+    by_name = importlib.import_module(f"apr_jax.evaluate.{name}").measure
+    assert (what, by) == (pathlib.Path("RUN"), by_name)
     for flag, (_, value) in SHARED.items():
         assert named[flag] == value, flag
     assert named["places"] == {flag: value for flag, (_, value) in PLACES.items()}
@@ -129,31 +130,27 @@ def test_a_command_hands_over_all_flags(command_line, name):
     assert known == {*given, *FOREIGN}
 
 
-@pytest.mark.parametrize(("main", "module"), [(card.main, card), (None, command)])
-def test_a_network_from_elsewhere_stands_for_a_run(command_line, main, module):
-    main = main or (lambda: command.main(ood.measure, config_lib.Ood))
+@pytest.mark.parametrize("name", ["card", "ood"])
+def test_a_network_from_elsewhere_stands_for_a_run(command_line, name):
     given = [f"--{flag}={text}" for flag, text in FOREIGN.items()]
-    (what, *_), named = command_line(main, module, *given, "--workdir=out")
+    handed, named = command_line(name, *given, "--workdir=out")
     wanted = {"model": "net.py:make", "source_of_data": "cifar10", "classes": 10}
     wanted |= {"weights": "some.pth", "trust_remote_code": True}
-    if module is card:
-        assert (what, named["foreign"], named["out"]) == ([], wanted, OUT)
+    if name == "card":
+        assert (named["roots"], named["foreign"], named["out"]) == ([], wanted, OUT)
     else:
-        assert (what, named["workdir"]) == (wanted, OUT)
+        assert (handed[0], named["workdir"]) == (wanted, OUT)
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_a_network_from_elsewhere_needs_data(command_line, name):
-    main = lambda: command.main(ood.measure, config_lib.Ood)
     given = () if name == "model" else ("RUN",)
     with pytest.raises(ConfigError, match="--model"):
-        command_line(main, command, *given, f"--{name}={FOREIGN[name]}")
+        command_line("ood", *given, f"--{name}={FOREIGN[name]}")
 
 
 def test_a_command_without_flags_measures_as_settings_say(command_line):
-    (_, _, built), named = command_line(
-        lambda: command.main(ood.measure, config_lib.Ood), command, "RUN"
-    )
+    (_, _, built), named = command_line("ood", "RUN")
     assert built == config_lib.Ood()
     assert named == {
         "values": None,
@@ -172,19 +169,18 @@ def test_the_card_hands_over_all_flags(command_line):
     wanted |= {"page": ("p.html", pathlib.Path("p.html"))}
     shared = {flag: SHARED[flag] for flag in ("devices", "quiet")}
     given = {flag: text for flag, (text, _) in (shared | PLACES | wanted).items()}
-    (roots, changes), named = command_line(
-        card.main,
-        card,
+    _, named = command_line(
+        "card",
         "ONE",
         "OTHER",
         *(f"--{flag}={text}" for flag, text in given.items()),
     )
-    assert roots == [pathlib.Path("ONE"), pathlib.Path("OTHER")]
+    assert named["roots"] == [pathlib.Path("ONE"), pathlib.Path("OTHER")]
     assert named["target"] == pathlib.Path("p.html")
     assert (named["devices"], named["quiet"]) == (3, True)
     assert named["places"] == {"data_dir": "d", "cache_dir": "c"}
     for leaf in leaves:
-        found = changes
+        found = named["changes"]
         for part in leaf.name.split("."):
             found = found[part]
         assert found == wanted[leaf.name][1], leaf.name
