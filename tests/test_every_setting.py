@@ -228,6 +228,7 @@ CYCLIC = {"optim__schedule": "cyclic"}
 AVERAGE = {"augment__method": "standard", "optim__average": "ema"}
 CSI = {"augment__method": "supclr"}
 NOISY = {"augment__method": "noisymix"}
+MOLLIFY = {"augment__method": "mollify"}
 NOISE = {"eval__corruption__corruptions": ("gaussian_noise",)}
 FOLDER = {"eval__corruption__source": "folder"}
 ATTACK = {"eval__adversarial__examples": 20}
@@ -282,6 +283,9 @@ TABLE = {
     "augment.noise_add": (0.1, NOISY, step),
     "augment.noise_multiply": (0.1, NOISY, step),
     "augment.noise_sparse": (0.1, NOISY, step),
+    "augment.mollify_beta": (4.0, MOLLIFY, step),
+    "augment.mollify_noise_power": (2.0, MOLLIFY, step),
+    "augment.mollify_blur_power": (2.0, MOLLIFY, step),
     "augment.cutout_size": (3, {"augment__method": "cutout"}, step),
     "augment.strengths": ("imagenet", {"augment__method": "augmix"}, step),
     "adversary.attack": ("fgsm", PGD, step),

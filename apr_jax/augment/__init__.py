@@ -23,6 +23,7 @@ from apr_jax.augment.hybrid_augment import (
 from apr_jax.augment.method import Loss, Method, Stage
 from apr_jax.augment.methods import APR_P, APR_S, AUGMENTS, get_method
 from apr_jax.augment.mixup_cutmix import Mixed, cutmix, mixup
+from apr_jax.augment.mollification import Mollified, mollify
 from apr_jax.augment.noisy_mix import Blend, draw_blend, noisy_mixup
 from apr_jax.augment.ops import OPS, apply_op
 from apr_jax.augment.prime import prime
@@ -47,6 +48,7 @@ __all__ = [
     "Loss",
     "Method",
     "Mixed",
+    "Mollified",
     "Stage",
     "amplitude_mix",
     "apply_op",
@@ -67,6 +69,7 @@ __all__ = [
     "jensen_shannon",
     "low_amplitude_swap",
     "mixup",
+    "mollify",
     "noisy_mixup",
     "pair_coin",
     "patch_gaussian",

@@ -77,6 +77,8 @@ class Method:
             images' own.
         features: the stage that blends features of the batch, and labels, at a random
             depth of the network; ``apr_jax.train.feature_mixing``.
+        last: the stage of every view behind all others, which also says what share of
+            its label is to be spread over all classes.
         loss: the kind of loss that is minimised.
         shifts: quarter turns of each image, from none on, each of which counts as
             another class; for a loss that projects.
@@ -92,6 +94,7 @@ class Method:
     mix: Stage | None = None
     pair: Stage | None = None
     features: Stage | None = None
+    last: Stage | None = None
     loss: Loss = CROSS_ENTROPY
     shifts: int = 1
     mean: bool = False

@@ -26,6 +26,7 @@ from apr_jax.augment.method import (
     Stage,
 )
 from apr_jax.augment.mixup_cutmix import cutmix, mixup
+from apr_jax.augment.mollification import mollify
 from apr_jax.augment.noisy_mix import noisy_mixup
 from apr_jax.augment.prime import prime
 from apr_jax.augment.simclr import simclr
@@ -65,6 +66,17 @@ APR_S = Stage(apr_single, _OPS | _AXES | {"overflow": "augment.single_overflow"}
 APR_P = Stage(apr_pair, _COIN | _AXES, whole=True)
 _AUGMIX = Stage(augmix, strengths={"imagenet": {"severity": 1.0}})
 _PRIME = Stage(prime, strengths={"imagenet": _FINE}, pixels=True)
+_MOLLIFY = Stage(
+    mollify,
+    {
+        "beta": "augment.mollify_beta",
+        "noise_power": "augment.mollify_noise_power",
+        "blur_power": "augment.mollify_blur_power",
+        "mean": "data.mean",
+        "std": "data.std",
+    },
+    pixels=True,
+)
 _NOISY = Stage(
     noisy_mixup,
     _MIX
@@ -236,6 +248,11 @@ AUGMENTS = {
         features=_NOISY,
         loss=JENSEN_SHANNON,
     ),
+    "mollify": Method(
+        "noise or blur at random, labels softened as much",
+        "Heinonen 2025",
+        last=_MOLLIFY,
+    ),
 }
 
 
@@ -269,6 +286,11 @@ def get_method(name: str) -> Method:
             f"method {name!r} blends features and labels at one depth of one pass, "
             "which leaves no place for blended images, two heads or a second BatchNorm"
         )
+    if joined.last and (loss.alike or loss.projects):
+        raise ValueError(
+            f"method {name!r} softens labels by how an image is changed, but compares "
+            "images as if they were alike"
+        )
     if loss.projects and (mix or pair or joined.features):
         raise ValueError(
             f"method {name!r} compares single images of one class, which leaves no "
@@ -278,7 +300,7 @@ def get_method(name: str) -> Method:
 
 
 # What a method has once, or not at all.
-_ONCE = ("single", "mix", "pair", "features", "loss")
+_ONCE = ("single", "mix", "pair", "features", "last", "loss")
 
 
 def _joined(name: str, parts: Sequence[tuple[str, Method]]) -> Method:

@@ -75,6 +75,13 @@ class Augment:
     noise_add: float = setting(0.5, "noisymix: of additive noise in features", low=0)
     noise_multiply: float = setting(0.5, "noisymix: of multiplicative noise", low=0)
     noise_sparse: float = share(0.65, "noisymix: of the numbers, without noise")
+    mollify_beta: float = setting(
+        2.0, "mollify: times of Beta(1, b); the larger, the weaker", low=0.01
+    )
+    mollify_noise_power: float = setting(
+        1.0, "mollify: of what a noised image's label loses", above=0
+    )
+    mollify_blur_power: float = setting(1.0, "the same of a blurred image's", above=0)
     cutout_size: int = setting(16, "pixels, side of the square", low=1)
     strengths: str = choice("set that the other methods' numbers are for", *STRENGTHS)
 

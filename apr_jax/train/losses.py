@@ -27,11 +27,14 @@ def cross_entropy(
 
 
 def cross_entropies(
-    logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+    logits: jax.Array, labels: jax.Array, smoothing: float | jax.Array = 0.0
 ) -> jax.Array:
-    """The cross-entropy of each image, [N]; see ``cross_entropy``."""
+    """The cross-entropy of each image, [N]; see ``cross_entropy``.
+
+    There may be a smoothing for each image.
+    """
     own = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if not smoothing:
+    if isinstance(smoothing, int | float) and not smoothing:
         return own
     every = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
     return (1 - smoothing) * own + smoothing * every
@@ -149,7 +152,10 @@ def training_loss(
     if method.loss.heads > 1:
         own, other = split_heads(logits)
         weight = settings.heads_weight
-    smoothing = settings.label_smoothing
+    smoothing: float | jax.Array = settings.label_smoothing
+    if views.softness is not None:
+        # What the one leaves of a label, the other spreads its share of.
+        smoothing = 1 - (1 - smoothing) * (1 - views.softness)
     each = cross_entropies(own, views.labels, smoothing)
     if method.mix or method.features or method.loss.heads > 1:
         each = weight * each

@@ -9,6 +9,7 @@ network sees the clean images and the recombined ones in one batch of twice the 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -19,10 +20,17 @@ from apr_jax import config as config_lib
 from apr_jax.pixels import to_pixels
 from apr_jax.train import feature_mixing
 from apr_jax.train.image_pairs import Share, blend_images, mix_images
-from apr_jax.train.single_image import augment_images, image_keys, run_stages
+from apr_jax.train.single_image import (
+    augment_images,
+    image_keys,
+    run_stage,
+    run_stages,
+)
 
 # Past every place in a batch: what is folded in from here on is no image's key.
 BEYOND = 1 << 30
+# The same of the last stages of views.
+_LAST = BEYOND + 1000
 
 
 class Views(NamedTuple):
@@ -34,6 +42,8 @@ class Views(NamedTuple):
         others: int32 [V, B]: the label of the image that was blended in, or that gave
             the amplitude; that of the image itself where there is no such image.
         weight: float32 [V, B], of ``labels``; ``others`` have the rest.
+        softness: float32 [V, B], the share of both labels that is spread evenly over
+            all classes; None where they stay.
         mixing: how features are blended inside the network, if they are.
     """
 
@@ -41,6 +51,7 @@ class Views(NamedTuple):
     labels: jax.Array
     others: jax.Array
     weight: jax.Array
+    softness: jax.Array | None = None
     mixing: feature_mixing.Mixing | None = None
 
 
@@ -73,16 +84,19 @@ def make_views(
     others, weight = labels, ones
     if method.mix:
         first, others, weight = blend_images(batch_key, first, method.mix, share)
-    parts = [(first, labels, others, weight)]
+    parts: list[tuple[jax.Array, ...]] = [(first, labels, others, weight)]
     parts += [(to_pixels(view), labels, labels, ones) for view in views[1:]]
     if method.pair:
         # An auxiliary view is of the images before the other stages (AFA).
         base = clean if method.auxiliary else views[0]
         second, givers = mix_images(batch_key, base, method.pair, share)
         parts.append((second, labels, givers, ones))
+    softness = None
+    if method.last:
+        parts, softness = _change_last(image_key, parts, method.last, share)
     pixels, *rest = zip(*parts, strict=True)
     labels, others, weight = (jnp.stack(part) for part in rest)
-    seen = Views(jnp.concatenate(pixels), labels, others, weight)
+    seen = Views(jnp.concatenate(pixels), labels, others, weight, softness)
     if not method.features:
         return seen
     mixing, others, weight = feature_mixing.draw(batch_key, share)
@@ -119,6 +133,22 @@ def _image_views(
         keys = image_keys(jax.random.fold_in(key, BEYOND + number), positions)
         views.append(run_stages(method.after, keys, clean, config))
     return clean, views
+
+
+def _change_last(
+    key: jax.Array,
+    parts: Sequence[tuple[jax.Array, ...]],
+    stage: augment.Stage,
+    share: Share,
+) -> tuple[list[tuple[jax.Array, ...]], jax.Array]:
+    """Views, pixels first, behind the last stage; and their labels' softness [V, B]."""
+    changed, softness = [], []
+    for number, (pixels, *rest) in enumerate(parts):
+        keys = image_keys(jax.random.fold_in(key, _LAST + number), share.positions)
+        found = run_stage(stage, keys, pixels, share.config)
+        changed.append((found.images, *rest))
+        softness.append(found.softness)
+    return changed, jnp.stack(softness)
 
 
 def _contrastive_views(

@@ -72,6 +72,7 @@ ROWS: dict[str, Row] = {
     "prime": Row("PRIME without the Jensen-Shannon loss", "prime"),
     "prime_jsd": Row("PRIME", "prime_jsd"),
     "noisymix": Row("NoisyMix", "noisymix"),
+    "mollify": Row("Mollification", "mollify"),
     "stylized": Row("Stylised ImageNet", "standard", _mixed("stylized")),
     "deepaugment": Row("DeepAugment", "standard", _mixed("deepaugment")),
     "deepaugment+apr_sp": Row(

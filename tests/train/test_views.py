@@ -104,7 +104,8 @@ def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
 
 def stages():
     for method in augment.AUGMENTS.values():
-        found = (method.single, *method.after, method.mix, method.pair, method.features)
+        found = (method.single, *method.after, method.mix, method.pair)
+        found += (method.features, method.last)
         yield from (stage for stage in found if stage is not None)
 
 
@@ -176,6 +177,11 @@ def test_stages_are_given_what_their_settings_say():
         ("noisy_mixup", "add"): "augment.noise_add",
         ("noisy_mixup", "multiply"): "augment.noise_multiply",
         ("noisy_mixup", "sparse"): "augment.noise_sparse",
+        ("mollify", "beta"): "augment.mollify_beta",
+        ("mollify", "noise_power"): "augment.mollify_noise_power",
+        ("mollify", "blur_power"): "augment.mollify_blur_power",
+        ("mollify", "mean"): "data.mean",
+        ("mollify", "std"): "data.std",
         ("simclr", "area"): "contrast.crop_area",
         ("hybrid_augment", "clip"): "augment.pair_clip",
         ("hybrid_augment", "prob"): "augment.pair_prob",
