@@ -127,6 +127,7 @@ DEFAULTS = {
     "eval.corruption.stored_as": "auto",
     "eval.shift.shift": (),
     "eval.shift.cue_conflict": "",
+    "eval.shift.perturbations": "",
     "eval.shift.examples": 0,
     "eval.shift.fit": "resize",
     "eval.shift.tfds_dir": "",

@@ -363,6 +363,9 @@ TABLE = {
     "eval.corruption.stored_as": ("jpeg", NOISE, corrupted),
     "eval.shift.shift": OF_SHIFT + "folders_and_arrays_give_the_same",
     "eval.shift.cue_conflict": OF_SHIFT + "shape_or_texture",
+    "eval.shift.perturbations": (
+        "tests/evaluate/test_perturbations.py::test_arrays_and_folders"
+    ),
     "eval.shift.examples": OF_SHIFT + "some_images_of_another_size",
     "eval.shift.fit": OF_SHIFT + "some_images_of_another_size",
     "eval.shift.tfds_dir": OF_SHIFT + "a_set_of_tfds_is_looked_for_where_it_is_said",

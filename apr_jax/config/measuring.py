@@ -85,7 +85,8 @@ class Shift:
         (), "sets with labels, name=source:where", repeated=True
     )
     cue_conflict: str = place("", "folder SHAPE/SHAPE1-TEXTURE2.png; none: no such")
-    examples: int = setting(0, "images of each set; 0: all", low=0)
+    perturbations: str = place("", "folder NAME.npy or NAME/CLIP/FRAME; none: no such")
+    examples: int = setting(0, "images, or sequences, of each set; 0: all", low=0)
     fit: str = choice("images of another size", "resize", "pad", "refuse")
     tfds_dir: str = place("", "TFDS sets; none: where the data are", remote=True)
 

@@ -183,7 +183,7 @@ def _prepared(described: config_lib.Data, names: Sequence[str]) -> list[str]:
 def _with_shifted_sets(config: config_lib.Config) -> config_lib.Shift:
     """The shifted sets that are listed, or the usual ones that are prepared."""
     settings, described = config.eval.shift, config.data
-    if settings.shift or settings.cue_conflict:
+    if settings.shift or settings.cue_conflict or settings.perturbations:
         return settings
     usual = _USUAL_SHIFTS.get(described.name.partition(":")[0], ())
     found = _prepared(described, usual)

@@ -7,7 +7,8 @@
 
 Of a set that has some of the classes only, such as ImageNet-A's 200, only these may be
 answered, and the clean images beside it are theirs, as its authors count.
-``--cue_conflict FOLDER`` measures whether shape or texture is answered.
+``--cue_conflict FOLDER`` measures whether shape or texture is answered, and
+``--perturbations FOLDER`` how often answers flip along slowly perturbed frames.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from apr_jax import console, data, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import cue_conflict, ood_sets, shift_sets
+from apr_jax.evaluate import cue_conflict, ood_sets, perturbations, shift_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.gates import answers
@@ -67,17 +68,18 @@ def measure(
         what that line predicts of the clean one (Taori et al., "Measuring Robustness
         to Natural Distribution Shifts in Image Classification", NeurIPS 2020). Records
         say which line, and of how many classes. Of cue conflicts those of
-        ``cue_conflict.measured``.
+        ``cue_conflict.measured``, of perturbed sequences those of
+        ``perturbations.measured``.
 
     Raises:
         ConfigError: a setting can't be used, or there is no set.
         DataError: a set isn't there, is empty, or has other classes.
     """
     sets = check(settings, classifier.config.data)
-    if not sets and not settings.cue_conflict:
+    if not sets and not settings.cue_conflict and not settings.perturbations:
         raise ConfigError(
             "there is nothing to measure: give --shift name=source:where, such as "
-            "cifar10_1=tfds:cifar10_1, or --cue_conflict FOLDER"
+            "cifar10_1=tfds:cifar10_1, --cue_conflict FOLDER or --perturbations FOLDER"
         )
     config = classifier.config
     parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
@@ -110,6 +112,14 @@ def measure(
             yield from _measured(job, shifted)
     if settings.cue_conflict:
         yield from _shape_or_texture(classifier, settings, context, weights)
+    if settings.perturbations:
+        facts = {"examples": settings.examples, "weights": weights}
+
+        def job_of(mark: str) -> Measurement:
+            own = {"fingerprint": mark, **facts}
+            return Measurement(JOB, classifier, context, own)
+
+        yield from perturbations.measured(job_of, settings)
 
 
 def _shape_or_texture(
@@ -251,10 +261,10 @@ def check(
     sets = ood_sets.parse(settings.shift, "shift")
     for name in sets:
         taken = (described.test_split, *described.shifted_splits, cue_conflict.SPLIT)
-        if name in taken:
+        if name in taken or name.startswith(f"{perturbations.SPLIT}/"):
             raise ConfigError(
-                f"shift has a set called {name!r}, which is a split of the data or "
-                "the cue conflicts"
+                f"shift has a set called {name!r}, which is a split of the data, the "
+                "cue conflicts or a perturbation"
             )
     return sets
 

@@ -34,6 +34,7 @@ from apr_jax.metrics.detection import ood_detection, oscr
 from apr_jax.metrics.intervals import Measured, wilson
 from apr_jax.metrics.paired import Paired, mcnemar, paired_detection, paired_difference
 from apr_jax.metrics.selective import aurc
+from apr_jax.metrics.stability import flips, mean_flip_rate, top5_distance
 from apr_jax.metrics.temperature_scaling import temperature
 
 __all__ = [
@@ -47,8 +48,10 @@ __all__ = [
     "brier",
     "confusion",
     "ece",
+    "flips",
     "mcnemar",
     "mean_corruption_error",
+    "mean_flip_rate",
     "nll",
     "ood_detection",
     "oscr",
@@ -60,6 +63,7 @@ __all__ = [
     "rms_calibration_error",
     "summary",
     "temperature",
+    "top5_distance",
     "top_k",
     "wilson",
 ]

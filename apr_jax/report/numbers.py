@@ -25,6 +25,8 @@ METRICS: dict[str, tuple[str, str]] = {
     "effective_robustness": ("Effective robustness", "↑"),
     "follows_shape": ("Answers that follow the shape", "↑"),
     "shape_bias": ("Shape bias", "↑"),
+    "flip_probability": ("Answers that flip between frames", "↓"),
+    "top5_distance": ("Top-5 distance between frames", "↓"),
     "brier_scaled": ("Brier score, temperature fitted", "↓"),
 }
 # ((data, split), [(metric, one record or None for each run)])

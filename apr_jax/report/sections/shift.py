@@ -38,16 +38,18 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
 
 
 def answers(runs: Sequence[RunView]) -> list[answer.Row]:
-    """The error on each set, and the shape bias."""
+    """The error on each set, the shape bias, and the mean flip probability."""
     rows = []
     for (data, split), found in _groups(runs):
         by_metric = dict(found)
         for metric, question, number in (
             ("error", f"Images from elsewhere, {split}", "Error ↓"),
             (_BIAS, "Shape or texture", "Shape bias ↑"),
+            ("flip_probability", "Perturbed sequences", "Flip probability ↓"),
         ):
             cells = by_metric.get(metric)
-            if cells is not None:
+            single = metric == "flip_probability" and not split.endswith("/mean")
+            if cells is not None and not single:
                 size = numbers.size([("", cells)])
                 rows.append(
                     answer.Row(
