@@ -76,6 +76,18 @@ SIGNATURES = {
         "(key, logits_fn, images, labels, *, eps, norm='linf', queries=5000, "
         "restarts=1, p_init=0.8, rescale=True, chunk=256)"
     ),
+    "apr_jax.attacks.pma": (
+        "(key, logits_fn, images, labels, *, eps, norm='linf', steps=100, restarts=1, "
+        "chunk=256)"
+    ),
+    "apr_jax.attacks.transfer": (
+        "(key, logits_fn, images, labels, *, surrogate_fn, eps, norm='linf', "
+        "attack='pgd', steps=40, chunk=256)"
+    ),
+    "apr_jax.attacks.gradient_masking": (
+        "(key, logits_fn, images, labels, *, eps, norm='linf', steps=100, "
+        "queries=5000, chunk=256)"
+    ),
     "apr_jax.attacks.autoattack": (
         "(key, logits_fn, images, labels, *, norm, eps, version='standard', "
         "steps=100, queries=5000, chunk=256)"
@@ -106,6 +118,9 @@ SIGNATURES = {
     "apr_jax.metrics.mean_corruption_error": (
         "(errors, *, baseline=metrics.ALEXNET_ERROR)"
     ),
+    "apr_jax.metrics.flips": "(logits, *, noise)",
+    "apr_jax.metrics.top5_distance": "(logits, *, noise)",
+    "apr_jax.metrics.mean_flip_rate": "(probabilities, *, baseline)",
     "apr_jax.metrics.ece": "(confidence, correct, *, bins=15)",
     "apr_jax.metrics.rms_calibration_error": (
         "(confidence, correct, *, bin_size=100, convention='exact')"
@@ -165,9 +180,9 @@ COMMANDS = {
     "coordinator processes process distributed dry_run print_config",
     "apr_jax.evaluate.clean": MEASURES,
     "apr_jax.evaluate.corruption": MEASURES,
-    "apr_jax.evaluate.shift": f"{MEASURES} shift",
+    "apr_jax.evaluate.shift": f"{MEASURES} shift perturbations",
     "apr_jax.evaluate.ood": f"{MEASURES} out",
-    "apr_jax.evaluate.adversarial": f"{MEASURES} linf l2",
+    "apr_jax.evaluate.adversarial": f"{MEASURES} linf l2 masking surrogate",
     "apr_jax.evaluate.fourier": MEASURES,
     "apr_jax.evaluate.card": "parts page devices quiet workdir model data classes "
     "ood.out adversarial.linf "
@@ -245,7 +260,7 @@ def test_corruptions_keep_names_and_order():
 
 
 def test_attacks_return_images_and_survivors(key):
-    for name in ("fgsm", "pgd", "apgd", "fab", "square", "autoattack"):
+    for name in ("fgsm", "pgd", "apgd", "fab", "square", "pma", "autoattack"):
         hints = typing.get_type_hints(getattr(attacks, name))
         assert hints["return"] is attacks.Result, name
     images = np.full((2, 4, 4, 3), 0.5, np.float32)
