@@ -370,6 +370,8 @@ TABLE = {
     "eval.shift.fit": OF_SHIFT + "some_images_of_another_size",
     "eval.shift.tfds_dir": OF_SHIFT + "a_set_of_tfds_is_looked_for_where_it_is_said",
     "eval.ood.out": OF_SETS + "every_set_score_and_metric_has_a_record",
+    "eval.ood.protocol": "tests/evaluate/test_openood.py::*",
+    "eval.ood.openood_dir": "tests/evaluate/test_openood.py::*",
     "eval.ood.near": OF_SETS + "every_set_score_and_metric_has_a_record",
     "eval.ood.scores": OF_SETS + "a_function_has_no_features_of_its_own",
     "eval.ood.examples": OF_SETS + "a_part_of_each_set",

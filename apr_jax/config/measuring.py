@@ -50,6 +50,7 @@ C_BAR_IMAGENET = (
 )
 C_BAR = tuple(dict.fromkeys((*C_BAR_CIFAR, *C_BAR_IMAGENET)))
 CORRUPTION_SETS = ("c", "extra", "c_bar")
+PROTOCOLS = ("own", "openood")
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
 
@@ -100,6 +101,8 @@ class Ood:
         "sets, name=source:where; none: the usual ones that are there",
         repeated=True,
     )
+    protocol: str = choice("sets and conventions: as set, or OpenOOD's", *PROTOCOLS)
+    openood_dir: str = place("", "OpenOOD's folder of benchmark_imglist and images")
     near: tuple[str, ...] = setting((), "names of those sets that are near")
     scores: tuple[str, ...] = setting((), "names of apr_jax.ood.SCORES; none: all")
     examples: int = setting(0, "images of each set; 0: all", low=0)

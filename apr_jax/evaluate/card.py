@@ -199,7 +199,7 @@ def _with_shifted_sets(config: config_lib.Config) -> config_lib.Shift:
 def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:
     """The out sets that are listed, or the usual ones that are prepared."""
     settings, described = config.eval.ood, config.data
-    if settings.out or settings.scores_file:
+    if settings.out or settings.scores_file or settings.protocol != "own":
         return settings
     found = [] if described.streaming else _prepared(described, _USUAL_OUT_SETS)
     if not found:

@@ -20,6 +20,8 @@ from apr_jax.evaluate import (
     forecast,
     fourier,
     fourier_probe,
+    openood,
+    openood_sets,
 )
 from apr_jax.evaluate.classifier import Classifier
 
@@ -92,6 +94,9 @@ def _corruption(
 
 def _ood(classifier: Classifier, settings: config_lib.Ood, size: int) -> Work:
     sets, count = len(settings.out), _some(settings.examples, size)
+    if settings.protocol == openood.NAME:
+        benchmark = openood_sets.benchmark_of(classifier.config.data)
+        sets = len(openood_sets.BENCHMARKS[benchmark])
     asked = settings.scores or tuple(ood.SCORES)
     each, how = 1, ""
     if classifier.differentiable and "odin" in asked:

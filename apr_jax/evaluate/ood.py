@@ -6,23 +6,24 @@
 Every score of ``apr_jax.ood`` in one pass over each set. ``--scores_file FILE.npz``
 measures scores from elsewhere: arrays ``SCORE/id`` and ``SCORE/SET`` for each out set
 (without ``SCORE/``, one score), and ``correct`` for the open-set rate, if known.
+``--protocol openood`` has OpenOOD's sets and conventions in place of all that; see
+``apr_jax.evaluate.openood``.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from apr_jax import config as config_lib
-from apr_jax import console, data, ood, parallel
+from apr_jax import console, ood, parallel
 from apr_jax import settings as settings_lib
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import ood_records, ood_scores, ood_sets
+from apr_jax.evaluate import ood_records, ood_sets, openood, openood_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
+from apr_jax.evaluate.ood_inside import Inside
 from apr_jax.runs.records import Record
 
 JOB = ood_records.JOB
@@ -40,20 +41,24 @@ def measure(
         settings: the sets and the scores. Sets that aren't ``near`` are far. No
             ``scores`` are all that the classifier allows. Images of each set are
             drawn by the seed of the configuration; for ``out`` and ``fit`` see
-            ``ood_sets``, for ``scores_file`` this module's documentation.
+            ``ood_sets``, for ``scores_file`` this module's documentation, for
+            ``protocol`` "openood" ``openood``.
         context: its surroundings; outputs for the classifier's own data are kept.
 
     Yields:
         A record for each out set, score and metric, named "SCORE.METRIC" with the
         set as its split; then means over the near, far and all sets. The record of
         the AUROC carries the ROC curve and histograms. All metrics but those of the
-        score "authors" are exact; see ``metrics.ood_detection``.
+        score "authors" and of a protocol are exact; see ``metrics.ood_detection``.
 
     Raises:
         ConfigError: a setting can't be used; the message names it and the choices.
         DataError: a set isn't there, is empty, or isn't what it should be.
     """
     sets = check(settings, classifier.config.data)
+    if settings.protocol == openood.NAME:
+        yield from _measure_openood(classifier, settings, context)
+        return
     if not sets and not settings.scores_file:
         raise ConfigError(
             "there is nothing to measure: give --out name=source:where, or "
@@ -77,7 +82,7 @@ def measure(
     ]
     job = Measurement(JOB, classifier, context)
     if opened:
-        yield from _measure_sets(job, _Inside(job, settings), opened, near)
+        yield from _measure_sets(job, Inside(job, settings), opened, near)
     if given is not None:
         yield from ood_records.measure_given(job, given, pathlib.Path(file), near)
 
@@ -85,148 +90,35 @@ def measure(
 # --- Measuring -----------------------------------------------------------------------
 
 
-class _Inside:
-    """The in-distribution side: collected when first needed."""
-
-    def __init__(self, job: Measurement, settings: config_lib.Ood) -> None:
-        """Takes the job and the settings of ``measure``."""
-        self.classifier, self.context = job.classifier, job.context
-        self.settings = settings
-        turns = ood_scores.has_turns(job.classifier)
-        if "csi" in settings.scores and not turns:
-            raise ConfigError(
-                "scores has 'csi', which is for networks that were trained by it"
-            )
-        # Not for others: it would be missing from all their records.
-        without = set() if turns else {"csi"}
-        if not job.classifier.differentiable:
-            without.add("odin")
-            text = f"odin: {job.classifier.name} has no gradient"
-            if "odin" in settings.scores:
-                raise ConfigError(f"scores can't be computed: {text}")
-            if not settings.scores:
-                console.say(f"left out: {text}")
-        every = tuple(n for n in ood.SCORES if n not in without)
-        self.asked = settings.scores or every
-        self.common: dict[str, Any] = {
-            "examples": settings.examples,
-            "fit_examples": settings.fit_examples,
-            "knobs": {name: getattr(settings, name) for name in ood_scores.KNOBS},
-            "weights": classifier_lib.weights_digest(job.classifier),
-        }
-        self.names: tuple[str, ...] = ()
-        self.scores: dict[str, np.ndarray] = {}
-        self.correct = np.zeros(0, bool)
-        self.not_finite = 0  # logits, of the test split
-        self._fitted: ood.Fitted | None = None
-        self._ready = False
-        self._collector = ood_scores.Collector(
-            job.classifier, job.context, settings, self.asked
-        )
-
-    def of(self, out_set: ood_sets.OutSet) -> tuple[dict[str, np.ndarray], int]:
-        """Every score of an out set, and how many of its logits are not finite.
-
-        Where a score is not a number, the example passes for a known one.
-        """
-        collected = self._collector.out(out_set)
-        return self._score(collected, np.inf), collected.not_finite
-
-    def prepare(self) -> None:
-        """Collects the test split, and training images where a score needs them."""
-        if self._ready:
-            return
-        config = self.classifier.config
-        collected = self._split(config.data.test_split, self.settings.examples)
-        self.correct, self.not_finite = collected.right, collected.not_finite
-        layer = self.classifier.head or ood_scores.last_layer(
-            self.classifier.variables, collected, config.augment
-        )
-        lacking = _lacking(collected, layer is not None)
-        train = self._train(lacking)
-        self.names = self._possible(lacking)
-        weight, bias = layer or (None, None)
-        if train is not None:
-            train = train.answered()
-            if not len(train.labels):
-                raise DataError(
-                    "no training image has finite logits and features, so there is "
-                    "nothing to fit scores to"
-                )
-            self._fitted = ood.fit(
-                train.features,
-                train.logits,
-                train.labels,
-                weight=weight,
-                bias=bias,
-                react_quantile=self.settings.react_quantile,
-                dice_sparsity=self.settings.dice_sparsity,
-            )
-        elif layer is not None:
-            self._fitted = ood.Fitted(weight=weight, bias=bias)
-        # Where a score is not a number, the example passes for an unknown one.
-        self.scores = self._score(collected, -np.inf)
-        self._ready = True
-
-    def _score(
-        self, collected: ood_scores.Collected, instead: float
-    ) -> dict[str, np.ndarray]:
-        """Every score of a set, with a number for those that are none."""
-        found = ood_scores.scores_of(self.names, collected, self._fitted, self.settings)
-        return {k: np.where(np.isnan(x), instead, x) for k, x in found.items()}
-
-    def _split(self, split: str, examples: int) -> ood_scores.Collected:
-        """Outputs for a split of the classifier's own data, or for a part of it."""
-        described, resident = self.classifier.config.data, self.context.resident
-        if described.streaming:
-            resident = None
-        elif resident is None or split not in resident.splits:
-            resident = data.load(described, splits=[split])
-        return self._collector.split(split, resident=resident, examples=examples)
-
-    def _train(self, lacking: dict[str, str]) -> ood_scores.Collected | None:
-        """Training images, where a score needs them; what isn't there is lacking."""
-        possible = (n for n in self.asked if not set(lacking) & set(ood.NEEDS[n]))
-        if not any("train" in ood.NEEDS[name] for name in possible):
-            return None
-        split = self.classifier.config.data.train_split
-        try:
-            return self._split(split, self.settings.fit_examples)
-        except DataError as why:
-            lacking["train"] = f"there are no training images ({why})"
-            return None
-
-    def _possible(self, lacking: Mapping[str, str]) -> tuple[str, ...]:
-        """The scores that this classifier allows, of those that are asked for."""
-        left_out = [n for n in self.asked if set(lacking) & set(ood.NEEDS[n])]
-        if left_out:
-            reasons = "; ".join(dict.fromkeys(lacking.values()))
-            text = f"{', '.join(left_out)}: {reasons}"
-            if self.settings.scores:
-                raise ConfigError(f"scores can't be computed: {text}")
-            console.say(f"left out: {text}")
-        return tuple(name for name in self.asked if name not in left_out)
-
-
-def _lacking(collected: ood_scores.Collected, has_layer: bool) -> dict[str, str]:
-    """What a classifier doesn't give, of what scores need, and how that is said."""
-    names = [] if has_layer else ["weights"]
-    if collected.features.shape == collected.logits.shape and np.array_equal(
-        collected.features, collected.logits
-    ):
-        names = ["features", "weights"]
-    return dict.fromkeys(
-        names, f"the classifier gives no {' or '.join(names)} of its own"
-    )
+def _measure_openood(
+    classifier: classifier_lib.Classifier,
+    settings: config_lib.Ood,
+    context: Context,
+) -> Iterator[Record]:
+    """OpenOOD's benchmark, and its full spectrum where there are such images."""
+    config = classifier.config
+    parallel.check_batch("eval.batch_size", config.eval.batch_size, context.layout)
+    found = openood_sets.find(settings, config)
+    job = Measurement(JOB, classifier, context)
+    inside = openood.OpenoodInside(job, settings, found)
+    opened = [*found.near.values(), *found.far.values()]
+    yield from _measure_sets(job, inside, opened, set(found.near))
+    if not found.csid:
+        return
+    full = openood.FullSpectrum(inside, found.csid)
+    again = [dataclasses.replace(x, name=openood.FULL + x.name) for x in opened]
+    near = {openood.FULL + name for name in found.near}
+    yield from _measure_sets(job, full, again, near, prefix=openood.FULL)
 
 
 def _measure_sets(
     job: Measurement,
-    inside: _Inside,
+    inside: Inside | openood.FullSpectrum,
     opened: Sequence[ood_sets.OutSet],
     near: set[str],
+    prefix: str = "",
 ) -> Iterator[Record]:
-    """Each set, then the means over groups of them."""
+    """Each set, then the means over groups of them, whose names have the prefix."""
     table: dict[str, dict[str, Record]] = {}
     identity = []
     for out_set in opened:
@@ -262,6 +154,8 @@ def _measure_sets(
                     near=near,
                     note=out_set.note,
                     not_finite=inside.not_finite + bad,
+                    convention=inside.convention,
+                    extra=inside.knobs_of(score),
                 )
                 yield from made
                 rows.update({record.metric: record for record in made})
@@ -275,10 +169,10 @@ def _measure_sets(
                 yield rows[metric]
         table[out_set.name] = rows
     job = dataclasses.replace(job, settings={**inside.common, "sets": identity})
-    yield from ood_records.means(job, table, near)
+    yield from ood_records.means(job, table, near, prefix)
 
 
-def _complete(rows: Mapping[str, Any], inside: _Inside) -> bool:
+def _complete(rows: Mapping[str, Any], inside: Inside | openood.FullSpectrum) -> bool:
     """Whether earlier records hold every metric of every score that is possible."""
     metrics = ood_records.METRICS
     holds = lambda scores: all(f"{s}.{m}" in rows for s in scores for m in metrics)
@@ -302,9 +196,10 @@ def check(
     Raises:
         ConfigError: for settings of ``measure`` that can't be used.
     """
-    del data
     settings_lib.check(settings)
     sets = ood_sets.parse(settings.out)
+    if settings.protocol == openood.NAME:
+        _check_openood(settings, data, sets)
     for name in sets:
         if name in ood_records.GROUPS:
             raise ConfigError(
@@ -321,6 +216,28 @@ def check(
                 f"scores has {name!r}; choose from {', '.join(ood.SCORES)}"
             )
     return sets
+
+
+def _check_openood(
+    settings: config_lib.Ood, data: config_lib.Data, sets: Collection[str]
+) -> None:
+    members = openood_sets.BENCHMARKS[openood_sets.benchmark_of(data)]
+    for name in sets:
+        if name not in members:
+            raise ConfigError(
+                f"out has {name!r}, which OpenOOD doesn't; it has {', '.join(members)}"
+            )
+        if members[name].group in ("csid", "id_test", "id_val"):
+            raise ConfigError(
+                f"out has {name!r}, whose labels only OpenOOD's list has: name the "
+                "folder of lists and images by openood_dir"
+            )
+    for field in ("near", "scores_file"):
+        if getattr(settings, field):
+            raise ConfigError(
+                f"{field} is {getattr(settings, field)!r}; with protocol 'openood' "
+                "leave it out"
+            )
 
 
 if __name__ == "__main__":

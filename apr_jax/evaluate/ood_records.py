@@ -70,9 +70,14 @@ def records_of_score(
     near: Collection[str],
     note: str = "",
     not_finite: int = 0,
+    convention: str = "exact",
+    extra: Mapping[str, Any] | None = None,
 ) -> list[Record]:
-    """All metrics of one score on one out set, and how many logits were not finite."""
-    convention = "authors" if score == "authors" else "exact"
+    """All metrics of one score on one out set, and how many logits were not finite.
+
+    The score "authors" has a convention of its own; ``extra`` goes to each record.
+    """
+    convention = "authors" if score == "authors" else convention
     try:
         values = metrics.ood_detection(inside, outside, convention=convention)
     except ValueError as error:
@@ -81,7 +86,8 @@ def records_of_score(
         ) from error
     if correct is not None:
         values["oscr"] = metrics.oscr(inside, correct, outside, convention=convention)
-    ends = detection.ood_intervals(inside, outside) if convention == "exact" else {}
+    exact = convention != "authors"
+    ends = detection.ood_intervals(inside, outside) if exact else {}
     count = len(inside) + len(outside)
     numbers = {}
     for metric, value in values.items():
@@ -98,6 +104,7 @@ def records_of_score(
         not_finite=not_finite,
         inside=len(inside),
         outside=len(outside),
+        **(extra or {}),
     )
 
 
@@ -126,8 +133,12 @@ def means(
     job: Measurement,
     table: Mapping[str, Mapping[str, Record]],
     near: Collection[str],
+    prefix: str = "",
 ) -> Iterator[Record]:
-    """Means over the sets of each group; the sets weigh the same."""
+    """Means over the sets of each group; the sets weigh the same.
+
+    Groups have the prefix in their names.
+    """
     job = dataclasses.replace(
         job, settings={**(job.settings or {}), "near": sorted(near)}
     )
@@ -143,8 +154,8 @@ def means(
             continue
         shared = set.intersection(*(set(table[name]) for name in members))
         for name in (m for m in table[members[0]] if m in shared):
-            if (group, name) in found:
-                yield from job.hidden([found[group, name]])
+            if (prefix + group, name) in found:
+                yield from job.hidden([found[prefix + group, name]])
                 continue
             rows = [table[member][name] for member in members]
             score, _, metric = name.rpartition(".")
@@ -157,7 +168,7 @@ def means(
             )
             yield from _records(
                 job,
-                group,
+                prefix + group,
                 score,
                 {metric: mean},
                 not_finite=sum(r.extra.get("not_finite", 0) for r in rows),

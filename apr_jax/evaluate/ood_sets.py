@@ -43,6 +43,7 @@ class OutSet:
         note: the changes that were made to them, or the empty string.
         batches: size of a batch -> every image once, uint8 and of the classifier's
             size, labels 0 and a mask that is false for padding.
+        labels: int32 [size] of classes, where they are known.
     """
 
     name: str
@@ -51,6 +52,7 @@ class OutSet:
     fingerprint: str
     note: str
     batches: Callable[[int], Iterator[data.Batch]]
+    labels: np.ndarray | None = None
 
 
 def parse(specs: Sequence[str], flag: str = "out") -> dict[str, tuple[str, str]]:
@@ -111,14 +113,39 @@ def open_set(
     try:
         if source in ("tfds", "parquet"):
             wanted, split = stored(source, where, settings, tfds_dir)
-            read, count, mark, note = _loaded(split, wanted)
+            opened = _loaded(split, wanted)
         else:
-            opened = _folder if source == "folder" else arrays
-            read, count, mark, note = opened(where, settings, fit)
+            open_ = _folder if source == "folder" else arrays
+            opened = open_(where, settings, fit)
     except DataError as error:
         raise DataError(f"out set {name!r}: {error}") from error
+    return make_set(name, f"{source}:{where}", opened, examples=examples, seed=seed)
+
+
+def make_set(
+    name: str,
+    source: str,
+    opened: "Opened",
+    *,
+    examples: int,
+    seed: int,
+    labels: np.ndarray | None = None,
+) -> OutSet:
+    """A set of what a source gives, or a part that a seed draws.
+
+    Args:
+        name: as given.
+        source: its origin.
+        opened: of a source.
+        examples, seed: as those of ``open_set``.
+        labels: int32 [N] of all of its images.
+
+    Raises:
+        DataError: the set is empty.
+    """
+    read, count, mark, note = opened
     if count == 0:
-        raise DataError(f"out set {name!r} ({source}:{where}) is empty")
+        raise DataError(f"out set {name!r} ({source}) is empty")
     chosen = samples.subset(count, examples, seed)
 
     def batches(batch_size: int) -> Iterator[data.Batch]:
@@ -131,7 +158,8 @@ def open_set(
             yield batches_lib.pad(images, np.zeros(len(rows), np.int32), batch_size)
 
     digest = hashlib.sha256(mark.encode()).hexdigest()[:12]
-    return OutSet(name, f"{source}:{where}", len(chosen), digest, note, batches)
+    own = None if labels is None else labels[chosen]
+    return OutSet(name, source, len(chosen), digest, note, batches, own)
 
 
 # --- Sources -------------------------------------------------------------------------

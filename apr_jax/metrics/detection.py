@@ -11,6 +11,8 @@ from apr_jax.gates import answers, knobs
 from apr_jax.metrics.calibration import CONVENTIONS, FloatArray, IntArray
 from apr_jax.metrics.intervals import Z95
 
+OPENOOD = "openood"
+
 
 def ood_detection(
     id_scores: npt.ArrayLike,
@@ -30,10 +32,15 @@ def ood_detection(
     from either side; the precision-recall areas are trapezoids that start at
     precision 0.
 
+    ``convention="openood"`` computes as OpenOOD v1.5 does, by scikit-learn's curves:
+    the precision-recall areas are trapezoids that start at precision 1, and
+    ``fpr95_ood_positive`` is read off the ROC curve without those of its points that
+    lie evenly on a line, which matters where scores are tied.
+
     Args:
         id_scores: [N] scores of in-distribution examples; infinities are fine.
         ood_scores: [M] scores of the others.
-        convention: "exact" or "authors".
+        convention: "exact", "authors" or "openood".
 
     Returns:
         Fractions in [0, 1]:
@@ -50,6 +57,7 @@ def ood_detection(
         ValueError: for NaN scores, an empty side or an unknown convention.
     """
     exact = _is_exact(convention)
+    start = None if convention == "exact" else float(exact)
     inside, outside = (
         answers.scores(id_scores, "id_scores"),
         answers.scores(ood_scores, "ood_scores"),
@@ -62,12 +70,15 @@ def ood_detection(
     at_least_95 = int(np.argmax(20 * tp >= 19 * n))
     reach_in = at_least_95 if exact else _nearest_to_95(tpr)
     reach_out = int(np.flatnonzero(20 * (m - fp) >= 19 * m)[-1])
+    rejected = 1 - tpr[reach_out]
+    if convention == "openood":
+        rejected = _fpr95_of_corners(m - fp[::-1], n - tp[::-1])
     return {
         "auroc": float(np.trapezoid(tpr, fpr)),
-        "aupr_in": _precision_recall_area(tp, fp, exact),
-        "aupr_out": _precision_recall_area(m - fp[::-1], n - tp[::-1], exact),
+        "aupr_in": _precision_recall_area(tp, fp, start),
+        "aupr_out": _precision_recall_area(m - fp[::-1], n - tp[::-1], start),
         "fpr95_id_positive": float(fpr[reach_in]),
-        "fpr95_ood_positive": float(1 - tpr[reach_out]),
+        "fpr95_ood_positive": float(rejected),
         "tnr_at_tpr95": float(1 - fpr[reach_in]),
         "detection_accuracy": float(np.max(tpr + 1 - fpr) / 2),
     }
@@ -94,7 +105,7 @@ def oscr(
         id_scores: [N] scores of in-distribution examples, higher = more so.
         correct: [N] booleans, whether each is classified correctly.
         ood_scores: [M] scores of the others.
-        convention: "exact" or "authors".
+        convention: "exact" or "authors"; "openood" has none of its own.
 
     Raises:
         ValueError: for NaN scores, an empty side, shapes that differ or an unknown
@@ -240,7 +251,7 @@ def _fpr95_interval(
 
 
 def _is_exact(convention: str) -> bool:
-    return knobs.one_of("convention", convention, CONVENTIONS) == "exact"
+    return knobs.one_of("convention", convention, (*CONVENTIONS, OPENOOD)) != "authors"
 
 
 def _acceptance_curve(
@@ -265,9 +276,24 @@ def _nearest_to_95(rate: FloatArray) -> int:
     return len(rate) - 1 - int(np.argmin(np.abs(rate - 0.95)[::-1]))
 
 
-def _precision_recall_area(tp: IntArray, fp: IntArray, average: bool) -> float:
+def _precision_recall_area(tp: IntArray, fp: IntArray, start: float | None) -> float:
+    """Average precision; or trapezoids that start at a precision."""
     recall = tp / tp[-1]
     precision = tp / np.maximum(tp + fp, 1)
-    if average:
+    if start is None:
         return float(np.sum(np.diff(recall) * precision[1:]))
+    precision[tp + fp == 0] = start
     return float(np.trapezoid(precision, recall))
+
+
+def _fpr95_of_corners(tp: IntArray, fp: IntArray) -> float:
+    """FPR where TPR is 95 % first, on a curve without points in even steps on a line.
+
+    As scikit-learn's ``roc_curve`` leaves them out, before it adds (0, 0).
+    """
+    true, false = tp[1:], fp[1:]
+    bends = (np.diff(true, 2) != 0) | (np.diff(false, 2) != 0)
+    kept = np.concatenate([[True], bends, [True]])[-len(true) :]
+    rates = np.append(0.0, true[kept] / true[-1])
+    reach = int(np.flatnonzero(rates >= 0.95)[0])
+    return float(np.append(0, false[kept])[reach] / false[-1])

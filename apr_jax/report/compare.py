@@ -56,7 +56,7 @@ QUESTIONS = (
         "AUROC of MSP ↑",
         "evaluate.ood",
         "msp.auroc",
-        "(?!near$|far$).*",
+        "(?!near$|far$|full_).*",
     ),
     Question(
         "Attacked images",

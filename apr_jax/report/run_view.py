@@ -18,7 +18,10 @@ _OWN: Mapping[str, frozenset[str]] = {
     "evaluate.corruption": frozenset({"files", "frost"}),
     "evaluate.shift": frozenset({"source", "fingerprint", "note", "fit"}),
     "evaluate.ood": frozenset(
-        {"source", "fingerprint", "note", "sets", "near", "scores_file", "stat"}
+        {
+            *("source", "fingerprint", "note", "sets", "near", "scores_file", "stat"),
+            "full_spectrum",
+        }
     ),
     "evaluate.fourier": frozenset({"part", "norm", "extent", "radii", "axes"}),
     "evaluate.adversarial": frozenset({"attack", "steps", "queries", "seed"}),

@@ -95,6 +95,35 @@ def test_authors_convention_matches_reference(shared, name):
             assert exact[key] == pytest.approx(ours[key], abs=1e-12)
 
 
+def openood(inside, outside):
+    """FPR95, AUROC, AUPR-in and -out, as OpenOOD v1.5 asks scikit-learn for them."""
+    both = np.concatenate([inside, outside])
+    unknown = np.repeat([0, 1], [len(inside), len(outside)])
+    fpr, tpr, _ = sklearn.metrics.roc_curve(unknown, -both)
+    areas = []
+    for target, score in ((1 - unknown, both), (unknown, -both)):
+        precision, recall, _ = sklearn.metrics.precision_recall_curve(target, score)
+        areas.append(sklearn.metrics.auc(recall, precision))
+    return fpr[np.argmax(tpr >= 0.95)], sklearn.metrics.auc(fpr, tpr), *areas
+
+
+@pytest.mark.parametrize("levels", [0, 3, 12])
+def test_openoods_convention_is_scikit_learns(rng, levels):
+    differs = 0
+    for _ in range(40):
+        inside, outside = rng.normal(1, 1, 40), rng.normal(0, 1, rng.integers(1, 80))
+        if levels:
+            inside, outside = (np.round(levels * x / 4) for x in (inside, outside))
+        ours = metrics.ood_detection(inside, outside, convention="openood")
+        names = ("fpr95_ood_positive", "auroc", "aupr_in", "aupr_out")
+        want = openood(inside, outside)
+        np.testing.assert_allclose([ours[n] for n in names], want, atol=1e-12)
+        exact = metrics.ood_detection(inside, outside)
+        assert exact["auroc"] == ours["auroc"]
+        differs += exact["aupr_in"] != ours["aupr_in"]
+    assert differs > 30
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_oscr_matches_pairs(rng, ties):
     inside, outside = scores(rng, ties)
@@ -135,7 +164,7 @@ def test_bad_input_says_what_is_wrong():
         metrics.ood_detection([1.0], [0.0, np.nan])
     with pytest.raises(ValueError, match=r"id_scores must be \[N\] with N > 0"):
         metrics.ood_detection([], [0.0])
-    with pytest.raises(ValueError, match="choose from exact, authors"):
+    with pytest.raises(ValueError, match="choose from exact, authors, openood"):
         metrics.ood_detection([1.0], [0.0], convention="approximate")
     with pytest.raises(ValueError, match=r"correct must be booleans \[2\]"):
         metrics.oscr([1.0, 2.0], [True], [0.0])

@@ -16,7 +16,17 @@ from apr_jax.runs.records import Record
 
 JOB = "evaluate.ood"
 TITLE = "Unknown images"
-_GROUPS = {"near": "Mean, near", "far": "Mean, far", "all": "Mean"}
+# Before the names of OpenOOD's full spectrum, where known classes on other images
+# count as known.
+_FULL = "full_"
+_GROUPS = {
+    "near": "Mean, near",
+    "far": "Mean, far",
+    "all": "Mean",
+    "full_near": "Full spectrum: mean, near",
+    "full_far": "Full spectrum: mean, far",
+    "full_all": "Full spectrum: mean",
+}
 _METRICS = {
     "auroc": "AUROC ↑",
     "aupr_in": "Area under precision-recall, known positive ↑",
@@ -124,11 +134,20 @@ def _together(rows: Mapping[str, Record]) -> set[str]:
     """The sets and means of one number that were measured with each other.
 
     A mean that isn't that of its members as they are shown is of an earlier call, and
-    so are sets that a good mean over all leaves out.
+    so are sets that a good mean over all leaves out. The full spectrum is apart.
     """
+    found: set[str] = set()
+    for full in (False, True):
+        own = {k: v for k, v in rows.items() if k.startswith(_FULL) == full}
+        found |= _of_one_call(own, _FULL + "all" if full else "all")
+    return found
+
+
+def _of_one_call(rows: Mapping[str, Record], over_all: str) -> set[str]:
+    """``_together`` of one spectrum, whose mean over all sets has that name."""
     sets = {split for split in rows if split not in _GROUPS}
     means = {split for split in rows if split in _GROUPS and _is_mean(rows, split)}
-    whole = rows["all"].extra if "all" in means else {}
+    whole = rows[over_all].extra if over_all in means else {}
     if "members" not in whole:
         return sets | means
     same = {m for m in means if rows[m].extra.get("settings") == whole.get("settings")}
@@ -171,7 +190,7 @@ def _columns(cells: Sequence[_Cells]) -> list[str]:
             first = next(iter(records.values()))
             found[split] = first.extra.get("group", "far")
     sets = [name for name in found if name not in _GROUPS]
-    sets.sort(key=lambda name: found[name] != "near")
+    sets.sort(key=lambda name: (name.startswith(_FULL), found[name] != "near"))
     return [group for group in _GROUPS if group in found] + sets
 
 
@@ -188,7 +207,7 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
     if not any(cells):
         return []
     columns, score = _columns(cells), _headline(cells)
-    sets = [column for column in columns if column not in _GROUPS]
+    sets = [c for c in columns if c not in _GROUPS and not c.startswith(_FULL)]
     split = "all" if "all" in columns else sets[0]
     rows = []
     for own in cells:
