@@ -203,7 +203,7 @@ def scored(config, **_):
     collected = ood_scores.Collected(
         test @ weight + bias, test, zeros.astype(int), odin=zeros, csi=zeros
     )
-    names = ("react", "dice", "ash", "scale", "knn", "nnguide")
+    names = ("react", "dice", "ash", "scale", "knn", "nnguide", "gen", "fdbd")
     found = ood_scores.scores_of(names, collected, fitted, chosen)
     return digest(*(np.asarray(found[name]) for name in names))
 
@@ -385,6 +385,10 @@ TABLE = {
     "eval.ood.dice_sparsity": (0.3, {}, scored),
     "eval.ood.ash_prune": (0.3, {}, scored),
     "eval.ood.scale_prune": (0.3, {}, scored),
+    "eval.ood.gen_gamma": (0.5, {}, scored),
+    "eval.ood.gen_top": (2, {}, scored),
+    "eval.ood.vim_dims": "tests/evaluate/test_ood.py::test_vims_subspace_as_set",
+    "eval.ood.fdbd_over": ("norm", {}, scored),
     "eval.ood.knn_k": (3, {}, scored),
     "eval.ood.nnguide_k": (3, {}, scored),
     "eval.adversarial.attack": ("pgd", ATTACK, attacked),

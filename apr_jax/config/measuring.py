@@ -118,6 +118,10 @@ class Ood:
     dice_sparsity: float = setting(0.9, "weights that DICE drops", low=0, high=0.999)
     ash_prune: float = setting(0.9, "features that ASH drops", low=0, high=0.999)
     scale_prune: float = setting(0.85, "features not in SCALE's sum", low=0, high=0.999)
+    gen_gamma: float = setting(0.1, "power of GEN", above=0)
+    gen_top: int = setting(100, "most likely classes that GEN takes", low=1)
+    vim_dims: int = setting(0, "ViM's principal subspace; 0: by the features", low=0)
+    fdbd_over: str = choice("what fDBD divides by", "deviation", "norm")
     knn_k: int = setting(50, "neighbours of KNN", low=1)
     nnguide_k: int = setting(100, "neighbours of NNGuide", low=1)
 

@@ -12,6 +12,7 @@ from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_scores, ood_sets
 from apr_jax.evaluate.measurement import Measurement
+from apr_jax.ood.fitting import virtual_logit
 
 
 class Inside:
@@ -42,7 +43,7 @@ class Inside:
         self.common: dict[str, Any] = {
             "examples": settings.examples,
             "fit_examples": settings.fit_examples,
-            "knobs": {name: getattr(settings, name) for name in ood_scores.KNOBS},
+            "knobs": ood_scores.knobs_of(settings),
             "weights": classifier_lib.weights_digest(job.classifier),
         }
         self.names: tuple[str, ...] = ()
@@ -52,7 +53,7 @@ class Inside:
         # What a score is computed by, where that isn't the settings'.
         self.chosen: dict[str, config_lib.Ood] = {}
         self._fitted: ood.Fitted | None = None
-        self._train_features = np.zeros((0, 0))
+        self._fit: ood_scores.Collected | None = None  # what scores are fitted to
         self._ready = False
         self._collector = ood_scores.Collector(
             job.classifier, job.context, settings, self.asked
@@ -102,7 +103,7 @@ class Inside:
                     "no training image has finite logits and features, so there is "
                     "nothing to fit scores to"
                 )
-            self._train_features = train.features
+            self._fit = train
             self._fitted = ood.fit(
                 train.features,
                 train.logits,
@@ -111,6 +112,7 @@ class Inside:
                 bias=bias,
                 react_quantile=self.settings.react_quantile,
                 dice_sparsity=self.settings.dice_sparsity,
+                vim_dims=self.settings.vim_dims or None,
             )
         elif layer is not None:
             self._fitted = ood.Fitted(weight=weight, bias=bias)
@@ -142,11 +144,29 @@ class Inside:
         self, name: str, collected: ood_scores.Collected, settings: config_lib.Ood
     ) -> dict[str, np.ndarray]:
         """One score of a set by the knobs of some settings."""
-        fitted = self._fitted
-        if name == "react" and fitted is not None:
-            limit = np.quantile(self._train_features, settings.react_quantile)
-            fitted = dataclasses.replace(fitted, react_limit=np.float32(limit))
+        fitted = self._fitted_by(name, settings)
         return ood_scores.scores_of([name], collected, fitted, settings)
+
+    def _fitted_by(self, name: str, settings: config_lib.Ood) -> ood.Fitted | None:
+        """What a score is fitted with where the settings are others."""
+        fitted, fit = self._fitted, self._fit
+        if fitted is None or fit is None:
+            return fitted
+        found: Mapping[str, Any] = {}
+        if name == "react":
+            limit = np.quantile(fit.features, settings.react_quantile)
+            found = {"react_limit": limit}
+        elif name == "vim":
+            found = virtual_logit(
+                fit.features.astype(np.float64),
+                fit.logits.astype(np.float64),
+                np.asarray(fitted.weight, np.float64),
+                np.asarray(fitted.bias, np.float64),
+                settings.vim_dims or None,
+            )
+        return dataclasses.replace(
+            fitted, **{k: np.float32(v) for k, v in found.items()}
+        )
 
     def _split(
         self,

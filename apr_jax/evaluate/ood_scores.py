@@ -36,6 +36,8 @@ KNOBS = (
     "knn_k",
     "nnguide_k",
 )
+# The same; records don't say what is as it has always been.
+LATER_KNOBS = ("gen_gamma", "gen_top", "vim_dims", "fdbd_over")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +164,8 @@ def scores_of(
     special: dict[str, dict[str, Any]] = {
         **{key: {"prune": settings.ash_prune} for key in ("ash", "ash_p", "ash_b")},
         "scale": {"prune": settings.scale_prune},
+        "gen": {"gamma": settings.gen_gamma, "top": settings.gen_top},
+        "fdbd": {"over": settings.fdbd_over},
         "knn": {"k": settings.knn_k},
         "nnguide": {"k": settings.nnguide_k},
     }
@@ -187,6 +191,14 @@ def scores_of(
     for name in rest:
         found[name] = np.concatenate([p[name] for p in parts]).astype(np.float64)
     return {name: found[name] for name in names}
+
+
+def knobs_of(settings: config_lib.Ood) -> dict[str, Any]:
+    """The knobs that records are told by."""
+    usual = config_lib.Ood()
+    later = {n: getattr(settings, n) for n in LATER_KNOBS}
+    changed = {n: v for n, v in later.items() if v != getattr(usual, n)}
+    return {**{name: getattr(settings, name) for name in KNOBS}, **changed}
 
 
 def last_layer(

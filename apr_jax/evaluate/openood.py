@@ -14,6 +14,7 @@ Source: the released ``openood.evaluation_api`` and ``configs/postprocessors``.
 
 import dataclasses
 import itertools
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -41,15 +42,34 @@ SWEEPS: dict[str, dict[str, tuple[Any, ...]]] = {
     "ash_p": {"ash_prune": _PRUNED},
     "ash_b": {"ash_prune": _PRUNED},
     "scale": {"scale_prune": _PRUNED},
+    "gen": {
+        "gen_gamma": (0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0),
+        "gen_top": (10, 50, 100, 200, 500, 1000),
+    },
     "knn": {"knn_k": (50, 100, 200, 500, 1000)},
+    "vim": {"vim_dims": (256, 1000)},
+    "fdbd": {"fdbd_over": ("deviation", "norm")},
 }
 # One in so many known images is for choosing.
 _HELD_OUT = 10
 
 
-def candidates(score: str) -> list[dict[str, Any]]:
-    """The knobs that a score is tried with, in OpenOOD's order."""
-    fields = SWEEPS[score]
+def candidates(
+    score: str, *, classes: int = sys.maxsize, features: int = sys.maxsize
+) -> list[dict[str, Any]]:
+    """The knobs that a score is tried with, in OpenOOD's order.
+
+    Args:
+        score: a name of ``SWEEPS``.
+        classes: of the network; GEN's numbers of classes from there on are one.
+        features: of the network; ViM's subspace has fewer dimensions.
+    """
+    fields = dict(SWEEPS[score])
+    if score == "gen":
+        tops = fields["gen_top"]
+        fields["gen_top"] = tops[: 1 + sum(top < classes for top in tops)]
+    if score == "vim":
+        fields["vim_dims"] = tuple(d for d in fields["vim_dims"] if d < features)
     turned = itertools.product(*reversed(fields.values()))
     return [dict(zip(reversed(fields), values, strict=True)) for values in turned]
 
@@ -142,8 +162,14 @@ class OpenoodInside(Inside):
             for name in names:
                 tried = [
                     dataclasses.replace(self.settings, **values)
-                    for values in candidates(name)
+                    for values in candidates(
+                        name,
+                        classes=outside.logits.shape[1],
+                        features=outside.features.shape[1],
+                    )
                 ]
+                if not tried:
+                    continue
                 pairs = [
                     (
                         self._scored_by(name, self._validation, settings)[name],
@@ -161,7 +187,7 @@ class OpenoodInside(Inside):
             console.say("without OpenOOD's validation set knobs are the settings'")
             return
         texts = [
-            f"{name} {', '.join(f'{k} {v:g}' for k, v in values['chosen'].items())}"
+            f"{name} {', '.join(f'{k} {v}' for k, v in values['chosen'].items())}"
             for name in self.chosen
             if (values := self.knobs_of(name))
         ]

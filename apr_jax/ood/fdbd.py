@@ -6,11 +6,21 @@ Liu and Qin, "Fast Decision Boundary based Out-of-Distribution Detector", ICML 2
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import knobs
 from apr_jax.ood.fitting import Fitted
 from apr_jax.ood.scores import of_features, of_logits, parts
 
+# What the distance is divided by.
+OVER = ("deviation", "norm")
 
-def fdbd(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.Array:
+
+def fdbd(
+    logits: jax.Array,
+    features: jax.Array,
+    fitted: Fitted | None,
+    *,
+    over: str = "deviation",
+) -> jax.Array:
     """Mean distance to the boundaries of the predicted class, over that to the mean.
 
     The boundary between the predicted class c and another class k lies where their
@@ -23,7 +33,10 @@ def fdbd(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.A
         logits: [N, K], K of 2 or more.
         features: [N, F] that the last layer makes the logits of.
         fitted: its `weight` and `all_mean` are used.
+        over: "deviation" divides by the distance to the mean; "norm" by the feature's
+            length, which OpenOOD tries, too.
     """
+    knobs.one_of("over", over, OVER)
     weight, mean = parts("fdbd", fitted, "weight", "all_mean")
     values = of_features(features, weight.shape[0])
     scores = of_logits(logits, count=len(values), classes=weight.shape[1])
@@ -32,6 +45,7 @@ def fdbd(logits: jax.Array, features: jax.Array, fitted: Fitted | None) -> jax.A
     between = jax.lax.map(apart, weight.T)[jnp.argmax(scores, axis=-1)]
     ahead = jnp.max(scores, axis=-1, keepdims=True) - scores
     distance = jnp.where(between > 0, ahead / jnp.where(between > 0, between, 1.0), 0.0)
-    deviation = jnp.linalg.norm(values - mean[None], axis=-1)
+    centre = mean[None] if over == "deviation" else 0.0
+    deviation = jnp.linalg.norm(values - centre, axis=-1)
     others = scores.shape[-1] - 1
     return jnp.sum(distance, axis=-1) / others / jnp.maximum(deviation, 1e-12)

@@ -105,7 +105,7 @@ def fit(
             "bias": offset,
             "react_limit": np.quantile(values, react_quantile),
             "dice_weight": np.where(contribution > least, kernel, 0.0),
-            **_virtual_logit(values, scores, kernel, offset, vim_dims),
+            **virtual_logit(values, scores, kernel, offset, vim_dims),
         }
     return Fitted(**{k: np.asarray(v, np.float32) for k, v in found.items()})
 
@@ -156,10 +156,15 @@ def _whiten(centred: Array, ridge: float) -> Array:
     return directions / np.sqrt(np.maximum(variances, 0.0) + floor)
 
 
-def _virtual_logit(
+def virtual_logit(
     values: Array, scores: Array, weight: Array, bias: Array, dims: int | None
 ) -> Mapping[str, Array]:
-    """The origin, residual subspace and scale of ViM."""
+    """The origin, residual subspace and scale of ViM, by the names in `Fitted`.
+
+    Args:
+        values, scores: features [M, F] and logits [M, K] of training images.
+        weight, bias, dims: as `fit`'s.
+    """
     size = values.shape[1]
     if dims is None:
         dims = 1000 if size >= 2048 else 512 if size >= 768 else size // 2

@@ -199,6 +199,17 @@ def test_what_is_done_is_not_done_again(
         run(network, folder, done=records, examples=20)
 
 
+def test_vims_subspace_as_set(network, folder):
+    found = [
+        by_name(run(network, folder, scores=("vim",), vim_dims=dims)) for dims in (0, 6)
+    ]
+    areas = [rows["dark", "vim.auroc"].value for rows in found]
+    assert areas[0] != areas[1]
+    knobs = [rows["dark", "vim.auroc"].extra["settings"]["knobs"] for rows in found]
+    assert "vim_dims" not in knobs[0]  # as in records from before it could be set
+    assert knobs[1]["vim_dims"] == 6
+
+
 def test_a_part_of_each_set(network, folder):
     found = by_name(run(network, folder, examples=20, scores=("max_logit",), near=()))
     assert found["dark", "max_logit.auroc"].n == 40

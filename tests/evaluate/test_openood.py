@@ -205,6 +205,16 @@ def test_knobs_are_tried_in_openoods_order():
         ]
     ]
     assert len(odin) == 8
+    gen = openood.candidates("gen", classes=100)
+    assert gen[6:8] == [
+        {"gen_gamma": 10, "gen_top": 10},
+        {"gen_gamma": 0.01, "gen_top": 50},
+    ]
+    assert {c["gen_top"] for c in gen} == {10, 50, 100}
+    assert {c["gen_top"] for c in openood.candidates("gen", classes=10)} == {10}
+    assert len(openood.candidates("gen")) == 42
+    assert openood.candidates("vim", features=512) == [{"vim_dims": 256}]
+    assert openood.candidates("vim", features=256) == []
     assert [c["knn_k"] for c in openood.candidates("knn")] == [50, 100, 200, 500, 1000]
     tied = (np.array([1.0, 2.0]), np.array([0.0]))
     worse = (np.array([1.0, 2.0]), np.array([1.5]))

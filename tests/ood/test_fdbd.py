@@ -1,5 +1,7 @@
 """fDBD against its formula in NumPy, against geometry, and against pytorch-ood."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +23,8 @@ def sample(rng):
     return train, test, weight, bias, fitted
 
 
-def score(test, weight, bias, fitted):
-    run = jax.jit(ood.SCORES["fdbd"])
+def score(test, weight, bias, fitted, **knobs):
+    run = jax.jit(functools.partial(ood.SCORES["fdbd"], **knobs))
     return np.asarray(run(jnp.asarray(test @ weight + bias), jnp.asarray(test), fitted))
 
 
@@ -40,6 +42,12 @@ def test_formula(sample):
         ]
         wanted.append(np.mean(distances) / np.linalg.norm(z - train.mean(0)))
     np.testing.assert_allclose(score(test, weight, bias, fitted), wanted, rtol=1e-4)
+    # The other form that OpenOOD tries: over the feature's length.
+    lengths = [np.linalg.norm(z - train.mean(0)) / np.linalg.norm(z) for z in test]
+    got = score(test, weight, bias, fitted, over="norm")
+    np.testing.assert_allclose(got, np.multiply(wanted, lengths), rtol=1e-4)
+    with pytest.raises(ValueError, match="unknown over 'mean'"):
+        score(test, weight, bias, fitted, over="mean")
 
 
 def test_two_classes_that_meet_at_a_known_place():
