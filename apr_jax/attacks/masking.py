@@ -221,8 +221,8 @@ def signs(
             "steps",
             share(pgd) - share(few),
             {
-                f"{max(steps // _FEWER, 1)} steps": share(few),
-                f"{steps} steps": share(pgd),
+                _steps(max(steps // _FEWER, 1)): share(few),
+                _steps(steps): share(pgd),
                 "all attacks": share(lowest),
             },
             grown or _clear(pgd, few),
@@ -257,6 +257,10 @@ def _sign(
     name: str, excess: float, measured: dict[str, float], suspicious: bool, n: int
 ) -> Sign:
     return Sign(name, excess, measured, suspicious, n)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def _clear(stands: np.ndarray, other: np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """Adversarial images of a surrogate network, tried on the network that is measured."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -40,6 +41,7 @@ def opened(
     path, names = places.local(spec, "surrogate"), classifier.class_names
     if path.is_dir():
         found = classifier_lib.from_run(path)
+        found = dataclasses.replace(found, name=path.resolve().name)  # as on pages
     else:
         pixels = np.round(255 * images).astype(np.uint8)
         found = bring.bring(spec, (pixels, labels), classes=names).classifier
@@ -94,9 +96,7 @@ def measured(
         **({"surrogate_dtype": "float32"} if dtype else {}),
     }
     given = {**job.settings, **about}
-    job = Measurement(
-        job.job, job.classifier, job.context, given, job.data, seed=job.seed
-    )
+    job = dataclasses.replace(job, settings=given)
     maker = DeviceEngine(wide, job.context.layout, engine.chunk)
     known = job.found()
     for norm, eps in balls:

@@ -156,6 +156,9 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Parses the command line, and measures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--networks", nargs="+", default=list(NETWORKS), choices=list(NETWORKS)
+    )
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--steps", type=int, default=100)
@@ -163,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=places.argument, default=OUT)
     args = parser.parse_args()
     records = []
-    for name in NETWORKS:
+    for name in args.networks:
         records.append(measured(name, args))
         common.append(args.out, records[-1:])
         print(json.dumps(records[-1]), flush=True)

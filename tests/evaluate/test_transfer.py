@@ -120,4 +120,5 @@ def test_surrogates_that_do_not_fit(place, tmp_path, monkeypatch):
         with pytest.raises(ConfigError, match=f"surrogate is .*{message}"):
             transfer.opened(str(tmp_path), own, images, labels)
     found = own
-    assert transfer.opened(str(tmp_path), own, images, labels) is own
+    opened = transfer.opened(str(tmp_path), own, images, labels)
+    assert opened == dataclasses.replace(own, name=tmp_path.name)
