@@ -38,10 +38,17 @@ def margin(logits: jax.Array, labels: jax.Array, targets: jax.Array) -> jax.Arra
 
 
 def probabilities(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest other probability and the label's, [B] each."""
-    found = jax.nn.softmax(logits, axis=1)
+    """Returns the largest other probability and the label's, [B] each.
+
+    Where the label's is the larger half it is 1 less the others': where it is 1 to the
+    last bit, the gradient of a softmax would lose the label's logit to rounding.
+    """
     own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
-    return jnp.where(own, -jnp.inf, found).max(1), logit_of(found, labels)
+    others = jnp.where(own, -jnp.inf, logits)
+    total = jax.nn.logsumexp(logits, axis=1)
+    rest = jnp.exp(jax.nn.logsumexp(others, axis=1) - total)
+    small = jnp.exp(logit_of(logits, labels) - total)
+    return jnp.exp(others.max(1) - total), jnp.where(rest < 0.5, 1.0 - rest, small)
 
 
 def probability_margin(

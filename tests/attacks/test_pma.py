@@ -25,7 +25,7 @@ def wavy(weights, images):
 @pytest.fixture(scope="module")
 def given():
     rng = np.random.default_rng(2)
-    weights = jnp.asarray(rng.normal(size=(int(np.prod(SHAPE)), 4)), jnp.float32)
+    weights = jnp.asarray(rng.normal(0, 0.3, (int(np.prod(SHAPE)), 4)), jnp.float32)
     images = jnp.asarray(rng.uniform(0, 1, (COUNT, *SHAPE)), jnp.float32)
     labels = jnp.arange(COUNT, dtype=jnp.int32)
     points = core.Points(
@@ -37,20 +37,26 @@ def given():
         noise=jnp.ones(COUNT),
     )
 
+    w, scale = np.float64(weights), np.array([1.0, 2.0, 3.0, 2.0])
+
     def slopes(images):
-        """Gradients of the label's probability and of the largest other one."""
+        """Gradients of the label's probability and of the largest other one; float64.
 
-        def both(x):
-            p = jax.nn.softmax(wavy(weights, x), axis=1)
-            own = jax.nn.one_hot(labels, 4)
-            return jnp.stack([(p * own).sum(1), (p * (1 - own)).max(1)])
+        Of p_k it is p_k (z_k' - sum of p_j z_j').
+        """
+        x = images.reshape(COUNT, -1) @ w
+        z = np.sin(2 * x) * scale + x
+        inner = 2 * np.cos(2 * x) * scale + 1
+        p = np.exp(z - z.max(1, keepdims=True))
+        p /= p.sum(1, keepdims=True)
+        each = inner[:, :, None] * w.T  # of each logit
+        grads = p[:, :, None] * (each - (p[:, :, None] * each).sum(1, keepdims=True))
+        rows = np.arange(COUNT)
+        other = np.where(np.eye(4, dtype=bool), -1, p).argmax(1)
+        found = (grads[rows, rows], grads[rows, other])
+        return *(g.reshape(COUNT, *SHAPE) for g in found), z.argmax(1) != rows
 
-        own, other = (
-            jax.grad(lambda x, i=i: both(x)[i].sum())(images) for i in range(2)
-        )
-        return own, other, wavy(weights, images).argmax(1) != labels
-
-    return functools.partial(wavy, weights), points, jax.jit(slopes)
+    return functools.partial(wavy, weights), points, slopes
 
 
 def length(i, half):
@@ -89,9 +95,9 @@ def walk(slopes, points, starts, way=way, length=length):
         here = np.float64(start)
         for i in range(STEPS + 1):
             found.append(here)
-            own, other, missed = slopes(jnp.asarray(here, jnp.float32))
-            wrong.append(np.asarray(missed))
-            step = np.sign(way(np.float64(own), np.float64(other), i, run, half))
+            own, other, missed = slopes(here)
+            wrong.append(missed)
+            step = np.sign(way(own, other, i, run, half))
             here = here + length(i, half) * step
             here = np.clip(np.clip(here, origin - EPS, origin + EPS), 0, 1)
     return np.stack(found), np.stack(wrong)
@@ -135,6 +141,24 @@ def test_probability_margin():
         jnp.asarray(logits), jnp.array([1, 0]), jnp.array([0, 0])
     )
     np.testing.assert_allclose(found, [p[0, 2] - p[0, 1], p[1, 2] - p[1, 0]], rtol=1e-6)
+
+
+def test_a_sure_answer_keeps_the_gradient_of_its_own_logit():
+    """Where its probability is 1 to the last bit of a float32."""
+    logits = np.array([[20.0, 0.0, -1.0, -3.0]], np.float32)
+    assert jax.nn.softmax(logits)[0, 0] == 1
+
+    def margin(x):
+        loss = losses.get_loss("probability-margin")
+        return loss(x, jnp.array([0]), jnp.array([0])).sum()
+
+    found = np.asarray(jax.grad(margin)(jnp.asarray(logits)))[0]
+    z = logits[0].astype(np.float64)
+    p = np.exp(z) / np.exp(z).sum()
+    # Of p_1 less p_0: p_i (1 if i is j) less p_i p_j for each.
+    wanted = p[1] * (np.eye(4)[1] - p) - p[0] * (np.eye(4)[0] - p)
+    wanted[0] = -p[0] * p[1] - p[0] * p[1:].sum()
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
 
 def test_in_its_place(given):
