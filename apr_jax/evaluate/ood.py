@@ -122,7 +122,7 @@ def _measure_sets(
     table: dict[str, dict[str, Record]] = {}
     identity = []
     for out_set in opened:
-        if out_set.note and not inside.context.quiet:
+        if out_set.note and not (inside.context.quiet or prefix):
             console.say(f"{out_set.name}: {out_set.note}")
         marks = {
             "source": out_set.source,

@@ -268,13 +268,18 @@ def test_sets_of_tfds_and_of_the_user_take_part(network, tmp_path, monkeypatch, 
     assert "without OpenOOD's validation set knobs are the settings'" in said
 
 
-def test_the_page_has_both_spectra(records):
+def test_the_page_has_both_spectra_and_the_terminal_means(records):
     class View:
         name = "run"
 
         def of(self, job):
             return [r for r in records if r.job == job]
 
+    table = section.table([View()])
+    heads = [str(column.header) for column in table.columns]
+    assert len(heads) == 7
+    assert "Full spectrum: mean, near" in heads
+    assert "the page has each set" in str(table.title)
     cells = section._cells(View())
     columns = section._columns([cells])
     assert columns[:6] == ["near", "far", "all", "full_near", "full_far", "full_all"]

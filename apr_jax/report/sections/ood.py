@@ -37,6 +37,8 @@ _METRICS = {
     "detection_accuracy": "Detection accuracy, best threshold ↑",
     "oscr": "Open-set classification rate ↑",
 }
+# Columns that a terminal has room for.
+_WIDEST = 12
 # (split, score) -> metric -> record
 _Cells = dict[tuple[str, str], dict[str, Record]]
 
@@ -95,7 +97,10 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     cells = [_cells(run) for run in runs]
     if not any(cells):
         return None
-    columns = _columns(cells)
+    columns, title = _columns(cells), "Unknowns: AUROC in %, ↑"
+    means = [column for column in columns if column in _GROUPS]
+    if len(columns) > _WIDEST and means:
+        columns, title = means, f"{title}; the page has each set"
     groups = []
     for run, own in zip(runs, cells, strict=True):
         found = {s: [_get(own, c, s, "auroc") for c in columns] for s in _scores(own)}
@@ -108,7 +113,7 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
             images = f", up to {max(sizes):,} images a set" if sizes else ""
             groups.append((numbers.bold(run.name) + images, rows))
     heads = [_GROUPS.get(column, column) for column in columns]
-    return numbers.terminal("Unknowns: AUROC in %, ↑", heads, groups)
+    return numbers.terminal(title, heads, groups)
 
 
 # --- Records -------------------------------------------------------------------------
