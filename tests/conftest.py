@@ -1,5 +1,6 @@
 """Strict JAX settings and the fixtures that every test file shares."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -49,6 +50,10 @@ if _CACHE not in os.environ:
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# Tracing is a third of the tests' time: no stack of Python's for each operation.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+jax.config.update("jax_include_full_tracebacks_in_locations", False)
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -116,6 +121,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "torch" in getattr(item, "fixturenames", ()):
             item.add_marker("torch")
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Tells the garbage collector to leave modules alone, and to come less often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @pytest.hookimpl(optionalhook=True)

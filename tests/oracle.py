@@ -1,5 +1,6 @@
 """Independent versions of what the package computes: NumPy in float64, and Pillow."""
 
+import functools
 import math
 import pathlib
 
@@ -90,6 +91,7 @@ def photo_crops(size, count, seed=0):
     return np.stack(crops[:count])
 
 
+@functools.cache
 def cifar10_test(shared: pathlib.Path, count):
     """The first test images of the shared CIFAR-10 file: uint8 [count, 32, 32, 3].
 

@@ -1,6 +1,7 @@
 """The house rules: what may import what, and where things are."""
 
 import ast
+import functools
 import pathlib
 import re
 import subprocess
@@ -102,12 +103,18 @@ def part_of(path):
     return first.removesuffix(".py")
 
 
+@functools.cache
+def parsed(path):
+    """The syntax tree of a file, which nobody changes."""
+    return ast.parse(path.read_text())
+
+
 def imports(path):
     """Yields (dotted name, whether at module level) of everything imported.
 
     Less what a module imports as a program, under ``if __name__ == "__main__"``.
     """
-    tree = ast.parse(path.read_text())
+    tree = ast.Module(parsed(path).body, [])
     tree.body = [
         node
         for node in tree.body
@@ -216,7 +223,7 @@ def test_heavy_libraries_stay_in_their_place(path):
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_public_functions_have_docstrings(path):
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     assert ast.get_docstring(tree), f"{path} has no docstring"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_":
@@ -225,7 +232,7 @@ def test_public_functions_have_docstrings(path):
 
 @pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_train_has_no_default(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if not isinstance(node, ast.FunctionDef):
             continue
         arguments = node.args
@@ -247,7 +254,7 @@ def test_only_parallel_counts_devices():
     for path in sources():
         if part_of(path) == "parallel":
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Call):
                 assert ast.unparse(node.func) not in counting, f"{path}:{node.lineno}"
 
@@ -256,7 +263,7 @@ def test_answers_come_from_one_place():
     """The class of NaN logits would be 0 by a plain ``argmax``: see gates.answers."""
     for path in [*sources(), *sorted((ROOT / "experiments").rglob("*.py"))]:
         allowed = NO_ANSWERS.get(str(path.relative_to(ROOT)), set())
-        for outer in ast.parse(path.read_text()).body:
+        for outer in parsed(path).body:
             for node in ast.walk(outer):
                 if isinstance(node, ast.Attribute) and node.attr == "argmax":
                     assert getattr(outer, "name", "") in allowed, path

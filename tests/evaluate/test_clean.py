@@ -41,7 +41,7 @@ def expected_logits(finished, folder):
     return np.asarray(logits), labels
 
 
-@pytest.mark.parametrize(("batch", "devices"), [(16, 1), (50, 2), (7, 1), (64, 8)])
+@pytest.mark.parametrize(("batch", "devices"), [(7, 1), (50, 2), (64, 8)])
 def test_every_example_once(finished, folder, batch, devices):
     network = classifier_lib.from_run(finished)
     config = toy.config(folder, eval__batch_size=batch)

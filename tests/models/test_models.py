@@ -23,6 +23,13 @@ GOLDEN = [
     pytest.param("densenet_bc_100_12", marks=pytest.mark.slow),
 ]
 
+# Those whose layers another network has, too.
+LIKE_ANOTHER = {
+    *("densenet_bc_100_12", "preact_resnet18_activated", "preact_resnet18_bare"),
+    *("preact_resnet50", "preact_resnet50_bare", "resnet18_128", "resnet34_imagenet"),
+    *("resnet50_blur", "resnext29_32x4"),
+}
+
 
 def golden_state_dict(golden, name):
     """The weights that the reference logits were made with, drawn anew."""
@@ -64,7 +71,7 @@ def test_logits_and_counts_are_the_references(shared, name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if n == "preact_resnet50" else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n in LIKE_ANOTHER else [])
         for n in models.MODELS
     ],
 )
@@ -74,8 +81,7 @@ def test_shapes_types_and_features(name):
     image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
 
     def run(key, x):
-        variables = model.init(key, x, train=False)
-        outputs = model.apply(variables, x, train=False, capture=True)
+        outputs, variables = model.init_with_output(key, x, train=False, capture=True)
         trained, updates = model.apply(
             variables,
             x,

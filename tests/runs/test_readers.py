@@ -45,6 +45,17 @@ CONTENTS = {
     "another object": b'{"step": 1, "extra": 3}\n',
     "a folder": None,
 }
+
+
+def damages():
+    """Each file with each contents, by default with two that change with the file."""
+    for place, name in enumerate(FILES):
+        for number, contents in enumerate(CONTENTS):
+            seldom = (number - place) % len(CONTENTS) not in (0, 3)
+            marks = [pytest.mark.slow] if seldom else []
+            yield pytest.param(name, contents, marks=marks)
+
+
 # Settings of each evaluation that keep it short; "noise" stands for a file of images.
 SETTINGS = {
     "adversarial": config_lib.Adversarial(attack="fgsm", examples=8, steps=1, batch=8),
@@ -453,8 +464,7 @@ def test_a_run_beside_itself_and_a_wrong_one(finished, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*left out line")
-@pytest.mark.parametrize("contents", CONTENTS)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(("name", "contents"), list(damages()))
 def test_a_file_that_is_not_as_it_was_written_is_an_error_that_names_it(
     finished, tmp_path, name, contents
 ):

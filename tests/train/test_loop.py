@@ -50,7 +50,7 @@ def test_it_learns_and_says_so(folder, tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["name"] == "toy"
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_resumed_is_bit_identical(folder, tmp_path, devices):
     whole = run(folder, tmp_path / "whole", train__devices=devices)
     for until in (3, 10, 17, None):
@@ -75,7 +75,9 @@ def test_scanned_steps_are_the_same_steps(folder, tmp_path):
     assert_close(one.state.params, five.state.params)
 
 
-@pytest.mark.parametrize("method", ["standard", "apr_sp"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("standard", marks=pytest.mark.slow), "apr_sp"]
+)
 def test_one_step_is_the_same_on_any_number_of_devices(folder, tmp_path, method):
     states = [
         run(

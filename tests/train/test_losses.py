@@ -273,8 +273,8 @@ def folder(tmp_path_factory):
     [
         ("apr_p_heads", "none"),
         ("apr_sp", "fgsm"),
-        ("standard", "pgd"),
-        ("cutout+cutmix+apr_p", "none"),
+        pytest.param("standard", "pgd", marks=pytest.mark.slow),
+        pytest.param("cutout+cutmix+apr_p", "none", marks=pytest.mark.slow),
         ("augmix", "none"),
         ("afa", "none"),
     ],

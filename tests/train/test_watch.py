@@ -69,7 +69,7 @@ def test_several_steps_a_call_wait_for_its_end(folder, tmp_path):
     assert [row["step"] for row in epochs_lib.read(tmp_path)] == [0, 10, 15, 20, 24]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_watching_changes_no_bit_and_resumes(folder, tmp_path, devices):
     changes = {"names": EVERY, "train__devices": devices}
     plain = run(folder, tmp_path / "plain", names=(), train__devices=devices)
