@@ -127,6 +127,12 @@ MISTAKES = {
     "corrupt --data x --verify y --network z": "z is not a run",
     "corrupt --data x --out y --format=png": "--format is 'png'; choose from auto",
     "corrupt x --data x": "unexpected 'x'",
+    "export": "give one run directory, one file of weights, or --model FILE.py or",
+    "export run --out net": "--out is 'net'; say --to, one of stablehlo, onnx",
+    "export none --out net.onnx": "none is not there; give a run's directory or a file",
+    "export begun --out net.onnx": "begun has no classes.json",
+    "export --model no.py --out net.onnx": "no.py isn't there",
+    "export run --out net.onnx --to=tf": "--to is 'tf'; choose from stablehlo, onnx",
     "compare": "give one run directory or several; --help lists the flags",
     "cache --rm": "Unknown command line flag 'rm'",
 }

@@ -22,12 +22,10 @@ from jax import export
 
 import apr_jax
 from apr_jax.errors import ArgumentError, ConfigError, UserError, words
-from apr_jax.foreign import batch_free, checks, lax_only
+from apr_jax.foreign import batch_free, checks, formats, lax_only
 from apr_jax.gates import answers, knobs
 from apr_jax.runs import files
 
-FORMATS = ("stablehlo", "onnx")
-PIXELS = ("float32", "uint8")
 PLATFORMS = ("cpu", "cuda", "tpu")
 OPSET = 18  # of ONNX; since 2022, so that what runs networks knows it
 _INPUT, _OUTPUT, _BATCH = "images", "logits", "batch"
@@ -41,7 +39,7 @@ class Plan:
     """How a network is written.
 
     Attributes:
-        to: one of ``FORMATS``.
+        to: one of ``formats.FORMATS``.
         pixels: what it takes: "float32" in [0, 1], or "uint8" grey levels.
         batch: images of a call; 0: any number.
         gradients: whether StableHLO has the gradients of the pixels, too.
@@ -53,8 +51,8 @@ class Plan:
     gradients: bool = False
 
     def __post_init__(self) -> None:
-        knobs.one_of("to", self.to, FORMATS)
-        knobs.one_of("pixels", self.pixels, PIXELS)
+        knobs.one_of("to", self.to, formats.FORMATS)
+        knobs.one_of("pixels", self.pixels, formats.PIXELS)
         if self.batch < 0:
             raise ArgumentError(f"batch is {self.batch}; give how many, or 0 for any")
         if self.gradients and self.to == "onnx":

@@ -277,13 +277,28 @@ def check_beside(root: pathlib.Path, beside: Iterable[pathlib.Path]) -> None:
         open_run(other)
 
 
+def check_network(what: pathlib.Path) -> None:
+    """Checks the place of a trained network: a run's directory, or a file of weights.
+
+    Raises:
+        ConfigError: it isn't there, or the directory is no run.
+    """
+    if what.is_dir():
+        run, _ = open_run(what)
+        read_class_names(run)
+    elif not what.exists():
+        raise ConfigError(
+            f"{what} is not there; give a run's directory or a file of weights"
+        )
+
+
 def check_measured(
     what: pathlib.Path, root: pathlib.Path | None, *, configured: bool
 ) -> None:
-    """Checks what is to be measured: a run, or a file of weights.
+    """Checks what is to be measured.
 
     Args:
-        what: the directory of one, or the other.
+        what: as ``check_network`` takes it.
         root: where records go; None: into the run.
         configured: whether a configuration came with it.
 
@@ -291,19 +306,13 @@ def check_measured(
         ConfigError: it isn't there or no run, or a configuration or a place for the
             records is missing or one too many.
     """
-    if what.is_dir():
-        if configured:
-            raise ConfigError(
-                f"{what} is a run and has a configuration; --config is for a file of "
-                "weights. Where its data are now is said by --data_dir and --cache_dir"
-            )
-        run, _ = open_run(what)
-        read_class_names(run)
-    elif not what.exists():
+    if what.is_dir() and configured:
         raise ConfigError(
-            f"{what} is not there; give a run's directory or a file of weights"
+            f"{what} is a run and has a configuration; --config is for a file of "
+            "weights. Where its data are now is said by --data_dir and --cache_dir"
         )
-    elif not configured or root is None:
+    check_network(what)
+    if not what.is_dir() and (not configured or root is None):
         raise ConfigError(
             f"{what} is a file of weights: --config must name its network and data, "
             "and --workdir where the records go"

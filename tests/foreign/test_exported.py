@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from apr_jax import models, presets, target
-from apr_jax.cli import export
 from apr_jax.errors import ArgumentError, ConfigError, DataError
+from apr_jax.evaluate import export
 from apr_jax.evaluate.classifier import Classifier
-from apr_jax.foreign import exported, lax_only
+from apr_jax.foreign import exported, formats, lax_only
 from apr_jax.models import layers, torch_weights
 from tests.models.test_state_dicts import safetensors
 from tests.models.test_torch_weights import plain_tensors
@@ -56,7 +56,7 @@ def by_hand(network, levels):
     return np.asarray(Net().apply(network.variables, pixels))
 
 
-@pytest.mark.parametrize("pixels", exported.PIXELS)
+@pytest.mark.parametrize("pixels", formats.PIXELS)
 @pytest.mark.parametrize(
     "to", ["stablehlo", pytest.param("onnx", marks=needs_jax2onnx)]
 )

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from apr_jax.cli import export
 from apr_jax.errors import ConfigError
+from apr_jax.evaluate import export
 from apr_jax.foreign import exported
 
 pytestmark = [

@@ -18,9 +18,9 @@ import pytest
 
 from apr_jax import config as config_lib
 from apr_jax import job, models
-from apr_jax.cli import cache, export
+from apr_jax.cli import cache
 from apr_jax.errors import ConfigError, UserError
-from apr_jax.evaluate import card, clean, command
+from apr_jax.evaluate import card, clean, command, export
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.report import compare, page, run_view
 from apr_jax.runs import checkpoint, records
@@ -70,7 +70,7 @@ SETTINGS = {
 # The modules that open runs, and where this file tries them.
 OPENING = {
     "apr_jax/cli/cache.py": "OTHERS",
-    "apr_jax/cli/export.py": "OTHERS",
+    "apr_jax/evaluate/export.py": "OTHERS",
     "apr_jax/cli/corrupt.py": "test_an_evaluation: by from_run alone",
     "apr_jax/cli/measure.py": "test_an_evaluation, test_the_card",
     "apr_jax/evaluate/card.py": "test_the_card",
@@ -419,7 +419,8 @@ def test_readers_beside_a_writer_for_200_saves(tmp_path, keep, caplog):
 TRAINING = """
 import pathlib, sys
 from apr_jax import job, models
-from apr_jax.cli import cache, export
+from apr_jax.cli import cache
+from apr_jax.evaluate import export
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
 changes = dict(optim__epochs=34.0, checkpoint__every_steps=1, checkpoint__keep=1)
