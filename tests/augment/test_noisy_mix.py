@@ -33,9 +33,8 @@ def drawn():
 
 def test_without_noise_it_is_the_blend(key, rng):
     features = rng.normal(size=(VIEWS * COUNT, 5, 3, 2)).astype(np.float32)
-    got = augment.noisy_mixup(
-        key, features, views=VIEWS, alpha=0.7, add=0.0, multiply=0.0
-    )
+    none = {"views": VIEWS, "alpha": 0.7, "add": 0.0, "multiply": 0.0}
+    got = jax.jit(lambda x: augment.noisy_mixup(key, x, **none))(features)
     partner, weight = augment.draw_blend(key, COUNT, alpha=0.7)
     assert sorted(np.asarray(partner)) == list(range(COUNT))
     for view in range(VIEWS):
@@ -91,15 +90,20 @@ def test_images_and_views_have_noise_of_their_own(drawn):
 
 def test_noise_follows_the_place_in_the_batch(key):
     same = jnp.ones((COUNT, 4, 4, 2))
-    whole = augment.noisy_mixup(key, same)
     places = jnp.array([2, 0])
-    part = augment.noisy_mixup(key, same[:2], positions=places)
+    whole, part = jax.jit(
+        lambda: (
+            augment.noisy_mixup(key, same),
+            augment.noisy_mixup(key, same[:2], positions=places),
+        )
+    )()
     np.testing.assert_array_equal(part, np.asarray(whole)[[2, 0]])
 
 
 def test_features_keep_their_type(key):
     features = jnp.ones((2, 4, 4, 1), jnp.bfloat16)
-    assert augment.noisy_mixup(key, features).dtype == jnp.bfloat16
+    found = jax.eval_shape(lambda: augment.noisy_mixup(key, features))
+    assert found.dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(
