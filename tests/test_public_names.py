@@ -120,7 +120,7 @@ SIGNATURES = {
     ),
     "apr_jax.metrics.flips": "(logits, *, noise)",
     "apr_jax.metrics.top5_distance": "(logits, *, noise)",
-    "apr_jax.metrics.mean_flip_rate": "(probabilities, *, baseline)",
+    "apr_jax.metrics.mean_flip_rate": "(flip_probabilities, *, baseline)",
     "apr_jax.metrics.ece": "(confidence, correct, *, bins=15)",
     "apr_jax.metrics.rms_calibration_error": (
         "(confidence, correct, *, bin_size=100, convention='exact')"

@@ -26,11 +26,11 @@ class Blend(NamedTuple):
 
     Attributes:
         partner: int32 [N], places in the batch.
-        weight: float32 [], the share of the image's own features and label.
+        share: float32 [], of the image's own features and label.
     """
 
     partner: jax.Array
-    weight: jax.Array
+    share: jax.Array
 
 
 def draw_blend(key: jax.Array, count: int, *, alpha: float = 1.0) -> Blend:
@@ -95,8 +95,8 @@ def noisy_mixup(
     count = len(features) // views
     blend = draw_blend(key, count, alpha=alpha)
     values = features.astype(jnp.float32).reshape(views, count, *features.shape[1:])
-    mixed = blend.weight * values
-    mixed += (1 - blend.weight) * jnp.take(values, blend.partner, axis=1)
+    mixed = blend.share * values
+    mixed += (1 - blend.share) * jnp.take(values, blend.partner, axis=1)
     noise_key, factor_key = jax.random.split(split_keys(key, 2)[1])
     factors = jax.random.beta(factor_key, *_FACTOR, (2, views), jnp.float32)
     factors *= jnp.stack(

@@ -34,6 +34,7 @@ def flips(logits: npt.ArrayLike, *, noise: bool) -> float:
     Raises:
         ArgumentError: fewer than two frames.
     """
+    knobs.truth("noise", noise)
     found = _frames(logits)
     said = answers.answer(found)
     first, second = _compared(len(found), noise)
@@ -56,6 +57,7 @@ def top5_distance(logits: npt.ArrayLike, *, noise: bool) -> float:
     Raises:
         ArgumentError: fewer than two frames.
     """
+    knobs.truth("noise", noise)
     found = _frames(logits)
     known = answers.answer(found) >= 0
     order = np.argsort(-np.where(known[:, None], found, 0), axis=1, kind="stable")
@@ -92,12 +94,12 @@ def over_sequences(
 
 
 def mean_flip_rate(
-    probabilities: Mapping[str, float], *, baseline: Mapping[str, float]
+    flip_probabilities: Mapping[str, float], *, baseline: Mapping[str, float]
 ) -> float:
     """ImageNet-P's mFR: mean over perturbations of the ratio to a reference network's.
 
     Args:
-        probabilities: perturbation -> flip probability, in [0, 1].
+        flip_probabilities: perturbation -> flip probability, in [0, 1].
         baseline: the same of the reference network, AlexNet in the paper; of the same
             perturbations.
 
@@ -107,20 +109,21 @@ def mean_flip_rate(
     Raises:
         ArgumentError: other perturbations, or a number out of its range.
     """
-    if set(probabilities) != set(baseline) or not baseline:
+    given = flip_probabilities
+    if set(given) != set(baseline) or not baseline:
         raise ArgumentError(
-            f"probabilities are of {', '.join(probabilities) or 'nothing'}, the "
+            f"flip_probabilities are of {', '.join(given) or 'nothing'}, the "
             f"baseline of {', '.join(baseline) or 'nothing'}; they must be the same"
         )
     for name, value in baseline.items():
         knobs.real(f"baseline of {name!r}", value, above=0, high=1)
-        knobs.real(f"probabilities of {name!r}", probabilities[name], low=0, high=1)
-    return float(np.mean([probabilities[n] / baseline[n] for n in baseline]))
+        knobs.real(f"flip_probabilities of {name!r}", given[name], low=0, high=1)
+    return float(np.mean([given[n] / baseline[n] for n in baseline]))
 
 
 def _frames(logits: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    found = np.asarray(answers.array(logits, "logits")).astype(np.float64)
-    if found.ndim != 2 or len(found) < 2:
+    found = np.asarray(answers.logits(logits)).astype(np.float64)
+    if len(found) < 2:
         raise ArgumentError(
             f"logits are {list(found.shape)}; they must be [F, K] of two frames or more"
         )

@@ -25,6 +25,8 @@ _OWN: Mapping[str, frozenset[str]] = {
     ),
     "evaluate.fourier": frozenset({"part", "norm", "extent", "radii", "axes"}),
     "evaluate.adversarial": frozenset({"attack", "steps", "queries", "seed"}),
+    "evaluate.masking": frozenset(),
+    "evaluate.transfer": frozenset(),
 }
 # The parts of a configuration that say how a network was trained.
 _TRAINING = ("augment", "contrast", "optim", "seed", "train")
