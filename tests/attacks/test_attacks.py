@@ -387,6 +387,7 @@ def test_the_first_perturbation_of_square_fills_the_ball(key):
     np.testing.assert_allclose(np.square(blocks).sum((2, 4)), 1.0, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_square_spends_its_l2_budget_as_torchattacks(key):
     """A proposal against the arithmetic of torchattacks, written out in NumPy."""
     rng = np.random.default_rng(4)

@@ -137,7 +137,10 @@ def test_the_optimiser_is_pytorch_s(rng):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("way", cdes.WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(w, marks=[pytest.mark.slow] * (w == "vmap")) for w in cdes.WAYS],
+)
 def test_sets_trained_together_are_trained_alone(key, rng, way):
     sets = rng.integers(0, 256, (2, 19, 8, 9, 3), np.uint8)
     seen = []

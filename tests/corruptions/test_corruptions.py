@@ -287,7 +287,7 @@ def test_strengths_in_between():
     assert sets[5:] == [large, inception, inception]
 
 
-@pytest.mark.parametrize("upright", [False, True])
+@pytest.mark.parametrize("upright", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("name", ALL)
 def test_images_that_are_not_square(name, upright, photographs):
     """Against one image at a time, on as many as its draws need."""

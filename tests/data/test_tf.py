@@ -541,6 +541,7 @@ def test_streams_check_their_settings(folder, tmp_path):
 
 
 @pytest.mark.parity
+@pytest.mark.slow
 def test_svhn_through_tfds(shared, tmp_path):
     make = runpy.run_path(str(shared / "tools" / "make-tfds"))["main"]
     make(str(tmp_path), ["svhn_cropped"])

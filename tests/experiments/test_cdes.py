@@ -98,6 +98,7 @@ def test_priority(run):
     assert len(records[0].extra["density"]) == 20
 
 
+@pytest.mark.slow
 def test_hars(run):
     records, pictures = run(hars)
     assert pictures == ["examples.png", "hars.png"]

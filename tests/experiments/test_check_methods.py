@@ -25,6 +25,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_runs_are_recorded_once(run, tmp_path):
     first = run("extra images and apr_sp")
     assert [r.split for r in first] == ["extra images and apr_sp, test"]

@@ -370,6 +370,7 @@ def clean_only(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_seeds_train_together(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     toy.write_arrays(tmp_path)

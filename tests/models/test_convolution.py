@@ -97,7 +97,12 @@ def test_gradients_are_those_of_lax(
 
 @forms
 @pytest.mark.parametrize(
-    ("wide", "channels"), [(128, (8, 16)), (1, (8, 24)), (1, (16, 8))]
+    ("wide", "channels"),
+    [
+        (128, (8, 16)),
+        (1, (8, 24)),
+        pytest.param(1, (16, 8), marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_by_products_are_those_of_lax(
     rng, monkeypatch, kernel, stride, size, pads, groups, wide, channels

@@ -12,6 +12,7 @@ from tests import toy
 # Networks that take long to trace, beside others of their kind.
 DEEP = {
     "densenet_bc_100_12",
+    *("densenet_40_12", "resnet50_blur", "resnext29_32x4", "resnet34_imagenet"),
     "resnet50_cifar",
     "preact_resnet50",
     "preact_resnet50_bare",

@@ -187,6 +187,7 @@ def test_the_loss_is_its_formula(folder, rng):
 
 
 @pytest.mark.usefixtures("_tiny_model", "_no_augmix")
+@pytest.mark.slow
 def test_a_run_on_two_devices_goes_on_with_the_same_bits(folder, tmp_path):
     config = configured(
         folder, optim__epochs=1.0, train__devices=2, augment__mix_depth=1

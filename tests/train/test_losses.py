@@ -173,7 +173,9 @@ def test_like_answers_need_a_pair(tmp_path, method):
         plan.check_names(config)
 
 
-@pytest.mark.parametrize("per", ["batch", "image"])
+@pytest.mark.parametrize(
+    "per", [pytest.param("batch", marks=pytest.mark.slow), "image"]
+)
 def test_the_amplitudes_label_is_the_donors(tmp_path, per, rng):
     config = toy.config(tmp_path, augment__pair_per=per, augment__pair_prob=0.5)
     images = jnp.asarray(rng.integers(0, 256, (8, 6, 6, 3)), jnp.uint8)
