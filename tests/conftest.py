@@ -74,18 +74,38 @@ def _programs() -> Iterator[toy.Programs]:
         yield kept
 
 
+_MAPS = 20_000
+_GROWTH = 2 * 2**30  # bytes
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _held() -> list[int]:
+    """The memory that this process held when it last let go of programs."""
+    return [0]
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _room_for_programs(_programs: toy.Programs) -> Iterator[None]:
+def _room_for_programs(_programs: toy.Programs, _held: list[int]) -> Iterator[None]:
     """Lets go of compiled programs while there is room for more.
 
     Each takes some maps of memory, of which a process has 65,530 under Linux; XLA
-    ends with a segmentation fault where none is left.
+    ends with a segmentation fault where none is left. And each takes some memory.
     """
     yield
-    maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+    own = pathlib.Path("/proc/self")
+    if not (own / "maps").exists():
+        return
+    maps = (own / "maps").read_bytes().count(b"\n")
+    if maps > _MAPS or _resident(own) > _held[0] + _GROWTH:
         _programs.clear()
         jax.clear_caches()
+        gc.collect()
+        _held[0] = _resident(own)
+
+
+def _resident(process: pathlib.Path) -> int:
+    """Bytes of memory that a process holds."""
+    return int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture
