@@ -34,6 +34,7 @@ SINGLE = [
     for name in attacks.ATTACKS
     for norm in attacks.NORMS
     if not (name in ("fgsm", "pgd") and norm == "l1")
+    if name != "pma" or norm == "linf"
 ]
 
 
@@ -73,6 +74,7 @@ def run_single(name, norm, key, logits_fn, images, labels, *, chunk=12, eps=None
         "fab": functools.partial(attacks.fab, steps=6, restarts=2),
         "fab-t": functools.partial(attacks.fab, targeted=True, steps=5),
         "square": functools.partial(attacks.square, queries=30),
+        "pma": functools.partial(attacks.pma, steps=12),
     }[name]
     return function(key, logits_fn, images, labels, **given)
 
