@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from apr_jax import job
 from apr_jax.cli import corrupt
-from apr_jax.data import corrupted_command, corrupted_verify
+from apr_jax.data import corrupted_sets, corrupted_verify
 
 ROOT = pathlib.Path(__file__).parents[1]
 ABSL = {"help", "helpfull", "helpshort", "helpxml", "flagfile", "undefok"}
@@ -85,7 +85,7 @@ def test_training_hands_over_all_flags(own_flags, monkeypatch, tmp_path, capsys)
 @pytest.mark.parametrize("verified", [False, True], ids=["write", "verify"])
 def test_corrupting_hands_over_all_flags(own_flags, monkeypatch, verified):
     seen = []
-    monkeypatch.setattr(corrupted_command, "write", lambda *a, **k: seen.append((a, k)))
+    monkeypatch.setattr(corrupted_sets, "write", lambda *a, **k: seen.append((a, k)))
     monkeypatch.setattr(
         corrupted_verify, "compare", lambda *a, **k: seen.append((a, k)) or ()
     )

@@ -210,14 +210,14 @@ def signs(
     zero, none = clean & (sizes == 0), clean & ~np.isfinite(sizes)
     grown = share(pgd) >= share(few) and _clear(few, lowest)
     return (
-        _sign(
+        Sign(
             "black_box",
             share(gradients) - share(square),
             {"with gradients": share(gradients), "Square": share(square)},
             _clear(gradients, square),
             n,
         ),
-        _sign(
+        Sign(
             "steps",
             share(pgd) - share(few),
             {
@@ -228,22 +228,22 @@ def signs(
             grown or _clear(pgd, few),
             n,
         ),
-        _sign("unbounded", share(free), {"left": share(free)}, bool(free.any()), n),
-        _sign(
+        Sign("unbounded", share(free), {"left": share(free)}, bool(free.any()), n),
+        Sign(
             "single_step",
             share(pgd) - share(fgsm),
             {"FGSM": share(fgsm), "PGD": share(pgd)},
             _clear(pgd, fgsm),
             n,
         ),
-        _sign(
+        Sign(
             "random_search",
             share(alone),
             {"random": share(survived["random"]), "only random breaks": share(alone)},
             bool(alone.any()),
             n,
         ),
-        _sign(
+        Sign(
             "gradients",
             share(zero | none),
             {"zero": share(zero), "not finite": share(none)},
@@ -251,12 +251,6 @@ def signs(
             n,
         ),
     )
-
-
-def _sign(
-    name: str, excess: float, measured: dict[str, float], suspicious: bool, n: int
-) -> Sign:
-    return Sign(name, excess, measured, suspicious, n)
 
 
 def _steps(count: int) -> str:

@@ -14,7 +14,6 @@ and saturate) or of C-bar; ``--sets`` whole sets. With ``--verify`` nothing is w
 files from elsewhere are compared with what would be.
 """
 
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -77,14 +76,14 @@ def main() -> None:
     def run() -> None:
         own, chosen = check()
         from apr_jax import console
-        from apr_jax.data import corrupted, corrupted_command, corrupted_verify
+        from apr_jax.data import corrupted, corrupted_sets, corrupted_verify
 
-        described = corrupted_command.describe(
+        described = corrupted_sets.describe(
             what.value,
             data_dir=own.data_dir,
             split=split.value,
             image_size=own.image_size,
-            resize=resize.value or corrupted_command.default_resize(own.image_size),
+            resize=resize.value or corrupted_sets.default_resize(own.image_size),
         )
         process.use_compile_cache(described)
         names = corrupted.chosen(chosen, own.image_size)
@@ -102,7 +101,7 @@ def main() -> None:
                 console.say(found.line())
             return
         assert out.value is not None
-        corrupted_command.write(
+        corrupted_sets.write(
             described,
             places.local(out.value, "--out"),
             names,
@@ -130,7 +129,7 @@ def open_network(run: str) -> "corrupted_verify.Answer":
     from apr_jax.evaluate import classifier as classifier_lib
     from apr_jax.gates import answers
 
-    network = classifier_lib.from_run(pathlib.Path(places.local(run, "--network")))
+    network = classifier_lib.from_run(places.local(run, "--network"))
     checked = jax.jit(network.checked)
 
     def answer(images: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ def define_flags() -> Callable[[], dict[str, Any]]:
                 if flag.value:
                     raise ConfigError(f"--{flag.name} is for --model")
         else:
-            check(model.value, weights.value)
+            _check(model.value, weights.value)
         found = {"model": model.value, "classes": _classes(classes.value)}
         if weights.value:
             found["weights"] = weights.value
@@ -83,7 +83,7 @@ def define_measured() -> Callable[[], dict[str, Any] | None]:
     return given
 
 
-def check(model: str, weights: str | None = None) -> None:
+def _check(model: str, weights: str | None) -> None:
     """Checks what the flags say of a network, without loading it.
 
     Raises:

@@ -16,7 +16,6 @@ install 'apr_jax[onnx]'``). A run is only read.
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from absl import app, flags
 from ml_collections import config_flags
@@ -55,24 +54,23 @@ def main() -> None:
                 "LIBRARY:NAME alone; and --out"
             )
         target = out.value
-        given: dict[str, Any] = {}
-
-        def check() -> None:
-            given.update(told())
-            if given["model"] is None:
-                what = places.local(argv[1], "the run")
-                workdir.check_network(what)
-                given["model"] = what
-            given["out"] = places.local(target, "--out")
-            given["to"] = to.value or formats.of_name(given["out"])
-            files.check_target(given["out"], "--out")
 
         def write() -> None:
+            given = told()
+            what = given.pop("model")
+            if what is None:
+                what = places.local(argv[1], "the run")
+                workdir.check_network(what)
+            place = places.local(target, "--out")
+            form = to.value or formats.of_name(place)
+            files.check_target(place, "--out")
+            print("export: starting", file=sys.stderr, flush=True)
             from apr_jax.evaluate import export
 
             export.run(
-                given.pop("model"),
-                given.pop("out"),
+                what,
+                place,
+                to=form,
                 values=config.value,
                 image_size=size.value,
                 pixels=pixels.value,
@@ -81,8 +79,6 @@ def main() -> None:
                 **given,
             )
 
-        process.finish(check)
-        print("export: starting", file=sys.stderr, flush=True)
         process.finish(write)
 
     program.run(work)

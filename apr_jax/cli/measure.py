@@ -63,31 +63,30 @@ def _part(name: str) -> Callable[[Sequence[str]], None]:
             raise app.UsageError(
                 "give one run directory, one file of weights, or --model FILE.py alone"
             )
-        given: dict[str, Any] = {}
 
-        def check() -> None:
+        def run() -> None:
             what = brought() or places_lib.local(argv[1], "the run")
             root = places_lib.local(out.value, "--workdir") if out.value else None
-            given.update(
-                what=what,
-                settings=settings.build(cls(), values()) if cls else None,
-                values=config.value,
-                workdir=root,
-                places=places(),
-                keeping=keeping(),
-                beside=[places_lib.local(run, "--beside") for run in beside.value],
-                **shared(),
-            )
+            others = [places_lib.local(run, "--beside") for run in beside.value]
+            built = settings.build(cls(), values()) if cls else None
+            given = {"places": places(), "keeping": keeping(), **shared()}
             if not isinstance(what, Mapping):
                 workdir.check_measured(what, root, configured=config.value is not None)
-                workdir.check_beside(root or what, given["beside"])
+                workdir.check_beside(root or what, others)
+            measured = _module(name)
+            from apr_jax.evaluate import command
 
-        process.finish(check)
-        measured = _module(name)
-        command = importlib.import_module("apr_jax.evaluate.command")
-        what = given.pop("what")
-        built = given.pop("settings")
-        process.finish(lambda: command.run(what, measured.measure, built, **given))
+            command.run(
+                what,
+                measured.measure,
+                built,
+                values=config.value,
+                workdir=root,
+                beside=others,
+                **given,
+            )
+
+        process.finish(run)
 
     return work
 
@@ -110,33 +109,25 @@ def _card() -> Callable[[Sequence[str]], None]:
             raise app.UsageError(
                 "give one run directory or several, or --model FILE.py"
             )
-        given: dict[str, Any] = {}
 
-        def check() -> None:
+        def run() -> None:
             foreign = brought()
-            page = target.value and places_lib.local(target.value, "--page")
-            root = out.value and places_lib.local(out.value, "--workdir")
-            given.update(
-                roots=[places_lib.local(root, "the run") for root in argv[1:]],
-                changes={"parts": config_lib.PARTS, **changes()},
-                target=page or None,
-                places=places(),
-                foreign=foreign,
-                out=root or None,
-                **shared(),
-            )
-            for run in given["roots"]:
-                opened, config = workdir.open_run(run)
+            page = places_lib.local(target.value, "--page") if target.value else None
+            root = places_lib.local(out.value, "--workdir") if out.value else None
+            roots = [places_lib.local(root, "the run") for root in argv[1:]]
+            wanted = {"parts": config_lib.PARTS, **changes()}
+            given = {"places": places(), "foreign": foreign, **shared()}
+            for place in roots:
+                opened, config = workdir.open_run(place)
                 workdir.read_class_names(opened)
-                settings.build(config.eval, given["changes"], "eval.")
+                settings.build(config.eval, wanted, "eval.")
             if foreign is not None:
-                settings.build(config_lib.Eval(), given["changes"], "eval.")
-            if page:
+                settings.build(config_lib.Eval(), wanted, "eval.")
+            if page is not None:
                 files.check_target(page, "--page")
+            _module("card").run(roots, wanted, target=page, out=root, **given)
 
-        process.finish(check)
-        card = _module("card")
-        process.finish(lambda: card.run(**given))
+        process.finish(run)
 
     return work
 

@@ -324,7 +324,7 @@ def check(settings: config_lib.Adversarial, data: config_lib.Data) -> list[_Thre
                 )
             except ValueError as error:
                 raise ConfigError(f"attack is {settings.attack!r}: {error}") from error
-            split = f"{norm}/{eps:.6g}"
+            split = state.ball(norm, eps)
             if settings.attack != "standard":
                 split += f"/{settings.attack}"
             found.append(_Threat(norm, float(eps), split, stages))

@@ -20,6 +20,11 @@ from apr_jax.runs import files
 _SHOWN = 6  # images of the sheet
 
 
+def ball(norm: str, eps: float) -> str:
+    """The name of a ball in records: "linf/0.0313725"."""
+    return f"{norm}/{eps:.6g}"
+
+
 def load(
     classifier: classifier_lib.Classifier, examples: int, resident: data.DataSet | None
 ) -> tuple[np.ndarray, np.ndarray]:

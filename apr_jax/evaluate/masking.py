@@ -39,14 +39,13 @@ def measured(
         "measured", what would be suspicious, and whether it is; then
         "suspicious_signs", how many are.
     """
-    known = job.found()
     for norm, eps in balls:
         if norm not in masking.NORMS:
             console.say(f"signs of gradient masking are for linf and l2, not {norm}")
             continue
-        split = f"{norm}/{eps:.6g}"
-        found = [record for (place, _), record in known.items() if place == split]
-        if (split, "suspicious_signs") in known:
+        split = state.ball(norm, eps)
+        found = job.of_split(split)
+        if any(record.metric == "suspicious_signs" for record in found):
             yield from job.hidden(found)
         else:
             yield from _in_ball(job, engine, norm, eps, split, images, labels)

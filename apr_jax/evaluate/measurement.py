@@ -54,6 +54,10 @@ class Measurement:
             if data == self._data
         }
 
+    def of_split(self, split: str) -> list[Record]:
+        """Those of ``found`` that are of one split."""
+        return [record for (place, _), record in self.found().items() if place == split]
+
     def hidden(self, found: Iterable[Record]) -> list[Record]:
         """The records to write again, as later ones hide them from the page."""
         return records.hidden(self.context.done, found)

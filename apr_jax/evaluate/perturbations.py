@@ -121,7 +121,7 @@ def measured(
     for sequences in opened(settings, classifier.config.data):
         own, split = job(sequences.mark), f"{SPLIT}/{sequences.name}"
         every += sequences.mark
-        found = [r for (place, _), r in own.found().items() if place == split]
+        found = own.of_split(split)
         if any(r.metric == "flip_probability" for r in found):
             yield from own.hidden(found)
         else:
@@ -177,7 +177,7 @@ def _mean(job: Measurement, means: dict[str, dict[str, Record]]) -> list[Record]
     if missing:
         console.say(f"{split}: none, as of its ten {', '.join(missing)} lacks")
         return []
-    found = [r for (place, _), r in job.found().items() if place == split]
+    found = job.of_split(split)
     if found:
         return job.hidden(found)
     numbers = {}

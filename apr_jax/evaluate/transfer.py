@@ -9,6 +9,7 @@ import numpy as np
 from apr_jax import console, metrics
 from apr_jax.attacks import rounds, surrogate
 from apr_jax.errors import ConfigError
+from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import bring
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
@@ -98,13 +99,12 @@ def measured(
     given = {**job.settings, **about}
     job = dataclasses.replace(job, settings=given)
     maker = DeviceEngine(wide, job.context.layout, engine.chunk)
-    known = job.found()
     for norm, eps in balls:
-        split = f"{norm}/{eps:.6g}"
+        split = state.ball(norm, eps)
+        found = job.of_split(split)
         if norm not in surrogate.NORMS:
             console.say(f"images of a surrogate are for linf and l2, not {norm}")
-        elif (split, "transfer_accuracy") in known:
-            found = [record for (place, _), record in known.items() if place == split]
+        elif any(record.metric == "transfer_accuracy" for record in found):
             yield from job.hidden(found)
         else:
             yield from _in_ball(job, engine, maker, norm, eps, split, images, labels)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from apr_jax import data
-from apr_jax.data import arrays, classes, corrupted, corrupted_command, samples
+from apr_jax.data import arrays, classes, corrupted, corrupted_sets, samples
 from apr_jax.errors import ConfigError, DataError, UserError
 from tests.data.test_data import settings
 
@@ -134,11 +134,11 @@ def test_fewer_than_no_examples(tmp_path, name):
 
 
 def test_the_command_writes_no_part_of_a_negative_number(tmp_path):
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         "bundled", data_dir="", split="test", image_size=32, resize=0
     )
     with pytest.raises((ConfigError, UserError), match="examples is -3"):
-        corrupted_command.write(described, tmp_path, ["fog"], examples=-3, quiet=True)
+        corrupted_sets.write(described, tmp_path, ["fog"], examples=-3, quiet=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -151,10 +151,10 @@ def test_two_images_of_one_stem_are_refused_before_anything_is_written(tmp_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(path)
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(tmp_path / "data"), data_dir="", split="test", image_size=8, resize=0
     )
     out = tmp_path / "out"
     with pytest.raises(DataError, match=r"cat/0.jpg and cat/0.png .* cat/0.JPEG"):
-        corrupted_command.write(described, out, ["fog"], form="jpeg", quiet=True)
+        corrupted_sets.write(described, out, ["fog"], form="jpeg", quiet=True)
     assert not out.exists()

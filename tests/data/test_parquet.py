@@ -10,7 +10,7 @@ from PIL import Image
 
 from apr_jax import config as config_lib
 from apr_jax import data
-from apr_jax.data import corrupted_command
+from apr_jax.data import corrupted_sets
 from apr_jax.errors import DataError
 from apr_jax.evaluate import ood_sets
 from apr_jax.runs import workdir
@@ -177,7 +177,7 @@ def test_without_pyarrow_it_is_a_line(tmp_path, made, monkeypatch):
 
 def test_other_doors_take_it_too(tmp_path, made):
     folder = tmp_path / "data"
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(folder), data_dir="", split="test", image_size=8, resize=0
     )
     assert (described.source, described.name) == ("parquet", "data")

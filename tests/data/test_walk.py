@@ -15,7 +15,7 @@ from apr_jax import data
 from apr_jax.data import (
     classes,
     corrupted,
-    corrupted_command,
+    corrupted_sets,
     extra,
     folder,
     images,
@@ -84,12 +84,12 @@ def tree(root, scratch):
 
 
 def command(root, scratch):
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(root.parent), data_dir="", split="train", image_size=8, resize=0
     )
     described = dataclasses.replace(described, cache_dir=str(scratch / "cache"))
     out = scratch / "out"
-    corrupted_command.write(described, out, ["brightness"], form="jpeg", quiet=True)
+    corrupted_sets.write(described, out, ["brightness"], form="jpeg", quiet=True)
     written = out / "brightness" / "1"
     # Brighter by a twentieth, as on small images, and JPEG.
     found = levels(folder.list_classes(written, walk.folders(written)))

@@ -23,8 +23,8 @@ from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import (
     classes,
     corrupted,
-    corrupted_command,
     corrupted_files,
+    corrupted_sets,
     corrupted_verify,
 )
 from apr_jax.errors import ArgumentError, ConfigError, DataError
@@ -186,10 +186,10 @@ def tree(tmp_path_factory):
             pixels = rng.integers(0, 256, (20, 16, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "val" / name / f"{i}.png")
     out = root / "out"
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(root), data_dir="", split="val", image_size=8, resize=10
     )
-    corrupted_command.write(described, out, SETS, form="jpeg", quiet=True)
+    corrupted_sets.write(described, out, SETS, form="jpeg", quiet=True)
     return out
 
 
@@ -540,17 +540,17 @@ def test_a_tree_goes_on_where_it_stopped(tree):
     old = {p: p.stat().st_mtime_ns for p in tree.rglob("*.JPEG")}
     contents = file.read_bytes()
     file.unlink()
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(tree.parent), data_dir="", split="val", image_size=8, resize=10
     )
-    corrupted_command.write(described, tree, SETS, form="jpeg", quiet=True)
+    corrupted_sets.write(described, tree, SETS, form="jpeg", quiet=True)
     assert file.read_bytes() == contents
     redone = [p for p, t in old.items() if p.stat().st_mtime_ns != t]
     assert {p.parents[2].name + p.parents[1].name for p in redone} == {"contrast2"}
 
 
 def test_the_kinds_of_data(folder, tree):
-    describe = lambda what, split="test": corrupted_command.describe(
+    describe = lambda what, split="test": corrupted_sets.describe(
         what, data_dir="there", split=split, image_size=32, resize=0
     )
     assert describe("cifar10").source == "tfds"
@@ -559,8 +559,8 @@ def test_the_kinds_of_data(folder, tree):
     assert describe(str(folder)).source == "arrays"
     assert describe(str(folder / "test.npz")).source == "arrays"
     assert describe(str(tree.parent), "val").source == "folder"
-    assert corrupted_command.default_resize(224) == 256
-    assert corrupted_command.default_resize(32) == 0
+    assert corrupted_sets.default_resize(224) == 256
+    assert corrupted_sets.default_resize(32) == 0
 
 
 @pytest.mark.slow
@@ -645,7 +645,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
         images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
         np.savez(tmp_path / place / "test.npz", test_images=images, test_labels=labels)
         described.append(
-            corrupted_command.describe(
+            corrupted_sets.describe(
                 str(tmp_path / place / "test.npz"),
                 data_dir="",
                 split="test",
@@ -655,9 +655,9 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
         )
     out = tmp_path / "out"
     for _ in range(2):  # the same again goes on
-        corrupted_command.write(described[0], out, ["brightness"], quiet=True)
+        corrupted_sets.write(described[0], out, ["brightness"], quiet=True)
     with pytest.raises(DataError, match="holds sets with digest"):
-        corrupted_command.write(described[1], out, ["brightness"], quiet=True)
+        corrupted_sets.write(described[1], out, ["brightness"], quiet=True)
     # Other labels alone are other data, too.
     arrays = data.ArraySplit(images, labels)
     turned = data.ArraySplit(images, labels[::-1])
@@ -669,7 +669,7 @@ def test_sets_of_one_name_are_told_apart(tmp_path):
     older = json.loads(settings.read_text())
     del older["digest"]
     settings.write_text(json.dumps(older))
-    corrupted_command.write(described[0], out, ["brightness"], quiet=True)
+    corrupted_sets.write(described[0], out, ["brightness"], quiet=True)
 
 
 def test_no_difference_between_runs_measured_on_other_images(folder):
@@ -693,12 +693,12 @@ def test_all_routes_give_the_same_pixels(tmp_path, rng):
         picture = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((8, 8, 1)))
         picture = Image.fromarray(picture.astype(np.uint8))
         picture.save(tmp_path / "in" / "test" / name / "0.png")
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(tmp_path / "in"), data_dir="", split="test", image_size=64, resize=0
     )
     sets = ("contrast", "impulse_noise")
     for form in ("npy", "jpeg"):
-        corrupted_command.write(described, tmp_path / form, sets, form=form, quiet=True)
+        corrupted_sets.write(described, tmp_path / form, sets, form=form, quiet=True)
         settings = json.loads((tmp_path / form / "corruptions.json").read_text())
         assert settings["stored_as"] == "jpeg"
         assert settings["strengths"] == "Tiny ImageNet-C"
@@ -715,10 +715,10 @@ def test_all_routes_give_the_same_pixels(tmp_path, rng):
         stored = np.stack([np.asarray(Image.open(file)) for file in files])
         np.testing.assert_array_equal(stored, wanted)
     with pytest.raises(ConfigError, match="'array'"):
-        corrupted_command.write(
+        corrupted_sets.write(
             described, tmp_path / "x", sets, form="jpeg", stored_as="array"
         )
-    corrupted_command.write(
+    corrupted_sets.write(
         described, tmp_path / "plain", sets, form="npy", stored_as="array", quiet=True
     )
     plain = np.load(tmp_path / "plain" / "contrast.npy")
@@ -743,11 +743,11 @@ def verified(described, root, sets, **more):
 
 def test_files_from_elsewhere_are_compared(folder, tmp_path):
     sets = ("contrast", "gaussian_noise", "brightness")
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(folder), data_dir="", split="test", image_size=8, resize=0
     )
     # Official files are of another draw; these have one that is wrong, too.
-    corrupted_command.write(described, tmp_path, sets, seed=1, quiet=True)
+    corrupted_sets.write(described, tmp_path, sets, seed=1, quiet=True)
     wrong = np.load(tmp_path / "brightness.npy")
     np.save(tmp_path / "brightness.npy", np.minimum(wrong, 200))
     found = verified(
@@ -780,10 +780,10 @@ def test_files_from_elsewhere_are_compared(folder, tmp_path):
 def test_files_in_another_order_are_compared_image_by_image(folder, tmp_path):
     """As those of CIFAR-10-C beside a shuffled set of TensorFlow Datasets."""
     sets = ("contrast", "brightness")
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(folder), data_dir="", split="test", image_size=8, resize=0
     )
-    corrupted_command.write(described, tmp_path / "C", sets, quiet=True)
+    corrupted_sets.write(described, tmp_path / "C", sets, quiet=True)
     with np.load(folder / "test.npz") as stored:
         order = np.random.default_rng(3).permutation(50)
         (tmp_path / "moved").mkdir()
@@ -820,11 +820,11 @@ def test_some_of_the_images_are_compared(tmp_path, rng, form):
         for i in range(3):
             picture = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
             Image.fromarray(picture).save(tmp_path / "in" / "test" / name / f"{i}.png")
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(tmp_path / "in"), data_dir="", split="test", image_size=32, resize=0
     )
     out, sets = tmp_path / "out", ("contrast",)
-    write = functools.partial(corrupted_command.write, described, quiet=True)
+    write = functools.partial(corrupted_sets.write, described, quiet=True)
     write(out, sets, form=form, examples=4)
     found = verified(described, out, sets, answer=lambda x: np.zeros(len(x), int))
     assert {c.n for c in found.values()} == {4}
@@ -866,14 +866,14 @@ def test_the_command_refuses_less_than_no_images(folder, tmp_path):
 
 def test_places_and_sizes_that_there_cannot_be(folder, tmp_path):
     describe = functools.partial(
-        corrupted_command.describe, str(folder), data_dir="", split="test"
+        corrupted_sets.describe, str(folder), data_dir="", split="test"
     )
     with pytest.raises(ArgumentError, match="resize is -3"):
         describe(image_size=8, resize=-3)
     described = describe(image_size=8, resize=0)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"can't make the folder .*file: File exists"):
-        corrupted_command.write(described, tmp_path / "file", SETS, quiet=True)
+        corrupted_sets.write(described, tmp_path / "file", SETS, quiet=True)
     for place in ("file", "nowhere"):
         with pytest.raises(DataError, match=f"{place} is no folder of corrupted"):
             verified(described, tmp_path / place, SETS)
@@ -907,11 +907,11 @@ def test_a_tree_from_elsewhere_is_compared(tmp_path, rng):
         (tmp_path / "in" / "test" / name).mkdir(parents=True)
         picture = Image.fromarray(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8))
         picture.save(tmp_path / "in" / "test" / name / "0.png")
-    described = corrupted_command.describe(
+    described = corrupted_sets.describe(
         str(tmp_path / "in"), data_dir="", split="test", image_size=64, resize=0
     )
     out = tmp_path / "out"
-    corrupted_command.write(described, out, ("contrast",), form="jpeg", quiet=True)
+    corrupted_sets.write(described, out, ("contrast",), form="jpeg", quiet=True)
     found = verified(described, out, ("contrast",))
     assert [c.apart for c in found.values()] == [0] * 5
     (out / "contrast" / "2" / "b" / "0.JPEG").unlink()

@@ -77,7 +77,7 @@ def command_line(monkeypatch):
         (measure.workdir, "check_measured"),
         (measure.workdir, "check_beside"),
         (measure.workdir, "read_class_names"),
-        (elsewhere, "check"),
+        (elsewhere, "_check"),
     ):
         monkeypatch.setattr(where, check, lambda *_, **__: None)
     opened = lambda root: (None, types.SimpleNamespace(eval=config_lib.Eval()))
@@ -137,7 +137,7 @@ def test_a_network_from_elsewhere_stands_for_a_run(command_line, name):
     wanted = {"model": "net.py:make", "source_of_data": "cifar10", "classes": 10}
     wanted |= {"weights": "some.pth", "trust_remote_code": True}
     if name == "card":
-        assert (named["roots"], named["foreign"], named["out"]) == ([], wanted, OUT)
+        assert (handed[0], named["foreign"], named["out"]) == ([], wanted, OUT)
     else:
         assert (handed[0], named["workdir"]) == (wanted, OUT)
 
@@ -169,18 +169,18 @@ def test_the_card_hands_over_all_flags(command_line):
     wanted |= {"page": ("p.html", pathlib.Path("p.html"))}
     shared = {flag: SHARED[flag] for flag in ("devices", "quiet")}
     given = {flag: text for flag, (text, _) in (shared | PLACES | wanted).items()}
-    _, named = command_line(
+    (roots, changes), named = command_line(
         "card",
         "ONE",
         "OTHER",
         *(f"--{flag}={text}" for flag, text in given.items()),
     )
-    assert named["roots"] == [pathlib.Path("ONE"), pathlib.Path("OTHER")]
+    assert roots == [pathlib.Path("ONE"), pathlib.Path("OTHER")]
     assert named["target"] == pathlib.Path("p.html")
     assert (named["devices"], named["quiet"]) == (3, True)
     assert named["places"] == {"data_dir": "d", "cache_dir": "c"}
     for leaf in leaves:
-        found = named["changes"]
+        found = changes
         for part in leaf.name.split("."):
             found = found[part]
         assert found == wanted[leaf.name][1], leaf.name
