@@ -88,6 +88,9 @@ SIGNATURES = {
         "(key, logits_fn, images, labels, *, eps, norm='linf', steps=100, "
         "queries=5000, chunk=256)"
     ),
+    "apr_jax.attacks.loss_surface": (
+        "(key, logits_fn, images, labels, *, eps, norm='linf', chunk=256)"
+    ),
     "apr_jax.attacks.autoattack": (
         "(key, logits_fn, images, labels, *, norm, eps, version='standard', "
         "steps=100, queries=5000, chunk=256)"

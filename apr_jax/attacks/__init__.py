@@ -16,6 +16,7 @@ from apr_jax.attacks.pma import pma
 from apr_jax.attacks.rounds import Result
 from apr_jax.attacks.sequence import ATTACKS, VERSIONS
 from apr_jax.attacks.square import square
+from apr_jax.attacks.surface import Surface, loss_surface
 from apr_jax.attacks.surrogate import transfer
 
 __all__ = [
@@ -25,11 +26,13 @@ __all__ = [
     "AttackWarning",
     "Result",
     "Sign",
+    "Surface",
     "apgd",
     "autoattack",
     "fab",
     "fgsm",
     "gradient_masking",
+    "loss_surface",
     "pgd",
     "pma",
     "square",

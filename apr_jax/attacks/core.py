@@ -192,6 +192,12 @@ def gradient_size(logits_fn: LogitsFn, points: Points, loss: str = "dlr") -> jax
     return jnp.where(wrong, jnp.inf, jnp.abs(grad).sum((1, 2, 3)))
 
 
+def gradient(logits_fn: LogitsFn, points: Points, loss: str = "ce") -> jax.Array:
+    """Returns a loss's gradient [B, H, W, C] at the images."""
+    loss_fn = losses.get_loss(loss)
+    return look(logits_fn, loss_fn, points, points.images, points.keys[0])[1]
+
+
 def sizes(
     chunk: int, multiple: int = 1, *, accelerated: bool, cores: int | None = None
 ) -> tuple[int, ...]:
@@ -215,7 +221,7 @@ class Engine:
     """Runs attacks on chunks of fixed shape on the default device.
 
     A subclass that works on several devices replaces ``programs``, ``predict``,
-    ``slopes`` and ``put``.
+    ``slopes``, ``directions`` and ``put``.
     """
 
     def __init__(self, logits_fn: LogitsFn, chunk: int) -> None:
@@ -255,10 +261,13 @@ class Engine:
         self, images: np.ndarray, labels: np.ndarray, loss: str = "dlr"
     ) -> np.ndarray:
         """Returns the l1 norm [B] of a loss's gradient at a chunk of images."""
-        keys = jax.random.split(jax.random.key(0), len(images))
-        zeros = np.zeros(len(images), np.float32)
-        points = Points(keys, images, labels, labels, zeros, zeros)
-        return self.slopes(points, loss)
+        return self.slopes(_points(images, labels), loss)
+
+    def gradients(
+        self, images: np.ndarray, labels: np.ndarray, loss: str = "ce"
+    ) -> np.ndarray:
+        """Returns a loss's gradient [B, H, W, C] at a chunk of images."""
+        return self.directions(_points(images, labels), loss)
 
     def programs(self, attack: Attack) -> tuple[Callable[..., Any], ...]:
         """Returns compiled init(points), merge(old, new, fresh), advance(state, count),
@@ -288,9 +297,20 @@ class Engine:
         """Returns what ``gradient_size`` makes of a chunk [B]."""
         return np.asarray(_gradient_size(self.logits_fn, points, loss))
 
+    def directions(self, points: Points, loss: str) -> np.ndarray:
+        """Returns what ``gradient`` makes of a chunk [B, H, W, C]."""
+        return np.asarray(_gradient(self.logits_fn, points, loss))
+
     def put(self, points: Points) -> Points:
         """Returns a chunk as ``init`` takes it."""
         return points
+
+
+def _points(images: np.ndarray, labels: np.ndarray) -> Points:
+    """Images to look at where they are."""
+    keys = jax.random.split(jax.random.key(0), len(images))
+    zeros = np.zeros(len(images), np.float32)
+    return Points(keys, images, labels, labels, zeros, zeros)
 
 
 def merge(old: Any, new: Any, fresh: jax.Array) -> Any:
@@ -318,3 +338,4 @@ _advance = jax.jit(advance, static_argnums=0, donate_argnums=2)
 _done = jax.jit(lambda attack, state: attack.done(state), static_argnums=0)
 _predict = jax.jit(logits_of)
 _gradient_size = jax.jit(gradient_size, static_argnums=2)
+_gradient = jax.jit(gradient, static_argnums=2)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.attacks import arguments, rounds
+from apr_jax.attacks import surface as surface_lib
 from apr_jax.attacks.apgd import APGD
 from apr_jax.attacks.core import (
     Engine,
@@ -40,6 +41,8 @@ SIGNS = {
     "single_step": "one step breaks more than many",
     "random_search": "random points break what PGD and APGD leave",
     "gradients": "gradients of zero, or none",
+    "loss_surface": "random steps raise the loss as much as the gradient's, at most "
+    "of a few images",
 }
 _FEWER = 10  # a first PGD has so many times fewer steps
 _LEVEL = 0.05  # chance of a difference between equals
@@ -186,7 +189,7 @@ def survivors(
 def signs(
     survived: Mapping[str, np.ndarray], sizes: np.ndarray, *, steps: int
 ) -> tuple[Sign, ...]:
-    """Returns the signs in the order of ``SIGNS``.
+    """Returns the signs of attacks and gradients, in the order of ``SIGNS``.
 
     A difference of two attacks is suspicious where McNemar's exact test says that
     equals differ so at most in one of twenty cases. One point that only random draws
@@ -253,6 +256,20 @@ def signs(
     )
 
 
+def of_surface(surface: surface_lib.Surface) -> tuple[Sign, ...]:
+    """The sign of the loss around some images, with means over them; none of none."""
+    if not len(surface.rows):
+        return ()
+    along, aside = surface.rises.T
+    share = float(np.mean(aside >= along))
+    measured = {
+        "random rises as much": share,
+        "off the tangent": float(surface.off_tangent.mean()),
+        "ups and downs": float(surface.ups_and_downs.mean()),
+    }
+    return (Sign("loss_surface", share - 0.5, measured, share > 0.5, len(along)),)
+
+
 def _steps(count: int) -> str:
     return f"{count} step" if count == 1 else f"{count} steps"
 
@@ -299,4 +316,5 @@ def gradient_masking(
         engine, key, clean, found, norm=norm, eps=eps, steps=steps, queries=queries
     )
     sizes = rounds.gradient_sizes(engine, clean, found, "ce")
-    return signs(survived, sizes, steps=steps)
+    around = surface_lib.measure(engine, key, clean, found, norm=norm, eps=eps)
+    return (*signs(survived, sizes, steps=steps), *of_surface(around))

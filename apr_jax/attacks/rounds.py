@@ -106,6 +106,17 @@ def gradient_sizes(
     return np.concatenate(parts)
 
 
+def gradients(
+    engine: Engine, images: np.ndarray, labels: np.ndarray, loss: str = "ce"
+) -> np.ndarray:
+    """Returns a loss's gradients [N, H, W, C] at some images."""
+    parts = [
+        engine.gradients(images[rows], labels[rows], loss)[:count]
+        for rows, count in chunks(engine, len(images))
+    ]
+    return np.concatenate(parts)
+
+
 def chunks(engine: Engine, count: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the row numbers of each chunk, the last filled up by repeats, and how
     many of them are real."""

@@ -36,7 +36,7 @@ class DeviceEngine(core.Engine):
             lambda v, images: core.logits_of(self._of(v), images, jax.random.key(0)),
             layout,
         )
-        self._slopes: dict[str, Callable[..., np.ndarray]] = {}
+        self._looks: dict[Any, Callable[..., np.ndarray]] = {}
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
         """Returns logits [B, K] of a chunk."""
@@ -46,12 +46,21 @@ class DeviceEngine(core.Engine):
 
     def slopes(self, points: core.Points, loss: str) -> np.ndarray:
         """Returns the sizes [B] of a loss's gradient."""
-        if loss not in self._slopes:
-            self._slopes[loss] = parallel.make_gather(
-                lambda v, points: core.gradient_size(self._of(v), points, loss),
-                self._layout,
+        return self._look(core.gradient_size, points, loss)
+
+    def directions(self, points: core.Points, loss: str) -> np.ndarray:
+        """Returns a loss's gradients [B, H, W, C]."""
+        return self._look(core.gradient, points, loss)
+
+    def _look(
+        self, what: Callable[..., Any], points: core.Points, loss: str
+    ) -> np.ndarray:
+        """Returns what a function of ``core`` makes of a chunk, on all devices."""
+        if (what, loss) not in self._looks:
+            self._looks[what, loss] = parallel.make_gather(
+                lambda v, points: what(self._of(v), points, loss), self._layout
             )
-        return self._slopes[loss](self._variables, self.put(points))
+        return self._looks[what, loss](self._variables, self.put(points))
 
     def put(self, points: core.Points) -> core.Points:
         """Shares a chunk out to this process's devices."""

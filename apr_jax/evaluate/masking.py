@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import console, metrics
-from apr_jax.attacks import masking, rounds
+from apr_jax.attacks import masking, rounds, surface
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.masking"
+_SHOWN = 3  # surfaces on the page
 
 
 def measured(
@@ -36,8 +38,11 @@ def measured(
     Yields:
         For each ball, as split "linf/0.03137" and so on: each sign of
         ``attacks.masking.SIGNS`` with its excess; its record says what was
-        "measured", what would be suspicious, and whether it is; then
-        "suspicious_signs", how many are.
+        "measured", what would be suspicious, and whether it is, and that of
+        "loss_surface" has the "surface" around some of the images; then
+        "off_tangent" and "ups_and_downs" of ``attacks.Surface``, means over its
+        images, and "suspicious_signs", how many are. The surface is left out where
+        no answer is right, or logits are not finite.
     """
     for norm, eps in balls:
         if norm not in masking.NORMS:
@@ -45,7 +50,8 @@ def measured(
             continue
         split = state.ball(norm, eps)
         found = job.of_split(split)
-        if any(record.metric == "suspicious_signs" for record in found):
+        # Records of before there were surfaces don't say how many there are.
+        if any("surfaces" in record.extra for record in found):
             yield from job.hidden(found)
         else:
             yield from _in_ball(job, engine, norm, eps, split, images, labels)
@@ -99,12 +105,16 @@ def _in_ball(
             state.save(path, rounds.Result(none, survived), labels, seconds)
             bar.update(task, advance=1)
     sizes = rounds.gradient_sizes(engine, images, labels, "ce")
-    return _records(job, masking.signs(survived, sizes, steps=steps), norm, eps, split)
+    key = jax.random.key(job.seed)
+    around = surface.measure(engine, key, images, labels, norm=norm, eps=eps)
+    told = masking.signs(survived, sizes, steps=steps) + masking.of_surface(around)
+    return _records(job, told, around, norm, eps, split)
 
 
 def _records(
     job: Measurement,
     signs: Sequence[masking.Sign],
+    around: surface.Surface,
     norm: str,
     eps: float,
     split: str,
@@ -112,8 +122,7 @@ def _records(
     number = lambda value, n, unit: metrics.Measured(value, None, None, unit, n)
     told = [sign.name for sign in signs if sign.suspicious]
     numbers = {s.name: number(s.excess, s.n, "fraction") for s in signs}
-    numbers["suspicious_signs"] = number(float(len(told)), signs[0].n, "1")
-    about = {
+    about: dict[str, dict[str, Any]] = {
         sign.name: {
             "measured": dict(sign.measured),
             "suspicious_if": masking.SIGNS[sign.name],
@@ -121,6 +130,28 @@ def _records(
         }
         for sign in signs
     }
+    about["suspicious_signs"] = {"surfaces": len(around.rows)}
+    if count := len(around.rows):
+        for name in ("off_tangent", "ups_and_downs"):
+            mean = float(getattr(around, name).mean())
+            numbers[name] = number(mean, count, "fraction")
+        about["loss_surface"]["surface"] = _drawn(around)
+    numbers["suspicious_signs"] = number(float(len(told)), signs[0].n, "1")
     listed = ", ".join(told).replace("_", " ") or "none"
     console.say(f"{split}: signs of gradient masking: {listed}")
-    return job.records(numbers, split, extra_of=about, norm=norm, eps=eps)
+    extra = {"norm": norm, "eps": eps, "not_finite": around.not_finite}
+    return job.records(numbers, split, extra_of=about, **extra)
+
+
+def _drawn(around: surface.Surface) -> dict[str, Any]:
+    """Of a few images what the page draws, to four digits; "example" counts from 0."""
+    return {
+        "offsets": surface.OFFSETS.tolist(),
+        "images": [
+            {
+                "example": int(row),
+                "losses": [[float(f"{x:.4g}") for x in line] for line in losses],
+            }
+            for row, losses in zip(around.rows, around.losses[:_SHOWN], strict=False)
+        ],
+    }

@@ -78,24 +78,32 @@ def test_records_page_and_a_second_call(networks, ran, tmp_path):
     }
     for name, records in found.items():
         by = {r.metric: r for r in records}
-        assert list(by) == [*signs.SIGNS, "suspicious_signs"]
-        assert {(r.split, r.n, r.data) for r in records} == {("linf/0.1", 24, "toy")}
+        around = ["loss_surface", "off_tangent", "ups_and_downs"]
+        assert list(by) == [*signs.SIGNS, *around[1:], "suspicious_signs"]
+        assert {by.pop(name).n for name in around[1:]} == {8}
+        assert {(r.split, r.data) for r in records} == {("linf/0.1", "toy")}
+        assert {r.n for r in by.values() if r.metric not in around} == {24}
+        drawn = by["loss_surface"].extra["surface"]["images"]
+        assert [np.shape(image["losses"]) for image in drawn] == [(17, 17)] * 3
+        share = by["loss_surface"].extra["measured"]["random rises as much"]
+        assert by["loss_surface"].value == share - 0.5
         assert "attack" not in by["steps"].extra["settings"]
         told = {m for m, r in by.items() if r.extra.get("suspicious")}
-        masks = {"black_box", "steps", "unbounded", "gradients"}
+        masks = {"black_box", "steps", "unbounded", "gradients", "loss_surface"}
         assert told == (masks if name == "saturated" else set())
         assert by["suspicious_signs"].value == len(told)
         assert by["unbounded"].value == STANDING[name]["unbounded"] / 24
 
     runs = [RunView(name=name, records=records) for name, records in found.items()]
     page = section.html([*runs, RunView(name="none")])
-    assert page.count("<strong>suspicious</strong>") == 4
-    assert page.count("as it should be") == 8
+    assert page.count("<strong>suspicious</strong>") == 5
+    assert page.count("as it should be") == 9
+    assert page.count('aria-label="Loss around ') == 6
     for wanted in ("toy, L∞ up to 0.1, n = 24", "Pixels free", "left 91.7 %"):
         assert wanted in page
     shown = section.table(runs)
     assert shown is not None
-    assert shown.row_count == 7
+    assert shown.row_count == 8
     assert section.html([RunView(name="none")]) == ""
     assert section.table([RunView(name="none")]) is None
     assert section.answers(runs) == []
@@ -121,7 +129,7 @@ def test_verdicts_of_networks(networks):
         for name, n in networks.items()
     }
     assert told["plain"] == set()
-    assert told["saturated"] >= {"black_box", "unbounded", "gradients"}
+    assert told["saturated"] >= {"black_box", "unbounded", "gradients", "loss_surface"}
 
 
 def test_without_gradients_and_l1(networks, ran, capfd):
