@@ -170,7 +170,7 @@ DEFAULTS = {
     "eval.adversarial.batch": 128,
     "eval.adversarial.seed": 0,
     "eval.adversarial.masking": False,
-    "eval.adversarial.surrogate": "",
+    "eval.adversarial.surrogate": (),
     "eval.fourier.parts": ("heatmap", "bands", "phase"),
     "eval.fourier.examples": 1000,
     "eval.fourier.norm": 0.0,

@@ -9,6 +9,7 @@ linearization", NeurIPS 2019, here as a share of what changes.
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from apr_jax.attacks import arguments, rounds
@@ -170,7 +171,7 @@ def _along(slope: np.ndarray, norm: str) -> np.ndarray:
 def _aside(keys: jax.Array, images: np.ndarray, norm: str) -> np.ndarray:
     """Random directions [N, H, W, C] of norm 1."""
     if norm == "l2":
-        return np.asarray(random_direction(keys, images, norm))
+        return np.asarray(random_direction(keys, jnp.asarray(images), norm))
     signs = jax.vmap(lambda key: jax.random.rademacher(key, images.shape[1:]))(keys)
     return np.asarray(signs)
 

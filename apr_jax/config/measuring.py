@@ -144,8 +144,10 @@ class Adversarial:
     batch: int = setting(128, "images at a time, on all devices", low=1)
     seed: int = setting(0, "of the attacks", low=0, high=2**31 - 1)
     masking: bool = setting(False, "the signs of gradient masking, too")
-    surrogate: str = place(
-        "", "run, FILE.py:create or timm:NAME to make images on, too; none: no such"
+    surrogate: tuple[str, ...] = place(
+        (),
+        "run, FILE.py:create or timm:NAME to make images on, too; none: no such",
+        repeated=True,
     )
 
 

@@ -8,8 +8,8 @@ AutoAttack, or one attack, on the first examples of the test split, for each nor
 radius. The robust accuracy after each attack is a record as soon as it is known; the
 images and the examples left standing are kept in the work directory after each
 attack, so that a run that was stopped goes on from there. ``--masking`` measures the
-signs of gradient masking at each radius, too, and ``--surrogate OTHER`` makes images on
-another network, to try them on this one.
+signs of gradient masking at each radius, too, and ``--surrogate OTHER``, once or more
+often, makes images on other networks, to try them on this one.
 """
 
 import dataclasses
@@ -74,6 +74,10 @@ def measure(
     parallel.check_batch("batch", settings.batch, layout)
     threats = check(settings, classifier.config.data)
     images, labels = state.load(classifier, settings.examples, context.resident)
+    others = [
+        transfer.opened(spec, classifier, images, labels)
+        for spec in dict.fromkeys(settings.surrogate)
+    ]
     chunk = min(settings.batch, -(-len(labels) // layout.count) * layout.count)
     wide, dtype = classifier_lib.in_float32(classifier)
     recorded = {
@@ -95,10 +99,9 @@ def measure(
         yield from masking.measured(signs, engine, balls, images, labels)
     elif settings.masking:
         console.say(f"{classifier.name} has no gradient that could be masked")
-    if settings.surrogate:
-        del own["queries"]
-        other = transfer.opened(settings.surrogate, classifier, images, labels)
-        job = dataclasses.replace(job, job=transfer.JOB, settings=own)
+    del own["queries"]
+    job = dataclasses.replace(job, job=transfer.JOB, settings=own)
+    for other in others:
         yield from transfer.measured(job, engine, other, balls, images, labels)
 
 

@@ -135,9 +135,8 @@ def _adversarial(
     if settings.masking and classifier.differentiable:
         for norm in (t.norm for t in threats if t.norm in masking.NORMS):
             stages += masking.stages(norm, settings.steps, settings.queries)
-    if settings.surrogate:
-        for norm in (t.norm for t in threats if t.norm in surrogate.NORMS):
-            stages += surrogate.stages(norm, settings.steps)
+    for norm in (t.norm for t in threats if t.norm in surrogate.NORMS):
+        stages += len(settings.surrogate) * surrogate.stages(norm, settings.steps)
     gradients = sum(_passes(s, classes) for s in stages if s.follows_gradients)
     queries = sum(_passes(s, classes) for s in stages if not s.follows_gradients)
     how = [f"{gradients:,} gradients"] if gradients else []

@@ -139,8 +139,10 @@ def _records(
     numbers["suspicious_signs"] = number(float(len(told)), signs[0].n, "1")
     listed = ", ".join(told).replace("_", " ") or "none"
     console.say(f"{split}: signs of gradient masking: {listed}")
-    extra = {"norm": norm, "eps": eps, "not_finite": around.not_finite}
-    return job.records(numbers, split, extra_of=about, **extra)
+    bad = around.not_finite
+    return job.records(
+        numbers, split, extra_of=about, not_finite=bad, norm=norm, eps=eps
+    )
 
 
 def _drawn(around: surface.Surface) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from apr_jax.gates import answers, places
 from apr_jax.runs.records import Record
 
 JOB = "evaluate.transfer"
+_DIGITS = 6  # of the weights' digest in names, where two networks are called alike
 
 
 def opened(
@@ -82,7 +83,8 @@ def measured(
         labels: int32 [N].
 
     Yields:
-        For each ball, as split "linf/0.03137" and so on: "clean_accuracy" of the
+        For each ball, as split "linf/0.03137/NAME-DIGEST" of the surrogate's name and
+        weights, so that every surrogate's numbers stay: "clean_accuracy" of the
         network and "surrogate_accuracy"; for FGSM and PGD to their last step
         "surrogate_NAME" and "transfer_NAME", what both have right of the images made on
         the surrogate; and "transfer_accuracy", of the network under both. Wilson's
@@ -90,9 +92,10 @@ def measured(
     """
     assert job.settings is not None
     wide, dtype = classifier_lib.in_float32(other)
+    digest = classifier_lib.weights_digest(other)
     about = {
         "surrogate": other.name,
-        "surrogate_weights": classifier_lib.weights_digest(other),
+        "surrogate_weights": digest,
         "surrogate_step": other.step,
         **({"surrogate_dtype": "float32"} if dtype else {}),
     }
@@ -100,7 +103,7 @@ def measured(
     job = dataclasses.replace(job, settings=given)
     maker = DeviceEngine(wide, job.context.layout, engine.chunk)
     for norm, eps in balls:
-        split = state.ball(norm, eps)
+        split = f"{state.ball(norm, eps)}/{other.name}-{digest[:_DIGITS]}"
         found = job.of_split(split)
         if norm not in surrogate.NORMS:
             console.say(f"images of a surrogate are for linf and l2, not {norm}")

@@ -12,8 +12,8 @@ from apr_jax.runs.curves import CurveRow
 from apr_jax.runs.examples import Examples, read_examples
 from apr_jax.runs.records import Record
 
-# Settings by job that are of one set, part or radius alone, so that they may differ
-# between the records that a section shows together.
+# Settings by job that are of one set, part, radius or surrogate alone, so that they
+# may differ between the records that a section shows together.
 _OWN: Mapping[str, frozenset[str]] = {
     "evaluate.corruption": frozenset({"files", "frost"}),
     "evaluate.shift": frozenset({"source", "fingerprint", "note", "fit"}),
@@ -26,7 +26,9 @@ _OWN: Mapping[str, frozenset[str]] = {
     "evaluate.fourier": frozenset({"part", "norm", "extent", "radii", "axes"}),
     "evaluate.adversarial": frozenset({"attack", "steps", "queries", "seed"}),
     "evaluate.masking": frozenset(),
-    "evaluate.transfer": frozenset(),
+    "evaluate.transfer": frozenset(
+        {"surrogate", "surrogate_weights", "surrogate_step", "surrogate_dtype"}
+    ),
 }
 # The parts of a configuration that say how a network was trained.
 _TRAINING = ("augment", "contrast", "optim", "seed", "train")

@@ -53,7 +53,7 @@ def network(place, **changes):
 
 def measured(place, classifier, **given):
     settings = {"attack": "square", "queries": 2, "steps": 3, "examples": 24}
-    settings |= {"linf": (0.12,), "surrogate": f"{place / 'other.py'}:create"}
+    settings |= {"linf": (0.12,), "surrogate": (f"{place / 'other.py'}:create",)}
     done = given.pop("done", ())
     context = Context(parallel.make_layout(1), quiet=True, done=done)
     settings = config_lib.Adversarial(**(settings | given))
@@ -76,7 +76,8 @@ def test_records_name_both_and_the_page_shows_them(place, capfd, monkeypatch):
         "transfer_pgd",
         "transfer_accuracy",
     ]
-    assert {(r.split, r.n) for r in records} == {("linf/0.12", 24)}
+    digest = by["transfer_pgd"].extra["settings"]["surrogate_weights"][:6]
+    assert {(r.split, r.n) for r in records} == {(f"linf/0.12/other-{digest}", 24)}
     assert {r.extra["classifier"] for r in records} == {"rounded"}
     assert {r.extra["settings"]["surrogate"] for r in records} == {"other"}
     assert {len(r.extra["settings"]["surrogate_weights"]) for r in records} == {12}
@@ -97,14 +98,33 @@ def test_records_name_both_and_the_page_shows_them(place, capfd, monkeypatch):
     (row,) = section.answers([RunView(name="a", records=records)])
     assert row.cells[0].metric == "transfer_accuracy"
 
-    # All there: nothing again. Another surrogate is another measurement.
+    # All there: nothing again. Another surrogate is another measurement, and stands
+    # beside the first, before it or after it.
     assert measured(place, blind, done=every) == []
     same = lambda engine, stage, key, images, labels, **_: images
     monkeypatch.setattr(transfer.surrogate, "craft", same)
     (place / "third.py").write_text(OTHER.replace("other", "third"))
-    again = measured(place, blind, done=every, surrogate=f"{place / 'third.py'}:create")
+    both = tuple(f"{place / name}.py:create" for name in ("third", "other", "third"))
+    again = measured(place, blind, done=every, surrogate=both)
+    assert len(again) == len(records)
     assert {r.extra["settings"]["surrogate"] for r in again} == {"third"}
     assert {r.value for r in again if r.metric.startswith("transfer")} == {1}
+    for order in ([*records, *again], [*again, *records]):
+        seen = RunView(name="a", records=order)
+        assert {r.extra["settings"]["surrogate"] for r in seen.of(transfer.JOB)} == {
+            "other",
+            "third",
+        }
+        page = section.html([seen, RunView(name="b", records=again)])
+        assert page.count("made on other, n = 24") == 1
+        assert page.count("made on third, n = 24") == 1
+        assert len(section.answers([seen])) == 2
+
+    # Called alike, they are told apart by their weights.
+    alike = [dataclasses.replace(r, split=f"linf/0.12/other-{0:06}") for r in records]
+    page = section.html([RunView(name="a", records=[*records, *alike])])
+    for wanted in (f"made on other ({digest}), n", "made on other (000000), n"):
+        assert wanted in page
 
 
 def test_surrogates_that_do_not_fit(place, tmp_path, monkeypatch):

@@ -80,22 +80,23 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
 def _groups(
     runs: Sequence[RunView],
 ) -> list[tuple[str, list[tuple[str, list[Record | None]]]]]:
-    """(heading, a row for each number) of each ball."""
+    """(heading, a row for each number) of each ball and surrogate."""
     groups = []
     by_place = numbers.side_by_side({run.name: run.of(JOB) for run in runs})
-    for (data, _), found in by_place:
+    for (data, split), found in by_place:
         by_metric = dict(found)
         rows = [(name, by_metric[name]) for name in _NAMES if name in by_metric]
-        first = next(r for _, records in rows for r in records if r is not None)
-        of = " or ".join(
-            sorted(
-                {
-                    record.extra["settings"]["surrogate"]
-                    for record in by_metric["transfer_accuracy"]
-                    if record is not None
-                }
-            )
-        )
-        ball = adversarial.bounds(first)
-        groups.append((f"{data}, {ball}, made on {of}, {numbers.size(rows)}", rows))
-    return groups
+        there = [r for _, records in rows for r in records if r is not None]
+        of = " or ".join(sorted({r.extra["settings"]["surrogate"] for r in there}))
+        title = f"{data}, {adversarial.bounds(there[0])}, made on {of}"
+        groups.append((title, split.rpartition("-")[2], rows))
+    titles = [title for title, *_ in groups]
+    return [
+        (f"{_apart(title, digest, titles)}, {numbers.size(rows)}", rows)
+        for title, digest, rows in groups
+    ]
+
+
+def _apart(title: str, digest: str, titles: Sequence[str]) -> str:
+    """A title, with the digest of the weights where two networks are called alike."""
+    return f"{title} ({digest})" if titles.count(title) > 1 else title
