@@ -54,6 +54,7 @@ class Inside:
         self.chosen: dict[str, config_lib.Ood] = {}
         self._fitted: ood.Fitted | None = None
         self._fit: ood_scores.Collected | None = None  # what scores are fitted to
+        self._refitted: dict[tuple[str, float], ood.Fitted] = {}  # by other knobs
         self._ready = False
         self._collector = ood_scores.Collector(
             job.classifier, job.context, settings, self.asked
@@ -148,25 +149,20 @@ class Inside:
         return ood_scores.scores_of([name], collected, fitted, settings)
 
     def _fitted_by(self, name: str, settings: config_lib.Ood) -> ood.Fitted | None:
-        """What a score is fitted with where the settings are others."""
+        """What a score is fitted with where the settings are others; fitted once."""
         fitted, fit = self._fitted, self._fit
-        if fitted is None or fit is None:
+        knobs = {"react": settings.react_quantile, "vim": settings.vim_dims}
+        if fitted is None or fit is None or name not in knobs:
             return fitted
-        found: Mapping[str, Any] = {}
-        if name == "react":
-            limit = np.quantile(fit.features, settings.react_quantile)
-            found = {"react_limit": limit}
-        elif name == "vim":
-            found = virtual_logit(
-                fit.features.astype(np.float64),
-                fit.logits.astype(np.float64),
-                np.asarray(fitted.weight, np.float64),
-                np.asarray(fitted.bias, np.float64),
-                settings.vim_dims or None,
+        key = name, knobs[name]
+        if key not in self._refitted:
+            found = _react(fit, settings)
+            if name == "vim":
+                found = _vim(fit, fitted, settings)
+            self._refitted[key] = dataclasses.replace(
+                fitted, **{k: np.float32(v) for k, v in found.items()}
             )
-        return dataclasses.replace(
-            fitted, **{k: np.float32(v) for k, v in found.items()}
-        )
+        return self._refitted[key]
 
     def _split(
         self,
@@ -205,6 +201,24 @@ class Inside:
                 raise ConfigError(f"scores can't be computed: {text}")
             console.say(f"left out: {text}")
         return tuple(name for name in self.asked if name not in left_out)
+
+
+def _react(fit: ood_scores.Collected, settings: config_lib.Ood) -> Mapping[str, Any]:
+    """Where ReAct cuts off."""
+    return {"react_limit": np.quantile(fit.features, settings.react_quantile)}
+
+
+def _vim(
+    fit: ood_scores.Collected, fitted: ood.Fitted, settings: config_lib.Ood
+) -> Mapping[str, Any]:
+    """The subspace and the scale of ViM."""
+    return virtual_logit(
+        fit.features.astype(np.float64),
+        fit.logits.astype(np.float64),
+        np.asarray(fitted.weight, np.float64),
+        np.asarray(fitted.bias, np.float64),
+        settings.vim_dims or None,
+    )
 
 
 def _lacking(collected: ood_scores.Collected, has_layer: bool) -> dict[str, str]:

@@ -161,7 +161,25 @@ def scores_of(
         if name in names
     }
     rest = [name for name in names if name not in ood.OF_IMAGES]
-    special: dict[str, dict[str, Any]] = {
+    knobs = _options(settings)
+    asked = tuple((name, tuple(knobs.get(name, {}).items())) for name in rest)
+    parts = []
+    for start in range(0, len(collected.labels), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        logits, features = collected.logits[rows], collected.features[rows]
+        short = _CHUNK - len(logits)
+        # One shape for all chunks, so one program.
+        padded = (np.pad(x, ((0, short), (0, 0))) for x in (logits, features))
+        out = _compute(asked, *padded, fitted)
+        parts.append({k: np.asarray(v)[: len(logits)] for k, v in out.items()})
+    for name in rest:
+        found[name] = np.concatenate([p[name] for p in parts]).astype(np.float64)
+    return {name: found[name] for name in names}
+
+
+def _options(settings: config_lib.Ood) -> dict[str, dict[str, Any]]:
+    """The knobs of each score that has some, as it takes them."""
+    return {
         **{key: {"prune": settings.ash_prune} for key in ("ash", "ash_p", "ash_b")},
         "scale": {"prune": settings.scale_prune},
         "gen": {"gamma": settings.gen_gamma, "top": settings.gen_top},
@@ -170,27 +188,20 @@ def scores_of(
         "nnguide": {"k": settings.nnguide_k},
     }
 
-    @jax.jit
-    def compute(
-        logits: jax.Array, features: jax.Array, fitted: ood.Fitted | None
-    ) -> dict[str, jax.Array]:
-        return {
-            name: ood.SCORES[name](logits, features, fitted, **special.get(name, {}))
-            for name in rest
-        }
 
-    parts = []
-    for start in range(0, len(collected.labels), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        logits, features = collected.logits[rows], collected.features[rows]
-        short = _CHUNK - len(logits)
-        # One shape for all chunks, so one program.
-        padded = (np.pad(x, ((0, short), (0, 0))) for x in (logits, features))
-        out = compute(*padded, fitted)
-        parts.append({k: np.asarray(v)[: len(logits)] for k, v in out.items()})
-    for name in rest:
-        found[name] = np.concatenate([p[name] for p in parts]).astype(np.float64)
-    return {name: found[name] for name in names}
+# One program for all sets and calls with the same scores and knobs.
+@functools.partial(jax.jit, static_argnums=0)
+def _compute(
+    asked: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...],
+    logits: jax.Array,
+    features: jax.Array,
+    fitted: ood.Fitted | None,
+) -> dict[str, jax.Array]:
+    """Scores [B] by name, of outputs of a chunk."""
+    return {
+        name: ood.SCORES[name](logits, features, fitted, **dict(options))
+        for name, options in asked
+    }
 
 
 def knobs_of(settings: config_lib.Ood) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood as ood_job
-from apr_jax.evaluate import ood_sets, openood, openood_sets
+from apr_jax.evaluate import ood_inside, ood_sets, openood, openood_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.report.sections import ood as section
 from tests import toy
@@ -219,6 +219,21 @@ def test_knobs_are_tried_in_openoods_order():
     tied = (np.array([1.0, 2.0]), np.array([0.0]))
     worse = (np.array([1.0, 2.0]), np.array([1.5]))
     assert openood.best([worse, tied, tied]) == 1
+
+
+def test_vim_is_fitted_once_for_each_number_of_dimensions(network, place, monkeypatch):
+    tried, real = [], ood_inside.virtual_logit
+
+    def virtual_logit(*arrays):
+        tried.append(arrays[-1])
+        return real(*arrays)
+
+    monkeypatch.setitem(openood.SWEEPS, "vim", {"vim_dims": (2, 5)})
+    monkeypatch.setattr(ood_inside, "virtual_logit", virtual_logit)
+    rows = by_name(run(network, openood_dir=str(place), scores=("vim",)))
+    assert tried == [2, 5]  # of known and unknown images of two spectra
+    (chosen,) = {rows[name, "vim.auroc"].extra["chosen"]["vim_dims"] for name in FAR}
+    assert chosen in tried
 
 
 def test_what_is_missing_is_said_and_the_rest_measured(network, place, capsys):
