@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     """A batch of examples.
 
     Attributes:
-        image: uint8 [N, H, W, 3].
+        image: uint8 [N, H, W, 3]; of a stream it may be read-only.
         label: int32 [N].
         mask: bool [N]; false where a row is padding and must not be counted.
     """

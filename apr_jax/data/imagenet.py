@@ -208,8 +208,8 @@ def _unnamed_batches(
     broken = images_lib.Broken(data.max_broken)
     found = _decoded(raw, tf_image, data.image_size, rows)
     for images, labels, good, handles, seeds, names in found.as_numpy_iterator():
-        # Arrays of TensorFlow may be read-only.
-        images, good = np.array(images), np.array(good)
+        if not good.all():  # TensorFlow's arrays are read-only
+            images, good = np.array(images), np.array(good)
         for i in np.flatnonzero(~good):
             name = os.fsdecode(names[i])
             try:
@@ -283,5 +283,7 @@ def _filled(
         batch = next(batches, None)
         if batch is None:
             yield pad(np.zeros((0, size, size, 3), np.uint8), np.zeros(0), rows)
-            continue
-        yield pad(batch.image[batch.mask], batch.label[batch.mask], rows)
+        elif len(batch.mask) == rows and batch.mask.all():
+            yield batch
+        else:
+            yield pad(batch.image[batch.mask], batch.label[batch.mask], rows)

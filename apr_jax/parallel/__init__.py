@@ -42,6 +42,7 @@ __all__ = [
     "map_devices",
     "memory",
     "peak_memory",
+    "put_batch",
     "replicate",
     "split_batch",
     "start_processes",
@@ -214,17 +215,38 @@ def split_batch(tree: Any, layout: Layout, axis: int = 0) -> Any:
     """Shares this process's part of a batch out to its devices.
 
     Leaves [..., B, ...] become [D, ..., B / D, ...]: ``axis`` is divided into D
-    equal runs and the new axis of local devices comes first. Over a mesh they keep
-    their axes, and ``axis`` has the rows of all processes.
+    equal runs and the new axis of local devices comes first; they are views, without a
+    copy. Over a mesh they keep their axes, and ``axis`` has the rows of all processes.
     """
     if (mesh := layout.mesh) is not None:
         return by_mesh.split(tree, mesh, axis)
     count = len(layout.local)
 
     def share(leaf: np.ndarray) -> np.ndarray:
-        return np.stack(np.split(np.asarray(leaf), count, axis=axis))
+        rows = np.asarray(leaf)
+        before, size, after = (
+            rows.shape[:axis],
+            rows.shape[axis],
+            rows.shape[axis + 1 :],
+        )
+        runs = rows.reshape(*before, count, size // count, *after)
+        return np.moveaxis(runs, axis, 0)
 
     return jax.tree.map(share, tree)
+
+
+def put_batch(tree: Any, layout: Layout) -> Any:
+    """Copies this process's part of a batch to its devices, shared out between them.
+
+    What ``split_batch`` gives, on the devices already. No program runs for it, so that
+    a thread may call it while others give the devices work.
+    """
+    shared = split_batch(tree, layout)
+    if layout.mesh is not None:
+        return shared
+    own = jax.sharding.Mesh(np.array(layout.local), (AXIS,))
+    rows = jax.sharding.NamedSharding(own, jax.sharding.PartitionSpec(AXIS))
+    return jax.device_put(shared, rows)
 
 
 def local_rows(batch_size: int, layout: Layout) -> slice:

@@ -1,5 +1,6 @@
 """One call of the devices after the other: images in memory, or read on the fly."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import data, fast_random, parallel
 from apr_jax.data import imagenet
-from apr_jax.train import averaging, contrastive, optim
+from apr_jax.train import ahead, averaging, contrastive, optim
 from apr_jax.train import step as step_lib
 from apr_jax.train.plan import Plan
 
@@ -52,11 +53,13 @@ def map_steps(plan: Plan, step: int, count: int, *, lanes: bool) -> Callable[...
     return parallel.map_devices(run, plan.layout, donate=(0,), same=True)
 
 
-def make_advance(plans: Sequence[Plan], first: int) -> Advance:
-    """Returns ``(state, step, count) -> (state, metrics)`` from step ``first`` on.
+@contextlib.contextmanager
+def advancing(plans: Sequence[Plan], first: int) -> Iterator[Advance]:
+    """A context with ``(state, step, count) -> (state, metrics)`` from ``first`` on.
 
-    Images lie on the devices, or are streamed, one batch a call. Of several plans, with
-    images in memory, states and metrics have an axis of lanes.
+    Images lie on the devices, or are streamed, one batch a call, by a thread that ends
+    with the context. Of several plans, with images in memory, states and metrics have
+    an axis of lanes.
     """
     plan, layout = plans[0], plans[0].layout
     lanes, by_turns = len(plans) > 1, _by_turns(plan.config)
@@ -75,14 +78,19 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
         return mapped[stage]
 
     if plan.resident is None:
-        batches = stream(plan, first)
 
-        def streamed(state: Any, step: int, count: int) -> tuple[Any, Any]:
-            read = next(batches)
-            image, label = parallel.split_batch((read.image, read.label), layout)
-            return run_of(step, count)(state, image, label, positions, key)
+        def put(read: data.Batch) -> tuple[jax.Array, jax.Array]:
+            put: tuple[jax.Array, jax.Array]
+            put = parallel.put_batch((read.image, read.label), layout)
+            return put
 
-        return streamed
+        with ahead.read_ahead(stream(plan, first), put) as batches:
+
+            def streamed(state: Any, step: int, count: int) -> tuple[Any, Any]:
+                return run_of(step, count)(state, *next(batches), positions, key)
+
+            yield streamed
+        return
     found = training_images(plan)
     rows_of = step_lib.flat_images(found.images)
     images, labels = parallel.replicate((rows_of, found.labels), layout)
@@ -98,7 +106,7 @@ def make_advance(plans: Sequence[Plan], first: int) -> Advance:
         mine = parallel.split_batch(indices, layout, axis=indices.ndim - 1)
         return run_of(step, count)(state, images, labels, mine, positions, key)
 
-    return resident
+    yield resident
 
 
 def run_key(seed: int) -> jax.Array:

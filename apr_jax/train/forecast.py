@@ -42,7 +42,27 @@ def measure(plan: Plan) -> Forecast:
     """
     lanes = seeds.Lanes([plan])
     began = time.monotonic()
-    call = dispatch.make_advance(lanes.plans, 0)
+    with dispatch.advancing(lanes.plans, 0) as call:
+        first, each = _seconds(lanes, call, began)
+    lanes.close()
+    numbers = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes.starts[0]))
+    splits = [] if plan.resident is None else plan.resident.splits.values()
+    count = min(plan.steps_per_call, plan.stage_end(0))
+    return Forecast(
+        first=first,
+        seconds=each * max(plan.total_steps - count, 0),
+        images_per_second=plan.config.train.batch_size / each,
+        memory=parallel.peak_memory(plan.layout.local[0]),
+        images=sum(split.images.nbytes for split in splits),
+        disk=numbers * plan.config.checkpoint.keep,
+    )
+
+
+def _seconds(
+    lanes: seeds.Lanes, call: dispatch.Advance, began: float
+) -> tuple[float, float]:
+    """Seconds from ``began`` to the end of the first call, and of a step after it."""
+    plan = lanes.plans[0]
     state, end = lanes.on_devices(), plan.stage_end(0)
     count = min(plan.steps_per_call, end)
 
@@ -59,14 +79,4 @@ def measure(plan: Plan) -> Forecast:
         if time.monotonic() - began > _SECONDS:
             break
     each = (time.monotonic() - began) / (calls * count) if calls else first / count
-    lanes.close()
-    numbers = sum(leaf.nbytes for leaf in jax.tree.leaves(lanes.starts[0]))
-    splits = [] if plan.resident is None else plan.resident.splits.values()
-    return Forecast(
-        first=first,
-        seconds=each * max(plan.total_steps - count, 0),
-        images_per_second=plan.config.train.batch_size / each,
-        memory=parallel.peak_memory(plan.layout.local[0]),
-        images=sum(split.images.nbytes for split in splits),
-        disk=numbers * plan.config.checkpoint.keep,
-    )
+    return first, each

@@ -135,7 +135,8 @@ def _to_the_end(
             ]
             for meter in meters:
                 opened.enter_context(meter)
-            done, stopped_by = _steps(lanes, hooks, meters, signal, last)
+            call = opened.enter_context(dispatch.advancing(plans, first))
+            done, stopped_by = _steps(lanes, hooks, meters, signal, call, last)
     except Diverged as error:
         lanes.close()
         raise Diverged(f"{error}{lanes.left_behind()}") from None
@@ -163,12 +164,12 @@ def _steps(
     hooks: Sequence[hooks_lib.EpochHook],
     meters: Sequence[Meter],
     signal: StopSignal,
+    call: dispatch.Advance,
     last: int,
 ) -> tuple[int, str | None]:
     """Trains up to step ``last``; returns the steps done and what signal ended them."""
     plan, done, stopped_by = lanes.plans[0], lanes.step, None
     every = plan.config.checkpoint.every_steps
-    call = dispatch.make_advance(lanes.plans, done)
     state = lanes.on_devices()
     agree = parallel.make_agreement(plan.layout)
     _follow(hooks, meters[0], state, done - 1, done)

@@ -272,7 +272,7 @@ def test_the_divergence_has_the_weight_of_its_setting(tmp_path, rng, weight):
         (100, 5, [24]),
     ],
 )
-def test_states_are_saved_where_calls_pass_the_steps(monkeypatch, every, a_call, saved):
+def test_states_are_saved_where_calls_pass_the_steps(every, a_call, saved):
     held = []
     plan = types.SimpleNamespace(
         config=types.SimpleNamespace(
@@ -302,11 +302,9 @@ def test_states_are_saved_where_calls_pass_the_steps(monkeypatch, every, a_call,
         check=lambda *_: None,
         paused=contextlib.nullcontext,
     )
-    monkeypatch.setattr(
-        loop.dispatch, "make_advance", lambda *_: lambda state, step, count: (None, {})
-    )
+    call = lambda state, step, count: (None, {})
     signal = types.SimpleNamespace(number=0)
-    done, stopped_by = loop._steps(Lanes(), [], [meter], signal, 24)
+    done, stopped_by = loop._steps(Lanes(), [], [meter], signal, call, 24)
     assert (done, stopped_by) == (24, None)
     assert held == saved
 

@@ -206,8 +206,8 @@ def test_a_state_that_gives_no_number_is_not_saved(folder, tmp_path, every, last
     for step in steps:
         saved = checkpoint.Reader(plan.run.checkpoints, owner=config_hash(plan))
         state = saved._read(step, plan_lib.initial_state(plan))
-        call = dispatch.make_advance([plan], step)
-        metrics = call(parallel.replicate(state, plan.layout), step, 1)[1]
+        with dispatch.advancing([plan], step) as call:
+            metrics = call(parallel.replicate(state, plan.layout), step, 1)[1]
         assert np.isfinite(parallel.first_copy(metrics)["loss"]).all()
     # What the message advises can be done.
     again = {**wild, "optim__learning_rate": 0.01}
