@@ -186,7 +186,7 @@ def _mean(job: Measurement, means: dict[str, dict[str, Record]]) -> list[Record]
         value = float(np.mean([record.value for record in records]))
         n = min(record.n for record in records)
         numbers[metric] = metrics.Measured(value, None, None, unit, n)
-    return job.records(numbers, split, over=list(wanted))
+    return job.records(numbers, split, members=[f"{SPLIT}/{name}" for name in wanted])
 
 
 def _parts(frames: np.ndarray, most: int) -> Iterator[slice]:

@@ -33,6 +33,7 @@ class Question:
         number: its name for a reader, with an arrow to the better side.
         job, metric: of its records.
         splits: a pattern of their splits.
+        mean: the split of the mean over all others, which stands for them.
     """
 
     asked: str
@@ -40,6 +41,7 @@ class Question:
     job: str
     metric: str
     splits: str = ".*"
+    mean: str = "all"
 
 
 QUESTIONS = (
@@ -51,6 +53,13 @@ QUESTIONS = (
     Question("Corrupted images", "mCE ↓", "evaluate.corruption", "mce", "mean"),
     Question("Images from elsewhere", "error ↓", "evaluate.shift", "error"),
     Question("Shape or texture", "shape bias ↑", "evaluate.shift", "shape_bias"),
+    Question(
+        "Perturbed sequences",
+        "flip probability ↓",
+        "evaluate.shift",
+        "flip_probability",
+        mean="perturbation/mean",
+    ),
     Question(
         "Unknown images",
         "AUROC of MSP ↑",
@@ -64,10 +73,14 @@ QUESTIONS = (
         "evaluate.adversarial",
         "robust_accuracy",
     ),
+    Question(
+        "Images made on another network",
+        "accuracy ↑",
+        "evaluate.transfer",
+        "transfer_accuracy",
+    ),
     Question("Phase", "answers that follow ↑", "evaluate.fourier", "follows_phase"),
 )
-# The split of the mean over all sets of unknown images.
-_ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +214,8 @@ def rows(compared: Sequence[Column]) -> list[Row]:
         cells = [_answers(column, question) for column in compared]
         places = dict.fromkeys(place for own in cells for place in own)
         for data, split in places:
-            if split != _ALL and (data, _ALL) in places:
+            mean = question.mean
+            if split != mean and (data, mean) in places:
                 continue  # a mean stands for its members
             across = [own.get((data, split)) for own in cells]
             found.append(Row(question, data, split, across))

@@ -92,7 +92,11 @@ def test_arrays_and_folders(network, tmp_path, monkeypatch):
     page = section.html([RunView(name="a", records=records)])
     assert "perturbation/tilt" in page.replace("<wbr>", "")
     assert "Answers that flip between frames" in page
-    assert section.answers([RunView(name="a", records=records)]) == []
+    rows = section.answers([RunView(name="a", records=records)])  # without a mean
+    flips = [r for r in records if r.metric == "flip_probability"]
+    assert [(row.question, row.cells) for row in rows] == [
+        ("Perturbed sequences", [record]) for record in flips
+    ]
 
 
 def test_the_mean_is_of_the_ten(network, tmp_path, capfd):
@@ -106,9 +110,15 @@ def test_the_mean_is_of_the_ten(network, tmp_path, capfd):
         if r.metric == "flip_probability"
     }
     assert flips["mean"] == pytest.approx(np.mean([flips[name] for name in ten]))
-    assert records[-1].extra["over"] == list(ten)
+    assert records[-1].extra["members"] == [f"perturbation/{name}" for name in ten]
     (row,) = section.answers([RunView(name="a", records=records)])
     assert row.cells[0].value == flips["mean"]
+    lows = [
+        r.low
+        for r in records
+        if r.metric == "flip_probability" and r.split.partition("/")[2] in ten
+    ]
+    assert row.cells[0].low == pytest.approx(np.mean(lows))
     assert measured(network, tmp_path, done=records) == []
     (tmp_path / "tilt.npy").unlink()
     again = measured(network, tmp_path, done=records)

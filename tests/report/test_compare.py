@@ -146,6 +146,43 @@ def test_questions_take_the_means(tmp_path):
     assert found == {"Corrupted images": 0.3, "Unknown images": 0.6}
 
 
+def test_flips_and_transfer_are_questions(tmp_path):
+    flips = [
+        record("flip_probability", value, job="shift", split=f"perturbation/{name}")
+        for name, value in (("tilt", 0.1), ("mean", 0.2))
+    ]
+    moved = [
+        record(
+            metric,
+            value,
+            job="transfer",
+            split=f"linf/0.03/{name}",
+            settings={"surrogate": name},
+        )
+        for name, value in (("one", 0.6), ("two", 0.4))
+        for metric in ("transfer_pgd", "transfer_accuracy")
+    ]
+    roots = [
+        write(tmp_path / "a", [*flips, *moved]),
+        write(tmp_path / "b", flips[:1], method="apr_p"),
+    ]
+
+    def found(*roots):
+        table = compare.rows(compare.columns(compare.open_runs(roots)))
+        return {
+            (row.question.asked, row.split): [c and c.value for c in row.cells]
+            for row in table
+        }
+
+    other = "Images made on another network"
+    assert found(*roots) == {
+        ("Perturbed sequences", "perturbation/mean"): [0.2, None],
+        (other, "linf/0.03/one"): [0.6, None],
+        (other, "linf/0.03/two"): [0.4, None],
+    }
+    assert found(roots[1]) == {("Perturbed sequences", "perturbation/tilt"): [0.1]}
+
+
 def keep(root, wrong, *, data_seed=0):
     """Keeps answers to the clean images of a run."""
     run, config = workdir.open_run(root)

@@ -13,6 +13,7 @@ JOB = "evaluate.shift"
 TITLE = "Images from elsewhere"
 # Shape against texture has a split of its own, without a clean accuracy beside it.
 _BIAS = "shape_bias"
+_FLIPS, _MEAN = "flip_probability", "perturbation/mean"
 
 
 def html(runs: Sequence[RunView]) -> str:
@@ -38,19 +39,26 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
 
 
 def answers(runs: Sequence[RunView]) -> list[answer.Row]:
-    """The error on each set, the shape bias, and the mean flip probability."""
+    """The error on each set, the shape bias, and the flip probability.
+
+    Of perturbations it is the mean, or where no run has one each by itself.
+    """
+    groups = _groups(runs)
+    flips = {place: dict(found).get(_FLIPS) for place, found in groups}
+    averaged = {data for (data, split), of in flips.items() if of and split == _MEAN}
     rows = []
-    for (data, split), found in _groups(runs):
-        by_metric = dict(found)
+    for (data, split), found in groups:
         for metric, question, number in (
             ("error", f"Images from elsewhere, {split}", "Error ↓"),
             (_BIAS, "Shape or texture", "Shape bias ↑"),
-            ("flip_probability", "Perturbed sequences", "Flip probability ↓"),
+            (_FLIPS, "Perturbed sequences", "Flip probability ↓"),
         ):
-            cells = by_metric.get(metric)
-            single = metric == "flip_probability" and not split.endswith("/mean")
+            cells = dict(found).get(metric)
+            single = metric == _FLIPS and split != _MEAN and data in averaged
             if cells is not None and not single:
                 size = numbers.size([("", cells)])
+                if split == _MEAN:
+                    cells = [_with_ends(cell, runs[i]) for i, cell in enumerate(cells)]
                 rows.append(
                     answer.Row(
                         question=question,
@@ -61,6 +69,13 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
                     )
                 )
     return rows
+
+
+def _with_ends(mean: Record | None, run: RunView) -> Record | None:
+    """A mean with the mean of its members' intervals."""
+    members = mean.extra.get("members", ()) if mean else ()
+    found = [r for r in run.of(JOB) if r.split in members and r.metric == _FLIPS]
+    return answer.over(mean, found)
 
 
 def _groups(runs: Sequence[RunView]) -> list[numbers.Group]:
