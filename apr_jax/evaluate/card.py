@@ -11,6 +11,7 @@ stopped card goes on. A part that can't be measured, as its data aren't there, i
 and left out.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -49,7 +50,6 @@ _LOG = logging.getLogger(__name__)
 # Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
 # near, as OpenOOD counts.
 _USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
-
 # Natural shifts that it has, by the set whose classes they are of.
 _USUAL_SHIFTS = {
     "cifar10": ("cifar10_1",),
@@ -88,18 +88,36 @@ def measure(
     if set(parts) - {"clean"}:
         context = dataclasses.replace(context, speed={})
     for number, part in enumerate(parts):
-        try:
+        with _left_out_if_need_be(part):
             settings = _settings(part, classifier.config)
             if number == _first_long(parts):
                 _say_plan(classifier, context, parts[number:])
-            yield from _PARTS[part].measure(classifier, settings, context)
-        except UserError as why:
-            console.say(f"{part} is left out: {why}")
-        except Exception as error:  # never takes the later parts with it
-            if jax.process_count() > 1:  # which all processes measure together
-                raise
-            _LOG.warning("the part %s failed", part, exc_info=True)
-            console.say(f"{part} is left out: {type(error).__name__}: {words(error)}")
+            for own in _separately(settings):
+                with _left_out_if_need_be(part):
+                    yield from _PARTS[part].measure(classifier, own, context)
+
+
+@contextlib.contextmanager
+def _left_out_if_need_be(part: str) -> Iterator[None]:
+    """Says why a part, or some of it, can't be measured."""
+    try:
+        yield
+    except UserError as why:
+        console.say(f"{part} is left out: {why}")
+    except Exception as error:  # never takes the later parts with it
+        if jax.process_count() > 1:  # which all processes measure together
+            raise
+        _LOG.warning("the part %s failed", part, exc_info=True)
+        console.say(f"{part} is left out: {type(error).__name__}: {words(error)}")
+
+
+def _separately(settings: Any) -> list[Any]:
+    """The settings of what a part measures, each of which may fail by itself."""
+    if not isinstance(settings, config_lib.Shift):
+        return [settings]
+    none: dict[str, Any] = {"shift": (), "cue_conflict": "", "perturbations": ""}
+    given = {name: value for name in none if (value := getattr(settings, name))}
+    return [dataclasses.replace(settings, **none | {k: v}) for k, v in given.items()]
 
 
 def _first_long(parts: Sequence[str]) -> int:
@@ -183,11 +201,11 @@ def _prepared(described: config_lib.Data, names: Sequence[str]) -> list[str]:
 def _with_shifted_sets(config: config_lib.Config) -> config_lib.Shift:
     """The shifted sets that are listed, or the usual ones that are prepared."""
     settings, described = config.eval.shift, config.data
-    if settings.shift or settings.cue_conflict or settings.perturbations:
-        return settings
     usual = _USUAL_SHIFTS.get(described.name.partition(":")[0], ())
+    if settings.shift:
+        return settings
     found = _prepared(described, usual)
-    if not found:
+    if not found and not settings.cue_conflict and not settings.perturbations:
         about = f", and of the usual sets ({', '.join(usual)}) none is prepared in "
         raise DataError(
             f"eval.shift.shift is empty{about + 'data.data_dir' if usual else ''}"
@@ -255,19 +273,14 @@ def run(
         check(opened[-1][1])
     tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
-    process.use_compile_cache(
-        opened[0][1].data
-        if opened
-        else build(
-            config_lib.Data(), {"cache_dir": (places or {}).get("cache_dir", "")}
-        )
-    )
+    cache = {"cache_dir": (places or {}).get("cache_dir", "")}
+    own_data = opened[0][1].data if opened else build(config_lib.Data(), cache)
+    process.use_compile_cache(own_data)
     layout = parallel.make_layout(devices)
     if target is not None and parallel.is_primary():
         files.check_target(target, "--page")
-    jobs: list[
-        _Job
-    ] = []  # all of them first: one without checkpoint is better found now
+    # All of them first: one without checkpoint is better found now.
+    jobs: list[_Job] = []
     for place, config in opened:
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
         command.check_images(place.root, config)
@@ -311,10 +324,8 @@ def _measure_all(
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            from apr_jax.report import (
-                export,
-                page,
-            )  # Matplotlib, which takes a while to load
+            # Matplotlib takes a while to load.
+            from apr_jax.report import export, page
 
             roots = [place.root for place, *_ in jobs]
             page.write(target or jobs[0][0].report, roots)

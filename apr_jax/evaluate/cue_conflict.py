@@ -4,7 +4,8 @@ Geirhos et al., "ImageNet-trained CNNs are biased towards texture; increasing sh
 improves accuracy and robustness", ICLR 2019. Their images lie in folders of the shape's
 category and are called after both, ``cat/cat7-elephant1.png``. Sixteen categories stand
 for ImageNet's classes, by the mapping that they published (modelvshuman): that of the
-largest mean probability over its classes is answered.
+largest mean probability over its classes is answered. A network that knows some of the
+categories by name, as CIFAR-10's seven, is asked about these alone.
 """
 
 import hashlib
@@ -56,6 +57,8 @@ CATEGORIES: dict[str, tuple[int, ...]] = {
     "oven": (766,),
     "truck": (555, 569, 656, 675, 717, 734, 864, 867),
 }
+# What other data call them.
+_ALSO = {"automobile": "car", "ship": "boat"}
 
 
 def measured(job: Measurement, settings: config_lib.Shift) -> Iterator[Record]:
@@ -69,11 +72,12 @@ def measured(job: Measurement, settings: config_lib.Shift) -> Iterator[Record]:
     Yields:
         "follows_shape" and "follows_texture", the shares of all images whose shape,
         or texture, is answered; and "shape_bias", the share of shape among both.
-        Images of one category in both don't count. Intervals are Wilson's.
+        Images of one category in both, or of one that the classifier doesn't know,
+        don't count. Intervals are Wilson's.
 
     Raises:
         DataError: the folder isn't there, a name isn't of this form, or the
-            classifier has neither ImageNet's classes nor the categories.
+            classifier has neither ImageNet's classes nor two of the categories.
     """
     classifier, context = job.classifier, job.context
     chosen = classes_of(classifier.class_names)
@@ -81,9 +85,13 @@ def measured(job: Measurement, settings: config_lib.Shift) -> Iterator[Record]:
     if not root.is_dir():
         raise DataError(f"cue_conflict is {str(root)!r}, which is no folder")
     pairs = {file: categories_of(file) for file in walk.images(root)}
-    files = [file for file, (shape, texture) in pairs.items() if shape != texture]
+    known = {name for name, own in zip(CATEGORIES, chosen, strict=True) if own}
+    files = [f for f, cues in pairs.items() if len(set(cues)) == 2 and known >= {*cues}]
     if not files:
-        raise DataError(f"cue_conflict: {root} has no images of two categories")
+        raise DataError(
+            f"cue_conflict: {root} has no images of two categories that "
+            f"{classifier.name} knows"
+        )
     described, order = classifier.config.data, list(CATEGORIES)
     cues = np.array([[order.index(cue) for cue in pairs[file]] for file in files])
     size = classifier.config.eval.batch_size
@@ -109,7 +117,11 @@ def measured(job: Measurement, settings: config_lib.Shift) -> Iterator[Record]:
     if by_shape + by_texture:
         numbers["shape_bias"] = metrics.wilson(by_shape, by_shape + by_texture)
     yield from job.records(
-        numbers, SPLIT, not_finite=outputs.not_finite, left_out=len(pairs) - len(files)
+        numbers,
+        SPLIT,
+        not_finite=outputs.not_finite,
+        left_out=len(pairs) - len(files),
+        categories=len(known),
     )
 
 
@@ -139,18 +151,24 @@ def categories_of(file: str) -> tuple[str, str]:
 def classes_of(class_names: Sequence[str]) -> list[tuple[int, ...]]:
     """The classes of each category: by name, or those of ImageNet.
 
+    Of a category that a network of other classes doesn't know there are none.
+
     Raises:
-        DataError: there are neither.
+        DataError: there are fewer than two.
     """
-    names = list(class_names)
-    if set(CATEGORIES) <= set(names):
-        return [(names.index(category),) for category in CATEGORIES]
-    if len(names) == _IMAGENET:
+    names = [_ALSO.get(name, name) for name in class_names]
+    if not set(CATEGORIES) <= set(names) and len(names) == _IMAGENET:
         return list(CATEGORIES.values())
-    raise DataError(
-        f"cue conflicts are for networks of ImageNet's {_IMAGENET:,} classes, or with "
-        f"classes called as the sixteen categories; this one has {len(names)}"
-    )
+    found: list[tuple[int, ...]] = [
+        (names.index(category),) if category in names else () for category in CATEGORIES
+    ]
+    if sum(map(bool, found)) < 2:
+        raise DataError(
+            f"cue conflicts are for networks of ImageNet's {_IMAGENET:,} classes, or "
+            "with two or more classes called as the sixteen categories; this one has "
+            f"{len(names)} classes, {', '.join(names[:3])} first"
+        )
+    return found
 
 
 def decisions(logits: np.ndarray, classes: Sequence[Sequence[int]]) -> np.ndarray:
@@ -162,6 +180,8 @@ def decisions(logits: np.ndarray, classes: Sequence[Sequence[int]]) -> np.ndarra
     """
     known = answers.answer(logits) >= 0
     p = np.asarray(jax.nn.softmax(np.where(known[:, None], logits, 0), axis=-1))
-    mean = np.stack([p[:, list(own)].mean(axis=1) for own in classes], axis=1)
+    none = np.full(len(p), -np.inf)
+    each = [p[:, list(own)].mean(axis=1) if own else none for own in classes]
+    mean = np.stack(each, axis=1)
     said: np.ndarray = np.where(known, answers.answer(mean), answers.NO_ANSWER)
     return said

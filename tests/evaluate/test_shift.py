@@ -1,5 +1,7 @@
 """The same classes on images from elsewhere: labels, masks, gaps, what is refused."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -197,7 +199,64 @@ def test_categories_of_imagenet():
     order = list(cue_conflict.CATEGORIES)
     assert said.tolist() == [order.index("knife"), order.index("dog"), -1]
     with pytest.raises(DataError, match="sixteen categories; this one has 10"):
-        cue_conflict.classes_of([str(i) for i in range(10)])
+        cue_conflict.classes_of(["cat", *"123456789"])
+
+
+def test_a_network_that_knows_some_categories_is_asked_about_these(tmp_path):
+    """CIFAR-10's classes: seven categories, two of them by other names."""
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"]
+    own = cue_conflict.classes_of([*names, "ship", "truck"])
+    chosen = dict(zip(cue_conflict.CATEGORIES, own, strict=True))
+    assert {name: own for name, own in chosen.items() if own} == {
+        "airplane": (0,),
+        "car": (1,),
+        "bird": (2,),
+        "cat": (3,),
+        "dog": (5,),
+        "boat": (8,),
+        "truck": (9,),
+    }
+    logits = np.zeros((2, 10))
+    logits[0, 4], logits[0, 8] = 9, 1  # a deer, else a boat
+    logits[1, 1] = 1
+    order = list(cue_conflict.CATEGORIES)
+    said = cue_conflict.decisions(logits, list(chosen.values()))
+    assert said.tolist() == [order.index("boat"), order.index("car")]
+
+    for name in ("cat1-dog2.png", "cat3-oven1.png", "bear1-cat1.png"):
+        Image.fromarray(np.full((8, 8, 3), 175, np.uint8)).save(tmp_path / name)
+    (tmp_path / "data").mkdir()
+    settings = config_lib.Shift(cue_conflict=str(tmp_path))
+    network = classifier_lib.from_function(
+        shade, toy.config(tmp_path / "data"), ("cat", "bee", "car", "dog"), name="few"
+    )
+    context = Context(parallel.make_layout(1), quiet=True)
+    found = {r.metric: r for r in shift.measure(network, settings, context)}
+    assert found["follows_texture"].value == 1
+    about = found["shape_bias"].extra
+    assert (about["left_out"], about["categories"]) == (2, 3)
+
+
+def test_a_card_measures_what_it_can_of_a_part(folder, photos, tmp_path, capfd):
+    """Cue conflicts that can't be take neither shifted sets nor sequences with them."""
+    frames = np.zeros((2, 3, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "tilt.npy", frames)
+    (tmp_path / "none").mkdir()
+    given = {
+        "shift": (f"photos=arrays:{folder / 'photos.npz'}",),
+        "cue_conflict": str(tmp_path / "none"),
+        "perturbations": str(tmp_path),
+    }
+    config = toy.config(folder, eval__parts=("shift",))
+    own = config_lib.Shift(**given)
+    config = dataclasses.replace(
+        config, eval=dataclasses.replace(config.eval, shift=own)
+    )
+    network = classifier_lib.from_function(shade, config, NAMES, name="shade")
+    context = Context(parallel.make_layout(1), quiet=True)
+    found = list(card.measure(network, None, context))
+    assert {r.split for r in found} == {"photos", "perturbation/tilt"}
+    assert "shift is left out: cue conflicts are for" in capfd.readouterr().err
 
 
 def test_a_card_takes_the_usual_sets_that_are_prepared(monkeypatch):
@@ -205,7 +264,10 @@ def test_a_card_takes_the_usual_sets_that_are_prepared(monkeypatch):
     there = {"cifar10_1"}
     monkeypatch.setattr(card.tfds, "is_prepared", lambda data: data.name in there)
     assert card._settings("shift", config).shift == ("cifar10_1=tfds:cifar10_1",)
+    conflicts = config_lib.parse({"eval": {"shift": {"cue_conflict": "a"}}})
+    assert card._settings("shift", conflicts).shift == ("cifar10_1=tfds:cifar10_1",)
     there.clear()
+    assert card._settings("shift", conflicts).shift == ()
     with pytest.raises(DataError, match=r"sets \(cifar10_1\) none is prepared"):
         card._settings("shift", config)
     own = config_lib.parse({"eval": {"shift": {"shift": ("a=folder:b",)}}})
