@@ -125,6 +125,7 @@ DEFAULTS = {
     "eval.corruption.frost_dir": "",
     "eval.corruption.seed": 0,
     "eval.corruption.stored_as": "auto",
+    "eval.corruption.jpeg": "pillow",
     "eval.shift.shift": (),
     "eval.shift.cue_conflict": "",
     "eval.shift.perturbations": "",

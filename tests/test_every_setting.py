@@ -361,6 +361,9 @@ TABLE = {
     ),
     "eval.corruption.seed": (1, NOISE, corrupted),
     "eval.corruption.stored_as": ("jpeg", NOISE, corrupted),
+    "eval.corruption.jpeg": (
+        "tests/evaluate/test_corruption.py::test_records_say_who_compressed"
+    ),
     "eval.shift.shift": OF_SHIFT + "folders_and_arrays_give_the_same",
     "eval.shift.cue_conflict": OF_SHIFT + "shape_or_texture",
     "eval.shift.perturbations": (

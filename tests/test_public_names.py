@@ -53,7 +53,7 @@ SIGNATURES = {
     "apr_jax.models.torch_weights.load_file": "(name, path)",
     "apr_jax.corruptions.corrupt": (
         "(key, images, name, severity, *, indices=None, frost=None, chunk=None, "
-        "stored_as='array')"
+        "stored_as='array', jpeg='pillow')"
     ),
     "apr_jax.attacks.fgsm": (
         "(key, logits_fn, images, labels, *, eps, norm='linf', step_size=None, "

@@ -76,6 +76,7 @@ class Corruption:
     stored_as: str = choice(
         "generated; auto: as the published files of that size", "auto", "jpeg", "array"
     )
+    jpeg: str = choice("generated: who compresses", "pillow", "device")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,6 +31,7 @@ from apr_jax.config import (
 from apr_jax.corruptions import (
     blur,
     covers,
+    device_jpeg,
     digital,
     frost_files,
     noise,
@@ -60,6 +61,7 @@ __all__ = [
     "C_BAR_CIFAR",
     "C_BAR_IMAGENET",
     "EXTRA_CORRUPTIONS",
+    "JPEG",
     "PUBLISHED",
     "SEVERITIES",
     "STORED",
@@ -74,6 +76,8 @@ __all__ = [
 MINIMUM_SIZE = 8
 # What becomes of results; see ``corrupt``.
 STORED = ("array", "jpeg")
+# Who compresses: Pillow on the host, or a program of the device.
+JPEG = ("pillow", "device")
 # Of the published files, which are JPEG from this size on.
 _QUALITY, _LEAST_JPEG = 85, 64
 # Pixels worked on at a time. On a CPU they should stay in its caches.
@@ -92,7 +96,6 @@ class _Corruption(NamedTuple):
     apply: Callable[[jax.Array, jax.Array, Values], jax.Array]
 
 
-# All but JPEG, which isn't computed on the device.
 _CORRUPTIONS: dict[str, _Corruption] = {
     "gaussian_noise": _Corruption(named("scale"), noise.gaussian_noise),
     "shot_noise": _Corruption(noise.shot_table, noise.shot_noise),
@@ -108,6 +111,8 @@ _CORRUPTIONS: dict[str, _Corruption] = {
     "contrast": _Corruption(named("scale"), digital.contrast),
     "elastic_transform": _Corruption(digital.elastic_values, digital.elastic_transform),
     "pixelate": _Corruption(digital.pixelate_matrix, digital.pixelate),
+    # On the device, that is.
+    "jpeg_compression": _Corruption(device_jpeg.values, device_jpeg.compress),
     "speckle_noise": _Corruption(named("scale"), noise.speckle_noise),
     "gaussian_blur": _Corruption(blur.gaussian_matrix, blur.gaussian_blur),
     "spatter": _Corruption(spatter.spatter_values, spatter.spatter),
@@ -150,6 +155,7 @@ def corrupt(
     frost: Frost = None,
     chunk: int | None = None,
     stored_as: str = "array",
+    jpeg: str = "pillow",
 ) -> jax.Array:
     """Corrupts images. uint8 [N, H, W, 3] -> uint8 [N, H, W, 3].
 
@@ -172,6 +178,8 @@ def corrupt(
         chunk: images worked on at a time; None chooses.
         stored_as: one of ``STORED``; "jpeg" puts each result through a JPEG file of
             quality 85, as the published sets of 64 pixels and more are stored.
+        jpeg: one of ``JPEG``, for "jpeg_compression" and ``stored_as``: "pillow" calls
+            the host, and can't be exported; "device" computes what libjpeg does.
 
     Raises:
         TypeError: no key.
@@ -182,6 +190,8 @@ def corrupt(
     check(name, severity)
     if stored_as not in STORED:
         raise ValueError(f"stored_as is {stored_as!r}; choose from {STORED}")
+    if jpeg not in JPEG:
+        raise ValueError(f"jpeg is {jpeg!r}; choose from {JPEG}")
     batch, single = _as_batch(images)
     count, height, width, _ = batch.shape
     numbers = np.arange(count) if indices is None else indices
@@ -194,10 +204,22 @@ def corrupt(
     if count == 0:
         return jnp.zeros(batch.shape, jnp.uint8)
 
+    there, stored = jpeg == "device", stored_as == "jpeg"
+
     def run(**given: Any) -> jax.Array:
-        with gates.without_x64():
-            found = _corrupted(**given, name=name, severity=severity, frost=frost)
-        return _through_jpeg(found, _QUALITY) if stored_as == "jpeg" else found
+        if name == "jpeg_compression" and not there:
+            quality = digital.jpeg_quality((height, width), severity)
+            found = _through_jpeg(given["images"], quality)
+        else:
+            with gates.without_x64():
+                found = _corrupted(
+                    **given,
+                    name=name,
+                    severity=severity,
+                    frost=frost,
+                    stored=stored and there,
+                )
+        return _through_jpeg(found, _QUALITY) if stored and not there else found
 
     given = {
         "key": fast_random.typed_keys(key),
@@ -277,18 +299,18 @@ def _corrupted(
     name: str,
     severity: int,
     frost: Frost,
+    stored: bool,
 ) -> jax.Array:
-    """``corrupt`` of images that are checked."""
+    """``corrupt`` of images that are checked; ``stored``: as JPEG, by the device."""
     count, *shape = images.shape[:3]
     size = (shape[0], shape[1])
-    if name == "jpeg_compression":
-        return _through_jpeg(images, digital.jpeg_quality(size, severity))
     values = {k: jnp.asarray(v) for k, v in _values(name, size, severity).items()}
     if name == "frost":
         values |= {k: jnp.asarray(v) for k, v in _sheets(frost, size).items()}
     stream = jax.random.fold_in(key, _ORDER.index(name) * 8 + severity)
+    part = functools.partial(_part, name, stream, images, numbers, stored=stored)
     parts = [
-        _part(name, stream, images, numbers, start, min(chunk, count - start), values)
+        part(start, min(chunk, count - start), values)
         for start in range(0, count, chunk)
     ]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
@@ -302,6 +324,8 @@ def _part(
     start: int,
     count: int,
     values: Values,
+    *,
+    stored: bool,
 ) -> jax.Array:
     """Corrupts ``count`` images from ``start`` on."""
     # Few sizes, so few programs.
@@ -318,6 +342,9 @@ def _part(
         )
     seeds = fast_random.make_seeds(stream, jnp.asarray(number, jnp.uint32))
     result = _program(name)(seeds, part, values)
+    if stored:
+        table = {k: jnp.asarray(v) for k, v in device_jpeg.tables(_QUALITY).items()}
+        result = _program("jpeg_compression")(seeds, result, table)
     return result[:count] if rows != count else result
 
 

@@ -84,7 +84,7 @@ def measure(
             **corruption_sources.fingerprint(settings, names, config.data),
             "weights": classifier_lib.weights_digest(classifier),
         },
-        data=_label(config.data, settings.source),
+        data=_label(config.data, settings),
     )
     found = job.found()
     yield from job.hidden(found.values())
@@ -118,7 +118,14 @@ def names_of(settings: config_lib.Corruption, data: config_lib.Data) -> tuple[st
 def check(settings: config_lib.Corruption, data: config_lib.Data) -> None:
     """Raises ConfigError for settings of ``measure`` that aren't allowed."""
     settings_lib.check(settings)
-    names_of(settings, data)
+    names = names_of(settings, data)
+    if settings.jpeg != "pillow" and not corruption_sources.compresses(
+        settings, names, data
+    ):
+        raise ConfigError(
+            f"jpeg is {settings.jpeg!r}, but nothing is compressed here: it is for "
+            "source 'generated' with jpeg_compression, or stored_as 'jpeg'"
+        )
     severities = settings.severities
     if not severities or len(set(severities)) < len(severities):
         raise ConfigError(
@@ -132,10 +139,13 @@ def check(settings: config_lib.Corruption, data: config_lib.Data) -> None:
         )
 
 
-def _label(data: config_lib.Data, source: str) -> str:
+def _label(data: config_lib.Data, settings: config_lib.Corruption) -> str:
     """The name of the data in records: published files and generated ones differ."""
     name = (data.name or data.source).partition("_corrupted")[0]
-    return f"{name}-c generated" if source == "generated" else f"{name}-c"
+    if settings.source != "generated":
+        return f"{name}-c"
+    codec = "" if settings.jpeg == "pillow" else f", JPEG by {settings.jpeg}"
+    return f"{name}-c generated{codec}"
 
 
 def _measured(

@@ -69,6 +69,14 @@ def open_source(
     return kind(settings, names, classifier, rows, clean)
 
 
+def compresses(
+    settings: config_lib.Corruption, names: Sequence[str], described: config_lib.Data
+) -> bool:
+    """Whether images are made that go through JPEG."""
+    stored = _stored_as(settings, described) == "jpeg"
+    return settings.source == "generated" and (stored or "jpeg_compression" in names)
+
+
 def _stored_as(settings: config_lib.Corruption, described: config_lib.Data) -> str:
     """The form of generated images, "auto" resolved."""
     if settings.stored_as != "auto":
@@ -101,6 +109,8 @@ def fingerprint(
             "strengths": corruptions_lib.published((described.image_size,) * 2),
             "stored_as": _stored_as(settings, described),
         }
+        if settings.jpeg != "pillow":
+            found["jpeg"] = settings.jpeg
         if "frost" in names:
             digest = hashlib.sha256()
             for photograph in frost_files.load(settings.frost_dir):
@@ -256,6 +266,7 @@ class _Generated(Source):
                 indices=number,
                 frost=self.settings.frost_dir or None,
                 stored_as=_stored_as(self.settings, self.config.data),
+                jpeg=self.settings.jpeg,
             )
             return data.Batch(np.asarray(images), batch.label, batch.mask)
 

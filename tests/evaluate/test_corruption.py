@@ -736,6 +736,24 @@ def test_records_say_how_images_were_made(folder):
     assert settings["stored_as"] == "array"
 
 
+def test_records_say_who_compressed(folder):
+    given = {"corruptions": ("jpeg_compression",), "severities": (5,)}
+    classifier = network(folder)
+    pillow = measure(classifier, **given)
+    device = measure(classifier, done=pillow, **given, jpeg="device")
+    assert errors(device) == errors(pillow)  # the same images
+    assert len(device) == len(pillow)
+    assert not {r.data for r in device} & {r.data for r in pillow}
+    assert {r.extra["settings"].get("jpeg") for r in pillow} == {None}
+    assert {r.extra["settings"]["jpeg"] for r in device} == {"device"}
+    both = [*pillow, *device]
+    assert measure(classifier, done=both, **given, jpeg="device") == []
+    assert measure(classifier, done=both, **given) == []
+    for other in ({"corruptions": ("fog",)}, {"source": "folder", "dir": "x"}):
+        with pytest.raises(ConfigError, match="jpeg is 'device', but nothing is comp"):
+            measure(classifier, **{**given, **other}, jpeg="device")
+
+
 def verified(described, root, sets, **more):
     found = corrupted_verify.compare(described, root, sets, **more)
     return {(c.name, c.severity): c for c in found}

@@ -142,19 +142,19 @@ def _corruptions() -> Iterator[Program]:
     bars = {_SIZE: corruptions.C_BAR_CIFAR, 224: corruptions.C_BAR_IMAGENET}
     for size, bar in bars.items():
         for name in (*own, *bar):
-            if name != "jpeg_compression":  # Pillow's, on the host
-                make = functools.partial(_corrupting, name, size)
-                yield Program(f"corruption {name} {size}px", make)
+            make = functools.partial(_corrupting, name, size)
+            yield Program(f"corruption {name} {size}px", make)
 
 
 def _corrupting(name: str, size: int, _: str | None) -> Made:
-    count = min(corruptions.default_chunk(size), 1024)
+    # So many that no platform fills them up.
+    count = max(min(corruptions.default_chunk(size), 1024), 16)
     side = np.arange(3 * 256, dtype=np.uint8).reshape(1, 256, 3)
     sheets = [np.broadcast_to(side, (256, 256, 3))] * 6 if name == "frost" else None
 
     def run(key: jax.Array, images: jax.Array) -> jax.Array:
         return corruptions.corrupt(
-            key, images, name, _SEVERITY, chunk=count, frost=sheets
+            key, images, name, _SEVERITY, chunk=count, frost=sheets, jpeg="device"
         )
 
     return run, (run_key(), shape((count, size, size, 3), "uint8"))
