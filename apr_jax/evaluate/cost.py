@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from apr_jax import config as config_lib
 from apr_jax import console, ood
-from apr_jax.attacks import masking, rounds, surrogate
+from apr_jax.attacks import masking, rounds, surface, surrogate
 from apr_jax.errors import UserError
 from apr_jax.evaluate import (
     adversarial,
@@ -132,18 +132,22 @@ def _adversarial(
     threats = adversarial.check(settings, classifier.config.data)
     count, classes = _some(settings.examples, size), len(classifier.class_names)
     stages = [stage for threat in threats for stage in threat.stages]
+    around = 0
     if settings.masking and classifier.differentiable:
         for norm in (t.norm for t in threats if t.norm in masking.NORMS):
             stages += masking.stages(norm, settings.steps, settings.queries)
+            around += min(count, surface.EXAMPLES) * len(surface.OFFSETS) ** 2
     for norm in (t.norm for t in threats if t.norm in surrogate.NORMS):
         stages += len(settings.surrogate) * surrogate.stages(norm, settings.steps)
     gradients = sum(_passes(s, classes) for s in stages if s.follows_gradients)
     queries = sum(_passes(s, classes) for s in stages if not s.follows_gradients)
     how = [f"{gradients:,} gradients"] if gradients else []
     how += [f"{queries:,} answers"] if queries else []
+    how[-1] += " of each"
+    how += [f"{around:,} around some"] if around else []
     return Work(
-        count * (forecast.GRADIENT * gradients + queries),
-        f"{count:,} images, up to {' and '.join(how)} of each",
+        count * (forecast.GRADIENT * gradients + queries) + around,
+        f"{count:,} images, up to {' and '.join(how)}",
         most=True,
     )
 
