@@ -1,5 +1,6 @@
 """The network of a configuration: built, answering, its outputs by heads and turns."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,22 +42,43 @@ def make_model(
     return network
 
 
-def make_predict(model: nn.Module, config: config_lib.Config) -> Callable[..., Any]:
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """A network's answers; equal ones of the same variables are the same program.
+
+    Attributes:
+        model: the network.
+        mean, std: of each channel, by which pixels are normalised.
+        heads: linear layers that share its outputs.
+        weight: of the phase's where two are joined; None where the first answers.
+    """
+
+    model: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    heads: int
+    weight: float | None
+
+    def __call__(
+        self, variables: Variables, images: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Uint8 or pixels in [0, 1], [B, H, W, C] -> logits [B, K], features [B, F]."""
+        inputs = normalise(to_pixels(images), self)
+        outputs: Any = self.model.apply(variables, inputs, train=False, capture=True)
+        logits, features = outputs
+        logits = _of_classes(logits, self.heads, self.weight)
+        return logits.astype(jnp.float32), features.astype(jnp.float32)
+
+
+def make_predict(model: nn.Module, config: config_lib.Config) -> Predict:
     """Returns ``(variables, images) -> (logits, features)``.
 
     Images are uint8 or pixels in [0, 1], [B, H, W, C]; normalisation happens
     inside, logits [B, K] and penultimate features [B, F] are float32. Of several linear
     layers the logits are those of ``class_logits``.
     """
-
-    def predict(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        inputs = normalise(to_pixels(images), config.data)
-        outputs: Any = model.apply(variables, inputs, train=False, capture=True)
-        logits, features = outputs
-        logits = class_logits(logits, config.augment)
-        return logits.astype(jnp.float32), features.astype(jnp.float32)
-
-    return predict
+    mean, std = tuple(config.data.mean), tuple(config.data.std)
+    return Predict(model, mean, std, *_heads(config.augment))
 
 
 def split_heads(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -79,10 +101,20 @@ def class_logits(logits: jax.Array, settings: config_lib.Augment) -> jax.Array:
 
     Two heads are joined; of a contrastive method's the first is that of the classes.
     """
+    return _of_classes(logits, *_heads(settings))
+
+
+def _heads(settings: config_lib.Augment) -> tuple[int, float | None]:
+    """A method's linear layers, and the weight of the first where two are joined."""
     method = augment.get_method(settings.method)
-    if method.loss.heads > 1:
-        return join_heads(logits, settings.heads_weight)
-    return logits[..., : logits.shape[-1] // method.heads]
+    joined = method.loss.heads > 1
+    return method.heads, settings.heads_weight if joined else None
+
+
+def _of_classes(logits: jax.Array, heads: int, weight: float | None) -> jax.Array:
+    if weight is not None:
+        return join_heads(logits, weight)
+    return logits[..., : logits.shape[-1] // heads]
 
 
 def shift_logits(logits: jax.Array, shifts: int) -> jax.Array:

@@ -1,11 +1,24 @@
 """Pixels in [0, 1]: from grey levels, and to the numbers a network is given."""
 
+from typing import Protocol
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from apr_jax import config as config_lib
 from apr_jax.gates import images as gates
+
+
+class Statistics(Protocol):
+    """What pixels are normalised by, such as ``config.data``."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of each channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Of each channel."""
 
 
 def to_pixels(images: jax.Array) -> jax.Array:
@@ -20,9 +33,9 @@ def to_pixels(images: jax.Array) -> jax.Array:
     return images
 
 
-def normalise(pixels: jax.Array, data: config_lib.Data) -> jax.Array:
+def normalise(pixels: jax.Array, by: Statistics) -> jax.Array:
     """Returns (pixels - mean) / std, per channel; pixels [..., C] in [0, 1]."""
-    shape = (1,) * (pixels.ndim - 1) + (len(data.mean),)
-    mean = jnp.asarray(data.mean, pixels.dtype).reshape(shape)
-    std = jnp.asarray(data.std, pixels.dtype).reshape(shape)
+    shape = (1,) * (pixels.ndim - 1) + (len(by.mean),)
+    mean = jnp.asarray(by.mean, pixels.dtype).reshape(shape)
+    std = jnp.asarray(by.std, pixels.dtype).reshape(shape)
     return (pixels - mean) / std

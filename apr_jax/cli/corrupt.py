@@ -130,7 +130,7 @@ def open_network(run: str) -> "corrupted_verify.Answer":
     from apr_jax.gates import answers
 
     network = classifier_lib.from_run(places.local(run, "--network"))
-    checked = jax.jit(network.checked)
+    checked = jax.jit(network.asked)
 
     def answer(images: np.ndarray) -> np.ndarray:
         logits, _ = checked(network.variables, images)

@@ -9,6 +9,7 @@ import numpy as np
 from apr_jax import parallel
 from apr_jax.attacks import core
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import programs
 
 
 class DeviceEngine(core.Engine):
@@ -25,17 +26,12 @@ class DeviceEngine(core.Engine):
         self.sizes = core.sizes(chunk, layout.count, accelerated=self.accelerated)
         self._layout = layout
         self._variables = parallel.replicate(classifier.variables, layout)
-        self._of = lambda variables: jax.tree_util.Partial(
-            lambda v, pixels: classifier.checked(v, pixels)[0], variables
-        )
+        self._asked = classifier.asked
         self.watch: Callable[[int], None] = lambda amount: None
         # called before each advance, with its steps times the batch's examples
         self._slots = 0
         self._compiled: dict[core.Attack, tuple[Callable[..., Any], ...]] = {}
-        self._predict = parallel.make_gather(
-            lambda v, images: core.logits_of(self._of(v), images, jax.random.key(0)),
-            layout,
-        )
+        self._predict = _predict(self._asked, layout)
         self._looks: dict[Any, Callable[..., np.ndarray]] = {}
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
@@ -46,20 +42,16 @@ class DeviceEngine(core.Engine):
 
     def slopes(self, points: core.Points, loss: str) -> np.ndarray:
         """Returns the sizes [B] of a loss's gradient."""
-        return self._look(core.gradient_size, points, loss)
+        return self._look("gradient_size", points, loss)
 
     def directions(self, points: core.Points, loss: str) -> np.ndarray:
         """Returns a loss's gradients [B, H, W, C]."""
-        return self._look(core.gradient, points, loss)
+        return self._look("gradient", points, loss)
 
-    def _look(
-        self, what: Callable[..., Any], points: core.Points, loss: str
-    ) -> np.ndarray:
+    def _look(self, what: str, points: core.Points, loss: str) -> np.ndarray:
         """Returns what a function of ``core`` makes of a chunk, on all devices."""
         if (what, loss) not in self._looks:
-            self._looks[what, loss] = parallel.make_gather(
-                lambda v, points: what(self._of(v), points, loss), self._layout
-            )
+            self._looks[what, loss] = _look(self._asked, what, loss, self._layout)
         return self._looks[what, loss](self._variables, self.put(points))
 
     def put(self, points: core.Points) -> core.Points:
@@ -76,20 +68,9 @@ class DeviceEngine(core.Engine):
         return self._compiled[attack]
 
     def _compile(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
-        variables, of, layout = self._variables, self._of, self._layout
-        init = parallel.map_devices(attack.init, layout)
-        merge = parallel.map_devices(core.merge, layout, donate=(0,))
-        step = parallel.map_devices(
-            lambda v, s: attack.step(of(v), s), layout, donate=(1,)
-        )
-        loop = parallel.map_devices(
-            lambda v, s, count: core.advance(attack, of(v), s, count),
-            layout,
-            in_axes=(0, 0, None),
-            donate=(1,),
-        )
-        done = parallel.make_gather(lambda _, s: attack.done(s), layout)
-        result = parallel.make_gather(lambda _, s: attack.result(s), layout)
+        variables = self._variables
+        init, merge, done, result = _of_attack(attack, self._layout)
+        step, loop = _steps(self._asked, attack, self._layout)
 
         def advance(state: Any, count: int) -> Any:
             self.watch(count * self._slots)
@@ -111,3 +92,56 @@ class DeviceEngine(core.Engine):
         mine = parallel.local_rows(len(rows), self._layout)
         shared: np.ndarray = parallel.split_batch(np.asarray(rows)[mine], self._layout)
         return shared
+
+
+# --- Programs ------------------------------------------------------------------------
+
+
+def _logits(asked: programs.Asked, variables: Any) -> jax.tree_util.Partial:
+    return jax.tree_util.Partial(lambda v, pixels: asked(v, pixels)[0], variables)
+
+
+@programs.once
+def _predict(asked: programs.Asked, layout: parallel.Layout) -> Callable[..., Any]:
+    def run(variables: Any, images: jax.Array) -> jax.Array:
+        return core.logits_of(_logits(asked, variables), images, jax.random.key(0))
+
+    return parallel.make_gather(run, layout)
+
+
+@programs.once
+def _look(
+    asked: programs.Asked, what: str, loss: str, layout: parallel.Layout
+) -> Callable[..., Any]:
+    look = getattr(core, what)
+    return parallel.make_gather(
+        lambda v, points: look(_logits(asked, v), points, loss), layout
+    )
+
+
+@programs.once
+def _of_attack(
+    attack: core.Attack, layout: parallel.Layout
+) -> tuple[Callable[..., Any], ...]:
+    return (
+        parallel.map_devices(attack.init, layout),
+        parallel.map_devices(core.merge, layout, donate=(0,)),
+        parallel.make_gather(lambda _, s: attack.done(s), layout),
+        parallel.make_gather(lambda _, s: attack.result(s), layout),
+    )
+
+
+@programs.once
+def _steps(
+    asked: programs.Asked, attack: core.Attack, layout: parallel.Layout
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    step = parallel.map_devices(
+        lambda v, s: attack.step(_logits(asked, v), s), layout, donate=(1,)
+    )
+    loop = parallel.map_devices(
+        lambda v, s, count: core.advance(attack, _logits(asked, v), s, count),
+        layout,
+        in_axes=(0, 0, None),
+        donate=(1,),
+    )
+    return step, loop

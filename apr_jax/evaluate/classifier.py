@@ -15,7 +15,7 @@ from apr_jax import console, data, network, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.data import imagenet
 from apr_jax.errors import DataError
-from apr_jax.evaluate import forecast
+from apr_jax.evaluate import forecast, programs
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.doors import Doors
 from apr_jax.gates import answers
@@ -40,20 +40,10 @@ class Classifier(Doors):
     head: tuple[np.ndarray, np.ndarray] | None = None
     # weight [F, K] and bias [K] of the last linear layer, where they were found
 
-    def checked(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What ``predict`` gives, its logits checked.
-
-        Raises:
-            ArgumentError: they aren't one number for each image and class.
-        """
-        logits, features = self.predict(variables, images)
-        answers.logits(
-            logits,
-            name=f"the logits of {self.name!r}",
-            count=len(images),
-            classes=len(self.class_names),
-        )
-        return logits, features
+    @property
+    def asked(self) -> programs.Asked:
+        """What ``predict`` gives, its logits checked; equal for networks of a kind."""
+        return programs.ask(self.predict, len(self.class_names), self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,6 +182,18 @@ def from_function(
     )
 
 
+@programs.once
+def _gather(
+    asked: programs.Asked, layout: parallel.Layout, features: bool
+) -> Callable[[Any, Any], Any]:
+    def run(variables: Any, batch: data.Batch) -> Any:
+        logits, penultimate = asked(variables, jnp.asarray(batch.image))
+        # First, so that who asks needn't know how many arrays there are.
+        return batch.mask, logits, batch.label, *([penultimate] if features else [])
+
+    return parallel.make_gather(run, layout)
+
+
 def make_collect(
     classifier: Classifier, context: Context, *, features: bool = True
 ) -> Callable[..., Outputs]:
@@ -212,14 +214,8 @@ def make_collect(
         ``what``, the name of the split for messages and the progress bar.
     """
 
-    def run(variables: Any, batch: data.Batch) -> Any:
-        images = jnp.asarray(batch.image)
-        logits, penultimate = classifier.checked(variables, images)
-        # First, so that the loop below needn't know how many arrays there are.
-        return batch.mask, logits, batch.label, *([penultimate] if features else [])
-
     layout = context.layout
-    gather = parallel.make_gather(run, layout)
+    gather = _gather(classifier.asked, layout, features)
     variables = parallel.replicate(classifier.variables, layout)
 
     def collect(

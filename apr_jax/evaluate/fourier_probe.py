@@ -1,5 +1,6 @@
 """Runs a classifier on images whose frequencies were changed, on all devices."""
 
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.evaluate import programs
 from apr_jax.evaluate.context import Context
 from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
@@ -138,8 +140,12 @@ class Probe:
         """As ``waves``, but int64 [M, 2]: beside them the logits not finite."""
         in_program = self._layout.accelerated
         at_once = _PER_CALL if in_program else 1
-        gather = parallel.make_gather(
-            self._wave_counter(norm, in_program), self._layout
+        gather = _wave_counter(
+            self._classifier.asked,
+            self._layout,
+            norm,
+            self._classifier.config.seed,
+            in_program,
         )
         put = parallel.map_devices(lambda batch: batch, self._layout)
         batches = [put(self._share(batch)) for batch in self._batches()]
@@ -168,18 +174,7 @@ class Probe:
         """
         masks = self._band_masks(radii)
 
-        def count(variables: Any, batch: Any) -> jax.Array:
-            (images, labels, mask, _), keep = batch
-            pixels = to_pixels(images)
-            spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
-            kept = spectrum * keep[None, :, :, None]
-            low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
-            counts = [
-                self._count(variables, x, labels, mask) for x in (low, pixels - low)
-            ]
-            return jnp.stack(counts)
-
-        gather = parallel.make_gather(count, self._layout)
+        gather = _parts_counter(self._classifier.asked, self._layout)
         found = []
         with self._context.bar() as bar:
             task = bar.add_task("low and high pass", total=len(masks))
@@ -209,12 +204,7 @@ class Probe:
         labels = self._images.labels
         donors = draw_donors(labels, self._classifier.config.seed)
 
-        def answer(variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-            images, amplitudes = (to_pixels(x) for x in batch)
-            mixed = spectral.recombine(amplitudes, images, axes=tuple(axes))
-            return self._look(variables, mixed)
-
-        gather = parallel.make_gather(answer, self._layout)
+        gather = _pair_looker(self._classifier.asked, self._layout, tuple(axes))
         said = []
         with self._context.bar() as bar:
             task = bar.add_task("phase or amplitude", total=self.size)
@@ -257,21 +247,9 @@ class Probe:
         counts = gather(self._variables, batch)
         return counts.reshape(self._layout.count, -1).sum(axis=0).astype(np.int64)
 
-    def _look(self, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Answers [B], and how many of each image's logits are not finite [B]."""
-        logits, _ = self._classifier.checked(variables, images)
-        return answers.answer(logits), answers.not_finite_each(logits)
-
-    def _count(
-        self, variables: Any, images: jax.Array, labels: jax.Array, mask: jax.Array
-    ) -> jax.Array:
-        """[2]: images that are not recognised, and their logits that are not finite."""
-        said, bad = self._look(variables, images)
-        return jnp.stack([jnp.sum((said != labels) & mask), jnp.sum(bad * mask)])
-
     def _clean_answers(self) -> np.ndarray:
         if self._clean is None:
-            gather = parallel.make_gather(self._look, self._layout)
+            gather = _looker(self._classifier.asked, self._layout)
             said, bad = [], 0
             for images, _, mask, _ in self._batches():
                 found, count = gather(self._variables, self._share(images))
@@ -279,32 +257,6 @@ class Probe:
                 bad += int(count[mask].sum())
             self._clean = np.concatenate(said), bad
         return self._clean[0]
-
-    def _wave_counter(self, norm: float, in_program: bool) -> Callable[..., Any]:
-        """(variables, (batch, waves)) -> ``_count`` under each of the waves, [W, 2]."""
-        seed = self._classifier.config.seed
-
-        def count(variables: Any, batch: Any) -> jax.Array:
-            (images, labels, mask, numbers), waves = batch
-            pixels = to_pixels(images)
-            height, width, channels = pixels.shape[1:]
-
-            def under(wave: jax.Array) -> jax.Array:
-                basis = spectral.fourier_basis(height, width, wave[0], wave[1])
-                key = jax.random.fold_in(jax.random.key(seed), _SIGN_STREAM)
-                key = jax.random.fold_in(key, wave[0] * width + wave[1])
-                # A sign belongs to its wave and image, whatever batches and devices.
-                keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-                draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
-                signs = jax.vmap(draw)(keys)[:, None, None, :]
-                noise = norm * signs * basis[None, :, :, None]
-                moved = jnp.clip(pixels + noise, 0.0, 1.0)
-                return self._count(variables, moved, labels, mask)
-
-            # On a CPU convolutions lose their fast kernels inside a loop.
-            return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
-
-        return count
 
     def _band_masks(self, radii: Sequence[float]) -> list[np.ndarray]:
         """The frequencies that the low part keeps, float32 [H, W // 2 + 1] a radius."""
@@ -379,3 +331,94 @@ def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:
     if path is not None:
         with files.replacing(path) as file:
             np.save(file, counts)
+
+
+# --- Programs ------------------------------------------------------------------------
+
+
+def _look(
+    asked: programs.Asked, variables: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Answers [B], and how many of each image's logits are not finite [B]."""
+    logits, _ = asked(variables, images)
+    return answers.answer(logits), answers.not_finite_each(logits)
+
+
+def _count(
+    asked: programs.Asked,
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """[2]: images that are not recognised, and their logits that are not finite."""
+    said, bad = _look(asked, variables, images)
+    return jnp.stack([jnp.sum((said != labels) & mask), jnp.sum(bad * mask)])
+
+
+@programs.once
+def _looker(asked: programs.Asked, layout: parallel.Layout) -> Callable[..., Any]:
+    return parallel.make_gather(functools.partial(_look, asked), layout)
+
+
+@programs.once
+def _pair_looker(
+    asked: programs.Asked, layout: parallel.Layout, axes: tuple[int, ...]
+) -> Callable[..., Any]:
+    def answer(variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        images, amplitudes = (to_pixels(x) for x in batch)
+        mixed = spectral.recombine(amplitudes, images, axes=axes)
+        return _look(asked, variables, mixed)
+
+    return parallel.make_gather(answer, layout)
+
+
+@programs.once
+def _parts_counter(
+    asked: programs.Asked, layout: parallel.Layout
+) -> Callable[..., Any]:
+    def count(variables: Any, batch: Any) -> jax.Array:
+        (images, labels, mask, _), keep = batch
+        pixels = to_pixels(images)
+        spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
+        kept = spectrum * keep[None, :, :, None]
+        low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
+        counts = [
+            _count(asked, variables, x, labels, mask) for x in (low, pixels - low)
+        ]
+        return jnp.stack(counts)
+
+    return parallel.make_gather(count, layout)
+
+
+@programs.once
+def _wave_counter(
+    asked: programs.Asked,
+    layout: parallel.Layout,
+    norm: float,
+    seed: int,
+    in_program: bool,
+) -> Callable[..., Any]:
+    """(variables, (batch, waves)) -> ``_count`` under each of the waves, [W, 2]."""
+
+    def count(variables: Any, batch: Any) -> jax.Array:
+        (images, labels, mask, numbers), waves = batch
+        pixels = to_pixels(images)
+        height, width, channels = pixels.shape[1:]
+
+        def under(wave: jax.Array) -> jax.Array:
+            basis = spectral.fourier_basis(height, width, wave[0], wave[1])
+            key = jax.random.fold_in(jax.random.key(seed), _SIGN_STREAM)
+            key = jax.random.fold_in(key, wave[0] * width + wave[1])
+            # A sign belongs to its wave and image, whatever batches and devices.
+            keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+            draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
+            signs = jax.vmap(draw)(keys)[:, None, None, :]
+            noise = norm * signs * basis[None, :, :, None]
+            moved = jnp.clip(pixels + noise, 0.0, 1.0)
+            return _count(asked, variables, moved, labels, mask)
+
+        # On a CPU convolutions lose their fast kernels inside a loop.
+        return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
+
+    return parallel.make_gather(count, layout)

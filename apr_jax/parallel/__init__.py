@@ -192,8 +192,13 @@ def replicate(tree: Any, layout: Layout) -> Any:
     """Puts a copy of every leaf on each device; by pmap along a new leading axis."""
     if (mesh := layout.mesh) is not None:
         return by_mesh.same(tree, mesh)
-    copy = map_devices(lambda _, leaf: leaf, layout, in_axes=(0, None))
-    return copy(np.zeros(len(layout.local), np.int8), tree)
+    return _copier(layout)(np.zeros(len(layout.local), np.int8), tree)
+
+
+@functools.lru_cache(8)
+def _copier(layout: Layout) -> Callable[..., Any]:
+    """One function, as another would be another program for the same tree."""
+    return map_devices(lambda _, leaf: leaf, layout, in_axes=(0, None))
 
 
 def first_copy(tree: Any) -> Any:
