@@ -41,8 +41,8 @@ SIGNS = {
     "single_step": "one step breaks more than many",
     "random_search": "random points break what PGD and APGD leave",
     "gradients": "gradients of zero, or none",
-    "loss_surface": "random steps raise the loss as much as the gradient's, at most "
-    "of a few images",
+    "loss_surface": "most of a few images lose as much by a random step as by one "
+    "along the gradient",
 }
 _FEWER = 10  # a first PGD has so many times fewer steps
 _LEVEL = 0.05  # chance of a difference between equals
