@@ -20,6 +20,7 @@ from apr_jax.corruptions.constants import (
     strength,
 )
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
+from apr_jax.target import by_platform
 
 # Kernels with a radius above this are applied in the frequency domain.
 _SMALL_RADIUS = 3
@@ -195,16 +196,13 @@ def glass_blur(seeds: jax.Array, images: jax.Array, values: Values) -> jax.Array
     has been replaced already. Following the sources up to one that hasn't gives the
     same result for all pixels at once.
     """
-    count, *shape, channels = images.shape
-    pixels = shape[0] * shape[1]
+    _, *shape, channels = images.shape
     blurred = _blurred(to_planes(images), values)
     words = settle(pack(settle(to_uint8(from_planes(blurred, channels)))))
     for turn in range(_most_rounds(shape)):
-        source = _sources(seeds, shape, values["farthest"], turn)
-        source = jnp.where(turn < values["rounds"], source, jnp.arange(pixels)[None])
-        first = (jnp.arange(count) * pixels)[:, None]
-        moved = look_up(words.reshape(-1), first + source)
-        words = settle(moved.reshape(words.shape))
+        farthest = jnp.where(turn < values["rounds"], values["farthest"], 0)
+        steps = _steps(seeds, shape, farthest, turn)
+        words = settle(by_platform(words, *steps, tpu=_by_shifts, default=_by_index))
     blurred = _blurred(to_planes(unpack(words, channels)), values)
     return to_uint8(from_planes(blurred, channels))
 
@@ -214,28 +212,28 @@ def _most_rounds(shape: Sequence[int]) -> int:
     return 2 if min(shape) <= CIFAR_SIZE else 3 if min(shape) <= 224 else 4
 
 
-def _sources(
+def _steps(
     seeds: jax.Array, shape: Sequence[int], farthest: jax.Array, turn: int
-) -> jax.Array:
-    """Flat index of the pixel whose value each pixel ends up with. int32 [N, H * W]."""
+) -> tuple[jax.Array, jax.Array]:
+    """How far down and along each pixel's source is, int32 [N, H, W] each."""
     height, width = shape
     draw = fast_random.uniform(seeds, (2, height, width), lane=turn)
     reach = (2 * farthest).astype(jnp.float32)
     step = jnp.floor(draw * reach).astype(jnp.int32) - farthest
-    places = [jnp.arange(side) for side in shape]
-    row, column = places[0][None, :, None], places[1][None, None, :]
     inside = [
-        (place > farthest) & (place <= side - farthest)
-        for place, side in zip(places, shape, strict=True)
+        (jnp.arange(side) > farthest) & (jnp.arange(side) <= side - farthest)
+        for side in shape
     ]
     both = (inside[0][:, None] & inside[1][None, :])[None]
-    row = row + jnp.where(both, step[:, 0], 0)
-    column = column + jnp.where(both, step[:, 1], 0)
-    index = (row * width + column).reshape(len(seeds), height * width)
+    return jnp.where(both, step[:, 0], 0), jnp.where(both, step[:, 1], 0)
+
+
+def _by_index(words: jax.Array, down: jax.Array, along: jax.Array) -> jax.Array:
+    """What each pixel ends up with, of packed words [N, H, W]: looked up."""
+    count, height, width = words.shape
+    row, column = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    index = ((row + down) * width + column + along).reshape(count, height * width)
     own = jnp.arange(height * width)[None]
-    if min(shape) <= CIFAR_SIZE:
-        # Displacements of one pixel only go up and left: nothing to follow.
-        return index
     ended = index <= own
 
     def follow(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -244,8 +242,49 @@ def _sources(
         there = jnp.take_along_axis(ended, index, axis=1)
         return jnp.where(ended, index, further), ended | there
 
-    # Each turn doubles the number of steps made.
-    index, _ = jax.lax.while_loop(
-        lambda state: ~jnp.all(state[1]), follow, (index, ended)
+    if min(height, width) > CIFAR_SIZE:
+        # Each turn doubles the number of steps made. Displacements of one pixel only
+        # go up and left: nothing to follow.
+        index, _ = jax.lax.while_loop(
+            lambda state: ~jnp.all(state[1]), follow, (index, ended)
+        )
+    first = (jnp.arange(count) * (height * width))[:, None]
+    return look_up(words.reshape(-1), first + index).reshape(words.shape)
+
+
+# Of a packed word, which has 24 bits of levels: what it holds is final.
+_FINAL = np.uint32(1 << 31)
+
+
+def _by_shifts(words: jax.Array, down: jax.Array, along: jax.Array) -> jax.Array:
+    """`_by_index` by comparing steps, as a TPU looks single words up one by one."""
+    _, height, width = words.shape
+    most = max(
+        round(strength("glass_blur", (height, width), severity)[1])
+        for severity in SEVERITIES
     )
-    return index
+    side = 2 * most  # steps from -most to most - 1
+    way = (down + most) * side + along + most
+
+    def at_source(words: jax.Array) -> jax.Array:
+        padded = jnp.pad(words, ((0, 0), (most, most), (most, most)))
+
+        def take(step: jax.Array, found: jax.Array) -> jax.Array:
+            zero = jnp.zeros((), step.dtype)
+            place = (zero, step // side, step % side)
+            moved = jax.lax.dynamic_slice(padded, place, words.shape)
+            return jnp.where(way == step, moved, found)
+
+        return jax.lax.fori_loop(0, side * side, take, words)
+
+    backward = (down < 0) | ((down == 0) & (along <= 0))
+    words = jnp.where(backward, at_source(words) | _FINAL, words)
+    if min(height, width) > CIFAR_SIZE:
+        final = lambda words: words >= _FINAL
+
+        def follow(words: jax.Array) -> jax.Array:
+            there = at_source(words)
+            return jnp.where(~final(words) & final(there), there, words)
+
+        words = jax.lax.while_loop(lambda words: ~jnp.all(final(words)), follow, words)
+    return words & ~_FINAL

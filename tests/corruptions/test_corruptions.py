@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import io
 import itertools
+import re
 import sys
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import fast_random, metrics
+from apr_jax import fast_random, metrics, target
 from apr_jax.corruptions import (
     CORRUPTIONS,
     EXTRA_CORRUPTIONS,
@@ -161,19 +162,36 @@ def test_lights_on_water_are_opencv_s(rng):
     assert np.mean(np.abs(lights - wanted) < 0.02) > 0.995
 
 
-def test_glass_takes_what_the_loop_takes(key):
+@pytest.mark.parametrize("way", ["index", "shifts"])
+def test_glass_takes_what_the_loop_takes(key, way):
     """Pixels may come from pixels that have been replaced already."""
-    size, farthest = 40, 3
+    size = 64
+    farthest = max(
+        round(strength("glass_blur", (size, size), s)[1]) for s in range(1, 6)
+    )
+    assert farthest > 1
     seeds = fast_random.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
-    follow = jax.jit(blur_lib._sources, static_argnums=(1, 3))
-    source = follow(seeds, (size, size), jnp.int32(farthest), 1)[0]
+    words = jnp.arange(size**2, dtype=jnp.uint32).reshape(1, size, size)
+    steps = blur_lib._steps(seeds, (size, size), jnp.int32(farthest), 1)
+    moved = {"index": blur_lib._by_index, "shifts": blur_lib._by_shifts}[way]
+    source = jax.jit(moved)(words, *steps)
     draw = np.asarray(fast_random.uniform(seeds, (2, size, size), lane=1))[0]
     step = np.floor(draw * (2 * farthest)).astype(int) - farthest
     wanted = np.arange(size**2).reshape(size, size)
     for y in range(size - farthest, farthest, -1):
         for x in range(size - farthest, farthest, -1):
             wanted[y, x] = wanted[y + step[0, y, x], x + step[1, y, x]]
-    np.testing.assert_array_equal(np.asarray(source), wanted.ravel())
+    np.testing.assert_array_equal(source[0], wanted)
+
+
+@pytest.mark.parametrize("name", ["glass_blur", "shot_noise"])
+def test_a_tpu_looks_up_no_single_words(key, pictures, name):
+    """As it computes them; it is the same arithmetic here."""
+    with target.for_platform("tpu"):
+        lowered = jax.jit(lambda x: corrupt(key, x, name, 5)).lower(pictures)
+    assert not re.search(r"stablehlo\.(gather|scatter)", lowered.as_text())
+    got = lowered.compile()(pictures)
+    np.testing.assert_array_equal(got, corrupt(key, pictures, name, 5))
 
 
 @pytest.mark.parametrize("photons", [500, 3])
