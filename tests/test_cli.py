@@ -118,6 +118,7 @@ MISTAKES = {
     "corruption run --corruptions=rain": "corruptions has 'rain'",
     "corruption run --severities=1,x": "severities has 'x'; it must be a number",
     "corruption run --config quickstrat": "unknown configuration 'quickstrat'; choose",
+    "ood run --scores=msp,mpc": "scores has 'mpc'; choose from 'msp', 'max_logit'",
     "ood begun": "begun has no classes.json; its training has not got that far",
     "card run begun": "begun has no classes.json",
     "fourier run --parts=phases": "parts has 'phases'",

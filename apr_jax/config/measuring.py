@@ -51,6 +51,13 @@ C_BAR_IMAGENET = (
 C_BAR = tuple(dict.fromkeys((*C_BAR_CIFAR, *C_BAR_IMAGENET)))
 CORRUPTION_SETS = ("c", "extra", "c_bar")
 PROTOCOLS = ("own", "openood")
+# In the order of their table, ``apr_jax.ood.TABLE``.
+SCORES = (
+    *("msp", "max_logit", "energy", "entropy", "gen", "odin"),
+    *("react", "dice", "ash", "ash_p", "ash_b", "scale"),
+    *("mahalanobis", "relative_mahalanobis", "knn", "vim", "fdbd", "she", "nnguide"),
+    *("authors", "csi"),
+)
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
 
@@ -105,7 +112,7 @@ class Ood:
     protocol: str = choice("sets and conventions: as set, or OpenOOD's", *PROTOCOLS)
     openood_dir: str = place("", "OpenOOD's folder of benchmark_imglist and images")
     near: tuple[str, ...] = setting((), "names of those sets that are near")
-    scores: tuple[str, ...] = setting((), "names of apr_jax.ood.SCORES; none: all")
+    scores: tuple[str, ...] = setting((), "which; none: all", choices=SCORES)
     examples: int = setting(0, "images of each set; 0: all", low=0)
     fit_examples: int = setting(10_000, "training images to fit scores; 0: all", low=0)
     fit: str = choice("images of another size", "resize", "pad", "refuse")

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from apr_jax import config as config_lib
-from apr_jax import console, ood, parallel
+from apr_jax import console, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -209,11 +209,6 @@ def check(
         if sets and name not in sets:
             raise ConfigError(
                 f"near names {name!r}, which is no out set; there are {', '.join(sets)}"
-            )
-    for name in settings.scores:
-        if name not in ood.SCORES:
-            raise ConfigError(
-                f"scores has {name!r}; choose from {', '.join(ood.SCORES)}"
             )
     return sets
 

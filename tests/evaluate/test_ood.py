@@ -300,7 +300,7 @@ def test_scores_from_elsewhere(network, rng, tmp_path):
         ({"out": ("a=folder:x",) * 2}, "out has 'a' twice"),
         ({"out": ("near=folder:x",), "near": ()}, "is the name of a mean"),
         ({"near": ("dork",)}, "near names 'dork', which is no out set; there are dark"),
-        ({"scores": ("mps",)}, "scores has 'mps'; choose from msp, max_logit"),
+        ({"scores": ("mps",)}, "scores has 'mps'; choose from 'msp', 'max_logit'"),
         ({"examples": -1}, "examples is -1; it must be at least 0"),
         ({"fit": "stretch"}, "fit is 'stretch'; choose from 'resize', 'pad', 'refuse'"),
         ({"ash_prune": 1.0}, "ash_prune is 1.0; it must be from"),

@@ -9,7 +9,7 @@ import sklearn.covariance
 import sklearn.metrics
 import sklearn.neighbors
 
-from apr_jax import ood
+from apr_jax import config, ood, settings
 
 CLASSES, FEATURES = 6, 10
 
@@ -70,6 +70,7 @@ def test_every_score_of_outputs_uses_what_it_says(sample, name):
 
 
 def test_every_score_has_a_name_and_a_label():
+    assert tuple(ood.SCORES) == settings.choices(config.Ood, "scores")
     assert list(ood.SCORES) == list(ood.NEEDS) == list(ood.LABELS)
     assert len(set(ood.LABELS.values())) == len(ood.LABELS)
     assert ood.get_score("vim") is ood.SCORES["vim"]
