@@ -1,16 +1,20 @@
 """EfficientNet-Lite0 under our corruptions and under those of ``imagecorruptions``.
 
     pip install --no-deps imagecorruptions
-    python -m experiments.checks.lite0_corruptions --images IMAGES.npz
+    python -m experiments.checks.lite0_corruptions --images IMAGES.npz \\
+        --script make_imagenet_c.py
 
 ``IMAGES.npz`` has ``images``, uint8 [N, 224, 224, 3], and their ``labels`` of ImageNet.
-The package is the original benchmark's code for images of any size. Both get the same
+The package is the original benchmark's code for images of any size, all but its elastic
+transform, which moves pixels another way; that comes from ``--script``, the benchmark's
+own for ImageNet (``ImageNet-C/create_c`` of hendrycks/robustness). Both get the same
 images; PyTorch answers. One JSON line for each corruption and strength goes to
 ``results/check_lite0_corruptions.jsonl``; those that are there are not made again. At
 the end a table with each corruption's mean over its strengths is printed.
 """
 
 import argparse
+import ast
 import json
 import pathlib
 import time
@@ -55,6 +59,24 @@ def theirs() -> Callable[[np.ndarray, str, int], np.ndarray]:
     return lambda image, name, severity: imagecorruptions.corrupt(
         image, severity=severity, corruption_name=name
     )
+
+
+def elastic(script: pathlib.Path) -> Callable[[np.ndarray, str, int], np.ndarray]:
+    """The elastic transform of the benchmark's script, and nothing else of it."""
+    import cv2
+    from scipy.ndimage import map_coordinates
+    from skimage.filters import gaussian
+
+    (own,) = (
+        part
+        for part in ast.parse(script.read_text()).body
+        if isinstance(part, ast.FunctionDef) and part.name == "elastic_transform"
+    )
+    names = {"np": np, "cv2": cv2, "gaussian": gaussian}
+    names["map_coordinates"] = map_coordinates
+    exec(compile(ast.Module([own], []), script.name, "exec"), names)
+    transform: Any = names["elastic_transform"]
+    return lambda image, name, severity: np.uint8(transform(image, severity))
 
 
 def wrong(network: Any, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -116,6 +138,7 @@ def main() -> None:
     """Measures what has no record yet."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=places.argument, required=True)
+    parser.add_argument("--script", type=places.argument, help="make_imagenet_c.py")
     parser.add_argument("--out", type=places.argument, default=OUT)
     parser.add_argument("--names", nargs="*", default=NAMES)
     args = parser.parse_args()
@@ -124,8 +147,14 @@ def main() -> None:
     lines = args.out.read_text().splitlines() if args.out.exists() else []
     records = [json.loads(line) for line in lines]
     done = {(r["corruption"], r["severity"]) for r in records}
-    network, corrupt = lite0.module(), theirs()
+    network, package = lite0.module(), theirs()
     for name in args.names:
+        corrupt = package
+        if name == "elastic_transform":
+            if not args.script:
+                print("elastic_transform is left out: it takes --script")
+                continue
+            corrupt = elastic(args.script)
         for severity in corruptions.SEVERITIES:
             if (name, severity) in done:
                 continue
