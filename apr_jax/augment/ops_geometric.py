@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.packed import channel, join, look_up
+from apr_jax.augment.packed import channel, join, pixels_at
 
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 
@@ -66,7 +66,7 @@ def warp(words: jax.Array, matrices: jax.Array, *, channels: int) -> jax.Array:
         words: packed uint32 [N, H, W].
         matrices: of `affine_matrices`, [N, 6].
     """
-    count, height, width = words.shape
+    _, height, width = words.shape
     x, y = (jnp.arange(s, dtype=jnp.float32) + 0.5 - s / 2 for s in (width, height))
     x, y = x[None, None, :], y[None, :, None]
     m = [matrices[:, i, None, None] for i in range(6)]
@@ -77,14 +77,7 @@ def warp(words: jax.Array, matrices: jax.Array, *, channels: int) -> jax.Array:
     right_weight, lower_weight = x_in - 0.5 - left, y_in - 0.5 - top
     columns = [jnp.clip(left + d, 0, width - 1).astype(jnp.int32) for d in (0, 1)]
     rows = [jnp.clip(top + d, 0, height - 1).astype(jnp.int32) for d in (0, 1)]
-    # One flat index: several times faster on a CPU than an index per axis.
-    first = (jnp.arange(count) * (height * width))[:, None, None]
-    flat = words.reshape(-1)
-    near = [
-        look_up(flat, first + row * width + column)
-        for row in rows
-        for column in columns
-    ]
+    near = [word for (word,) in pixels_at([words], rows, columns)]
     levels = []
     for index in range(channels):
         a, b, c, d = (channel(word, index).astype(jnp.float32) for word in near)

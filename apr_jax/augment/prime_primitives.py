@@ -4,12 +4,15 @@ All act on one image [H, W, C] in [0, 1]; what is random is drawn apart from its
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from apr_jax import fast_random
+from apr_jax.augment.packed import pixels_at
+from apr_jax.target import by_platform
 
 # Deformations have this many modes or more.
 LEAST_CUT = 2
@@ -122,9 +125,29 @@ def deform(image: jax.Array, field: jax.Array) -> jax.Array:
         (place - first.astype(place.dtype))[..., None]
         for place, first in zip(at, low, strict=True)
     )
-    upper = image[low[0], low[1]] * (1 - right) + image[low[0], high[1]] * right
-    lower = image[high[0], low[1]] * (1 - right) + image[high[0], high[1]] * right
+    near = by_platform(image, low, high, tpu=_corners_by_plane, default=_corners)
+    upper = near[0] * (1 - right) + near[1] * right
+    lower = near[2] * (1 - right) + near[3] * right
     return upper * (1 - down) + lower * down
+
+
+def _corners(
+    image: jax.Array, low: Sequence[jax.Array], high: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """The pixels above left, above right, below left and below right: [H, W, C]."""
+    return [
+        image[row, column] for row in (low[0], high[0]) for column in (low[1], high[1])
+    ]
+
+
+def _corners_by_plane(
+    image: jax.Array, low: Sequence[jax.Array], high: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """`_corners` of each channel by itself, where single words are slow."""
+    planes = [image[None, :, :, c] for c in range(image.shape[-1])]
+    rows, columns = ([place[axis][None] for place in (low, high)] for axis in (0, 1))
+    near = pixels_at(planes, rows, columns)
+    return [jnp.stack([x[0] for x in pixel], axis=-1) for pixel in near]
 
 
 def draw_curve(

@@ -5,6 +5,7 @@ import functools
 import io
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from apr_jax import fast_random
-from apr_jax.augment.packed import look_up, pack
+from apr_jax.augment.packed import channel, look_up, pack, pixels_at
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import CIFAR_SIZE, Arrays, Shape, Values, strength
 from apr_jax.corruptions.resample import from_planes, settle, to_planes, to_uint8
+from apr_jax.target import by_platform
 
 # --- Shades --------------------------------------------------------------------------
 
@@ -77,9 +79,10 @@ def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> ja
     count, height, width, channels = images.shape
     shape = (height, width)
     x, y = _affine(seeds, shape, values["shift"])
-    words = pack(images).reshape(-1)
-    first_at = lambda index: resample.channels_at(words, index, channels)
-    mapped = _bilinear(first_at, x, y, shape, _mirror_edge, channels)
+    unpacked = lambda pixel: [
+        channel(pixel[0], c).astype(jnp.float32) for c in range(channels)
+    ]
+    mapped = _moved([pack(images)], unpacked, x, y, _mirror_edge, channels)
     wild = fast_random.uniform(seeds, (2, *shape), low=-1.0, lane=1)
     wild = wild.reshape(2 * count, *shape).transpose(1, 2, 0)
     field = resample.both(values["smooth_down"], values["smooth_along"], wild)
@@ -87,9 +90,7 @@ def elastic_transform(seeds: jax.Array, images: jax.Array, values: Values) -> ja
     field = values["farthest"] * field.reshape(count, 2, *shape)
     down, along = (jnp.arange(side, dtype=jnp.float32) for side in shape)
     x, y = along[None, None, :] + field[:, 0], down[None, :, None] + field[:, 1]
-    flat = [level.reshape(-1) for level in mapped]
-    then_at = lambda index: [look_up(level, index) for level in flat]
-    moved = _bilinear(then_at, x, y, shape, _mirror, channels)
+    moved = _moved(mapped, lambda pixel: pixel, x, y, _mirror, channels)
     return to_uint8(jnp.stack(moved, axis=-1))
 
 
@@ -123,8 +124,40 @@ def _affine(
     )
 
 
+def _moved(
+    planes: list[jax.Array],
+    levels_of: Callable[[list[jax.Array]], list[jax.Array]],
+    x: jax.Array,
+    y: jax.Array,
+    border: Callable[[jax.Array, int], jax.Array],
+    channels: int,
+) -> list[jax.Array]:
+    """``_bilinear`` of planes [N, H, W], whose pixels have these levels."""
+    _, height, width = planes[0].shape
+
+    def by_index(planes: list[jax.Array], x: jax.Array, y: jax.Array) -> Any:
+        flat = [plane.reshape(-1) for plane in planes]
+        first = (jnp.arange(len(x)) * (height * width))[:, None, None]
+
+        def levels_at(row: jax.Array, column: jax.Array) -> list[jax.Array]:
+            index = first + row * width + column
+            return levels_of([look_up(plane, index) for plane in flat])
+
+        return _bilinear(levels_at, x, y, (height, width), border, channels)
+
+    def by_pixels(planes: list[jax.Array], x: jax.Array, y: jax.Array) -> Any:
+        def levels_at(row: jax.Array, column: jax.Array) -> list[jax.Array]:
+            return levels_of(pixels_at(planes, [row], [column])[0])
+
+        return _bilinear(levels_at, x, y, (height, width), border, channels)
+
+    moved: list[jax.Array]
+    moved = by_platform(planes, x, y, tpu=by_pixels, default=by_index)
+    return moved
+
+
 def _bilinear(
-    levels_at: Callable[[jax.Array], list[jax.Array]],
+    levels_at: Callable[[jax.Array, jax.Array], list[jax.Array]],
     x: jax.Array,
     y: jax.Array,
     shape: Shape,
@@ -134,7 +167,7 @@ def _bilinear(
     """Levels in between the pixels, each channel [N, H, W].
 
     Args:
-        levels_at: flat indices int32 [N, H, W] -> float32 levels of each channel.
+        levels_at: rows and columns int32 [N, H, W] -> float32 levels of each channel.
         x, y: places, float32 [N, H, W].
         shape: H and W.
         border: maps indices outside the image, of one axis, to those inside.
@@ -142,7 +175,6 @@ def _bilinear(
     """
     left, top = settle((jnp.floor(x), jnp.floor(y)))
     height, width = shape
-    first = (jnp.arange(len(x)) * (height * width))[:, None, None]
 
     # A loop, or the compiler looks everything up once more for each channel.
     def add(corner: jax.Array, total: list[jax.Array]) -> list[jax.Array]:
@@ -151,10 +183,10 @@ def _bilinear(
         column = border(left.astype(jnp.int32) + right, width)
         weight_x = jnp.where(right == 1, x - left, 1 - (x - left))
         weight_y = jnp.where(down == 1, y - top, 1 - (y - top))
-        index, weight = first + row * width + column, weight_x * weight_y
+        weight = weight_x * weight_y
         return [
             before + weight * level
-            for before, level in zip(total, levels_at(index), strict=True)
+            for before, level in zip(total, levels_at(row, column), strict=True)
         ]
 
     return jax.lax.fori_loop(0, 4, add, [jnp.zeros(x.shape)] * channels)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import fast_random
-from apr_jax.augment.packed import pack
+from apr_jax.augment.packed import channel, pack, pixels_at
 from apr_jax.corruptions import resample
 from apr_jax.corruptions.constants import Arrays, Shape, Values, strength
 from apr_jax.corruptions.patterns import each, places
@@ -31,10 +31,9 @@ def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
         images: uint8 [N, H, W, C].
         y, x: places, float32 [N, H, W].
     """
-    count, height, width, channels = images.shape
-    words = settle(pack(images).reshape(-1))
+    _, height, width, channels = images.shape
+    words = settle(pack(images))
     top, left = jnp.floor(y), jnp.floor(x)
-    first = (jnp.arange(count) * (height * width))[:, None, None]
     total = [jnp.zeros(y.shape)] * channels
     for down in (0, 1):
         for right in (0, 1):
@@ -43,11 +42,15 @@ def _bilinear(images: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
             weight_y = y - top if down else 1 - (y - top)
             weight_x = x - left if right else 1 - (x - left)
             weight = jnp.where(inside, weight_y * weight_x, 0)
-            index = jnp.clip(row, 0, height - 1) * width + jnp.clip(
-                column, 0, width - 1
+            row, column = (
+                jnp.clip(place, 0, side - 1)
+                for place, side in ((row, height), (column, width))
             )
-            levels = resample.channels_at(words, first + index, channels)
-            total = [a + weight * b for a, b in zip(total, levels, strict=True)]
+            ((word,),) = pixels_at([words], [row], [column])
+            total = [
+                before + weight * channel(word, c).astype(jnp.float32)
+                for c, before in enumerate(total)
+            ]
     return jnp.stack(total, axis=-1)
 
 

@@ -94,6 +94,27 @@ def test_equalize_without_looking_up_words(crops, kind):
     np.testing.assert_array_equal(got, np.stack(want))
 
 
+@pytest.mark.parametrize("sides", [(32, 32), (21, 33), (65, 8)])
+def test_pixels_without_looking_up_words(rng, sides):
+    """As a TPU copies those of small images; to the bit, whatever their type."""
+    count, (height, width) = 3, sides
+    words = rng.integers(0, 2**24, (count, *sides), np.uint32)
+    planes = [words, rng.normal(size=words.shape).astype(np.float32)]
+    rows = [rng.integers(0, height, (count, 5, 7), np.int32) for _ in range(2)]
+    columns = [rng.integers(0, width, (count, 5, 7), np.int32) for _ in range(2)]
+    with target.for_platform("tpu"):
+        lowered = jax.jit(packed.pixels_at).lower(planes, rows, columns)
+    found = bool(re.search(r"stablehlo\.gather", lowered.as_text()))
+    assert found == (max(sides) > 64)
+    got = lowered.compile()(planes, rows, columns)
+    places = [(row, column) for row in rows for column in columns]
+    image = np.arange(count)[:, None, None]
+    for (row, column), pixels in zip(places, got, strict=True):
+        for plane, pixel in zip(planes, pixels, strict=True):
+            assert pixel.dtype == plane.dtype
+            np.testing.assert_array_equal(pixel, plane[image, row, column])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPS)
 def test_operations_are_pillows_on_large_images(name):

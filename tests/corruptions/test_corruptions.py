@@ -184,14 +184,17 @@ def test_glass_takes_what_the_loop_takes(key, way):
     np.testing.assert_array_equal(source[0], wanted)
 
 
-@pytest.mark.parametrize("name", ["glass_blur", "shot_noise"])
-def test_a_tpu_looks_up_no_single_words(key, pictures, name):
+@pytest.mark.parametrize(
+    ("name", "within"),
+    [("glass_blur", 0), ("shot_noise", 0), ("elastic_transform", 1), ("ripple", 1)],
+)
+def test_a_tpu_looks_up_no_single_words(key, pictures, name, within):
     """As it computes them; it is the same arithmetic here."""
     with target.for_platform("tpu"):
         lowered = jax.jit(lambda x: corrupt(key, x, name, 5)).lower(pictures)
     assert not re.search(r"stablehlo\.(gather|scatter)", lowered.as_text())
-    got = lowered.compile()(pictures)
-    np.testing.assert_array_equal(got, corrupt(key, pictures, name, 5))
+    got = np.asarray(lowered.compile()(pictures)).astype(int)
+    assert np.abs(got - corrupt(key, pictures, name, 5)).max() <= within
 
 
 @pytest.mark.parametrize("photons", [500, 3])
