@@ -24,6 +24,7 @@ from scipy import ndimage
 
 import apr_jax
 from apr_jax.evaluate import cue_conflict, perturbations
+from apr_jax.gates import places
 
 _SMALL = 64  # pixels, up to which CIFAR-10-P's strengths are taken
 Make = Callable[[np.ndarray, np.random.Generator], list[np.ndarray]]
@@ -200,8 +201,8 @@ def write_conflicts(
 def main() -> None:
     """Makes what the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("images", type=pathlib.Path)
-    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("images", type=places.argument)
+    parser.add_argument("out", type=places.argument)
     parser.add_argument("--sequences", type=int, default=20)
     parser.add_argument("--conflicts", type=int, default=200)
     asked = parser.parse_args()
