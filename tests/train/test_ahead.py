@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apr_jax import parallel
+from apr_jax import job, models, parallel
 from apr_jax.errors import DataError, Diverged
+from apr_jax.evaluate import classifier
 from apr_jax.runs import checkpoint
 from apr_jax.train import ahead, dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
+from tests.train.test_interruptions import finish, start_two
 from tests.train.test_watch_streamed import STREAMED
 
 
@@ -162,3 +164,30 @@ def test_broken_files_end_a_training_as_they_did(jpegs, tmp_path):
     with pytest.raises(DataError, match=r"1 images? .*broken.*max_broken"):
         run(jpegs, tmp_path / "run", data__max_broken=0)
     assert not threads()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mapping", ["pmap", "shard_map"])
+def test_two_processes_put_their_own_batches_ahead(jpegs, tmp_path, mapping):
+    changes = STREAMED | {
+        "train__devices": 2,
+        "train__mapping": mapping,
+        "train__watch": (),
+        "train__batch_size": 4,
+        "optim__epochs": 2.0,
+        "eval__parts": ("clean",),
+    }
+    for process in start_two(jpegs, [tmp_path / "two"] * 2, changes):
+        finish(process)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", toy.TinyNet)
+        alone = toy.config(jpegs, **changes)
+        job.run(alone, tmp_path / "one", quiet=True)
+        two, one = (classifier.from_run(tmp_path / n) for n in ("two", "one"))
+    assert two.step == one.step > 2
+    # The batches of a folder are the same for any number of processes.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        two.variables,
+        one.variables,
+    )
