@@ -99,19 +99,25 @@ def gradient_sizes(
     engine: Engine, images: np.ndarray, labels: np.ndarray, loss: str = "dlr"
 ) -> np.ndarray:
     """Returns the l1 norms [N] of a loss's gradients at some images."""
-    parts = [
-        engine.gradient_sizes(images[rows], labels[rows], loss)[:count]
-        for rows, count in chunks(engine, len(images))
-    ]
-    return np.concatenate(parts)
+    return _of_chunks(engine.gradient_sizes, engine, images, labels, loss)
 
 
 def gradients(
     engine: Engine, images: np.ndarray, labels: np.ndarray, loss: str = "ce"
 ) -> np.ndarray:
     """Returns a loss's gradients [N, H, W, C] at some images."""
+    return _of_chunks(engine.gradients, engine, images, labels, loss)
+
+
+def _of_chunks(
+    look: Callable[..., np.ndarray],
+    engine: Engine,
+    images: np.ndarray,
+    labels: np.ndarray,
+    loss: str,
+) -> np.ndarray:
     parts = [
-        engine.gradients(images[rows], labels[rows], loss)[:count]
+        look(images[rows], labels[rows], loss)[:count]
         for rows, count in chunks(engine, len(images))
     ]
     return np.concatenate(parts)

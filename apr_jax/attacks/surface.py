@@ -112,7 +112,9 @@ def measure(
         return Surface(rows, empty, empty)
     slopes = rounds.gradients(engine, images[rows], labels[rows])
     numbers = rows.astype(np.int32)
-    aside = _aside(rounds.keys_of(key, 0 * numbers, numbers), images[rows], norm)
+    aside = _aside(
+        rounds.keys_of(key, np.zeros_like(numbers), numbers), images[rows], norm
+    )
     found, bad = [], 0
     for row, slope, direction in zip(rows, slopes, aside, strict=True):
         points = _grid(images[row], _along(slope, norm), direction, eps)

@@ -30,14 +30,12 @@ class DeviceEngine(core.Engine):
         self.watch: Callable[[int], None] = lambda amount: None
         # called before each advance, with its steps times the batch's examples
         self._slots = 0
-        self._compiled: dict[core.Attack, tuple[Callable[..., Any], ...]] = {}
-        self._predict = _predict(self._asked, layout)
-        self._looks: dict[Any, Callable[..., np.ndarray]] = {}
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
         """Returns logits [B, K] of a chunk."""
         del key
-        logits: np.ndarray = self._predict(self._variables, self._share(images))
+        run = _predict(self._asked, self._layout)
+        logits: np.ndarray = run(self._variables, self._share(images))
         return logits
 
     def slopes(self, points: core.Points, loss: str) -> np.ndarray:
@@ -50,9 +48,9 @@ class DeviceEngine(core.Engine):
 
     def _look(self, what: str, points: core.Points, loss: str) -> np.ndarray:
         """Returns what a function of ``core`` makes of a chunk, on all devices."""
-        if (what, loss) not in self._looks:
-            self._looks[what, loss] = _look(self._asked, what, loss, self._layout)
-        return self._looks[what, loss](self._variables, self.put(points))
+        run = _look(self._asked, what, loss, self._layout)
+        found: np.ndarray = run(self._variables, self.put(points))
+        return found
 
     def put(self, points: core.Points) -> core.Points:
         """Shares a chunk out to this process's devices."""
@@ -63,11 +61,6 @@ class DeviceEngine(core.Engine):
 
     def programs(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
         """Returns what ``Engine.programs`` does, compiled once for equal attacks."""
-        if attack not in self._compiled:
-            self._compiled[attack] = self._compile(attack)
-        return self._compiled[attack]
-
-    def _compile(self, attack: core.Attack) -> tuple[Callable[..., Any], ...]:
         variables = self._variables
         init, merge, done, result = _of_attack(attack, self._layout)
         step, loop = _steps(self._asked, attack, self._layout)

@@ -1,23 +1,19 @@
 """Runs a classifier on images whose frequencies were changed, on all devices."""
 
-import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, spectral
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import programs
+from apr_jax.evaluate import fourier_programs as programs
 from apr_jax.evaluate.context import Context
-from apr_jax.gates import answers
-from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
 
 # The parts of a recombined image that an answer may follow.
@@ -26,8 +22,8 @@ FOLLOWS = ("phase", "amplitude", "neither")
 # Waves in one call of an accelerator, and waves between two saves.
 _PER_CALL = 16
 _PER_SAVE = 32
-# Keep the draws of signs and of pairs apart from others of the same seed.
-_SIGN_STREAM, _PAIR_STREAM = 0x519, 0x9A185
+# Keeps the draws of pairs apart from others of the same seed.
+_PAIR_STREAM = 0x9A185
 
 
 class Pairs(NamedTuple):
@@ -140,7 +136,7 @@ class Probe:
         """As ``waves``, but int64 [M, 2]: beside them the logits not finite."""
         in_program = self._layout.accelerated
         at_once = _PER_CALL if in_program else 1
-        gather = _wave_counter(
+        gather = programs.wave_counter(
             self._classifier.asked,
             self._layout,
             norm,
@@ -174,7 +170,7 @@ class Probe:
         """
         masks = self._band_masks(radii)
 
-        gather = _parts_counter(self._classifier.asked, self._layout)
+        gather = programs.parts_counter(self._classifier.asked, self._layout)
         found = []
         with self._context.bar() as bar:
             task = bar.add_task("low and high pass", total=len(masks))
@@ -204,7 +200,7 @@ class Probe:
         labels = self._images.labels
         donors = draw_donors(labels, self._classifier.config.seed)
 
-        gather = _pair_looker(self._classifier.asked, self._layout, tuple(axes))
+        gather = programs.pair_looker(self._classifier.asked, self._layout, tuple(axes))
         said = []
         with self._context.bar() as bar:
             task = bar.add_task("phase or amplitude", total=self.size)
@@ -249,7 +245,7 @@ class Probe:
 
     def _clean_answers(self) -> np.ndarray:
         if self._clean is None:
-            gather = _looker(self._classifier.asked, self._layout)
+            gather = programs.looker(self._classifier.asked, self._layout)
             said, bad = [], 0
             for images, _, mask, _ in self._batches():
                 found, count = gather(self._variables, self._share(images))
@@ -331,94 +327,3 @@ def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:
     if path is not None:
         with files.replacing(path) as file:
             np.save(file, counts)
-
-
-# --- Programs ------------------------------------------------------------------------
-
-
-def _look(
-    asked: programs.Asked, variables: Any, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Answers [B], and how many of each image's logits are not finite [B]."""
-    logits, _ = asked(variables, images)
-    return answers.answer(logits), answers.not_finite_each(logits)
-
-
-def _count(
-    asked: programs.Asked,
-    variables: Any,
-    images: jax.Array,
-    labels: jax.Array,
-    mask: jax.Array,
-) -> jax.Array:
-    """[2]: images that are not recognised, and their logits that are not finite."""
-    said, bad = _look(asked, variables, images)
-    return jnp.stack([jnp.sum((said != labels) & mask), jnp.sum(bad * mask)])
-
-
-@programs.once
-def _looker(asked: programs.Asked, layout: parallel.Layout) -> Callable[..., Any]:
-    return parallel.make_gather(functools.partial(_look, asked), layout)
-
-
-@programs.once
-def _pair_looker(
-    asked: programs.Asked, layout: parallel.Layout, axes: tuple[int, ...]
-) -> Callable[..., Any]:
-    def answer(variables: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        images, amplitudes = (to_pixels(x) for x in batch)
-        mixed = spectral.recombine(amplitudes, images, axes=axes)
-        return _look(asked, variables, mixed)
-
-    return parallel.make_gather(answer, layout)
-
-
-@programs.once
-def _parts_counter(
-    asked: programs.Asked, layout: parallel.Layout
-) -> Callable[..., Any]:
-    def count(variables: Any, batch: Any) -> jax.Array:
-        (images, labels, mask, _), keep = batch
-        pixels = to_pixels(images)
-        spectrum = jnp.fft.rfft2(pixels, axes=(1, 2))
-        kept = spectrum * keep[None, :, :, None]
-        low = jnp.fft.irfft2(kept, pixels.shape[1:3], axes=(1, 2))
-        counts = [
-            _count(asked, variables, x, labels, mask) for x in (low, pixels - low)
-        ]
-        return jnp.stack(counts)
-
-    return parallel.make_gather(count, layout)
-
-
-@programs.once
-def _wave_counter(
-    asked: programs.Asked,
-    layout: parallel.Layout,
-    norm: float,
-    seed: int,
-    in_program: bool,
-) -> Callable[..., Any]:
-    """(variables, (batch, waves)) -> ``_count`` under each of the waves, [W, 2]."""
-
-    def count(variables: Any, batch: Any) -> jax.Array:
-        (images, labels, mask, numbers), waves = batch
-        pixels = to_pixels(images)
-        height, width, channels = pixels.shape[1:]
-
-        def under(wave: jax.Array) -> jax.Array:
-            basis = spectral.fourier_basis(height, width, wave[0], wave[1])
-            key = jax.random.fold_in(jax.random.key(seed), _SIGN_STREAM)
-            key = jax.random.fold_in(key, wave[0] * width + wave[1])
-            # A sign belongs to its wave and image, whatever batches and devices.
-            keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-            draw = lambda k: jax.random.rademacher(k, (channels,), jnp.float32)
-            signs = jax.vmap(draw)(keys)[:, None, None, :]
-            noise = norm * signs * basis[None, :, :, None]
-            moved = jnp.clip(pixels + noise, 0.0, 1.0)
-            return _count(asked, variables, moved, labels, mask)
-
-        # On a CPU convolutions lose their fast kernels inside a loop.
-        return jax.lax.map(under, waves) if in_program else under(waves[0])[None]
-
-    return parallel.make_gather(count, layout)

@@ -25,11 +25,15 @@ class Asked:
         classes: K.
         name: in messages; empty for our own networks, so that those of one kind are
             equal whatever their names.
+        kept: programs of ``once`` that are for this alone.
     """
 
     predict: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
     classes: int
     name: str = ""
+    kept: dict[Any, Any] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def __call__(self, variables: Any, images: jax.Array) -> Any:
         """Logits [B, K] and features [B, F].
@@ -49,33 +53,35 @@ class Asked:
 
 def ask(predict: Callable[..., Any], classes: int, name: str) -> Asked:
     """What a classifier of this name answers."""
-    return Asked(predict, classes, "" if _lasts(predict) else name)
+    return Asked(predict, classes, "" if _is_network(predict) else name)
 
 
 def once(make: Callable[P, T]) -> Callable[P, T]:
     """Makes a program once for equal arguments, the last 64 of them.
 
     A function that isn't one of our networks may hold weights, which nothing here
-    should keep: what asks one is made anew, as is what has no hash.
+    should keep: programs that ask one last as long as what is asked.
     """
     kept = functools.lru_cache(_KEPT)(make)
 
     @functools.wraps(make)
     def made(*arguments: P.args, **named: P.kwargs) -> T:
-        if all(map(_lasts, (*arguments, *named.values()))):
+        first = arguments[0]
+        if not isinstance(first, Asked) or _is_network(first.predict):
             return kept(*arguments, **named)  # type: ignore[arg-type]
-        return make(*arguments, **named)
+        key = make, arguments[1:], *named.items()
+        if key not in first.kept:
+            first.kept[key] = make(*arguments, **named)
+        found: T = first.kept[key]
+        return found
 
     return made
 
 
-def _lasts(argument: Any) -> bool:
-    if isinstance(argument, Asked):
-        argument = argument.predict
-    if callable(argument) and not isinstance(argument, network.Predict):
-        return False
+def _is_network(predict: Callable[..., Any]) -> bool:
+    """Whether it is one of our networks, and one that can be told from others."""
     try:
-        hash(argument)
+        hash(predict)
     except TypeError:
         return False
-    return True
+    return isinstance(predict, network.Predict)

@@ -229,12 +229,8 @@ def split_batch(tree: Any, layout: Layout, axis: int = 0) -> Any:
 
     def share(leaf: np.ndarray) -> np.ndarray:
         rows = np.asarray(leaf)
-        before, size, after = (
-            rows.shape[:axis],
-            rows.shape[axis],
-            rows.shape[axis + 1 :],
-        )
-        runs = rows.reshape(*before, count, size // count, *after)
+        before, after = rows.shape[:axis], rows.shape[axis + 1 :]
+        runs = rows.reshape(*before, count, rows.shape[axis] // count, *after)
         return np.moveaxis(runs, axis, 0)
 
     return jax.tree.map(share, tree)

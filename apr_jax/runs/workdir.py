@@ -246,7 +246,19 @@ def read_config(run: RunDir) -> config_lib.Config | None:
     """Returns the configuration that a run was started with; None if there is none."""
     if not run.config.exists():
         return None
-    return config_lib.parse(files.read_json(run.config))
+    return config_lib.parse(_as_now(files.read_json(run.config)))
+
+
+def _as_now(values: Any) -> Any:
+    """Settings of a run as they are written now: once there was one surrogate."""
+    try:
+        attacked = values["eval"]["adversarial"]
+        one = attacked["surrogate"]
+    except (KeyError, TypeError):
+        return values
+    if isinstance(one, str):
+        attacked["surrogate"] = [one] if one else []
+    return values
 
 
 def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:

@@ -14,7 +14,7 @@ from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import classifier as classifier_lib
-from apr_jax.evaluate import fourier, fourier_probe
+from apr_jax.evaluate import fourier, fourier_probe, fourier_programs
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.measurement import Measurement
 from apr_jax.report.run_view import RunView
@@ -89,7 +89,7 @@ def test_waves_cover_the_map_once(size, extent):
 def test_heatmap_against_numpy(network, images):
     ours = probe(network, images).heatmap(0.5, 3)
     pixels = images.images / 255.0
-    key = jax.random.fold_in(jax.random.key(0), fourier_probe._SIGN_STREAM)
+    key = jax.random.fold_in(jax.random.key(0), fourier_programs._SIGN_STREAM)
     for (row, column), place in (((0, 0), (1, 1)), ((0, 1), (1, 2)), ((7, 1), (0, 2))):
         angle = 2 * np.pi * (row * np.arange(8)[:, None] + column * np.arange(8)) / 8
         wave = np.cos(angle) / np.linalg.norm(np.cos(angle))

@@ -319,3 +319,12 @@ def test_one_may_measure_while_another_trains(tmp_path):
 def test_a_name_may_have_a_point(tmp_path):
     workdir.check_writable(tmp_path / "runs" / "v1.2")
     workdir.check_writable(tmp_path / "runs" / "v1.2")
+
+
+@pytest.mark.parametrize(("one", "now"), [("", ()), ("runs/x", ("runs/x",))])
+def test_runs_of_one_surrogate_are_read(tmp_path, one, now):
+    """As older versions wrote it."""
+    values = {"eval": {"adversarial": {"surrogate": one}}}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    _, config = workdir.open_run(tmp_path)
+    assert config.eval.adversarial.surrogate == now
