@@ -24,6 +24,8 @@ _ORDER_STREAM = 0x0DE5
 _EXTRA_STREAM = 0xE874
 # Keeps the coins of mirror images apart from the orders.
 _MIRROR_STREAM = 0xF11B
+# Keeps the draws of windows apart from the orders.
+_SEED_STREAM = 0xC409
 # A share such as 0.3333 is taken for the nearest fraction with no larger denominator.
 _FINEST = 10**6
 
@@ -124,6 +126,12 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     order = np.argsort(bits, kind="stable").astype(np.int32)
     order.flags.writeable = False
     return order
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Returns a number from 0 to 2^63 - 1 for an epoch of a run."""
+    state = np.random.SeedSequence([_SEED_STREAM, int(seed), int(epoch)])
+    return int(state.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def example_numbers(

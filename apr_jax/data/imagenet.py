@@ -2,7 +2,7 @@
 
 Sources are image folders and TFDS sets of JPEGs, read by ``tf.data``. A stream is a
 function of (data, seed, layout of processes): started at a later step it yields
-exactly what an uninterrupted one yields from there.
+exactly what an uninterrupted one yields from there, and what came before isn't read.
 
 Order. From a folder, the examples of step s are those of ``global_indices``, spread
 over the processes, so they depend on no number of processes. From TFDS each process
