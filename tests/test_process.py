@@ -118,7 +118,13 @@ def test_a_system_error_is_a_line(capsys, error):
     assert capsys.readouterr().err == f"error: {wanted}\n"
 
 
-@pytest.mark.parametrize("program", [["launch.py"], ["-m", "apr_jax.evaluate.clean"]])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["launch.py"],
+        pytest.param(["-m", "apr_jax.evaluate.clean"], marks=pytest.mark.slow),
+    ],
+)
 def test_a_reader_that_leaves_ends_a_program_quietly(program):
     ours, theirs = os.pipe()
     os.close(ours)

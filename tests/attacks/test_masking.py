@@ -27,7 +27,7 @@ def net(weights, scale, levels, images):
 def problem():
     rng = np.random.default_rng(0)
     weights = jnp.asarray(rng.normal(0, 0.4, (SIZE, 3)), jnp.float32)
-    images = rng.uniform(0, 1, (24, *SHAPE)).astype(np.float32)
+    images = rng.uniform(0, 1, (72, *SHAPE)).astype(np.float32)
     labels = np.asarray(net(weights, 8.0, 0.0, images)).argmax(1)
     return weights, images, labels
 

@@ -269,6 +269,9 @@ def test_stream_has_extra_images_in_their_places(mixed, monkeypatch):
     assert len(set(main)) == size
 
 
+@pytest.mark.parametrize(
+    "mixed", ["folder", pytest.param("tfds", marks=pytest.mark.slow)], indirect=True
+)
 def test_processes_share_extra_images_and_go_on_where_they_stopped(mixed):
     def stream(start, count, **layout):
         found = data.imagenet.train_stream(mixed, **run(start, 6, **layout))

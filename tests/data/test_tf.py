@@ -329,6 +329,9 @@ def streamed(request, tmp_path):
     return stream_settings(root, tmp_path, train_split="train+extra")
 
 
+@pytest.mark.parametrize(
+    "streamed", ["folder", pytest.param("tfds", marks=pytest.mark.slow)], indirect=True
+)
 def test_stream_goes_on_where_it_stopped(streamed):
     whole = taken(data.imagenet.train_stream(streamed, **run(0, batch_size=6)), 12)
     assert whole[0].image.shape == (6, 24, 24, 3)

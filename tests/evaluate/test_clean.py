@@ -210,6 +210,7 @@ def wrn_shapes(classes):
     return shapes
 
 
+@pytest.mark.slow
 def test_the_command_explains_itself(tmp_path):
     def run(*arguments):
         return subprocess.run(

@@ -875,6 +875,7 @@ def command(*arguments, status=0):
     return output
 
 
+@pytest.mark.slow
 def test_the_command_refuses_less_than_no_images(folder, tmp_path):
     given = ["--data", folder / "test.npz", "--image_size=8", "--examples=-3"]
     said = command(*given, "--out", tmp_path / "C", status=2)

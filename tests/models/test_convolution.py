@@ -100,7 +100,7 @@ def test_gradients_are_those_of_lax(
     ("wide", "channels"),
     [
         (128, (8, 16)),
-        (1, (8, 24)),
+        pytest.param(1, (8, 24), marks=pytest.mark.slow),
         pytest.param(1, (16, 8), marks=pytest.mark.slow),
     ],
 )
@@ -147,6 +147,7 @@ for channels in ((128, 128), (16, 64)):
 """
 
 
+@pytest.mark.slow
 def test_onednn_agrees_with_float32(monkeypatch):
     monkeypatch.delenv("APR_JAX_ONEDNN")  # that all tests start with
     monkeypatch.delenv("XLA_FLAGS")

@@ -31,7 +31,7 @@ def by_hand(image, amplitude, phase, edges):
     return out
 
 
-@pytest.mark.parametrize("size", [(8, 8), (9, 6)])
+@pytest.mark.parametrize("size", [pytest.param((8, 8), marks=pytest.mark.slow), (9, 6)])
 def test_every_pair_of_bands(rng, size):
     images = rng.random((2, *size, 3)).astype(np.float32)
     for amplitude, phase in itertools.product(spectral.BANDS, repeat=2):

@@ -140,6 +140,7 @@ def run(jpegs, workdir, **changes):
     return loop.train(plan, quiet=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_tiny_model")
 def test_training_has_the_bits_of_batches_read_when_needed(
     jpegs, tmp_path, monkeypatch

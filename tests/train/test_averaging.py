@@ -205,9 +205,8 @@ def test_a_second_norm_is_averaged_too(folder, tmp_path):
     assert auxiliary_norm.KEY not in state.variables["params"]
 
 
-@pytest.mark.parametrize(
-    "kind", ["ema", pytest.param("lookahead", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ema", "lookahead"])
 def test_the_linear_stage_learns_from_the_averaged_features(folder, tmp_path, kind):
     changes = SUPCLR | {"optim__average": kind}
     config = configured(folder, **changes)

@@ -288,6 +288,7 @@ def test_csis_score_is_that_of_the_mean_over_turns(folder, stopped):
     assert found["csi.auroc", ()] == pytest.approx(auroc, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain")
 def test_supclr_trains_and_has_no_score_of_its_own(folder, tmp_path):
     changes = {"augment__method": "supclr", "contrast__linear_rate": 0.5}

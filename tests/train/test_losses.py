@@ -273,11 +273,11 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     ("method", "attack"),
     [
-        ("apr_p_heads", "none"),
+        pytest.param("apr_p_heads", "none", marks=pytest.mark.slow),
         ("apr_sp", "fgsm"),
         pytest.param("standard", "pgd", marks=pytest.mark.slow),
         pytest.param("cutout+cutmix+apr_p", "none", marks=pytest.mark.slow),
-        ("augmix", "none"),
+        pytest.param("augmix", "none", marks=pytest.mark.slow),
         ("afa", "none"),
     ],
 )

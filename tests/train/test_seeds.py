@@ -56,6 +56,7 @@ def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
     assert toy.farthest(lanes[0].state.params, lanes[1].state.params) > 0.01
 
 
+@pytest.mark.slow
 def test_resumed_together_and_alone(folder, tmp_path):
     fields = {"augment__method": "standard"}
     whole = loop.train_together(plans(folder, tmp_path / "whole", **fields), quiet=True)

@@ -43,11 +43,14 @@ def seen(config, batch, seed=0, axis_name=None):
     [
         ("apr_p", {"pair_per": "image"}),
         ("hybrid_augment_pp", {"pair_per": "image"}),
-        ("hybrid_augment_pp", {"pair_per": "batch", "pair_prob": 1.0}),
-        ("amplitude_mix", {}),
-        ("afa", {}),
+        pytest.param(
+            *("hybrid_augment_pp", {"pair_per": "batch", "pair_prob": 1.0}),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("amplitude_mix", {}, marks=pytest.mark.slow),
+        pytest.param("afa", {}, marks=pytest.mark.slow),
         ("mixup", {}),
-        ("cutmix", {}),
+        pytest.param("cutmix", {}, marks=pytest.mark.slow),
     ],
 )
 def test_views_are_the_same_on_any_number_of_devices(tmp_path, batch, method, changes):

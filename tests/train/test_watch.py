@@ -64,6 +64,7 @@ def test_epochs_need_not_be_whole_numbers_of_steps(folder, tmp_path):
     assert rows[1]["epoch"] == pytest.approx(5 / 4.8)
 
 
+@pytest.mark.slow
 def test_several_steps_a_call_wait_for_its_end(folder, tmp_path):
     run(folder, tmp_path, names=("bands",), train__steps_per_call=5)
     assert [row["step"] for row in epochs_lib.read(tmp_path)] == [0, 10, 15, 20, 24]

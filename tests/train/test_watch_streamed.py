@@ -54,6 +54,7 @@ def run(folder, workdir, *, until=None, **changes):
     return loop.train(plan, until=until, quiet=True)
 
 
+@pytest.mark.slow
 def test_rows_of_a_stream_that_goes_on_are_those_of_a_whole_run(folder, tmp_path):
     whole = run(folder, tmp_path / "whole")
     for until in (2, None):
