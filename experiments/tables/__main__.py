@@ -5,7 +5,11 @@
     python -m experiments.tables 1 --budget paper --columns "cifar10 wrn_40_2" \\
         --rows standard apr_p apr_s apr_sp --seeds 3
     python -m experiments.tables 3 --budget small --show
+    python -m experiments.tables search --budget medium --set_field optim.epochs=8.0
 
+``search`` is for what may become a method: it trains on nine tenths of the training
+images and measures on the last one, under C-bar's ten corruptions and the four held
+out, so that nothing is chosen by the test set or by the fifteen.
 Each cell is a run of its own, with the work directory that ``launch.py`` would make, so
 that a stopped table goes on where it was, and any run can be opened by itself. Tables
 1 and 2 share networks where data, method, size and seed are the same: the second to
@@ -95,7 +99,8 @@ def work(options: argparse.Namespace) -> str | None:
     fields = changes(options)
     columns = options.columns or plan.columns_of(table, options.budget)
     root = options.work / table.recipe / options.budget
-    out = options.out or lab_lib.RESULTS / f"table{options.table}_{options.budget}"
+    called = f"table{options.table}" if options.table.isdigit() else options.table
+    out = options.out or lab_lib.RESULTS / f"{called}_{options.budget}"
     try:
         fits = lambda r: plan.has_images(r, fields) and plan.has_network(r, columns)
         rows = options.rows or list(filter(fits, table.rows))

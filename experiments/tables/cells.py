@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from apr_jax import metrics
-from apr_jax.corruptions import CORRUPTIONS, SEVERITIES
+from apr_jax.corruptions import C_BAR_CIFAR, CORRUPTIONS, EXTRA_CORRUPTIONS, SEVERITIES
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -41,6 +41,28 @@ def mean_corruption(records: Sequence[Record]) -> Record | None:
     return found[max(found)] if found else None
 
 
+def held_out_cells(records: Sequence[Record]) -> dict[str, float]:
+    """The search: "" is the mean error under C-bar's ten and the four held out.
+
+    Every kind and severity counts alike; "c_bar" and "extra" are the means of each set.
+    """
+    means = {
+        name: _find(
+            records, job="evaluate.corruption", metric="error", split=f"mean {name}"
+        )
+        for name in _HELD_OUT
+    }
+    found = _known(
+        {**means, "clean error": corruption_cells(records).get("clean error")}
+    )
+    if len(found) <= len(means):
+        return found
+    count = sum(map(len, _HELD_OUT.values()))
+    total = sum(len(kinds) * found[name] for name, kinds in _HELD_OUT.items())
+    return {"": total / count, **found}
+
+
+_HELD_OUT = {"c_bar": C_BAR_CIFAR, "extra": EXTRA_CORRUPTIONS}
 _MEAN_OF = re.compile(r"mean of (\d+)")
 
 

@@ -27,7 +27,19 @@ _PASSES = 3
 
 _TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "supclr", "csi", "apr_s", "apr_sp")
 # Made for other tables than the first.
-_NOT_TABLE_1 = ("max_blur_pool", "supclr", "csi", "csi_turns")
+_CONSISTENT = ("apr_sp_js2", "apr_sp_js6", "apr_sp_js12")
+_NOT_TABLE_1 = ("max_blur_pool", "supclr", "csi", "csi_turns", *_CONSISTENT)
+# What a method of our own may be made of; none costs more than APR-SP's two views.
+_SEARCHED = (
+    "standard",
+    "apr_sp",
+    *_CONSISTENT,
+    "apr_s+hybrid_augment_pp",
+    "apr_s+amplitude_mix",
+    "trivialaugment+apr_p",
+    "augmix_no_jsd+apr_p",
+    "prime+apr_p",
+)
 _TABLE_4 = (
     "standard",
     "patch_uniform",
@@ -378,6 +390,28 @@ TABLES: dict[str, Table] = {
         budgets=("paper",),
         columns_shown=("mce", "error"),
         source="Chen et al., ICCV 2021, ResNet-50, the benchmark's own files",
+    ),
+    # What is chosen by it has seen neither the test images nor the fifteen corruptions.
+    "search": Table(
+        title="Search: error on held-out images under none of the fifteen corruptions",
+        rows=_SEARCHED,
+        columns=("cifar10 airbench94",),
+        cells=cells_lib.held_out_cells,
+        published=dict,
+        settings=_cifar,
+        changes={
+            "data.train_split": "train[:90%]",
+            "data.test_split": "train[90%:]",
+            "eval.parts": ("clean", "corruption"),
+            "eval.corruption.sets": ("c_bar", "extra"),
+            "eval.corruption.examples": 0,
+        },
+        small={"eval.corruption.examples": 1000},
+        better="↓",
+        recipe="search",
+        budgets=("small", "medium"),
+        columns_shown=("", "clean error"),
+        source="",
     ),
 }
 

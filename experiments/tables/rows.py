@@ -58,6 +58,14 @@ ROWS: dict[str, Row] = {
     "csi_turns": Row("CSI, over four turns", "csi", run="csi"),
     "apr_s": Row("APR-S", "apr_s"),
     "apr_sp": Row("APR-SP", "apr_sp"),
+    **{
+        f"apr_sp_js{weight}": Row(
+            f"APR-SP, like answers × {weight}",
+            "apr_sp",
+            {"augment.pair_consistency": float(weight)},
+        )
+        for weight in (2, 6, 12)
+    },
     "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
     "hybrid_augment": Row("HybridAugment-P", "hybrid_augment"),
     "hybrid_augment_pp": Row("HybridAugment++-P", "hybrid_augment_pp"),

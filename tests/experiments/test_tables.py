@@ -9,10 +9,13 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import job, models, presets
 from apr_jax.augment import AUGMENTS
+from apr_jax.corruptions import CORRUPTIONS
 from apr_jax.errors import ConfigError, Diverged
+from apr_jax.evaluate import corruption
 from apr_jax.report import published
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
+from apr_jax.train import plan as plan_lib
 from experiments import lab as lab_lib
 from experiments.tables import __main__ as tables
 from experiments.tables import cells as cells_lib
@@ -581,6 +584,32 @@ def test_cells_are_of_what_the_table_names():
     assert cells_lib.corruption_cells(means) == {"": 0.3}
     without = [record for record in means if record.split != "mean"]
     assert cells_lib.corruption_cells(without) == {"": 0.2}
+
+
+def test_a_search_sees_neither_the_test_nor_the_fifteen():
+    table = TABLES["search"]
+    rows = {"rows": table.rows, "columns": table.columns, "seeds": 1, "changes": {}}
+    for run in plan.runs_of(table, "medium", **rows):
+        config = config_lib.parse(run.settings.to_dict())
+        plan_lib.check_names(config)
+        assert config.data.train_split == "train[:90%]"
+        assert config.data.test_split == "train[90%:]"
+        measured = corruption.names_of(config.eval.corruption, config.data)
+        assert not {*measured} & {*CORRUPTIONS}
+        assert len(measured) == 14
+        assert plan.passes(run.settings) <= 6  # APR-SP's
+    found = some_records(
+        "evaluate.corruption",
+        [("mean c_bar", "error", 0.3), ("mean extra", "error", 0.1)],
+    )
+    clean = some_records("evaluate.clean", [("train[90%:]", "error", 0.07)])
+    cells = cells_lib.held_out_cells([*found, *clean])
+    mean = cells.pop("")
+    assert mean == pytest.approx((10 * 0.3 + 4 * 0.1) / 14)
+    assert cells == {"c_bar": 0.3, "extra": 0.1, "clean error": 0.07}
+    assert "" not in cells_lib.held_out_cells([found[0], *clean])
+    weights = [ROWS[r].changes["augment.pair_consistency"] for r in plan._CONSISTENT]
+    assert weights == [2, 6, 12]
 
 
 def test_rows_without_an_fgsm_preset_are_augmented():
