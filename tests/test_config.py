@@ -36,6 +36,7 @@ DEFAULTS = {
     "data.streaming": False,
     "data.max_broken": 100,
     "data.shuffle_buffer": 16384,
+    "data.workers": 0,
     "data.mean": (0.4914, 0.4822, 0.4465),
     "data.std": (0.2023, 0.1994, 0.201),
     "augment.method": "apr_sp",

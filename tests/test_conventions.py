@@ -71,6 +71,8 @@ NO_ANSWERS = {
 }
 # What a name may be imported in; None is module level, anywhere.
 ONLY_IN = {
+    "array_record": {"data"},
+    "grain": {"data"},
     "orbax": {"runs"},
     "pyarrow": {"data"},
     "tensorflow": {"data"},

@@ -256,6 +256,9 @@ TABLE = {
         "tests/data/test_tf.py::test_training_goes_on_past_broken_files"
     ),
     "data.shuffle_buffer": "tests/data/test_tf.py::test_the_buffer_shuffles_so_far",
+    "data.workers": (
+        "tests/data/test_array_records.py::test_processes_that_decode_change_no_bit"
+    ),
     "data.mean": ((0.1, 0.2, 0.3), PLAIN, step),
     "data.std": ((0.1, 0.2, 0.3), PLAIN, step),
     "augment.method": ("apr_s", PLAIN, step),
@@ -486,6 +489,7 @@ INCIDENTAL = {
     "data.data_dir",
     "data.cache_dir",
     "data.max_broken",
+    "data.workers",
     "train.devices",
     "train.steps_per_call",
     "train.mapping",

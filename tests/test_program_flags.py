@@ -1,6 +1,7 @@
 """Flags of the programs that aren't evaluations: each reaches what it is for."""
 
 import ast
+import os
 import pathlib
 import runpy
 
@@ -9,8 +10,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from apr_jax import job
-from apr_jax.cli import corrupt
+from apr_jax.cli import corrupt, pack
 from apr_jax.data import corrupted_sets, corrupted_verify
+from apr_jax.data import pack as packing
 
 ROOT = pathlib.Path(__file__).parents[1]
 ABSL = {"help", "helpfull", "helpshort", "helpxml", "flagfile", "undefok"}
@@ -115,6 +117,42 @@ def test_corrupting_hands_over_all_flags(own_flags, monkeypatch, verified):
         assert named == CHOSEN | {"form": "npy", "stored_as": "jpeg", "quiet": True}
     both = {*OF_CORRUPT, "data", "verify", "network", "out", "format", "quiet"}
     assert set(own_flags) - ABSL - {"only_check_args"} == both | {"stored_as"}
+
+
+OF_PACK = {
+    "out": "made",
+    "name": "small",
+    "splits": "train,val",
+    "shorter": "99",
+    "quality": "77",
+    "workers": "3",
+    "quiet": "true",
+}
+
+
+@pytest.mark.parametrize("given", [OF_PACK, {"out": "made"}], ids=["all", "none"])
+def test_packing_hands_over_all_flags(own_flags, monkeypatch, given):
+    seen = []
+    monkeypatch.setattr(
+        packing, "write", lambda *a, **k: seen.append((a, k)) or pathlib.Path("a/b/c")
+    )
+    monkeypatch.setattr(pack.process, "finish", lambda work: work())
+    own = {"data": "some_set", "data_dir": "sets", "max_broken": "5"}
+    words = ["c", *(f"--{k}={v}" for k, v in (own | given).items())]
+    monkeypatch.setattr(pack.program, "run", lambda work: work(own_flags(words)))
+    pack.main()
+    (((described, place, name), named),) = seen
+    assert (described.source, described.name) == ("tfds", "some_set")
+    assert (described.data_dir, described.max_broken) == ("sets", 5)
+    assert place == pathlib.Path("made")
+    cores = os.cpu_count()
+    if given is OF_PACK:
+        expected = ("small", ["train", "val"], 99, 77, 3, True)
+    else:
+        expected = ("some_set_256", [], 256, 90, cores, False)
+    keys = ("splits", "shorter", "quality", "workers", "quiet")
+    assert (name, *(named[key] for key in keys)) == expected
+    assert set(own_flags) - ABSL - {"only_check_args"} == {*own, *OF_PACK}
 
 
 # --- Programs of argparse -------------------------------------------------------------

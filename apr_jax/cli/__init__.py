@@ -25,6 +25,7 @@ COMMANDS = {
     "export": ("apr_jax.cli.export", "write a network as StableHLO or ONNX"),
     "cache": ("apr_jax.cli.cache", "list what is kept to save time, and remove it"),
     "corrupt": ("apr_jax.cli.corrupt", "write corrupted sets as files, or compare"),
+    "pack": ("apr_jax.cli.pack", "make large images small once, to train faster"),
     "models": ("apr_jax.models", "list the networks"),
     "methods": ("apr_jax.cli.methods", "list the training methods"),
     "configs": ("apr_jax.cli.configs", "list the configurations"),

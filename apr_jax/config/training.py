@@ -34,6 +34,9 @@ class Data:
     streaming: bool = setting(False, "read from disk all the time, not once to memory")
     max_broken: int = incidental(100, "unreadable files skipped before it stops", low=0)
     shuffle_buffer: int = setting(16384, "examples; streaming only", low=1)
+    workers: int = incidental(
+        0, "processes that decode ArrayRecord streams; 0: threads", low=0, high=1024
+    )
     mean: tuple[float, ...] = setting((0.4914, 0.4822, 0.4465), "of each channel")
     std: tuple[float, ...] = setting((0.2023, 0.1994, 0.2010), "the same", above=0)
 

@@ -128,6 +128,7 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return order
 
 
+@functools.lru_cache(maxsize=8)
 def epoch_seed(seed: int, epoch: int) -> int:
     """Returns a number from 0 to 2^63 - 1 for an epoch of a run."""
     state = np.random.SeedSequence([_SEED_STREAM, int(seed), int(epoch)])

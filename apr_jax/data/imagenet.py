@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import extra, folder, jpeg, records, tfds
+from apr_jax.data import array_records, extra, folder, jpeg, records, shards, tfds
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import Batch, Mix, pad
 from apr_jax.errors import DataError
@@ -91,6 +91,16 @@ def train_stream(
     """
     _check(data)
     rows = _rows(batch_size, process_count)
+    if shards.are_indexed(data):
+        found = array_records.train_stream(
+            data,
+            seed=seed,
+            start_step=start_step,
+            batch_size=batch_size,
+            rows=rows,
+            process_index=process_index,
+        )
+        return (_replaced(batch) for batch in found)
     raw = records.train(
         data,
         seed=seed,
@@ -140,9 +150,14 @@ def eval_stream(
     """
     _check(data)
     rows = _rows(batch_size, process_count)
-    tf = tfds.engine().tf
     size = num_examples(data, split)
     part = records.share(size, process_index, process_count)
+    # The largest share decides, so that all processes take part in every step.
+    steps = math.ceil(math.ceil(size / process_count) / rows)
+    if shards.are_indexed(data):
+        found = array_records.eval_stream(data, split, part, rows)
+        return _filled(found, steps, rows, data.image_size)
+    tf = tfds.engine().tf
     raw = records.evaluate(data, split, part)
 
     def tf_image(contents: Any, seed: Any) -> Any:
@@ -152,8 +167,6 @@ def eval_stream(
         return images_lib.fit(decoded, data.image_size, data.eval_resize)
 
     batches = _batches(data, raw, tf_image, image, rows)
-    # The largest share decides, so that all processes take part in every step.
-    steps = math.ceil(math.ceil(size / process_count) / rows)
     return _filled(batches, steps, rows, data.image_size)
 
 

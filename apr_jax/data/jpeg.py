@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax.data import images as images_lib
+from apr_jax.data import jpeg_blocks, philox
 from apr_jax.errors import DataError
 
 SCALE = (0.08, 1.0)
@@ -37,6 +38,11 @@ def uniforms(tf: types.ModuleType, seed: Any) -> Any:
     """
     # The algorithm is named so that the numbers are the same on every machine.
     return tf.random.stateless_uniform([TRIES, 4], seed, dtype=tf.float64, alg="philox")
+
+
+def draws(seeds: np.ndarray) -> np.ndarray:
+    """``uniforms`` of seeds int64 [N, 2], without TensorFlow: [N, TRIES, 4]."""
+    return philox.uniform(seeds, TRIES * 4).reshape(-1, TRIES, 4)
 
 
 def window(draws: np.ndarray, height: int, width: int) -> tuple[int, int, int, int]:
@@ -64,6 +70,26 @@ def train_image(image: np.ndarray, draws: np.ndarray, size: int) -> np.ndarray:
     """Cuts a random window out of uint8 [H, W, 3], resized to [size, size, 3]."""
     top, left, tall, wide = window(draws, *image.shape[:2])
     return images_lib.resize(image[top : top + tall, left : left + wide], size, size)
+
+
+def train_pixels(
+    contents: bytes, draws: np.ndarray, size: int, *, name: str = ""
+) -> np.ndarray:
+    """``train_image`` of a file, to the bit.
+
+    Of a JPEG whose blocks stand alone the window's are decoded, and no others.
+
+    Raises:
+        BrokenImageError, DataError: as ``images.decode``.
+    """
+    choose = lambda height, width: window(draws, height, width)
+    sides = jpeg_blocks.sides(contents)
+    place = window(draws, *sides) if sides else None
+    found = jpeg_blocks.cut(contents, place) if place else None
+    if place and found:
+        contents, (top, left) = found
+        choose = lambda height, width: (top, left, place[2], place[3])
+    return images_lib.decode_window(contents, choose, size, name=name)
 
 
 def tf_train_image(tf: types.ModuleType, contents: Any, draws: Any, size: int) -> Any:

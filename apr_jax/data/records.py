@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import extra, folder, tfds, tfrecords
+from apr_jax.data import extra, folder, shards, tfds, tfrecords
 from apr_jax.data.batches import Mix, epoch_seed, mixed_numbers
 
 # Paths that the generator hands over at a time.
@@ -41,7 +41,7 @@ def num_examples(data: Data, split: str) -> int:
     """Returns the number of images in a split."""
     if data.source == "folder":
         return len(folder.listing(data, split).files)
-    return sum(piece.take for piece in tfrecords.pieces(data, split))
+    return sum(piece.take for piece in shards.pieces(data, split))
 
 
 def train(
@@ -58,9 +58,9 @@ def train(
     if data.source == "folder":
         first = start_step * batch_size + process_index * rows
         return _folder_train(data, seed, first, rows, batch_size)
-    pieces = tfrecords.pieces(data, data.train_split)
+    pieces = shards.pieces(data, data.train_split)
     size = sum(p.take for p in pieces)
-    mine = tfrecords.cut(pieces, share(size, process_index, process_count))
+    mine = shards.cut(pieces, share(size, process_index, process_count))
     if not data.extra_dirs:
         return _inline(tfrecords.train(data, seed, start_step * rows, mine))
     names = tfds.class_names(tfds.open_builder(data))
@@ -78,8 +78,8 @@ def evaluate(data: Data, split: str, part: range) -> Raw:
     """Returns the examples of a split whose places are in ``part``, in order."""
     if data.source == "folder":
         return _folder_eval(data, split, part)
-    part_of = tfrecords.cut(tfrecords.pieces(data, split), part)
-    return _inline(tfrecords.evaluate(part_of))
+    pieces = shards.cut(shards.pieces(data, split), part)
+    return _inline(tfrecords.evaluate(pieces))
 
 
 def share(size: int, process_index: int, process_count: int) -> range:

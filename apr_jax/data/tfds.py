@@ -69,6 +69,23 @@ def engine() -> Engine:
     return Engine(tf, tfds)
 
 
+def module() -> types.ModuleType:
+    """Imports ``tensorflow_datasets``, which by itself doesn't import TensorFlow.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"{error.name} is not installed, which knows the sets of TensorFlow "
+            "Datasets: pip install 'apr_jax[train]'"
+        ) from error
+    found: types.ModuleType = tensorflow_datasets
+    return found
+
+
 def fingerprint(data: Data, split: str) -> dict[str, Any]:
     """Returns what the contents of a split depend on, as JSON values.
 
@@ -122,19 +139,10 @@ def _decoded(
     data: Data, split: str, builder: Any
 ) -> tuple[list[np.ndarray], list[int]]:
     """Images of one size and labels of a split."""
-    tfds = engine().tfds
     size, shorter = data.image_size, data.eval_resize or data.image_size
-    examples = builder.as_dataset(
-        split=split,
-        decoders=tfds.decode.PartialDecoding(
-            {"image": True, "label": True}, {"image": tfds.decode.SkipDecoding()}
-        ),
-        shuffle_files=False,
-        read_config=tfds.ReadConfig(try_autocache=False),
-    )
     images: list[np.ndarray] = []
     labels: list[int] = []
-    for example in tfds.as_numpy(examples.prefetch(512)):
+    for example in _examples(split, builder):
         pixels = example["image"]
         if isinstance(pixels, bytes):
             name = f"image {len(images)} of split {split!r} of {data.name!r}"
@@ -145,6 +153,25 @@ def _decoded(
     return images, labels
 
 
+def _examples(split: str, builder: Any) -> Iterator[Any]:
+    """Examples of a split, their images as bytes; of ArrayRecord by no TensorFlow."""
+    tfds = module()
+    undecoded = {"image": tfds.decode.SkipDecoding()}
+    if builder.info.file_format.value == "array_record":
+        found = builder.as_data_source(split=split, decoders=undecoded)
+        return (found[i] for i in range(len(found)))
+    engine()
+    decoders = tfds.decode.PartialDecoding({"image": True, "label": True}, undecoded)
+    examples = builder.as_dataset(
+        split=split,
+        decoders=decoders,
+        shuffle_files=False,
+        read_config=tfds.ReadConfig(try_autocache=False),
+    )
+    numbers: Iterator[Any] = iter(tfds.as_numpy(examples.prefetch(512)))
+    return numbers
+
+
 def open_builder(data: Data) -> Any:
     """Returns the TFDS builder of a prepared set, after checking its features.
 
@@ -153,7 +180,7 @@ def open_builder(data: Data) -> Any:
     """
     root = prepared_dir(data)
     with reading(data):
-        builder = engine().tfds.builder_from_directory(os.fspath(root))
+        builder = module().builder_from_directory(os.fspath(root))
         features = builder.info.features
     listed = ", ".join(features)
     for field in ("image", "label"):
@@ -188,6 +215,7 @@ def prepared_dir(data: Data) -> epath.Path:
         )
     found = _find(_root(data), data.name)
     if found is None:
+        _check_begun(data)
         lock = re.sub(r"\W+", "_", f"{_root(data)}_{data.name}")
         with cache.locked(cache.folder(data.cache_dir) / f"download_{lock}"):
             # Another process may have downloaded it while this one waited.
@@ -197,6 +225,15 @@ def prepared_dir(data: Data) -> epath.Path:
     if found is None:
         raise DataError(_how_to_get(data, "downloading it left no prepared set"))
     return found
+
+
+def _check_begun(data: Data) -> None:
+    """Raises DataError for a set that ``apr-jax pack`` has not finished."""
+    for begun in (_root(data) / data.name.partition(":")[0]).glob("*.incomplete"):
+        raise DataError(
+            f"the set {data.name!r} is only begun; repeat `apr-jax pack` to finish "
+            f"{begun}"
+        )
 
 
 def is_prepared(data: Data) -> bool:

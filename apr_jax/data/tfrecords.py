@@ -7,14 +7,14 @@ their places hold empty examples, which are passed over. So the order is that of
 whole epoch, and what is read is what will be seen (and some between it, see ``_GAP``).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from etils import epath
 
 from apr_jax.config import Data
 from apr_jax.data import tfds
 from apr_jax.data.batches import epoch_order, epoch_seed
+from apr_jax.data.shards import Piece
 from apr_jax.errors import DataError
 
 # Files that are read by turns, and how many examples of one at a time.
@@ -25,56 +25,6 @@ _EXAMPLES_AT_ONCE = 16
 _GAP = 4
 # Numbers that the order of an epoch is handed over in.
 _BLOCK = 8192
-
-
-class Piece(NamedTuple):
-    """A run of records in one file: ``take`` of them from ``skip`` on.
-
-    ``first`` is the number, in the split, of the first of them.
-    """
-
-    file: str
-    skip: int
-    take: int
-    first: int
-
-
-def pieces(data: Data, split: str) -> list[Piece]:
-    """Returns the files that a split consists of.
-
-    Raises:
-        DataError: the set, the split or a file isn't there, or the files are no
-            TFRecord files.
-    """
-    tfds.check_split(tfds.prepared_dir(data), split)
-    builder = tfds.open_builder(data)
-    if builder.info.file_format.value != "tfrecord":
-        raise DataError(
-            f"the files of {data.name!r} are {builder.info.file_format.value}; streams "
-            f"read tfrecord: `tfds build {data.name} --file_format=tfrecord`"
-        )
-    found, first = [], 0
-    with tfds.reading(data):
-        parts = builder.info.splits[split].file_instructions
-    for part in parts:
-        if not epath.Path(part.filename).exists():
-            raise DataError(f"{part.filename} of {data.name!r} isn't there")
-        take = part.take if part.take >= 0 else part.examples_in_shard - part.skip
-        found.append(Piece(str(part.filename), part.skip, take, first))
-        first += take
-    return found
-
-
-def cut(whole: list[Piece], part: range) -> list[Piece]:
-    """Returns the pieces of the examples whose places are in ``part``."""
-    found = []
-    for piece in whole:
-        start = max(part.start, piece.first)
-        stop = min(part.stop, piece.first + piece.take)
-        if start < stop:
-            skip = piece.skip + start - piece.first
-            found.append(Piece(piece.file, skip, stop - start, start))
-    return found
 
 
 def train(data: Data, seed: int, first: int, mine: list[Piece]) -> Any:
