@@ -5,6 +5,7 @@ import os
 import pathlib
 import tempfile
 import types
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from apr_jax import models, tuning
+from apr_jax.gates import stores
 from apr_jax.train import dispatch
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -163,6 +165,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """The network "tiny", for tests that train."""
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> stores.StorePath:
+    """A folder in a store in this process's memory, by the code that S3 has."""
+    pytest.importorskip("fsspec")
+    monkeypatch.setitem(stores.PACKAGES, "memory", "fsspec")
+    return stores.find(f"memory://bucket/{uuid.uuid4().hex}", "--workdir")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,10 @@
-"""Files and folders that users name: ``~`` is their home, an address no folder."""
+"""Files and folders that users name: ``~`` is their home, an address a store's."""
 
 import argparse
 import pathlib
 
 from apr_jax.errors import ConfigError
+from apr_jax.gates import stores
 
 
 def check(place: str, name: str) -> None:
@@ -38,6 +39,11 @@ def local(place: str, name: str) -> pathlib.Path:
     """The path of what ``check`` lets pass, ``~`` replaced by the user's home."""
     check(place, name)
     return pathlib.Path(place).expanduser()
+
+
+def anywhere(place: str, name: str) -> stores.Place:
+    """The path of a place that may be in a store: ``local``, or ``stores.find``."""
+    return stores.find(place, name) if "://" in place else local(place, name)
 
 
 def argument(place: str) -> pathlib.Path:
