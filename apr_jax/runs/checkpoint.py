@@ -1,22 +1,21 @@
 """Saved states of a run: atomic, asynchronous, checked when they are read back.
 
-The only place with Orbax. A checkpoint holds the state as NumPy arrays (one copy,
-whatever the layout it came from), and a digest of them. One whose files are not in
-their format, or whose digest doesn't match, is damaged: training puts it aside and goes
-on from the one before, a reader leaves it where it is. All else that keeps a file from
-being read is an error that names the file.
+The only place with Orbax; what is in a store it has by copies (``checkpoint_store``). A
+checkpoint holds the state as NumPy arrays (one copy, whatever the layout it came from),
+and a digest of them. One whose files are not in their format, or whose digest doesn't
+match, is damaged: training puts it aside and goes on from the one before, a reader
+leaves it where it is. All else that keeps a file from being read is an error that names
+the file.
 """
 
+import concurrent.futures
 import contextlib
 import errno
 import hashlib
 import logging
-import os
-import pathlib
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import absl.logging
 import jax
@@ -24,11 +23,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from apr_jax.errors import CheckpointError
+from apr_jax.gates import stores
+from apr_jax.runs import checkpoint_reading as reading
+from apr_jax.runs import checkpoint_store
 
 _log = logging.getLogger(__name__)
-_Found = TypeVar("_Found")
-
-_LOOKS = 20  # at a folder that another process changes
 
 
 class _Damaged(Exception):
@@ -53,19 +52,26 @@ class Reader:
     beside it.
     """
 
-    def __init__(self, directory: pathlib.Path, *, owner: str) -> None:
+    _mirror: checkpoint_store.Mirror | None = None
+
+    def __init__(self, directory: stores.Place, *, owner: str) -> None:
         """Opens ``directory``, which needn't be there.
 
         ``owner`` names what the states belong to, such as a configuration's hash;
         states of another owner are never restored.
         """
-        self._directory = directory.absolute()
+        self._where = directory.absolute()
+        if isinstance(directory, stores.StorePath):
+            self._mirror = checkpoint_store.Mirror(directory)
+            self._directory = self._mirror.folder
+        else:
+            self._directory = directory.absolute()
         self._owner = owner
         try:
-            self._manager = _beside_a_writer(self._open)
+            self._manager = reading.beside_a_writer(self._open)
         except OSError as error:
             raise CheckpointError(
-                f"can't open {self._directory}: {error.strerror or error}"
+                f"can't open {self._where}: {error.strerror or error}"
             ) from error
 
     def _open(self) -> ocp.CheckpointManager:
@@ -73,11 +79,20 @@ class Reader:
         level = absl.logging.get_verbosity()
         absl.logging.set_verbosity(absl.logging.ERROR)
         try:
-            return self._manage(ocp.CheckpointManagerOptions(read_only=True))
+            return self._manage(read_only=True)
         finally:
             absl.logging.set_verbosity(level)
 
-    def _manage(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+    def _manage(self, **how: Any) -> ocp.CheckpointManager:
+        if self._mirror:  # the copies here are this process's alone
+            own = jax.process_index()
+            how["create"] = False
+            how["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=own,
+                active_processes={own},
+                barrier_sync_key_prefix=f"process-{own}",
+            )
+        options = ocp.CheckpointManagerOptions(**how)
         return ocp.CheckpointManager(
             self._directory, options=options, item_names=("state", "about")
         )
@@ -85,6 +100,8 @@ class Reader:
     @property
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
+        if self._mirror:
+            return self._mirror.steps()
         return sorted(self._manager.all_steps())
 
     def restore(self, like: Any) -> tuple[int, Any] | None:
@@ -104,7 +121,7 @@ class Reader:
             try:
                 state = self._read(newest, like)
             except _Damaged as error:
-                _beside_a_writer(self._manager.reload)
+                reading.beside_a_writer(self._manager.reload)
                 # A writer that removes one has a newer one.
                 left = [step for step in self.steps if step not in damaged]
                 if left and left[-1] == newest:
@@ -113,10 +130,10 @@ class Reader:
             if damaged:
                 self._found_damaged(damaged, newest)
             return newest, state
-        aside = {int(p.name[8:]) for p in self._directory.glob("damaged-[0-9]*")}
+        aside = {int(p.name[8:]) for p in self._where.glob("damaged-[0-9]*")}
         if aside := aside | set(damaged):
             raise CheckpointError(
-                f"none of the checkpoints in {self._directory} can be read: those of "
+                f"none of the checkpoints in {self._where} can be read: those of "
                 f"steps {', '.join(map(str, sorted(aside)))} are damaged. To start "
                 "anew remove that folder, or use another work directory"
             )
@@ -131,7 +148,7 @@ class Reader:
         for _ in range(2):
             if left := [step for step in self.steps if step not in damaged]:
                 return left[-1]
-            _beside_a_writer(self._manager.reload)
+            reading.beside_a_writer(self._manager.reload)
         return None
 
     def _found_damaged(self, damaged: Mapping[int, str], used: int) -> None:
@@ -143,7 +160,7 @@ class Reader:
                 step,
                 reason,
                 used,
-                self._directory,
+                self._where,
             )
 
     def _read(self, step: int, like: Any) -> Any:
@@ -153,7 +170,7 @@ class Reader:
             _Damaged: every file can be read, and no state can be made of them.
             CheckpointError: all else.
         """
-        _pass_over_late_callbacks()
+        reading.pass_over_late_callbacks()
         try:
             try:
                 state = self._load(step, like)
@@ -175,12 +192,15 @@ class Reader:
         return state
 
     def _load(self, step: int, like: Any) -> Any:
+        if self._mirror:
+            self._mirror.fetch(step)
+            self._manager.reload()
         restore, args = self._manager.restore, ocp.args
         wanted = args.Composite(about=args.JsonRestore())
         about = restore(step, args=wanted)["about"]
         if about["owner"] != self._owner:
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self._directory} belongs to a "
+                f"the checkpoint of step {step} in {self._where} belongs to a "
                 "run of another configuration; use another work directory"
             )
         wanted = args.Composite(state=args.StandardRestore(like))
@@ -193,17 +213,18 @@ class Reader:
         """Raises CheckpointError where a file, or memory, keeps a state from us."""
         folder = self._directory / str(step)
         try:
-            _read_through(folder)
+            reading.read_through(folder)
         except FileNotFoundError:
             pass  # removed by the writer, or by what damaged it
         except OSError as denied:
             raise CheckpointError(
                 f"can't read {denied.filename}: {denied.strerror}"
             ) from denied
+        named = self._where / str(step)
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise CheckpointError(f"can't read {folder}: {error}") from error
+            raise CheckpointError(f"can't read {named}: {error}") from error
         if isinstance(error, MemoryError):
-            raise CheckpointError(f"{folder} doesn't fit into memory") from error
+            raise CheckpointError(f"{named} doesn't fit into memory") from error
 
     def _check_tree(self, step: int, like: Any) -> None:
         """Raises CheckpointError for a state that is whole, and of other leaves."""
@@ -217,14 +238,14 @@ class Reader:
 
     def _check_shapes(self, step: int, state: Any, like: Any) -> None:
         """Raises CheckpointError for a state of other leaves than ``like``."""
-        there, here = _shapes(state), _shapes(like)
+        there, here = reading.shapes(state), reading.shapes(like)
         if there == here:
             return
         name = min(
             name for name in {*there, *here} if there.get(name) != here.get(name)
         )
         raise CheckpointError(
-            f"the checkpoint of step {step} in {self._directory} holds another state: "
+            f"the checkpoint of step {step} in {self._where} holds another state: "
             f"{name} is {there.get(name, 'not there')}, here "
             f"{here.get(name, 'there is none')}"
         )
@@ -237,21 +258,23 @@ class Reader:
 class Checkpoints(Reader):
     """The checkpoints of one work directory, for the run that writes them."""
 
-    def __init__(self, directory: pathlib.Path, *, keep: int, owner: str) -> None:
+    def __init__(self, directory: stores.Place, *, keep: int, owner: str) -> None:
         """Opens or makes ``directory``; the newest ``keep`` states stay.
 
         ``owner`` is as in ``Reader``.
         """
         self._keep = keep
+        self._copier = concurrent.futures.ThreadPoolExecutor(1)  # to a store
+        self._copied: concurrent.futures.Future[None] | None = None
         super().__init__(directory, owner=owner)
+        if self._mirror and jax.process_index() == 0:
+            self._mirror.clean()
 
     def _open(self) -> ocp.CheckpointManager:
         return self._manage(
-            ocp.CheckpointManagerOptions(
-                max_to_keep=self._keep,
-                enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
-            )
+            max_to_keep=self._keep,
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,
         )
 
     def save(self, step: int, state: Any) -> None:
@@ -262,6 +285,10 @@ class Checkpoints(Reader):
         Raises:
             CheckpointError: the disk is full or can't be written.
         """
+        if self._mirror:
+            if jax.process_index():
+                return  # the first process's copies are all that the store has
+            self.wait()
         if step in self._manager.all_steps():
             return
         about = {"step": step, "owner": self._owner, "digest": digest(state)}
@@ -270,6 +297,12 @@ class Checkpoints(Reader):
         )
         with self._explained():
             self._manager.save(step, args=args)
+        if self._mirror:
+            self._copied = self._copier.submit(self._copy, self._mirror, step)
+
+    def _copy(self, mirror: checkpoint_store.Mirror, step: int) -> None:
+        self._manager.wait_until_finished()
+        mirror.store(step, keep=self._keep)
 
     def rewind(self, step: int, state: Any) -> None:
         """Makes the state of ``step`` the newest checkpoint; later ones go.
@@ -285,32 +318,43 @@ class Checkpoints(Reader):
     def forget_after(self, step: int) -> None:
         """Removes the checkpoints of later steps."""
         self.wait()
-        for later in [s for s in self.steps if s > step]:
+        if self._mirror and jax.process_index() == 0:
+            for later in [s for s in self._mirror.steps() if s > step]:
+                self._mirror.remove(later)
+        for later in [s for s in self._manager.all_steps() if s > step]:
             self._manager.delete(later)
 
     def wait(self) -> None:
-        """Returns when the last save is on the disk.
+        """Returns when the last save is on the disk, or in the store.
 
         Raises:
             CheckpointError: it could not be written.
         """
         with self._explained():
+            if self._copied is not None:
+                copied, self._copied = self._copied, None
+                copied.result()
             self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for the last save and frees what the manager holds."""
         self.wait()
         self._manager.close()
+        self._copier.shutdown()
 
     def _found_damaged(self, damaged: Mapping[int, str], used: int) -> None:
         """Renames damaged checkpoints to ``damaged-STEP``, as a good one is left."""
         super()._found_damaged(damaged, used)
         for step in damaged:
-            aside = self._directory / f"damaged-{step}"
-            if jax.process_index() == 0:
+            if self._mirror:
+                self._mirror.drop(step)
+                if jax.process_index() == 0:
+                    self._mirror.put_aside(step)
+            elif jax.process_index() == 0:
+                aside = self._directory / f"damaged-{step}"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self._directory / str(step)).rename(aside)
-            _log.warning("the damaged one is now %s", aside)
+            _log.warning("the damaged one is now %s", self._where / f"damaged-{step}")
         self._manager.reload()
 
     @contextlib.contextmanager
@@ -323,69 +367,6 @@ class Checkpoints(Reader):
             full = number == errno.ENOSPC or "No space left" in str(error)
             what = "the disk is full" if full else str(error).strip().split("\n")[0]
             raise CheckpointError(
-                f"could not save a checkpoint in {self._directory}: {what}; complete "
+                f"could not save a checkpoint in {self._where}: {what}; complete "
                 f"checkpoints there: {', '.join(map(str, self.steps)) or 'none'}"
             ) from error
-
-
-def _beside_a_writer(look: Callable[[], _Found]) -> _Found:
-    """Looks at a folder anew where a writer removed something during the look."""
-    for _ in range(_LOOKS - 1):
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            return look()
-    return look()
-
-
-def _read_through(folder: pathlib.Path) -> None:
-    """Raises the OSError that keeps a file in a folder from being read, if any does."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, _, names in os.walk(folder, onerror=fail):
-        for name in names:
-            path = os.path.join(place, name)
-            try:
-                with open(path, "rb") as file:
-                    while file.read(2**24):
-                        pass
-            except OSError as error:
-                error.filename = path
-                raise
-
-
-def _pass_over_late_callbacks() -> None:
-    """Prints no tracebacks of reads that end after another one of theirs has failed.
-
-    TensorStore's threads then report to an event loop that Orbax has closed, or to
-    nobody. What they say no longer matters: the failure itself is an error of its own.
-    """
-    logging.getLogger("asyncio").addFilter(_is_heard)  # once, however often
-    before = sys.unraisablehook
-    if getattr(before, "passes_over", False):
-        return
-
-    def hook(found: Any) -> None:
-        if str(found.exc_value) != "Event loop is closed":
-            before(found)
-
-    hook.passes_over = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
-
-
-def _is_heard(record: logging.LogRecord) -> bool:
-    text = record.getMessage()
-    return not ("exception was never retrieved" in text and "OCDBT database" in text)
-
-
-def _shapes(tree: Any) -> dict[str, str]:
-    """Shape and type of each leaf by its name, whatever holds the leaves."""
-    found = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        parts = (
-            getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))
-            for key in path
-        )
-        name = "/".join(map(str, parts))
-        found[name] = f"{np.dtype(leaf.dtype).name} {list(np.shape(leaf))}"
-    return found

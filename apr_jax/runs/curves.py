@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import os
-import pathlib
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from apr_jax.errors import DataError
+from apr_jax.gates import stores
 from apr_jax.runs import files, jsonl
 
 FILE_NAME = "metrics.jsonl"
@@ -57,7 +56,7 @@ class Follower(Protocol):
 class CurveWriter:
     """Appends rows to a curve; made by ``curve_writer``, closed by ``with``."""
 
-    def __init__(self, path: pathlib.Path, followers: Sequence[Follower]):
+    def __init__(self, path: files.Path, followers: Sequence[Follower]):
         self._path = path
         self._followers = followers
 
@@ -97,7 +96,7 @@ class CurveWriter:
 
 
 def curve_writer(
-    workdir: str | os.PathLike[str],
+    workdir: files.Path,
     *,
     resume_step: int,
     tensorboard: bool = True,
@@ -119,7 +118,7 @@ def curve_writer(
     Raises:
         OSError: where the files cannot be written.
     """
-    path = pathlib.Path(workdir) / FILE_NAME
+    path = files.at(workdir) / FILE_NAME
     if path.exists():
         rows = [row for _, row in jsonl.read(path)]
         with files.reading(path):
@@ -127,11 +126,11 @@ def curve_writer(
         jsonl.replace(path, kept)
     events = None
     if tensorboard:
-        events = _EventFile.open(pathlib.Path(workdir) / "tensorboard", resume_step)
+        events = _EventFile.open(files.at(workdir) / "tensorboard", resume_step)
     return CurveWriter(path, [*([events] if events else []), *followers])
 
 
-def read_curve(path: str | os.PathLike[str]) -> list[CurveRow]:
+def read_curve(path: files.Path) -> list[CurveRow]:
     """Reads a curve, in the order of its steps.
 
     Args:
@@ -141,7 +140,7 @@ def read_curve(path: str | os.PathLike[str]) -> list[CurveRow]:
         FileNotFoundError: where there is no such file.
         DataError: a line is no row of a curve; names file and line.
     """
-    path = pathlib.Path(path)
+    path = files.at(path)
     path = path / FILE_NAME if path.is_dir() and path.name != FILE_NAME else path
     rows = []
     for number, row in jsonl.read(path):
@@ -166,19 +165,19 @@ class _EventFile:
     TensorBoard's own writer would import TensorFlow for its file system.
     """
 
-    def __init__(self, path: pathlib.Path, resume_step: int):
+    def __init__(self, path: stores.Place, resume_step: int):
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer import record_writer
 
         self._event, self._summary = event_pb2, summary_pb2
-        self._records = record_writer.RecordWriter(open(path, "ab"))  # noqa: SIM115
+        self._records = record_writer.RecordWriter(files.growing(path))
         self._write(file_version="brain.Event:2", wall_time=time.time())
         # Tells readers to forget what an interrupted run wrote from here on.
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(session_log=start, step=resume_step + 1, wall_time=time.time())
 
     @classmethod
-    def open(cls, folder: pathlib.Path, resume_step: int) -> "_EventFile | None":
+    def open(cls, folder: stores.Place, resume_step: int) -> "_EventFile | None":
         stamp = f"{time.time_ns() // 1000:016d}"
         name = f"events.out.tfevents.{stamp}.{socket.gethostname()}"
         try:

@@ -1,15 +1,14 @@
 """Rows that a run writes at the ends of its epochs."""
 
 import math
-import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from apr_jax.errors import DataError
-from apr_jax.runs import jsonl
+from apr_jax.gates import stores
+from apr_jax.runs import files, jsonl
 
 FILE_NAME = "watch.jsonl"
 HELD_OUT = "held_out.jsonl"
@@ -26,7 +25,7 @@ def epoch_ends(epoch_steps: float, total_steps: int) -> np.ndarray:
     return np.unique([*np.rint(epochs * epoch_steps), total_steps])
 
 
-def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def read(path: files.Path) -> list[dict[str, Any]]:
     """Reads the rows of ``watch.jsonl``, or of the directory that holds it, by step.
 
     Each has "step", "epoch", "watch" (a name of ``WATCHES``), "split" and "examples"
@@ -37,7 +36,7 @@ def read(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: where there is no such file.
         DataError: a line is no such row; names file and line.
     """
-    path = pathlib.Path(path)
+    path = files.at(path)
     inside = path.is_dir() and path.name != FILE_NAME
     return _by_step(path / FILE_NAME if inside else path)
 
@@ -70,7 +69,7 @@ def answered(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
+def read_held_out(root: stores.Place) -> list[dict[str, Any]]:
     """Reads ``held_out.jsonl`` of a work directory, in the order of the steps.
 
     Rows have "step", "epoch", "robust_accuracy" (a fraction of the "examples" held
@@ -81,7 +80,7 @@ def read_held_out(root: pathlib.Path) -> list[dict[str, Any]]:
     return _by_step(path) if path.exists() else []
 
 
-def _by_step(path: pathlib.Path) -> list[dict[str, Any]]:
+def _by_step(path: stores.Place) -> list[dict[str, Any]]:
     wanted = ("robust_accuracy", "collapsed") if path.name == HELD_OUT else ("watch",)
     rows = jsonl.read(path)
     for number, row in rows:

@@ -1,7 +1,6 @@
 """Augmented training images that a run keeps for the page."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,14 +44,14 @@ class Examples:
             raise ValueError("mixed and donor go together: both or neither")
 
 
-def write_examples(path: pathlib.Path, shown: Examples) -> None:
+def write_examples(path: files.Path, shown: Examples) -> None:
     """Keeps examples for this page and for those that show the run beside others."""
     fields = {f.name: getattr(shown, f.name) for f in dataclasses.fields(shown)}
     arrays = {k: np.asarray(v) for k, v in fields.items() if v is not None}
     files.write_arrays(path, arrays, compress=True)
 
 
-def read_examples(path: pathlib.Path) -> Examples:
+def read_examples(path: files.Path) -> Examples:
     """Reads what ``write_examples`` kept."""
     with files.archive(path) as stored:
         fields: dict[str, Any] = dict(stored)

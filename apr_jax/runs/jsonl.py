@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from apr_jax.errors import DataError
+from apr_jax.gates.stores import StorePath
 from apr_jax.runs import files
 
 
-def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def append(path: files.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Appends rows, each as one line, and waits until they are on the disk.
 
     All lines go out in one write at the end of the file, so that two processes do not
     mix theirs. Where an earlier write was cut off, the new rows start on a line of
-    their own.
+    their own. In a store the file is put anew with them: only who holds the folder
+    (``claims.claimed``) may append there.
 
     Raises:
         ValueError: for a value that JSON cannot hold, NaN and infinity included.
@@ -24,6 +26,14 @@ def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> N
     """
     data = encode(rows)
     if not data:
+        return
+    if isinstance(path, StorePath):
+        try:
+            before = path.read_bytes()
+        except FileNotFoundError:
+            before = b""
+        ended = b"" if before[-1:] in (b"", b"\n") else b"\n"
+        files.write_bytes(path, before + ended + data)
         return
     with files.naming(path):
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -39,7 +49,7 @@ def append(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> N
             os.close(file)
 
 
-def replace(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def replace(path: files.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a file of these rows alone; at any moment it is the old or the new one.
 
     Raises:
@@ -48,7 +58,7 @@ def replace(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> 
     files.write_bytes(path, encode(rows))
 
 
-def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
+def read(path: files.Path) -> list[tuple[int, dict[str, Any]]]:
     """Reads the rows with their line numbers, which start at 1.
 
     A line that is not a whole JSON object, as a killed process leaves behind, is left
@@ -73,7 +83,7 @@ def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
                 broken.append(str(number))
     if broken:
         warnings.warn(
-            f"{os.fspath(path)}: left out line {', '.join(broken)}, which is not a "
+            f"{files.named(path)}: left out line {', '.join(broken)}, which is not a "
             "whole JSON object (cut off while it was written?)",
             stacklevel=2,
         )
@@ -81,14 +91,14 @@ def read(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def _opened(path: files.Path) -> Iterator[IO[bytes]]:
     try:
-        with open(path, "rb") as file:
+        with files.opened(path) as file:
             yield file
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise DataError(f"can't read {os.fspath(path)}: {error.strerror}") from error
+        raise DataError(f"can't read {files.named(path)}: {error.strerror}") from error
 
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -12,13 +12,13 @@ has "index", "label", "predicted" and "confidence" (of detection: the scores), a
 import dataclasses
 import itertools
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from apr_jax.errors import DataError
+from apr_jax.gates import stores
 from apr_jax.runs import files
 from apr_jax.runs.records import Record
 from apr_jax.runs.workdir import RunDir
@@ -63,7 +63,7 @@ class About:
         )
         return own == theirs
 
-    def path(self, folder: pathlib.Path) -> pathlib.Path:
+    def path(self, folder: stores.Place) -> stores.Place:
         """The file of the answers below a run's folder of them."""
         return _path(folder, self)
 
@@ -93,14 +93,14 @@ class Predictions:
         return right
 
 
-def write(folder: pathlib.Path, about: About, arrays: Mapping[str, Any]) -> None:
+def write(folder: stores.Place, about: About, arrays: Mapping[str, Any]) -> None:
     """Keeps arrays that say the answers, in place of earlier ones to the same split."""
     text = np.array(json.dumps(dataclasses.asdict(about)))
     path = about.path(folder)
     files.write_arrays(path, {"about": text, **arrays}, compress=True)
 
 
-def read_about(path: pathlib.Path) -> About:
+def read_about(path: stores.Place) -> About:
     """Reads whose answers a file has.
 
     Raises:
@@ -110,7 +110,7 @@ def read_about(path: pathlib.Path) -> About:
         return About(**json.loads(str(stored["about"])))
 
 
-def read(path: pathlib.Path) -> Predictions:
+def read(path: stores.Place) -> Predictions:
     """Reads the answers of a file.
 
     Raises:
@@ -291,7 +291,7 @@ def _other_settings(here: About, there: About) -> str:
     return ""
 
 
-def _path(folder: pathlib.Path, of: About | Record) -> pathlib.Path:
+def _path(folder: stores.Place, of: About | Record) -> stores.Place:
     """The file of the answers that a record, or what is known of them, is about."""
     parts = [of.job.rpartition(".")[2], of.data.replace("/", "_"), *of.split.split("/")]
     return folder.joinpath(*parts[:-1], f"{parts[-1]}.npz")

@@ -9,7 +9,6 @@ import datetime
 import functools
 import json
 import operator
-import os
 import pathlib
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import apr_jax
 from apr_jax.errors import DataError
-from apr_jax.runs import jsonl
+from apr_jax.runs import files, jsonl
 from apr_jax.runs.machine import machine
 
 if TYPE_CHECKING:  # records are read without JAX
@@ -118,7 +117,7 @@ def _plain(extra: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def append(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
+def append(path: files.Path, records: Iterable[Record]) -> None:
     """Appends records to a file of one JSON object a line; see ``jsonl.append``.
 
     Raises:
@@ -141,7 +140,7 @@ def append(path: str | os.PathLike[str], records: Iterable[Record]) -> None:
     jsonl.append(path, rows)
 
 
-def read(path: str | os.PathLike[str]) -> list[Record]:
+def read(path: files.Path) -> list[Record]:
     """Reads the records of a file in the order of their writing.
 
     A line cut off while it was written is left out with a warning.
@@ -162,7 +161,7 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
         unknown, missing = sorted(set(row) - set(known)), sorted(required - set(row))
         if unknown or missing:
             raise DataError(
-                f"{os.fspath(path)}, line {number}, is not a record: "
+                f"{files.named(path)}, line {number}, is not a record: "
                 f"missing {', '.join(missing) or 'nothing'}, "
                 f"unknown {', '.join(unknown) or 'nothing'}"
             )

@@ -3,7 +3,9 @@
 import importlib.util
 import json
 import logging
+import pathlib
 import secrets
+import tempfile
 from typing import Any
 
 from apr_jax import config as config_lib
@@ -56,7 +58,7 @@ class WandbRun:
                 resume="allow",
                 reinit="create_new",  # seeds that train together have a run each
                 name=config.name,
-                dir=run.root,
+                dir=_folder(run),
                 config=config_lib.to_dict(config),
                 settings=wandb.Settings(console="off", silent=True),
             )
@@ -84,6 +86,13 @@ class WandbRun:
     def close(self) -> None:
         """Waits until everything is there, or offline in files."""
         self._run.finish()
+
+
+def _folder(run: RunDir) -> pathlib.Path:
+    """Where wandb keeps its own files; of a run in a store, a folder that goes."""
+    if isinstance(run.root, pathlib.Path):
+        return run.root
+    return pathlib.Path(tempfile.mkdtemp(prefix="apr-jax-wandb-"))
 
 
 def _known_id(run: RunDir) -> str:

@@ -1,19 +1,17 @@
 """The work directory of a run: what lies where, and whose it is."""
 
-import contextlib
 import dataclasses
 import datetime
 import json
 import os
-import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from apr_jax import config as config_lib
 from apr_jax import settings
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.gates import places
+from apr_jax.gates import places, stores
 from apr_jax.runs import curves, epochs, files, jsonl
 
 
@@ -39,7 +37,7 @@ class RunDir:
         card: the numbers of a card as one document.
     """
 
-    def __init__(self, root: pathlib.Path) -> None:
+    def __init__(self, root: stores.Place) -> None:
         self.root = root
         self.config = root / "config.json"
         self.facts = root / "facts.json"
@@ -58,46 +56,7 @@ class RunDir:
         self.card = root / "card.json"
 
 
-@contextlib.contextmanager
-def claimed(
-    root: pathlib.Path, *, write: bool, waiting: Callable[[str], None] | None = None
-) -> Iterator[None]:
-    """Keeps other processes of this machine from working in a directory.
-
-    One may train there, and one measure: measurements take turns.
-
-    Args:
-        root: the directory; made if it isn't there.
-        write: whether this process writes files (the first of a run does); the others
-            claim nothing.
-        waiting: for one that measures, and waits for its turn: told that it does.
-
-    Raises:
-        ConfigError: another process trains there.
-    """
-    name = ".lock.measure" if waiting else ".lock"
-    with contextlib.ExitStack() as held:
-        if write:
-            # Without locks, or where nothing can be written, there is no claim.
-            with contextlib.suppress(ImportError, OSError):
-                import fcntl
-
-                root.mkdir(parents=True, exist_ok=True)
-                file = held.enter_context(open(root / name, "a"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    if not waiting:
-                        raise ConfigError(
-                            f"another process is at work in {root}; wait for it, or "
-                            "use another work directory"
-                        ) from None
-                    waiting(f"another process measures {root}; this one waits for it")
-                    fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def prepare(root: pathlib.Path, config: config_lib.Config, *, write: bool) -> RunDir:
+def prepare(root: stores.Place, config: config_lib.Config, *, write: bool) -> RunDir:
     """Checks that a work directory is free, or this run's; ``claim`` makes it so.
 
     Args:
@@ -261,7 +220,7 @@ def _as_now(values: Any) -> Any:
     return values
 
 
-def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
+def open_run(root: stores.Place) -> tuple[RunDir, config_lib.Config]:
     """Returns a run that was started before.
 
     Raises:
@@ -277,7 +236,7 @@ def open_run(root: pathlib.Path) -> tuple[RunDir, config_lib.Config]:
     return run, config
 
 
-def check_beside(root: pathlib.Path, beside: Iterable[pathlib.Path]) -> None:
+def check_beside(root: stores.Place, beside: Iterable[stores.Place]) -> None:
     """Checks runs that a page is to show beside another one.
 
     Raises:
@@ -289,7 +248,7 @@ def check_beside(root: pathlib.Path, beside: Iterable[pathlib.Path]) -> None:
         open_run(other)
 
 
-def check_network(what: pathlib.Path) -> None:
+def check_network(what: stores.Place) -> None:
     """Checks the place of a trained network: a run's directory, or a file of weights.
 
     Raises:
@@ -305,7 +264,7 @@ def check_network(what: pathlib.Path) -> None:
 
 
 def check_measured(
-    what: pathlib.Path, root: pathlib.Path | None, *, configured: bool
+    what: stores.Place, root: stores.Place | None, *, configured: bool
 ) -> None:
     """Checks what is to be measured.
 
@@ -318,6 +277,10 @@ def check_measured(
         ConfigError: it isn't there or no run, or a configuration or a place for the
             records is missing or one too many.
     """
+    if isinstance(what, stores.StorePath) and not what.is_dir():
+        raise ConfigError(
+            f"{what} is no run's directory; weights must be a file of this machine"
+        )
     if what.is_dir() and configured:
         raise ConfigError(
             f"{what} is a run and has a configuration; --config is for a file of "
@@ -368,16 +331,18 @@ def read_commands(run: RunDir) -> list[str]:
     return list(dict.fromkeys(reversed(found)))[::-1]
 
 
-def check_writable(root: pathlib.Path) -> None:
+def check_writable(root: stores.Place) -> None:
     """Raises ConfigError unless files can be made in a work directory."""
     probe, why = root / f".writable.{os.getpid()}", ""
     try:
         root.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x")
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         why = str(error.strerror)
     inside = [path for path in vars(RunDir(root)).values() if path != root]
+    if isinstance(root, stores.StorePath):
+        inside = []  # a store has no folders that a file could be in the way of
     for path in [] if why else inside:  # its own name may have a point, as in "v1.2"
         folder = path.suffix == ""
         if path.exists() and path.is_dir() != folder:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from apr_jax.errors import CheckpointError
-from apr_jax.runs import checkpoint
+from apr_jax.runs import checkpoint, checkpoint_reading
 
 
 def state_of(step):
@@ -253,7 +253,7 @@ def test_a_file_that_can_not_be_read_is_not_damaged(
         raise OSError(number, os.strerror(number), path)
 
     monkeypatch.setattr(opened._manager, "restore", never)
-    monkeypatch.setattr(checkpoint, "open", denied, raising=False)
+    monkeypatch.setattr(checkpoint_reading, "open", denied, raising=False)
     with pytest.raises(CheckpointError, match=f"{folder}/30.*{os.strerror(number)}"):
         opened.restore(state_of(0))
     monkeypatch.undo()

@@ -17,7 +17,7 @@ from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
-from apr_jax.runs import epochs, records, workdir
+from apr_jax.runs import claims, epochs, records, workdir
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -277,8 +277,8 @@ def test_training_at_a_new_place_notes_it(folder, tmp_path):
 
 HOLDER = """
 import pathlib, sys, time
-from apr_jax.runs import workdir
-with workdir.claimed(pathlib.Path(sys.argv[1]), write=True, waiting=print):
+from apr_jax.runs import claims
+with claims.claimed(pathlib.Path(sys.argv[1]), write=True, waiting=print):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -310,8 +310,8 @@ def test_measurements_take_turns(folder, tmp_path, capsys):
 
 def test_one_may_measure_while_another_trains(tmp_path):
     with (
-        workdir.claimed(tmp_path, write=True),
-        workdir.claimed(tmp_path, write=True, waiting=print),
+        claims.claimed(tmp_path, write=True),
+        claims.claimed(tmp_path, write=True, waiting=print),
     ):
         pass
 
