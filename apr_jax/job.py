@@ -13,8 +13,9 @@ from apr_jax import data, parallel, process, tuning
 from apr_jax.console import duration, say
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
-from apr_jax.gates import places, processes
+from apr_jax.gates import places, processes, stores
 from apr_jax.report import page as page_lib
+from apr_jax.runs import claims
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.examples import write_examples
 from apr_jax.runs.machine import machine
@@ -58,8 +59,8 @@ def main(
         if distributed or coordinator:
             parallel.start_processes(*where)
             process.end_with(parallel.Others())
-        root = places.local(workdir or f"runs/{config.name}", "--workdir")
-        others = [places.local(place, "--beside") for place in beside]
+        root = places.anywhere(workdir or f"runs/{config.name}", "--workdir")
+        others = [places.anywhere(place, "--beside") for place in beside]
         if dry_run:
             foretell(config, root)
             return None
@@ -70,9 +71,9 @@ def main(
 
 def run(
     config: config_lib.Config,
-    root: pathlib.Path,
+    root: stores.Place,
     *,
-    beside: Sequence[pathlib.Path] = (),
+    beside: Sequence[stores.Place] = (),
     quiet: bool = False,
 ) -> str | None:
     """Trains to the end, measures the last state, and writes the report.
@@ -102,7 +103,8 @@ def run(
             )
             return trained.stopped_by
         if parallel.is_primary():
-            workdir_lib.note_command(plan.run, process.command_line())
+            with claims.claimed(root, write=True, waiting=say):
+                workdir_lib.note_command(plan.run, process.command_line())
         network = classifier.make(
             config, trained.state.variables, plan.class_names, step=trained.step
         )
@@ -118,7 +120,7 @@ def run(
 
 def train_seeds(
     configs: Sequence[config_lib.Config],
-    roots: Sequence[pathlib.Path],
+    roots: Sequence[stores.Place],
     *,
     quiet: bool = False,
 ) -> str | None:
@@ -153,7 +155,7 @@ def train_seeds(
 
 def _prepared(
     configs: Sequence[config_lib.Config],
-    roots: Sequence[pathlib.Path],
+    roots: Sequence[stores.Place],
     held: contextlib.ExitStack,
 ) -> list[plan_lib.Plan]:
     """Claims work directories while ``held`` is open, and plans their runs.
@@ -163,9 +165,11 @@ def _prepared(
 
     def prepare() -> list[plan_lib.Plan]:
         for root in roots:
-            claim = workdir_lib.claimed(root, write=parallel.is_primary())
+            claim = claims.claimed(root, write=parallel.is_primary())
             held.enter_context(claim)
         shared = roots[0] if parallel.are_several() else None
+        if isinstance(shared, stores.StorePath):
+            shared = None  # JAX can't write programs there
         process.use_compile_cache(configs[0].data, shared)
         return [plan_lib.plan(*pair) for pair in zip(configs, roots, strict=True)]
 
@@ -176,7 +180,7 @@ def _prepared(
     return parallel.all_or_none(prepare)
 
 
-def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:
+def _draw(plan: plan_lib.Plan, beside: Sequence[stores.Place]) -> None:
     """Writes the examples and the page of a run that is measured."""
     shown = examples.example_images(plan, examples.EXAMPLES)
     write_examples(
@@ -192,7 +196,7 @@ def _draw(plan: plan_lib.Plan, beside: Sequence[pathlib.Path]) -> None:
     )
 
 
-def foretell(config: config_lib.Config, root: pathlib.Path) -> None:
+def foretell(config: config_lib.Config, root: stores.Place) -> None:
     """Says what a run would be and take, from some seconds of it in another folder."""
     card.check(config)
     config = workdir_lib.with_absolute_places(config)
@@ -212,7 +216,7 @@ def foretell(config: config_lib.Config, root: pathlib.Path) -> None:
     say(f"  disk        {found.disk / 1e6:,.0f} MB of checkpoints")
 
 
-def describe(plan: plan_lib.Plan, root: pathlib.Path | None = None) -> None:
+def describe(plan: plan_lib.Plan, root: stores.Place | None = None) -> None:
     """Says what a run resolved to: what isn't the default, devices, sizes, places."""
     config = plan.config
     usual = config_lib.flatten(config_lib.default())

@@ -111,7 +111,7 @@ MISTAKES = {
     "clean run --config quickstart": "run is a run and has a configuration",
     "clean weights": "weights is not there; give a run's directory or a file",
     "clean run/config.json": "is a file of weights: --config must name its network",
-    "clean run --workdir gs://a/b": "--workdir is 'gs://a/b'; it must be a file",
+    "clean run --workdir az://a/b": "--workdir is 'az://a/b'; it must be a file",
     "clean run --weights w": "--weights is for --model",
     "clean run --data cifar10": "--data is for --model",
     "clean --model timm:x": "--model needs --data, what it is measured on",

@@ -27,7 +27,7 @@ from apr_jax.cli import program
 from apr_jax.data import cache
 from apr_jax.errors import ConfigError, UserError
 from apr_jax.gates import places
-from apr_jax.runs import workdir
+from apr_jax.runs import claims, workdir
 
 _ELSEWHERE = "JAX_COMPILATION_CACHE_DIR"
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -124,7 +124,7 @@ def items(folder: pathlib.Path, runs: Sequence[pathlib.Path]) -> list[Item]:
         if path.resolve() != programs.resolve():
             found.append(Item("programs", str(path), path, shared=True))
     for root in _runs(runs):
-        scratch = workdir.RunDir(root).scratch
+        scratch = root / workdir.RunDir(root).scratch.name
         parts = sorted(scratch.iterdir()) if scratch.is_dir() else []
         for part in parts:
             if part.is_dir() and not part.is_symlink():
@@ -173,7 +173,7 @@ def _remove(item: Item) -> None:
     if item.shared:
         raise ConfigError(f"{_ELSEWHERE} names it, and other programs may use it")
     if item.run is not None:
-        with workdir.claimed(item.run, write=True, waiting=_refuse):
+        with claims.claimed(item.run, write=True, waiting=_refuse):
             shutil.rmtree(item.path)
     elif item.kind == "images":
         cache.remove(item.path)

@@ -12,7 +12,6 @@ changes nothing in a run.
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Iterable, Sequence
 
 import rich.console
@@ -23,7 +22,7 @@ from rich.markup import escape
 from apr_jax import process, settings
 from apr_jax.cli import program
 from apr_jax.errors import ConfigError
-from apr_jax.gates import places
+from apr_jax.gates import places, stores
 from apr_jax.report import compare, export, numbers, ranked, ranking, run_view
 from apr_jax.runs import files
 
@@ -47,9 +46,9 @@ def main() -> None:
             raise app.UsageError("give one run directory or several")
         process.finish(
             lambda: run(
-                [places.local(root, "the run") for root in argv[1:]],
+                [places.anywhere(root, "the run") for root in argv[1:]],
                 **{
-                    name: places.local(flag.value, f"--{name}")
+                    name: places.anywhere(flag.value, f"--{name}")
                     for name, flag in targets.items()
                     if flag.value
                 },
@@ -60,11 +59,11 @@ def main() -> None:
 
 
 def run(
-    roots: Sequence[pathlib.Path],
+    roots: Sequence[stores.Place],
     *,
-    csv: pathlib.Path | None = None,
-    json: pathlib.Path | None = None,
-    page: pathlib.Path | None = None,
+    csv: stores.Place | None = None,
+    json: stores.Place | None = None,
+    page: stores.Place | None = None,
 ) -> None:
     """Prints the comparison of runs and writes it to files.
 

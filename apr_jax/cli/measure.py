@@ -65,9 +65,9 @@ def _part(name: str) -> Callable[[Sequence[str]], None]:
             )
 
         def run() -> None:
-            what = brought() or places_lib.local(argv[1], "the run")
-            root = places_lib.local(out.value, "--workdir") if out.value else None
-            others = [places_lib.local(run, "--beside") for run in beside.value]
+            what = brought() or places_lib.anywhere(argv[1], "the run")
+            root = places_lib.anywhere(out.value, "--workdir") if out.value else None
+            others = [places_lib.anywhere(run, "--beside") for run in beside.value]
             built = settings.build(cls(), values()) if cls else None
             given = {"places": places(), "keeping": keeping(), **shared()}
             if not isinstance(what, Mapping):
@@ -112,9 +112,9 @@ def _card() -> Callable[[Sequence[str]], None]:
 
         def run() -> None:
             foreign = brought()
-            page = places_lib.local(target.value, "--page") if target.value else None
-            root = places_lib.local(out.value, "--workdir") if out.value else None
-            roots = [places_lib.local(root, "the run") for root in argv[1:]]
+            page = places_lib.anywhere(target.value, "--page") if target.value else None
+            root = places_lib.anywhere(out.value, "--workdir") if out.value else None
+            roots = [places_lib.anywhere(root, "the run") for root in argv[1:]]
             wanted = {"parts": config_lib.PARTS, **changes()}
             given = {"places": places(), "foreign": foreign, **shared()}
             for place in roots:

@@ -89,8 +89,8 @@ def check() -> None:
     config = config_lib.parse(_CONFIG.value.to_dict())
     where = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
     processes.check(_DISTRIBUTED.value, *where)
-    root = places.local(_WORKDIR.value or f"runs/{config.name}", "--workdir")
-    workdir.check_beside(root, [places.local(p, "--beside") for p in _BESIDE.value])
+    root = places.anywhere(_WORKDIR.value or f"runs/{config.name}", "--workdir")
+    workdir.check_beside(root, [places.anywhere(p, "--beside") for p in _BESIDE.value])
     workdir.prepare(root, config, write=False)
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from apr_jax.attacks import rounds
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
+from apr_jax.gates import stores
 from apr_jax.runs import files
 
 _SHOWN = 6  # images of the sheet
@@ -54,7 +54,7 @@ def load(
 
 
 def restore(
-    path: pathlib.Path | None, images: np.ndarray, labels: np.ndarray
+    path: stores.Place | None, images: np.ndarray, labels: np.ndarray
 ) -> tuple[rounds.Result | None, list[float]]:
     """The result that an earlier call saved, and the seconds of each attack."""
     # Several processes must agree on where they are; they begin anew.
@@ -76,7 +76,7 @@ def restore(
 
 
 def save(
-    path: pathlib.Path | None,
+    path: stores.Place | None,
     result: rounds.Result,
     labels: np.ndarray,
     seconds: Sequence[float],

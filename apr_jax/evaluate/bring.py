@@ -17,7 +17,7 @@ from apr_jax.data import samples
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import elsewhere
 from apr_jax.evaluate.classifier import Classifier
-from apr_jax.gates import answers
+from apr_jax.gates import answers, stores
 from apr_jax.runs import workdir
 
 _LOOKED_AT = 32  # images of a first look
@@ -48,7 +48,7 @@ class Brought(NamedTuple):
 
     classifier: Classifier
     resident: data.DataSet | None
-    root: pathlib.Path
+    root: stores.Place
 
     def claim(self, place: workdir.RunDir, config: config_lib.Config) -> None:
         """Makes a directory that of these measurements.
@@ -68,7 +68,7 @@ def bring(
     classes: int | Sequence[str] | None = None,
     image_size: int = 0,
     where: Mapping[str, Any] | None = None,
-    root: pathlib.Path | None = None,
+    root: stores.Place | None = None,
     weights: str | None = None,
     trust_remote_code: bool = False,
 ) -> Brought:

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import logging
 import os
-import pathlib
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -41,6 +40,8 @@ from apr_jax.evaluate import (
 from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import places as places_lib
+from apr_jax.gates import stores
 from apr_jax.runs import files, workdir
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
@@ -236,15 +237,15 @@ def _with_out_sets(config: config_lib.Config) -> config_lib.Ood:
 
 
 def run(
-    roots: Sequence[pathlib.Path],
+    roots: Sequence[stores.Place],
     changes: Mapping[str, Any],
     *,
-    target: pathlib.Path | None = None,
+    target: stores.Place | None = None,
     places: Mapping[str, Any] | None = None,
     devices: int = 0,
     quiet: bool = False,
     foreign: Mapping[str, Any] | None = None,
-    out: pathlib.Path | None = None,
+    out: stores.Place | None = None,
 ) -> None:
     """Measures runs, and a network from elsewhere, and draws their page.
 
@@ -314,7 +315,7 @@ def _claimed(brought: bring_lib.Brought, changes: Mapping[str, Any]) -> _Job:
 def _measure_all(
     jobs: Sequence[_Job],
     layout: parallel.Layout,
-    target: pathlib.Path | None,
+    target: stores.Place | None,
     quiet: bool,
 ) -> None:
     try:
@@ -329,7 +330,7 @@ def _measure_all(
 
             roots = [place.root for place, *_ in jobs]
             page.write(target or jobs[0][0].report, roots)
-            beside = target.with_suffix(".json") if target else jobs[0][0].card
+            beside = files.with_suffix(target, ".json") if target else jobs[0][0].card
             export.write_card(beside, roots)
 
 
@@ -385,7 +386,7 @@ def robustness_card(
         data,
         classes=classes,
         image_size=image_size,
-        root=pathlib.Path(out),
+        root=places_lib.anywhere(os.fspath(out), "out"),
         weights=weights,
         trust_remote_code=trust_remote_code,
     )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from apr_jax.errors import DataError
 from apr_jax.evaluate import forecast, programs
 from apr_jax.evaluate.context import Context
 from apr_jax.evaluate.doors import Doors
-from apr_jax.gates import answers
+from apr_jax.gates import answers, stores
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import workdir
 
@@ -120,7 +119,7 @@ def at_places(
     return dataclasses.replace(config, data=described)
 
 
-def from_run(root: pathlib.Path, places: Mapping[str, Any] | None = None) -> Classifier:
+def from_run(root: stores.Place, places: Mapping[str, Any] | None = None) -> Classifier:
     """The network of a run, in the last state that was saved.
 
     Args:

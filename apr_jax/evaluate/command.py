@@ -14,7 +14,8 @@ from apr_jax.evaluate import bring as bring_lib
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import weights
 from apr_jax.evaluate.context import Context
-from apr_jax.runs import records
+from apr_jax.gates import stores
+from apr_jax.runs import claims, records
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.runs.records import Record
 
@@ -23,15 +24,15 @@ Measure = Callable[[classifier_lib.Classifier, Any, Context], Iterable[Record]]
 
 
 def run(
-    what: pathlib.Path | Mapping[str, Any],
+    what: stores.Place | Mapping[str, Any],
     measure: Measure,
     settings: Any,
     *,
     values: Any = None,
-    workdir: pathlib.Path | None = None,
+    workdir: stores.Place | None = None,
     places: Mapping[str, Any] | None = None,
     keeping: Mapping[str, Any] | None = None,
-    beside: Sequence[pathlib.Path] = (),
+    beside: Sequence[stores.Place] = (),
     devices: int = 0,
     quiet: bool = False,
 ) -> None:
@@ -98,7 +99,7 @@ def keep(
         context: to which the records and the state that the directory has are added.
     """
     primary = parallel.is_primary()
-    with workdir_lib.claimed(run.root, write=primary, waiting=console.say):
+    with claims.claimed(run.root, write=primary, waiting=console.say):
         done = records.read(run.results) if run.results.exists() else []
         context = dataclasses.replace(
             context,
@@ -113,7 +114,7 @@ def keep(
                 records.append(run.results, [record])
 
 
-def check_images(root: pathlib.Path, config: config_lib.Config) -> None:
+def check_images(root: stores.Place, config: config_lib.Config) -> None:
     """Raises ConfigError where a run would be measured on other images than its own.
 
     What isn't there is for the measurement to say, which may not need it.
@@ -126,11 +127,11 @@ def check_images(root: pathlib.Path, config: config_lib.Config) -> None:
 
 
 def _open(
-    what: pathlib.Path,
+    what: stores.Place,
     values: Any,
-    workdir: pathlib.Path | None,
+    workdir: stores.Place | None,
     places: Mapping[str, Any],
-) -> tuple[classifier_lib.Classifier, pathlib.Path]:
+) -> tuple[classifier_lib.Classifier, stores.Place]:
     """Returns the classifier, and the directory its records go to."""
     workdir_lib.check_measured(what, workdir, configured=values is not None)
     if what.is_dir():
@@ -138,6 +139,7 @@ def _open(
         check_images(what, classifier.config)
         return classifier, workdir or what
     assert workdir is not None
+    assert isinstance(what, pathlib.Path)
     config = config_lib.parse(values.to_dict())
     config = classifier_lib.at_places(config, places)
     return weights.from_weights(what, config), workdir

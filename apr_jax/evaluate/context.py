@@ -4,13 +4,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import jax
 
 from apr_jax import console, data, parallel
+from apr_jax.gates import stores
 from apr_jax.runs.records import Record
 
 
@@ -35,9 +35,9 @@ class Context:
     layout: parallel.Layout
     resident: data.DataSet | None = None
     done: Sequence[Record] = ()
-    predictions: pathlib.Path | None = None
+    predictions: stores.Place | None = None
     seen: MutableMapping[str, Any] = dataclasses.field(default_factory=dict)
-    scratch: pathlib.Path | None = None
+    scratch: stores.Place | None = None
     quiet: bool = False
     speed: MutableMapping[str, float] | None = None
 
@@ -54,7 +54,7 @@ class Context:
 
     def kept(
         self, name: str, identity: Callable[[], Any], *, alone: bool = True
-    ) -> pathlib.Path | None:
+    ) -> stores.Place | None:
         """File for state under way, None where it isn't kept.
 
         Args:

@@ -1,7 +1,6 @@
 """Runs a classifier on images whose frequencies were changed, on all devices."""
 
 import hashlib
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from apr_jax.errors import DataError
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import fourier_programs as programs
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import stores
 from apr_jax.runs import files
 
 # The parts of a recombined image that an answer may follow.
@@ -309,7 +309,7 @@ def draw_donors(labels: np.ndarray, seed: int) -> np.ndarray:
     return donors
 
 
-def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
+def _read_counts(path: stores.Place | None, size: int) -> np.ndarray:
     """Counts so far, int64 [``size``, 2], -1 where there is none."""
     if path is not None and path.exists():
         try:
@@ -323,7 +323,7 @@ def _read_counts(path: pathlib.Path | None, size: int) -> np.ndarray:
     return np.full((size, 2), -1, np.int64)
 
 
-def _write_counts(path: pathlib.Path | None, counts: np.ndarray) -> None:
+def _write_counts(path: stores.Place | None, counts: np.ndarray) -> None:
     if path is not None:
         with files.replacing(path) as file:
             np.save(file, counts)

@@ -1,7 +1,6 @@
 """A measurement: the fields that its records share, and earlier records."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from apr_jax import console, metrics, parallel
 from apr_jax.errors import DataError
 from apr_jax.evaluate.classifier import Classifier, Outputs
 from apr_jax.evaluate.context import Context
-from apr_jax.gates import answers
+from apr_jax.gates import answers, stores
 from apr_jax.runs import predictions, records
 from apr_jax.runs.records import Record
 
@@ -173,7 +172,7 @@ class Measurement:
             predictions.write(self._folder, self._about(split, images), arrays)
 
     @property
-    def _folder(self) -> pathlib.Path | None:
+    def _folder(self) -> stores.Place | None:
         """Where answers are kept, if they are asked for."""
         asked = self.classifier.config.eval.save_predictions
         return self.context.predictions if asked else None

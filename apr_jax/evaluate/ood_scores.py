@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate import ood_sets
 from apr_jax.evaluate.classifier import weights_digest
 from apr_jax.evaluate.context import Context
+from apr_jax.gates import stores
 from apr_jax.models.projected import HEADS
 from apr_jax.pixels import to_pixels
 from apr_jax.runs import files
@@ -306,7 +306,7 @@ def _layers(tree: Any) -> Iterator[Mapping[str, Any]]:
             yield from _layers(child)
 
 
-def _read(path: pathlib.Path) -> Collected | None:
+def _read(path: stores.Place) -> Collected | None:
     if not path.exists():
         return None
     try:

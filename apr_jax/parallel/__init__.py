@@ -9,7 +9,6 @@ drives all of its devices; several processes find each other through
 
 import dataclasses
 import functools
-import pathlib
 import secrets
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 
 from apr_jax.errors import ConfigError, UserError
+from apr_jax.gates import stores
 from apr_jax.parallel import by_mesh
 from apr_jax.parallel.joining import Others, start_processes
 from apr_jax.parallel.room import peak as peak_memory
@@ -317,7 +317,7 @@ def all_or_none(work: Callable[[], _Result]) -> _Result:
     return result
 
 
-def check_shared(folder: pathlib.Path) -> None:
+def check_shared(folder: stores.Place) -> None:
     """Checks that the processes see one folder: the first leaves a token for all.
 
     Raises:

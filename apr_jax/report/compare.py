@@ -6,7 +6,6 @@ where runs have kept their answers.
 
 import dataclasses
 import json
-import pathlib
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from apr_jax import config as config_lib
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.gates import stores
 from apr_jax.report import answer
 from apr_jax.report.run_view import alike, current
 from apr_jax.runs import predictions, workdir
@@ -160,7 +160,7 @@ class Difference:
         return statistics.stdev(values) if len(values) > 1 else None
 
 
-def open_runs(roots: Iterable[pathlib.Path]) -> list[Run]:
+def open_runs(roots: Iterable[stores.Place]) -> list[Run]:
     """Reads runs, each directory once.
 
     Raises:

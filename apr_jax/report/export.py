@@ -8,10 +8,10 @@ import csv
 import dataclasses
 import io
 import json
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from apr_jax.gates import stores
 from apr_jax.report import compare, ranking
 from apr_jax.report.compare import Column, Difference, Row, Run
 from apr_jax.runs import files, workdir
@@ -26,7 +26,7 @@ _THREATS = {"linf": "Linf", "l2": "L2"}
 _STANDARD = {"attack": "standard", "steps": 100, "queries": 5000}
 
 
-def write_card(path: pathlib.Path, roots: Sequence[pathlib.Path]) -> None:
+def write_card(path: stores.Place, roots: Sequence[stores.Place]) -> None:
     """Writes the document of some work directories; those without records aren't in it.
 
     Raises:

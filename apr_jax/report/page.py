@@ -8,14 +8,13 @@ import dataclasses
 import datetime
 import json
 import operator
-import os
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import rich.console
 
+from apr_jax.gates import stores
 from apr_jax.metrics.calibration import Reliability
 from apr_jax.report import answer, figures, html, numbers, ranked, sections, tables
 from apr_jax.report.examples import sheet
@@ -42,7 +41,7 @@ _HEADLINES = {
 _MAX_CONFUSION = 12
 
 
-def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathlib.Path:
+def write_report(path: files.Path, runs: Sequence[RunView]) -> stores.Place:
     """Writes the page and returns its path; the old page stays until the new is whole.
 
     Args:
@@ -79,13 +78,13 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[RunView]) -> pathl
     first = answer.section(runs, rows) + html.contents(body)
     body = _header(title, runs) + first + body + _footer()
     files.write_text(path, html.document(title, body))
-    return pathlib.Path(path)
+    return files.at(path)
 
 
 def terminal_summary(
     runs: Sequence[RunView],
     *,
-    report: str | os.PathLike[str] | None = None,
+    report: files.Path | None = None,
     console: rich.console.Console | None = None,
 ) -> None:
     """Prints the numbers of the runs side by side, and where the page is."""
@@ -99,7 +98,7 @@ def terminal_summary(
     for line in _silent(runs):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if report is not None:
-        where = pathlib.Path(report).resolve()
+        where = files.at(report).resolve()
         console.print(
             "Page:", str(where), markup=False, highlight=False, soft_wrap=True
         )
@@ -330,8 +329,8 @@ def _extras(runs: Sequence[RunView], what: str) -> list[tuple[int, str, Any]]:
 
 
 def write(
-    target: pathlib.Path,
-    roots: Sequence[pathlib.Path],
+    target: stores.Place,
+    roots: Sequence[stores.Place],
     *,
     facts: Mapping[str, str] | None = None,
 ) -> None:

@@ -1,11 +1,11 @@
 """The data of a run that the page draws, read from its work directory."""
 
 import dataclasses
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from apr_jax import config as config_lib
+from apr_jax.gates import stores
 from apr_jax.runs import curves, epochs, workdir
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.curves import CurveRow
@@ -123,7 +123,7 @@ def _facts(record: Record) -> dict[str, Any]:
     return {**found, "config_hash": record.config_hash, "step": record.step}
 
 
-def view(root: pathlib.Path) -> RunView:
+def view(root: stores.Place) -> RunView:
     """Reads what a work directory holds: configuration, records, curve, classes."""
     run, config = workdir.open_run(root)
     watched = epochs.read(run.watched) if run.watched.exists() else []

@@ -18,6 +18,7 @@ from apr_jax import augment, network
 from apr_jax import config as config_lib
 from apr_jax.console import say
 from apr_jax.errors import ConfigError, DataError
+from apr_jax.gates import stores
 from apr_jax.models import torch_weights
 from apr_jax.models.projected import HEADS
 from apr_jax.runs import checkpoint
@@ -30,7 +31,7 @@ Flat = dict[tuple[str, ...], Any]
 
 
 def read_run(
-    root: pathlib.Path, config: config_lib.Config, names: tuple[str, ...]
+    root: stores.Place, config: config_lib.Config, names: tuple[str, ...]
 ) -> tuple[int, Mapping[str, Any]]:
     """Returns (step, variables) of a run, in the last state that was saved.
 

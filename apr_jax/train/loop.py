@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from apr_jax import parallel
 from apr_jax.console import say
 from apr_jax.errors import CheckpointError, Diverged
+from apr_jax.gates import stores
 from apr_jax.process import StopSignal, signal_name
 from apr_jax.train import dispatch, seeds
 from apr_jax.train import hooks as hooks_lib
@@ -78,15 +79,19 @@ def train_together(
         raise
 
 
-def _explain(error: OSError, roots: Sequence[pathlib.Path]) -> None:
+def _explain(error: OSError, roots: Sequence[stores.Place]) -> None:
     """Raises CheckpointError for a file of a run that can't be written or read."""
     name = error.filename
-    if isinstance(name, str) and any(
-        pathlib.Path(name).absolute().is_relative_to(root.absolute()) for root in roots
-    ):
+    if isinstance(name, str) and any(_is_within(name, root) for root in roots):
         full = error.errno == errno.ENOSPC
         what = "the disk is full" if full else error.strerror
         raise CheckpointError(f"training ends at {name}: {what}") from error
+
+
+def _is_within(name: str, root: stores.Place) -> bool:
+    if isinstance(root, stores.StorePath):
+        return name.startswith(f"{root}/")
+    return pathlib.Path(name).absolute().is_relative_to(root.absolute())
 
 
 def _train(

@@ -1,7 +1,6 @@
 """The plan of a run, resolved and checked before any long work starts."""
 
 import dataclasses
-import pathlib
 
 import flax.linen as nn
 import jax
@@ -13,6 +12,7 @@ from apr_jax import config as config_lib
 from apr_jax.console import say
 from apr_jax.data import imagenet, samples
 from apr_jax.errors import ConfigError
+from apr_jax.gates import stores
 from apr_jax.pixels import normalise, to_pixels
 from apr_jax.runs import checkpoint, wandb_run
 from apr_jax.runs import workdir as workdir_lib
@@ -82,7 +82,7 @@ class Plan:
         return _STEPS_PER_CALL if self.layout.accelerated else 1
 
 
-def plan(config: config_lib.Config, workdir: pathlib.Path) -> Plan:
+def plan(config: config_lib.Config, workdir: stores.Place) -> Plan:
     """Checks everything that can be checked and loads the data.
 
     Raises:

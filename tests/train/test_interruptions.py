@@ -13,7 +13,7 @@ import pytest
 
 from apr_jax import job, models
 from apr_jax.evaluate import classifier
-from apr_jax.runs import curves
+from apr_jax.runs import claims, curves
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir as workdir_lib
 from tests import toy
@@ -290,7 +290,7 @@ def test_work_directories_that_differ_are_an_error_on_both(folder, tmp_path, tra
 @pytest.mark.slow
 def test_what_fails_on_one_process_is_an_error_on_both(folder, tmp_path):
     workdir = tmp_path / "run"
-    with workdir_lib.claimed(workdir, write=True):
+    with claims.claimed(workdir, write=True):
         processes = start_two(folder, [workdir] * 2, {"train__devices": 2})
         outputs = [finish(p, status=2, timeout=90) for p in processes]
     assert "another process is at work in" in outputs[0]

@@ -14,8 +14,7 @@ import pytest
 from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax.errors import CheckpointError, ConfigError, DataError, Diverged
-from apr_jax.runs import checkpoint, curves
-from apr_jax.runs import workdir as workdir_lib
+from apr_jax.runs import checkpoint, claims, curves
 from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -291,15 +290,15 @@ def test_checks_come_before_data(tmp_path):
 
 def test_one_process_at_a_time_works_in_a_directory(tmp_path):
     root = tmp_path / "run"
-    with workdir_lib.claimed(root, write=True):
-        with workdir_lib.claimed(root, write=False):
+    with claims.claimed(root, write=True):
+        with claims.claimed(root, write=False):
             pass
         with (
             pytest.raises(ConfigError, match="another process is at work"),
-            workdir_lib.claimed(root, write=True),
+            claims.claimed(root, write=True),
         ):
             pass
-    with workdir_lib.claimed(root, write=True):
+    with claims.claimed(root, write=True):
         pass
 
 

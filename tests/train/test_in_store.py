@@ -1,0 +1,193 @@
+"""Runs whose work directory is in a store: in memory, and an S3 of this machine."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from apr_jax import config as config_lib
+from apr_jax import job, models
+from apr_jax.evaluate import card, classifier, clean, command
+from apr_jax.gates import places, stores
+from apr_jax.runs import checkpoint, claims, curves, records, workdir
+from apr_jax.train import loop
+from apr_jax.train import plan as plan_lib
+from tests import toy
+from tests.train import test_interruptions as interruptions
+
+LOCKS = {".lock", ".lock.measure"}
+
+
+def numbers(root):
+    return {(r.split, r.metric): r.value for r in records.read(root / "results.jsonl")}
+
+
+def names(place):
+    return {name.partition("/")[0] for name in place.below()}
+
+
+@pytest.mark.usefixtures("_tiny_model")
+def test_a_run_is_the_same_as_on_a_disk(folder, tmp_path, store, capsys):
+    """Stopped on the way and gone on with, measured, drawn, and measured again."""
+    config = toy.config(
+        folder, optim__epochs=1.5, eval__parts=("clean",), train__tensorboard=True
+    )
+    disk, owner = tmp_path / "run", config_lib.config_hash(config)
+    digests = []
+    for root in (store, disk):
+        trained = loop.train(plan_lib.plan(config, root), until=5, quiet=True)
+        job.run(config, root, quiet=True)
+        said = " ".join("".join(capsys.readouterr()).split())
+        assert f"Page: {root / 'report.html'}" in said
+        saved = checkpoint.Reader(root / "checkpoints", owner=owner)
+        assert saved.steps == [7, 9]
+        found = saved.restore(jax.tree.map(np.asarray, trained.state))
+        digests.append(checkpoint.digest(found))
+    assert digests[0] == digests[1]
+    assert numbers(store) == numbers(disk)
+    assert names(store) == {path.name for path in disk.iterdir()} - LOCKS
+    for name in ("config.json", "classes.json", "facts.json"):
+        assert (store / name).read_bytes() == (disk / name).read_bytes()
+    steps = [[r.step for r in curves.read_curve(root)] for root in (store, disk)]
+    assert steps[0] == steps[1] == sorted(set(steps[0]))
+    assert "</html>" in (store / "report.html").read_text()
+    sizes = [
+        sorted(p.stat().st_size for p in (root / "tensorboard").glob("*tfevents*"))
+        for root in (store, disk)
+    ]
+    assert sizes[0] == sizes[1]
+    before = {name: (store / name).read_bytes() for name in store.below()}
+    command.run(store, clean.measure, None, workdir=tmp_path / "beside", quiet=True)
+    assert {name: (store / name).read_bytes() for name in store.below()} == before
+    assert numbers(store) == numbers(tmp_path / "beside")
+
+
+# --- S3 -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def s3(monkeypatch):
+    """A bucket of a server of this machine, for this process and those it starts."""
+    for package in ("moto", "flask", "s3fs"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'moto[server]' s3fs")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # It says a line for each request, which nobody reads.
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    toy.STARTED.append(server)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            break
+        except ConnectionRefusedError:
+            assert server.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    stores._files.cache_clear()
+    stores._files("s3").mkdir("bucket")
+    yield places.anywhere("s3://bucket/runs/a", "--workdir")
+    stores._files.cache_clear()
+
+
+def rows(root):
+    path = root / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_rows(root, count, process):
+    interruptions.wait_for(lambda: rows(root) >= count or time.sleep(0.1), process)
+
+
+@pytest.mark.slow
+def test_a_run_in_s3_is_stopped_killed_and_ends_with_the_same_bits(
+    folder, tmp_path, s3, monkeypatch
+):
+    changes = {"optim__epochs": 120.0, "checkpoint__every_steps": 24}
+    start = interruptions.start
+    process = start(folder, s3, changes)
+    wait_for_rows(s3, 1, process)
+    assert [p.name for p in s3.glob(".lock*")] == [".lock-1"]
+    process.send_signal(signal.SIGTERM)
+    said = interruptions.finish(process, status=128 + signal.SIGTERM)
+    assert "SIGTERM: saved step" in said
+    with claims.claimed(s3, write=True):
+        second = interruptions.finish(start(folder, s3, changes), status=2)
+    assert f"another process is at work in {s3}" in second
+    assert not list(s3.glob(".lock*"))
+    process = start(folder, s3, changes)
+    wait_for_rows(s3, rows(s3) + 8, process)
+    process.send_signal(signal.SIGKILL)
+    said = interruptions.finish(process, status=-signal.SIGKILL)
+    assert "going on from the checkpoint of step" in said
+    assert list(s3.glob(".lock*"))
+    interruptions.finish(start(folder, s3, changes))
+    interruptions.finish(start(folder, tmp_path / "whole", changes))
+    ends = []
+    for root in (s3, tmp_path / "whole"):
+        about = root / "checkpoints" / "720" / "about" / "metadata"
+        steps = [row.step for row in curves.read_curve(root)]
+        ends.append((json.loads(about.read_bytes())["digest"], steps, numbers(root)))
+    assert ends[0] == ends[1]
+    assert "</html>" in (s3 / "report.html").read_text()
+
+    with monkeypatch.context() as patch:
+        patch.setitem(models.MODELS, "tiny", toy.TinyNet)
+        assert classifier.from_run(s3).step == 720
+        card.run([s3], {"parts": ("clean",)}, quiet=True)
+    assert json.loads((s3 / "card.json").read_bytes())
+    page = "s3://bucket/pages/a.html"
+    arguments = ("compare", s3, "--page", page, "--json", "s3://bucket/a.json")
+    said = interruptions.finish(toy.start("-m", "apr_jax.cli", *arguments))
+    assert "accuracy" in said.lower() or "error" in said.lower()
+    assert "</html>" in places.anywhere(page, "--page").read_text()
+    assert len(workdir.read_commands(workdir.RunDir(s3))) == 2  # and this process's
+
+
+@pytest.mark.slow
+def test_two_processes_train_in_s3(folder, tmp_path, s3, monkeypatch):
+    changes = {"train__devices": 2, "optim__epochs": 2.0}
+    for root in (s3, tmp_path / "two"):
+        for process in interruptions.start_two(folder, [root] * 2, changes):
+            interruptions.finish(process)
+    assert numbers(s3) == numbers(tmp_path / "two")
+    assert names(s3) - {"xla"} == {p.name for p in (tmp_path / "two").iterdir()} - {
+        *LOCKS,
+        "xla",
+    }
+
+
+@pytest.mark.slow
+def test_what_s3_refuses_is_a_line(folder, s3):
+    os.environ["AWS_MAX_ATTEMPTS"] = "1"
+    try:
+        changes = {"optim__epochs": 1.0}
+        nowhere = str(s3).replace("bucket", "another")
+        said = interruptions.finish(
+            interruptions.start(folder, nowhere, changes), status=2
+        )
+    finally:
+        del os.environ["AWS_MAX_ATTEMPTS"]
+    assert f"workdir is '{nowhere}', which can't be written: " in said
+    assert "Traceback" not in said
