@@ -35,7 +35,7 @@ class Data:
     max_broken: int = incidental(100, "unreadable files skipped before it stops", low=0)
     shuffle_buffer: int = setting(16384, "examples; streaming only", low=1)
     workers: int = incidental(
-        0, "processes that decode ArrayRecord streams; 0: threads", low=0, high=1024
+        0, "processes for folders and ArrayRecord; 0: threads", low=0, high=1024
     )
     mean: tuple[float, ...] = setting((0.4914, 0.4822, 0.4465), "of each channel")
     std: tuple[float, ...] = setting((0.2023, 0.1994, 0.2010), "the same", above=0)

@@ -1,22 +1,24 @@
 """Streams of large images, decoded and cropped as they are needed.
 
-Sources are image folders and TFDS sets of JPEGs, read by ``tf.data``. A stream is a
-function of (data, seed, layout of processes): started at a later step it yields
-exactly what an uninterrupted one yields from there, and what came before isn't read.
+Sources are image folders and TFDS sets in ArrayRecord files (``random_access``), and
+TFDS sets in TFRecord files, read by ``tf.data``. A stream is a function of (data, seed,
+layout of processes): started at a later step it yields exactly what an uninterrupted
+one yields from there, and what came before isn't read.
 
-Order. From a folder, the examples of step s are those of ``global_indices``, spread
-over the processes, so they depend on no number of processes. From TFDS each process
-reads its own share of the records: per epoch the files in an order drawn from (seed,
-epoch), several at a time, then a shuffle buffer of undecoded images. Each process
-sees each of its examples once per epoch. The random window of an image is drawn from
-(seed, epoch, example). Extra images (``apr_jax.data.extra``) always come from folders,
-and have the places in a batch that ``batches.Mix`` gives them, whatever the main set.
+Order. Where any image can be read, the examples of step s are those of
+``global_indices``, spread over the processes, so they depend on no number of processes.
+Of TFRecord files each process reads its own share of the records: per epoch the files
+in an order drawn from (seed, epoch), several at a time, then a shuffle buffer of
+undecoded images. Each process sees each of its examples once per epoch. The random
+window of an image is drawn from (seed, epoch, example). Extra images
+(``apr_jax.data.extra``) always come from folders, and have the places in a batch that
+``batches.Mix`` gives them, whatever the main set.
 
-TensorFlow decodes JPEG in grey and RGB, and PNG, to what ``images.decode`` gives; that
-decodes all else, CMYK too. One that it can't decode either is broken: it is named
-and counted, and up to ``data.max_broken`` of them training goes on, with the next good
-image of the batch in the place of each. Evaluation leaves its place empty, and says how
-many it was without.
+``images.decode`` decodes; of TFRecord files TensorFlow does, JPEG in grey and RGB, and
+PNG, to the same, and that decodes all else. A file that it can't decode is broken: it
+is named and counted, and up to ``data.max_broken`` of them training goes on, with the
+next good image of the batch in the place of each. Evaluation leaves its place empty,
+and says how many it was without.
 """
 
 import math
@@ -27,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import array_records, extra, folder, jpeg, records, shards, tfds
+from apr_jax.data import extra, folder, jpeg, random_access, records, tfds
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import Batch, Mix, pad
 from apr_jax.errors import DataError
@@ -91,8 +93,8 @@ def train_stream(
     """
     _check(data)
     rows = _rows(batch_size, process_count)
-    if shards.are_indexed(data):
-        found = array_records.train_stream(
+    if random_access.serves(data):
+        found = random_access.train_stream(
             data,
             seed=seed,
             start_step=start_step,
@@ -154,8 +156,8 @@ def eval_stream(
     part = records.share(size, process_index, process_count)
     # The largest share decides, so that all processes take part in every step.
     steps = math.ceil(math.ceil(size / process_count) / rows)
-    if shards.are_indexed(data):
-        found = array_records.eval_stream(data, split, part, rows)
+    if random_access.serves(data):
+        found = random_access.eval_stream(data, split, part, rows)
         return _filled(found, steps, rows, data.image_size)
     tf = tfds.engine().tf
     raw = records.evaluate(data, split, part)

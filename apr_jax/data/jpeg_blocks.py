@@ -18,6 +18,7 @@ _SIDE = 16  # pixels of a block, whose colours are stored at half the resolution
 _START, _INTERVAL, _SCAN, _END = b"\xff\xd8", 0xDD, 0xDA, b"\xff\xd9"
 _BASELINE = 0xC0
 _SUBSAMPLING = 2  # Pillow's number of 4:2:0
+_NUMBERS = np.arange(0xD0, 0xD8, dtype=np.uint8)  # of restart markers
 _HALVED = b"\x03\x01\x22"  # components, and the first of them: twice as fine, both ways
 
 
@@ -66,26 +67,21 @@ def cut(
     rows = _blocks(top, height, tall)
     columns = _blocks(left, width, wide)
     across = -(-wide // _SIDE)
-    codes = np.frombuffer(contents, np.uint8)[start:-2]
+    codes = np.frombuffer(contents, np.uint8)[start:]
     marks = np.flatnonzero(codes[:-1] == 0xFF)
     marks = marks[codes[marks + 1] & 0xF8 == 0xD0]  # the restart markers
     if len(marks) + 1 != across * -(-tall // _SIDE) or contents[-2:] != _END:
         return None
     # Block b lies from starts[b] to starts[b + 1], with its marker, but for the last.
-    starts = np.r_[0, marks + 2, len(codes) + 2]
-    firsts = starts[np.asarray(rows) * across + columns.start]
-    lasts = starts[np.asarray(rows) * across + columns.stop]
-    scan = np.concatenate(
-        [codes[first:last] for first, last in zip(firsts, lasts, strict=True)]
-    )
-    # The last block of the whole has no marker behind it.
-    if lasts[-1] > len(codes):
-        scan = np.r_[scan, np.uint8(0xFF), np.uint8(0xD0)]
-    blocks = (
-        np.asarray(rows)[:, None] * across + np.arange(columns.start, columns.stop)
-    ).ravel()
-    ends = np.cumsum(starts[blocks + 1] - starts[blocks]) - 1
-    scan[ends] = 0xD0 + np.arange(len(ends)) % 8
+    # The last block of the whole has the end of the file for one.
+    starts = np.empty(len(marks) + 2, np.int64)
+    starts[0], starts[1:-1], starts[-1] = 0, marks + 2, len(codes)
+    firsts = np.arange(rows.start, rows.stop)[:, None] * across
+    # int64 [rows, columns + 1]: where the blocks of the window start, and the next.
+    places = starts[firsts + np.arange(columns.start, columns.stop + 1)]
+    scan = np.concatenate([codes[row[0] : row[-1]] for row in places])
+    ends = np.diff(places).ravel().cumsum() - 1
+    scan[ends] = _NUMBERS[np.arange(len(ends)) % 8]
     scan[-1] = _END[1]
     size = struct.pack(
         ">HH",

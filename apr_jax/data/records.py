@@ -1,8 +1,8 @@
-"""Undecoded examples of large images, in a reproducible order, as ``tf.data``.
+"""Undecoded examples of TFRecord files, in a reproducible order, as ``tf.data``.
 
-Each example is (handle, label, seed, name): the handle is the path of a file, or the
-contents of one; the seed belongs to (run, epoch, example). Where extra images are mixed
-in with those of TFDS, the handle of one is its path after ``file:``.
+Each example is (handle, label, seed, name): the handle is the contents of an image; the
+seed belongs to (run, epoch, example). Where extra images are mixed in, the handle of
+one is its path after ``file:``.
 """
 
 import os
@@ -55,9 +55,6 @@ def train(
 ) -> Raw:
     """Returns one process's endless training examples, from a step on."""
     rows = batch_size // process_count
-    if data.source == "folder":
-        first = start_step * batch_size + process_index * rows
-        return _folder_train(data, seed, first, rows, batch_size)
     pieces = shards.pieces(data, data.train_split)
     size = sum(p.take for p in pieces)
     mine = shards.cut(pieces, share(size, process_index, process_count))
@@ -76,8 +73,6 @@ def train(
 
 def evaluate(data: Data, split: str, part: range) -> Raw:
     """Returns the examples of a split whose places are in ``part``, in order."""
-    if data.source == "folder":
-        return _folder_eval(data, split, part)
     pieces = shards.cut(shards.pieces(data, split), part)
     return _inline(tfrecords.evaluate(pieces))
 
@@ -93,31 +88,6 @@ Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 # --- Image folders: the handle is a path.
-
-
-def _folder_train(data: Data, seed: int, first: int, rows: int, batch_size: int) -> Raw:
-    main = folder.listing(data, data.train_split)
-    files = folder.Files([main, *extra.listings(data, main.class_names)])
-    size = len(main.files)
-    mix = Mix(size, len(files) - size, data.extra_ratio)
-
-    def block(i: np.ndarray) -> Block:
-        numbers = _places(first, i, rows, batch_size)
-        indices, epochs, seeds = mixed_numbers(seed, numbers, mix)
-        return _block(files, indices, map(epoch_seed, seeds, epochs))
-
-    return _folder_raw(block, None)
-
-
-def _folder_eval(data: Data, split: str, part: range) -> Raw:
-    files = folder.Files([folder.listing(data, split)])
-
-    def block(i: np.ndarray) -> Block:
-        start = part.start + int(i) * _BLOCK
-        indices = np.arange(start, min(start + _BLOCK, part.stop))
-        return _block(files, indices, [0] * len(indices))
-
-    return _folder_raw(block, -(-len(part) // _BLOCK))
 
 
 def _places(first: int, i: np.ndarray, rows: int, batch_size: int) -> np.ndarray:

@@ -58,9 +58,9 @@ def engine() -> Engine:
     except ModuleNotFoundError as error:
         raise DataError(
             f"{error.name} is not installed, which reads sets of TensorFlow Datasets "
-            "and streams images: pip install 'apr_jax[train]'; where there is none "
-            "for this Python or machine, take data.source folder, arrays or parquet "
-            "without data.streaming"
+            "in TFRecord files: pip install 'apr_jax[train]'; where there is none for "
+            "this Python or machine, take data.source folder, arrays or parquet, or a "
+            "set in ArrayRecord files"
         ) from error
 
     # A RuntimeError: the program has used TensorFlow before, and has chosen.

@@ -2,18 +2,19 @@
 
     python -m experiments.benchmarks.input [--folder DIR] [--images N] [--size 224]
 
-Three ways of making the same training images, random windows resized to a square:
-the project's stream; Pillow (decode, crop, resize); and Pillow without the windows
-(decode, resize). All of them use all cores, Pillow one thread for each. They are
-counted in images per second of processor time, that is per core, which other programs
-on the machine disturb least, and of the clock. Rounds alternate; the table shows
-medians, the ratio is the median over the rounds.
+Four ways of making training images, random windows resized to a square: the project's
+stream of the files; its stream of the same images packed (``apr-jax pack``, read by
+Grain); Pillow (decode, crop, resize); and Pillow without the windows (decode, resize).
+All of them use threads on all cores. They are counted in images per second of processor
+time, that is per core, which other programs on the machine disturb least, and of the
+clock. Rounds alternate; the table shows medians, ratios are medians over the rounds.
 
 Without a folder the images are crops of scikit-learn's two photographs, enlarged to
 the sizes that ImageNet has, as JPEGs of quality 90.
 """
 
 import argparse
+import dataclasses
 import io
 import os
 import pathlib
@@ -27,7 +28,7 @@ from sklearn.datasets import load_sample_images
 
 from apr_jax import config as config_lib
 from apr_jax import data
-from apr_jax.data import folder, jpeg
+from apr_jax.data import folder, jpeg, pack
 from apr_jax.data import images as images_lib
 from experiments.benchmarks import common
 
@@ -36,7 +37,9 @@ WARM_UP = 200  # images
 # Width and height of typical ImageNet files.
 SIZES = ((500, 375), (500, 333), (375, 500), (640, 480), (400, 300))
 
-STREAM, WINDOWS = "this project", "Pillow: decode, crop, resize"
+NAME = "bench_input"
+STREAM, PACKED = "this project", "this project, packed"
+WINDOWS, WHOLE = "Pillow: decode, crop, resize", "Pillow: decode, resize"
 
 
 def write_photographs(root: pathlib.Path, count: int) -> None:
@@ -59,12 +62,17 @@ def write_photographs(root: pathlib.Path, count: int) -> None:
 
 
 def compute(
-    settings: config_lib.Data, *, images: int, rounds: int
+    settings: config_lib.Data,
+    packed: config_lib.Data,
+    *,
+    images: int,
+    rounds: int,
 ) -> dict[str, np.ndarray]:
     """Measures all ways on the same files, ``rounds`` times by turns.
 
     Args:
         settings: an image folder, streamed.
+        packed: the same images, packed.
         images: how many are read in a round.
         rounds: how many rounds.
 
@@ -90,12 +98,12 @@ def compute(
     def by_pillow(way: Callable[[int], None]) -> common.Timed:
         return common.timed(lambda: list(pool.map(way, range(images))))
 
-    def round_of_stream() -> common.Timed:
+    def round_of_stream(where: config_lib.Data) -> common.Timed:
         stream = data.imagenet.train_stream(
-            settings, seed=0, start_step=0, batch_size=BATCH_SIZE
+            where, seed=0, start_step=0, batch_size=BATCH_SIZE
         )
-        # The first batches build the graph and settle its tuning; after them nothing
-        # is left that was read ahead, for nothing here takes longer than reading.
+        # The first batches open files and start threads; after them nothing is left
+        # that was read ahead, for nothing here takes longer than reading.
         for _ in range(WARM_UP // BATCH_SIZE):
             next(stream)
 
@@ -108,31 +116,51 @@ def compute(
         return cost
 
     ways = {
-        STREAM: round_of_stream,
+        STREAM: lambda: round_of_stream(settings),
+        PACKED: lambda: round_of_stream(packed),
         WINDOWS: lambda: by_pillow(window_of),
-        "Pillow: decode, resize": lambda: by_pillow(whole),
+        WHOLE: lambda: by_pillow(whole),
     }
     costs = [[way() for way in ways.values()] for _ in range(rounds)]
     seconds = np.array([[(c.processor, c.clock) for c in row] for row in costs])
     return {name: images / seconds[:, i] for i, name in enumerate(ways)}
 
 
-def show(found: dict[str, np.ndarray]) -> None:
-    """Prints the medians, and the stream's speed per core over Pillow's."""
-    rows = [
-        {"name": name, "median": np.median(speeds, axis=0)}
-        for name, speeds in found.items()
-    ]
+def records(found: dict[str, np.ndarray], **about: object) -> list[dict[str, object]]:
+    """A record of each way: its speeds, and how often they are those of Pillow."""
+    measured = []
+    for name, speeds in found.items():
+        ratios = {
+            f"ratio_to_{short}": speeds[:, 0] / found[other][:, 0]
+            for short, other in (("windows", WINDOWS), ("whole", WHOLE))
+        }
+        measured.append(
+            common.stamped(
+                experiment=NAME,
+                way=name,
+                images_per_core_second=float(np.median(speeds[:, 0])),
+                images_per_second=float(np.median(speeds[:, 1])),
+                **{key: float(np.median(ratio)) for key, ratio in ratios.items()},
+                lowest=float(min(ratios["ratio_to_windows"])),
+                highest=float(max(ratios["ratio_to_windows"])),
+                **about,
+            )
+        )
+    return measured
+
+
+def show(found: list[dict[str, object]]) -> None:
+    """Prints the medians, and each way's speed per core over Pillow's."""
     columns = {
-        "": "{name}",
-        "images/s per core": "{median[0]:.0f}",
-        "images/s": "{median[1]:.0f}",
+        "": "{way}",
+        "images/s per core": "{images_per_core_second:.0f}",
+        "images/s": "{images_per_second:.0f}",
+        "per core, of Pillow's windows": (
+            "{ratio_to_windows:.2f} ({lowest:.2f} to {highest:.2f})"
+        ),
+        "of Pillow's whole images": "{ratio_to_whole:.2f}",
     }
-    common.show("", columns, rows)
-    ratios = found[STREAM][:, 0] / found[WINDOWS][:, 0]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} rounds"
-    ratio = np.median(ratios)
-    print(f"per core, against Pillow's windows: {ratio:.2f} times ({spread})")
+    common.show("", columns, found)
 
 
 def main() -> None:
@@ -142,9 +170,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=400, help="in each round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=224, help="pixels")
+    parser.add_argument("--out", type=pathlib.Path, help="append records here")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        root = args.folder or pathlib.Path(temporary)
+        root = args.folder or pathlib.Path(temporary) / "photographs"
         if args.folder is None:
             write_photographs(root, 100)
         values = {
@@ -155,7 +184,15 @@ def main() -> None:
             "streaming": True,
         }
         settings = config_lib.parse({"data": values}).data
-        show(compute(settings, images=args.images, rounds=args.rounds))
+        out = pathlib.Path(temporary) / "packed"
+        pack.write(settings, out, "bench", splits=("train",), quiet=True)
+        packed = dataclasses.replace(settings, source="tfds", data_dir=str(out))
+        found = compute(settings, packed, images=args.images, rounds=args.rounds)
+        of = "scikit-learn's photographs" if args.folder is None else root.name
+        about = {"of": of, "size": args.size, "rounds": args.rounds}
+        measured = records(found, images=args.images, **about)
+    show(measured)
+    common.append(args.out, measured)
 
 
 if __name__ == "__main__":

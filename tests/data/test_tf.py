@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from apr_jax import data
-from apr_jax.data import imagenet, images, jpeg, tfds
+from apr_jax.data import imagenet, images, jpeg, random_access, tfds
 from apr_jax.errors import DataError
 from tests import toy
 from tests.data.conftest import CLASSES, picture
@@ -366,10 +366,9 @@ def test_every_epoch_of_a_stream_has_every_example_once(streamed, monkeypatch):
     assert len(set(first)) == size
 
 
-def test_every_epoch_has_an_order_and_windows_of_its_own(streamed):
-    size = data.imagenet.num_examples(streamed, streamed.train_split)
-
-    def epochs(seed):
+def drawn_for(streamed, seed, count):
+    """Names and what windows are drawn from, of the first images of a run."""
+    if streamed.source == "tfds":
         raw = imagenet.records.train(
             streamed,
             seed=seed,
@@ -378,10 +377,26 @@ def test_every_epoch_has_an_order_and_windows_of_its_own(streamed):
             process_index=0,
             process_count=1,
         )
-        found = [
-            (name, tuple(drawn))
-            for _, _, drawn, name in raw.examples.take(2 * size).as_numpy_iterator()
-        ]
+        found = raw.examples.take(count).as_numpy_iterator()
+        return [(name, tuple(drawn)) for _, _, drawn, name in found]
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        note = lambda _, drawn, size, name: found.append((name, drawn.tobytes()))
+        patch.setattr(jpeg, "train_pixels", note)
+        work = random_access.train_work(
+            streamed, seed=seed, start_step=0, batch_size=1, rows=1, process_index=0
+        )
+        for step in range(count):
+            with pytest.raises(TypeError):  # there are no pixels
+                work(step, 0)
+    return found
+
+
+def test_every_epoch_has_an_order_and_windows_of_its_own(streamed):
+    size = data.imagenet.num_examples(streamed, streamed.train_split)
+
+    def epochs(seed):
+        found = drawn_for(streamed, seed, 2 * size)
         return found[:size], found[size:]
 
     first, second = epochs(0)
