@@ -60,7 +60,7 @@ def main(
             parallel.start_processes(*where)
             process.end_with(parallel.Others())
         root = places.anywhere(workdir or f"runs/{config.name}", "--workdir")
-        others = [places.anywhere(place, "--beside") for place in beside]
+        others = [places.run(place, "--beside") for place in beside]
         if dry_run:
             foretell(config, root)
             return None

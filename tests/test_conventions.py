@@ -29,7 +29,7 @@ FLOORS = (
     {"train"},
     {"report"},
     {"evaluate"},
-    {"job"},
+    {"job", "zoo"},
     {"cli"},
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

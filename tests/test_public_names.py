@@ -95,6 +95,9 @@ SIGNATURES = {
         "(key, logits_fn, images, labels, *, norm, eps, version='standard', "
         "steps=100, queries=5000, chunk=256)"
     ),
+    "apr_jax.zoo.about": "(name)",
+    "apr_jax.zoo.load": "(name)",
+    "apr_jax.zoo.names": "()",
     "apr_jax.robustness_card": (
         "(model, *, data, out, parts=('clean', 'corruption', 'shift', 'ood', "
         "'adversarial', 'fourier'), classes=None, image_size=0, weights=None, "

@@ -29,6 +29,7 @@ COMMANDS = {
     "models": ("apr_jax.models", "list the networks"),
     "methods": ("apr_jax.cli.methods", "list the training methods"),
     "configs": ("apr_jax.cli.configs", "list the configurations"),
+    "zoo": ("apr_jax.cli.zoo", "list the trained networks that come with it"),
 }
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {

@@ -46,7 +46,7 @@ def main() -> None:
             raise app.UsageError("give one run directory or several")
         process.finish(
             lambda: run(
-                [places.anywhere(root, "the run") for root in argv[1:]],
+                [places.run(root, "the run") for root in argv[1:]],
                 **{
                     name: places.anywhere(flag.value, f"--{name}")
                     for name, flag in targets.items()

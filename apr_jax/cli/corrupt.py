@@ -66,7 +66,7 @@ def main() -> None:
         if of_network.value:
             if out.value:
                 raise ConfigError("--network belongs to --verify")
-            workdir.open_run(places.local(of_network.value, "--network"))
+            workdir.open_run(places.run(of_network.value, "--network"))
         for flag in (out, verify):
             if flag.value:
                 places.check(flag.value, f"--{flag.name}")
@@ -129,7 +129,7 @@ def open_network(run: str) -> "corrupted_verify.Answer":
     from apr_jax.evaluate import classifier as classifier_lib
     from apr_jax.gates import answers
 
-    network = classifier_lib.from_run(places.local(run, "--network"))
+    network = classifier_lib.from_run(places.run(run, "--network"))
     checked = jax.jit(network.asked)
 
     def answer(images: np.ndarray) -> np.ndarray:

@@ -59,7 +59,7 @@ def main() -> None:
             given = told()
             what = given.pop("model")
             if what is None:
-                what = places.local(argv[1], "the run")
+                what = places.run(argv[1], "the run")
                 workdir.check_network(what)
             place = places.local(target, "--out")
             form = to.value or formats.of_name(place)

@@ -65,9 +65,9 @@ def _part(name: str) -> Callable[[Sequence[str]], None]:
             )
 
         def run() -> None:
-            what = brought() or places_lib.anywhere(argv[1], "the run")
+            what = brought() or places_lib.run(argv[1], "the run")
             root = places_lib.anywhere(out.value, "--workdir") if out.value else None
-            others = [places_lib.anywhere(run, "--beside") for run in beside.value]
+            others = [places_lib.run(run, "--beside") for run in beside.value]
             built = settings.build(cls(), values()) if cls else None
             given = {"places": places(), "keeping": keeping(), **shared()}
             if not isinstance(what, Mapping):
@@ -114,9 +114,11 @@ def _card() -> Callable[[Sequence[str]], None]:
             foreign = brought()
             page = places_lib.anywhere(target.value, "--page") if target.value else None
             root = places_lib.anywhere(out.value, "--workdir") if out.value else None
-            roots = [places_lib.anywhere(root, "the run") for root in argv[1:]]
-            wanted = {"parts": config_lib.PARTS, **changes()}
+            roots = [places_lib.run(root, "the run") for root in argv[1:]]
+            asked = changes()
+            wanted = {"parts": config_lib.PARTS, **asked}
             given = {"places": places(), "foreign": foreign, **shared()}
+            given["shown"] = [] if asked else list(filter(workdir.is_reduced, roots))
             for place in roots:
                 opened, config = workdir.open_run(place)
                 workdir.read_class_names(opened)

@@ -90,7 +90,7 @@ def check() -> None:
     where = _COORDINATOR.value, _PROCESSES.value, _PROCESS.value
     processes.check(_DISTRIBUTED.value, *where)
     root = places.anywhere(_WORKDIR.value or f"runs/{config.name}", "--workdir")
-    workdir.check_beside(root, [places.anywhere(p, "--beside") for p in _BESIDE.value])
+    workdir.check_beside(root, [places.run(p, "--beside") for p in _BESIDE.value])
     workdir.prepare(root, config, write=False)
 
 

@@ -246,12 +246,14 @@ def run(
     quiet: bool = False,
     foreign: Mapping[str, Any] | None = None,
     out: stores.Place | None = None,
+    shown: Sequence[stores.Place] = (),
 ) -> None:
     """Measures runs, and a network from elsewhere, and draws their page.
 
     Args:
-        roots: work directories; records go to each one's own ``results.jsonl``. One
-            that is named twice is measured once.
+        roots: work directories; records go to each one's own ``results.jsonl``, of a
+            network of the zoo to ``runs/zoo/NAME``, and what the package has of it
+            stands beside. One that is named twice is measured once.
         changes: nested mappings of ``config.Eval``, instead of the runs' own values.
         target: file of the page; the first run's report if None.
         places: where the runs' data are now, if they moved; as ``from_run``'s.
@@ -259,6 +261,7 @@ def run(
         quiet: no progress bar.
         foreign: the network from elsewhere, the arguments of ``bring.bring``.
         out: where its records go; ``runs/MODEL_DATA`` if None.
+        shown: those of ``roots`` that aren't measured: their records stand as they are.
 
     Raises:
         ConfigError: a directory is no run, a value isn't allowed, or the page can't be
@@ -267,11 +270,17 @@ def run(
     opened = []
     roots = list({root.resolve(): root for root in reversed(roots)}.values())[::-1]
     for root in roots:
+        if root in shown:
+            continue
         place, config = workdir.open_run(root)
         config = classifier_lib.at_places(config, places or {})
         own = build(config.eval, changes, "eval.")
         opened.append((place, dataclasses.replace(config, eval=own)))
         check(opened[-1][1])
+    recorded = [root for root in roots if root in shown or workdir.is_reduced(root)]
+    if not opened and foreign is None:
+        _show(recorded, target, workdir.place_of_records(recorded[0]))
+        return
     tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
     cache = {"cache_dir": (places or {}).get("cache_dir", "")}
@@ -285,15 +294,20 @@ def run(
     for place, config in opened:
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
         command.check_images(place.root, config)
-        if parallel.is_primary():
-            workdir.check_writable(place.root)
         network = classifier_lib.from_run(place.root)
+        where = workdir.place_of_records(place.root)
+        if where != place.root:
+            place = workdir.prepare(where, config, write=parallel.is_primary())
+            if parallel.is_primary():
+                workdir.claim(place, config, network.class_names)
+        elif parallel.is_primary():
+            workdir.check_writable(place.root)
         jobs.append((place, dataclasses.replace(network, config=config), None))
     if foreign is not None:
         jobs.append(
             _claimed(bring_lib.bring(**foreign, where=places, root=out), changes)
         )
-    _measure_all(jobs, layout, target, quiet)
+    _measure_all(jobs, layout, target, quiet, recorded)
 
 
 # A work directory, the network whose records it takes, its images where they are known.
@@ -317,6 +331,7 @@ def _measure_all(
     layout: parallel.Layout,
     target: stores.Place | None,
     quiet: bool,
+    recorded: Sequence[stores.Place] = (),
 ) -> None:
     try:
         for place, network, resident in jobs:
@@ -325,13 +340,24 @@ def _measure_all(
             command.keep(place, functools.partial(measure, network, None), context)
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
-            # Matplotlib takes a while to load.
-            from apr_jax.report import export, page
-
             roots = [place.root for place, *_ in jobs]
-            page.write(target or jobs[0][0].report, roots)
-            beside = files.with_suffix(target, ".json") if target else jobs[0][0].card
-            export.write_card(beside, roots)
+            _show([*roots, *recorded], target, roots[0])
+
+
+def _show(
+    roots: Sequence[stores.Place], target: stores.Place | None, own: stores.Place
+) -> None:
+    """Draws the page of what was measured, and its numbers as JSON beside it.
+
+    They are ``target`` and its namesake, or in ``own``, the place of the first run.
+    """
+    # Matplotlib takes a while to load.
+    from apr_jax.report import export, page
+
+    first = workdir.RunDir(own)
+    beside = files.with_suffix(target, ".json") if target else first.card
+    page.write(target or first.report, roots)
+    export.write_card(beside, roots)
 
 
 def robustness_card(

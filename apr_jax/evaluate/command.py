@@ -44,7 +44,8 @@ def run(
         measure: the evaluation.
         settings: its settings.
         values: configuration of a file of weights.
-        workdir: where records and page go; a run's own directory if None.
+        workdir: where records and page go; if None a run's own directory, and
+            ``runs/zoo/NAME`` of one of the zoo, which is only read.
         places: where the data are now, if they moved: fields of ``config.data``.
         keeping: fields of ``config.Eval`` instead of the configuration's own.
         beside: finished runs to show on the page.
@@ -63,6 +64,9 @@ def run(
         classifier, resident, root = brought
         workdir_lib.check_beside(root, beside)
     else:
+        workdir = workdir or (
+            workdir_lib.place_of_records(what) if what.is_dir() else None
+        )
         workdir_lib.check_beside(workdir or what, beside)
         classifier, root = _open(what, values, workdir, places or {})
         elsewhere = root.resolve() != what.resolve()

@@ -40,7 +40,7 @@ def opened(
             no gradient.
         UserError: it can't be opened.
     """
-    path, names = places.local(spec, "surrogate"), classifier.class_names
+    path, names = places.run(spec, "surrogate"), classifier.class_names
     if path.is_dir():
         found = classifier_lib.from_run(path)
         found = dataclasses.replace(found, name=path.resolve().name)  # as on pages

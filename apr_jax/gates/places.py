@@ -6,6 +6,9 @@ import pathlib
 from apr_jax.errors import ConfigError
 from apr_jax.gates import stores
 
+# "zoo:NAME" is a network that comes with the package; its folder is here.
+ZOO, ZOO_FOLDER = "zoo:", pathlib.Path(__file__).parents[1] / "zoo" / "networks"
+
 
 def check(place: str, name: str) -> None:
     """Checks that a text names a file or a folder of this machine.
@@ -44,6 +47,33 @@ def local(place: str, name: str) -> pathlib.Path:
 def anywhere(place: str, name: str) -> stores.Place:
     """The path of a place that may be in a store: ``local``, or ``stores.find``."""
     return stores.find(place, name) if "://" in place else local(place, name)
+
+
+def run(place: str, name: str) -> stores.Place:
+    """The directory of a run, ``zoo:NAME`` among them; else as ``anywhere``.
+
+    Raises:
+        ConfigError: the zoo has no such network, or as ``anywhere``.
+    """
+    return zoo(place, name) if place.startswith(ZOO) else anywhere(place, name)
+
+
+def zoo(place: str, name: str) -> pathlib.Path:
+    """The folder of ``zoo:NAME``.
+
+    Raises:
+        ConfigError: the zoo has no such network.
+    """
+    names = zoo_names()
+    if (wanted := place.removeprefix(ZOO)) not in names:
+        raise ConfigError(f"{name} is {place!r}; the zoo has {', '.join(names)}")
+    return ZOO_FOLDER / wanted
+
+
+def zoo_names() -> tuple[str, ...]:
+    """The names of the networks that come with the package."""
+    found = ZOO_FOLDER.iterdir() if ZOO_FOLDER.is_dir() else ()
+    return tuple(sorted(path.name for path in found if (path / "config.json").exists()))
 
 
 def argument(place: str) -> pathlib.Path:

@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> Mapping[str, Any]:
     path = pathlib.Path(path)
     try:
         safe = path.suffix == ".safetensors"
-        content = _safe(path) if safe else _pickled(path)
+        content = read_safe(path.read_bytes()) if safe else _pickled(path)
     except ImportError:
         raise
     except OSError as error:
@@ -93,8 +93,26 @@ def _pickled(path: pathlib.Path) -> Any:
     return content
 
 
-def _safe(path: pathlib.Path) -> dict[str, np.ndarray]:
-    contents = path.read_bytes()
+def write_safe(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays by name as the contents of a file of safetensors."""
+    names = {np.dtype(kind): name for name, kind in _SAFE_TYPES.items()}
+    header: dict[str, Any] = {}
+    parts, end = [], 0
+    for name, array in arrays.items():
+        parts.append(np.ascontiguousarray(array).tobytes())
+        start, end = end, end + len(parts[-1])
+        header[name] = {
+            "dtype": names[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + b"".join(parts)
+
+
+def read_safe(contents: bytes) -> dict[str, np.ndarray]:
+    """The arrays in the contents of a file of safetensors, by name."""
     start = 8 + int.from_bytes(contents[:8], "little")
     header = json.loads(contents[8:start].decode())
     found = {}

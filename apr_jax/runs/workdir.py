@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import os
+import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -24,6 +25,8 @@ class RunDir:
         facts: what the run was started with beside it: its images, its devices.
         classes: the names of the classes, in the order of the labels.
         checkpoints: saved states.
+        weights: instead of them, in the zoo, what was trained.
+        checksum: of the weights.
         curve: loss, accuracy, rate and speed over the steps.
         watched: what ``train.watch`` names, over the epochs.
         held_out: accuracies under attack on images that are held out.
@@ -43,6 +46,8 @@ class RunDir:
         self.facts = root / "facts.json"
         self.classes = root / "classes.json"
         self.checkpoints = root / "checkpoints"
+        self.weights = root / "weights.safetensors"
+        self.checksum = root / "weights.json"
         self.curve = root / curves.FILE_NAME
         self.watched = root / epochs.FILE_NAME
         self.held_out = root / epochs.HELD_OUT
@@ -184,7 +189,8 @@ def _absolute(place: str) -> str:
     before, path = "", place
     if found := re.fullmatch("([^=]*=(?:folder|arrays|parquet):)(.+)", place):
         before, path = found.groups()
-    if not path or "://" in path or (not before and "=" in path):
+    kept = path.startswith(places.ZOO) or "://" in path
+    if not path or kept or (not before and "=" in path):
         return place
     return before + str(places.local(path, "the place").absolute())
 
@@ -234,6 +240,19 @@ def open_run(root: stores.Place) -> tuple[RunDir, config_lib.Config]:
             "that launch.py was started with"
         )
     return run, config
+
+
+def place_of_records(root: stores.Place) -> stores.Place:
+    """Where records of a run go unless it is said: into it; ``runs/zoo`` has the zoo's.
+
+    What comes with a package is only read.
+    """
+    return pathlib.Path("runs") / "zoo" / root.name if is_reduced(root) else root
+
+
+def is_reduced(root: stores.Place) -> bool:
+    """Whether a run is reduced to its weights and its card, as those of the zoo."""
+    return RunDir(root).weights.exists()
 
 
 def check_beside(root: stores.Place, beside: Iterable[stores.Place]) -> None:

@@ -18,10 +18,10 @@ from apr_jax import augment, network
 from apr_jax import config as config_lib
 from apr_jax.console import say
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.gates import stores
+from apr_jax.gates import places, stores
 from apr_jax.models import torch_weights
 from apr_jax.models.projected import HEADS
-from apr_jax.runs import checkpoint
+from apr_jax.runs import checkpoint, weights
 from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import auxiliary_norm
 from apr_jax.train.state import TrainState, state_of
@@ -43,11 +43,15 @@ def read_run(
     Raises:
         ConfigError: it has no checkpoint yet.
         CheckpointError: none of its checkpoints can be read.
+        DataError: it is reduced to its weights, and they can't be read.
     """
+    run = workdir_lib.RunDir(root)
+    if workdir_lib.is_reduced(root):
+        return weights.read(run)
     model = network.make_model(config, num_classes=len(names))
     like = jax.eval_shape(lambda: state_of(config, model))
     owner = config_lib.config_hash(config)
-    saved = checkpoint.Reader(workdir_lib.RunDir(root).checkpoints, owner=owner)
+    saved = checkpoint.Reader(run.checkpoints, owner=owner)
     found = saved.restore(like)
     saved.close()
     if found is None:
@@ -58,12 +62,20 @@ def read_run(
     return step, state.variables
 
 
+def _place(config: config_lib.Config) -> pathlib.Path:
+    """The run or file that a configuration names, ``zoo:NAME`` among them."""
+    given = config.train.init_from
+    if given.startswith(places.ZOO):
+        return places.zoo(given, _FIELD)
+    return pathlib.Path(given)
+
+
 def check(config: config_lib.Config) -> None:
     """Raises ConfigError if there are no weights to begin with, or another network's.
 
     Of a file that is seen when it is read.
     """
-    place = pathlib.Path(config.train.init_from)
+    place = _place(config)
     if place.is_dir():
         _, other = workdir_lib.open_run(place)
         if other.model.name != config.model.name:
@@ -93,7 +105,7 @@ def begin(
         DataError, CheckpointError: they can't be read.
     """
     check(config)
-    place = pathlib.Path(config.train.init_from)
+    place = _place(config)
     if place.is_dir():
         run, other = workdir_lib.open_run(place)
         theirs = workdir_lib.read_class_names(run)

@@ -85,11 +85,13 @@ OPENING = {
     "apr_jax/train/hooks.py": "a run's own",
     "apr_jax/train/init_from.py": "OTHERS, test_an_evaluation",
     "apr_jax/train/plan.py": "a run's own",
+    "apr_jax/zoo/__init__.py": "tests/test_zoo.py",
     "experiments/checks/attacks.py": "test_an_evaluation: by from_run alone",
     "experiments/hfc/networks.py": "OTHERS",
     "experiments/paper/networks.py": "OTHERS",
     "experiments/tables/missing.py": "OTHERS",
     "experiments/tables/page.py": "OTHERS",
+    "experiments/zoo.py": "tests/test_zoo.py",
 }
 OPENS = re.compile(r"\b(from_run|open_run|read_config|Reader|Checkpoints|RunDir)\(")
 WRITES = ("train/plan.py", "train/hooks.py", "runs/checkpoint.py")

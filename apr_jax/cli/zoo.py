@@ -1,0 +1,43 @@
+"""Lists the trained networks that come with the package: ``apr-jax zoo``."""
+
+import rich.console
+import rich.table
+
+from apr_jax import zoo
+
+# Heading, and the number below it: job, split, metric.
+NUMBERS = {
+    "Clean": ("evaluate.clean", "test", "error"),
+    "Corrupted": ("evaluate.corruption", "mean", "error"),
+    "ECE": ("evaluate.clean", "test", "ece"),
+}
+
+
+def main() -> None:
+    """Prints a table of names, how each was trained, and errors in percent."""
+    table = rich.table.Table()
+    for heading in ("Name", "Network", "Method", "Data"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Epochs", *NUMBERS):
+        table.add_column(heading, justify="right")
+    for name in zoo.names():
+        one = zoo.about(name)
+        found = [one.number(*number) for number in NUMBERS.values()]
+        config = one.config
+        table.add_row(
+            name,
+            config.model.name,
+            config.augment.method,
+            config.data.name,
+            f"{config.optim.epochs:g}",
+            *("" if number is None else f"{100 * number:.1f}" for number in found),
+        )
+    console = rich.console.Console()
+    console.print(table)
+    console.print(
+        "Errors and calibration error in percent. apr-jax card zoo:NAME shows the rest."
+    )
+
+
+if __name__ == "__main__":
+    main()
