@@ -35,8 +35,8 @@ def main() -> None:
     process.finish(lambda: add(options.run, options.name))
 
 
-def add(root: pathlib.Path, name: str) -> pathlib.Path:
-    """Writes the folder of a network, and returns it.
+def add(root: pathlib.Path, name: str) -> None:
+    """Writes the folder of a network.
 
     Raises:
         ConfigError: the directory is no run, was not measured, or a record names a
@@ -57,7 +57,6 @@ def add(root: pathlib.Path, name: str) -> pathlib.Path:
     files.write_bytes(target.results, jsonl.encode(map(_portable, records)))
     size = sum(path.stat().st_size for path in target.root.iterdir())
     say(f"{target.root}: {size / 1e6:.1f} MB, {len(records)} records")
-    return target.root
 
 
 def _without_places(config: config_lib.Config) -> config_lib.Config:

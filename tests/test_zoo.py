@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -33,7 +34,8 @@ def _filled(folder, tmp_path_factory):
         patch.setattr(places, "ZOO_FOLDER", place)
         assert job.run(config, root, quiet=True) is None
         before = bytes_of(root)
-        writer.add(root, "small")
+        patch.setattr(sys, "argv", ["zoo", str(root), "small"])
+        writer.main()
         assert bytes_of(root) == before
     return place, root
 

@@ -14,10 +14,10 @@ NUMBERS = {
 
 
 def main() -> None:
-    """Prints a table of names, how each was trained, and errors in percent."""
+    """Prints a table of names, methods and errors in percent."""
     table = rich.table.Table()
-    for heading in ("Name", "Network", "Method", "Data"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("Name", no_wrap=True)
+    table.add_column("Method", overflow="fold")
     for heading in ("Epochs", *NUMBERS):
         table.add_column(heading, justify="right")
     for name in zoo.names():
@@ -26,9 +26,7 @@ def main() -> None:
         config = one.config
         table.add_row(
             name,
-            config.model.name,
             config.augment.method,
-            config.data.name,
             f"{config.optim.epochs:g}",
             *("" if number is None else f"{100 * number:.1f}" for number in found),
         )
