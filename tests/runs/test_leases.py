@@ -13,7 +13,7 @@ from apr_jax.runs import claims, files, jsonl, leases
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(leases, "BEAT", 0.02)
-    monkeypatch.setattr(leases, "STALE", 0.4)
+    monkeypatch.setattr(leases, "STALE", 20.0)  # so long a busy machine may sleep
 
 
 def held(store):
@@ -63,16 +63,20 @@ def test_measurements_take_turns(store):
 
     def say(line):
         said.append(line)
-        done.set()
+        if "this one waits for it" in line:
+            done.set()
 
     with claims.claimed(store, write=True, waiting=say):
         assert done.is_set()
     thread.join()
-    assert said[0] == f"another process measures {store}; this one waits for it"
+    assert f"another process measures {store}; this one waits for it" in said
 
 
 @pytest.mark.parametrize("numbers", [[1], [3], [1, 2]])
-def test_what_a_killed_process_held_is_free_after_a_while(store, numbers, caplog):
+def test_what_a_killed_process_held_is_free_after_a_while(
+    store, numbers, caplog, monkeypatch
+):
+    monkeypatch.setattr(leases, "STALE", 0.4)
     for number in numbers:
         leave(store, f".lock-{number}")
     started = time.monotonic()
@@ -95,23 +99,32 @@ def test_of_this_machine_it_is_known_at_once(store, monkeypatch):
 
 def test_of_two_who_find_it_free_one_has_it(store, monkeypatch):
     leave(store)
-    monkeypatch.setattr(leases._Lease, "_is_stale", lambda *_: barrier.wait() >= 0)
-    barrier, winners, losers = threading.Barrier(2), [], []
+    barrier, lost = threading.Barrier(2), threading.Event()
+    seen, winners, losers = set(), [], []
+
+    def is_stale(*_):
+        """Says that it is free to both at once; later that the other one works."""
+        if (me := threading.get_ident()) in seen:
+            return False
+        seen.add(me)
+        barrier.wait(timeout=10)
+        return True
 
     def take():
         try:
             with claims.claimed(store, write=True):
                 winners.append(held(store))
-                barrier.reset()
-                time.sleep(0.2)
-        except (ConfigError, threading.BrokenBarrierError) as error:
+                lost.wait(timeout=10)
+        except ConfigError as error:
             losers.append(error)
+            lost.set()
 
+    monkeypatch.setattr(leases._Lease, "_is_stale", is_stale)
     both = [threading.Thread(target=take) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
-        thread.join()
+        thread.join(timeout=30)
     assert (len(winners), len(losers)) == (1, 1)
 
 
