@@ -28,7 +28,7 @@ def claimed(
         waiting: for one that measures, and waits for its turn: told that it does.
 
     Raises:
-        ConfigError: another process trains there.
+        ConfigError: another process trains there, or a store lets nothing be written.
     """
     name = ".lock.measure" if waiting else ".lock"
     busy = f"another process measures {root}; this one waits for it"
@@ -43,6 +43,11 @@ def claimed(
                     if not waiting:
                         raise _at_work(root) from None
                     waiting(busy)
+                except OSError as error:
+                    raise ConfigError(
+                        f"workdir is {str(root)!r}, which can't be written: "
+                        f"{error.strerror}. --workdir names another one"
+                    ) from error
         elif write and isinstance(root, pathlib.Path):
             # Without locks, or where nothing can be written, there is no claim.
             with contextlib.suppress(ImportError, OSError):
