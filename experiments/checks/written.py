@@ -4,9 +4,9 @@
     python -m experiments.checks.written --check    # changes nothing; 1 if it would
 
 Between "<!-- runs: NAMES -->", or "<!-- runs: NAMES; QUESTIONS -->", and "<!-- end -->"
-stands a table of the runs below ``experiments/results``, a column for each method that
-has records; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one number in a
-sentence.
+stands a table of the runs below ``experiments/results``, or in the zoo, a column for
+each method that has records; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one
+number in a sentence.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from apr_jax.config import CORRUPTIONS
+from apr_jax.gates import places
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
@@ -74,6 +75,26 @@ QUESTIONS = {
     "auroc": Question(
         "AUROC, mean of nine out sets, maximum logit", "ood", "max_logit.auroc", "all"
     ),
+    "c_bar": Question(
+        "C-bar, 10 other corruptions × 5, {n} images each",
+        "corruption",
+        "error",
+        "mean c_bar",
+        "blue_noise_sample/1",
+    ),
+    "ece": Question("calibration error (ECE) on `test`", "clean", "ece", "test"),
+    "cinic": Question(
+        "the same classes in {n} ImageNet photographs (CINIC-10)",
+        "shift",
+        "error",
+        "cinic10_imagenet",
+    ),
+    "msp": Question(
+        "AUROC, mean of six out sets, maximum softmax probability",
+        "ood",
+        "msp.auroc",
+        "all",
+    ),
     "linf": Question(
         "AutoAttack, {n} images, L-infinity 2/255",
         "adversarial",
@@ -115,7 +136,7 @@ KINDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Runs:
-    """Runs that differ in their method alone: ``results/NAME_METHOD``."""
+    """Runs that differ in their method alone: ``results/NAME_METHOD``, or the zoo's."""
 
     what: str
     command: str
@@ -136,6 +157,11 @@ RUNS = {
         "`launch.py --config configs/cifar10_fast.py:METHOD`",
         ("clean", "mean"),
     ),
+    "cifar10_airbench94": Runs(
+        "CIFAR-10, `airbench94`, 16 epochs, bfloat16",
+        "`experiments.tables 1 --budget medium`; [the zoo](zoo.md) has them",
+        ("clean", "mean", "c_bar", "cinic", "ece", "msp", "phase", "amplitude"),
+    ),
 }
 
 
@@ -143,6 +169,8 @@ RUNS = {
 def found(run: str) -> dict[tuple[str, str, str], Record]:
     """The last record of each (job, metric, split) of a run that is kept here."""
     path = RESULTS / run / "results.jsonl"
+    if not path.exists():
+        path = places.ZOO_FOLDER / run / "results.jsonl"
     kept = records_lib.read(path) if path.exists() else []
     return {(r.job.removeprefix("evaluate."), r.metric, r.split): r for r in kept}
 
