@@ -105,6 +105,8 @@ def s3(monkeypatch):
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    # fsspec keeps what it opened, with the address of the server before.
+    importlib.import_module("s3fs").S3FileSystem.clear_instance_cache()
     stores._files.cache_clear()
     stores._files("s3").mkdir("bucket")
     yield places.anywhere("s3://bucket/runs/a", "--workdir")
