@@ -60,9 +60,7 @@ def mix(data: Data) -> Mix:
 def class_names(data: Data) -> tuple[str, ...]:
     """Returns the names of the classes, in the order of the labels."""
     _check(data)
-    if data.source == "folder":
-        return folder.listing(data, data.train_split).class_names
-    return tfds.class_names(tfds.open_builder(data))
+    return records.class_names(data)
 
 
 def train_stream(
@@ -94,7 +92,7 @@ def train_stream(
     _check(data)
     rows = _rows(batch_size, process_count)
     if random_access.serves(data):
-        found = random_access.train_stream(
+        work = random_access.train_work(
             data,
             seed=seed,
             start_step=start_step,
@@ -102,6 +100,7 @@ def train_stream(
             rows=rows,
             process_index=process_index,
         )
+        found = random_access.batches(data, work, rows)
         return (_replaced(batch) for batch in found)
     raw = records.train(
         data,

@@ -130,7 +130,7 @@ def write(
     given = tuple(splits) or _splits(data)
     recipe = Recipe(data, given, shorter, quality)
     sizes = {split: records.num_examples(data, split) for split in given}
-    names = _class_names(data)
+    names = records.class_names(data)
     final = out / name / VERSION
     if final.exists():
         raise ConfigError(f"{final} is there already; give another --name or --out")
@@ -148,12 +148,6 @@ def _splits(data: Data) -> tuple[str, ...]:
         return walk.folders(data.data_dir)
     with tfds.reading(data):
         return tuple(tfds.open_builder(data).info.splits)
-
-
-def _class_names(data: Data) -> tuple[str, ...]:
-    if data.source == "folder":
-        return folder.listing(data, data.train_split).class_names
-    return tfds.class_names(tfds.open_builder(data))
 
 
 def _claim(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from apr_jax.config import Data
-from apr_jax.data import array_records, extra, folder, jpeg, shards, tfds
+from apr_jax.data import array_records, extra, folder, jpeg, records, shards
 from apr_jax.data import images as images_lib
 from apr_jax.data.batches import Batch, Mix, epoch_seed, mixed_numbers
 from apr_jax.errors import DataError
@@ -77,30 +77,6 @@ class FileItems:
         return contents, int(self._files.labels[number])
 
 
-def train_stream(
-    data: Data,
-    *,
-    seed: int,
-    start_step: int,
-    batch_size: int,
-    rows: int,
-    process_index: int,
-) -> Iterator[Batch]:
-    """Returns a stream as ``imagenet.train_stream``, of ``rows`` of each batch.
-
-    The mask is false where a file is broken.
-    """
-    work = train_work(
-        data,
-        seed=seed,
-        start_step=start_step,
-        batch_size=batch_size,
-        rows=rows,
-        process_index=process_index,
-    )
-    return _batches(data, work, rows, _FOR_EVER)
-
-
 def train_work(
     data: Data,
     *,
@@ -110,9 +86,12 @@ def train_work(
     rows: int,
     process_index: int,
 ) -> Callable[[int, int], "_Chunk"]:
-    """Returns what makes rows of ``train_stream``: of a step, from one of them on."""
+    """Returns what makes rows of ``imagenet.train_stream``, ``rows`` of each batch.
+
+    It makes those of a step, counted from ``start_step``, from one of them on.
+    """
     main = _items(data, data.train_split)
-    names = _class_names(data) if data.extra_dirs else ()
+    names = records.class_names(data) if data.extra_dirs else ()
     further = FileItems(folder.Files(extra.listings(data, names)))
     return _Train(
         main=main,
@@ -130,7 +109,7 @@ def eval_stream(data: Data, split: str, part: range, rows: int) -> Iterator[Batc
     """Returns batches of the examples at some places, in order; the last is shorter."""
     items = _items(data, split)
     work = _Eval(items, part, rows, data.image_size, data.eval_resize)
-    return _batches(data, work, rows, -(-len(part) // rows))
+    return batches(data, work, rows, steps=-(-len(part) // rows))
 
 
 def _items(data: Data, split: str) -> Items:
@@ -139,12 +118,6 @@ def _items(data: Data, split: str) -> Items:
     if data.source == "folder":
         return FileItems(folder.Files([folder.listing(data, split)]))
     return array_records.Records(shards.pieces(data, split))
-
-
-def _class_names(data: Data) -> tuple[str, ...]:
-    if data.source == "folder":
-        return folder.listing(data, data.train_split).class_names
-    return tfds.class_names(tfds.open_builder(data))
 
 
 class _Chunk(NamedTuple):
@@ -261,10 +234,20 @@ class _Chunks:
         return self._work(step, place * _CHUNK)
 
 
-def _batches(
-    data: Data, work: Callable[[int, int], _Chunk], rows: int, steps: int
+def batches(
+    data: Data,
+    work: Callable[[int, int], _Chunk],
+    rows: int,
+    *,
+    steps: int = _FOR_EVER,
 ) -> Iterator[Batch]:
-    """Joins the chunks of ``steps`` batches, which are made ahead.
+    """Joins the chunks of batches, which are made ahead.
+
+    Args:
+        data: says by how many processes, and how many files may be broken.
+        work: of ``train_work``.
+        rows: of a batch.
+        steps: how many batches.
 
     Yields:
         Batches of ``rows`` or fewer; the mask is false where a file is broken.

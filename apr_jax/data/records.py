@@ -44,6 +44,13 @@ def num_examples(data: Data, split: str) -> int:
     return sum(piece.take for piece in shards.pieces(data, split))
 
 
+def class_names(data: Data) -> tuple[str, ...]:
+    """Returns the names of the classes, in the order of the labels."""
+    if data.source == "folder":
+        return folder.listing(data, data.train_split).class_names
+    return tfds.class_names(tfds.open_builder(data))
+
+
 def train(
     data: Data,
     *,
@@ -60,8 +67,7 @@ def train(
     mine = shards.cut(pieces, share(size, process_index, process_count))
     if not data.extra_dirs:
         return _inline(tfrecords.train(data, seed, start_step * rows, mine))
-    names = tfds.class_names(tfds.open_builder(data))
-    files = folder.Files(extra.listings(data, names))
+    files = folder.Files(extra.listings(data, class_names(data)))
     mix = Mix(size, len(files), data.extra_ratio)
     starts = np.arange(start_step + 1, dtype=np.int64) * batch_size
     starts += process_index * rows
@@ -87,9 +93,6 @@ def share(size: int, process_index: int, process_count: int) -> range:
 Block = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-# --- Image folders: the handle is a path.
-
-
 def _places(first: int, i: np.ndarray, rows: int, batch_size: int) -> np.ndarray:
     """Returns the places, int64 [rows], of the i-th step after ``first`` in a run."""
     start = first + int(i) * batch_size
@@ -105,8 +108,8 @@ def _block(files: folder.Files, indices: np.ndarray, seeds: Iterable[int]) -> Bl
     return names, labels, np.stack([numbers, indices], axis=1)
 
 
-def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
-    """Makes examples of blocks 0, 1, ... up to ``count``, or for ever."""
+def _of_files(block: Callable[[np.ndarray], Block]) -> Any:
+    """Examples of blocks 0, 1, ... for ever, whose handles are paths."""
     tf = tfds.engine().tf
 
     def block_in_graph(i: Any) -> Any:
@@ -118,24 +121,12 @@ def _folder_raw(block: Callable[[np.ndarray], Block], count: int | None) -> Raw:
 
     # Not Dataset.from_generator: at the end of the program it complains of Python
     # being gone.
-    numbers = (
-        tf.data.Dataset.counter() if count is None else tf.data.Dataset.range(count)
-    )
-    return Raw(
-        numbers.map(block_in_graph).unbatch(),
-        tf.io.read_file,
-        lambda path: pathlib.Path(os.fsdecode(path)).read_bytes(),
-    )
-
-
-# --- TFDS: the handle is the contents, read along with the record.
+    return tf.data.Dataset.counter().map(block_in_graph).unbatch()
 
 
 def _inline(examples: Any) -> Raw:
+    """Examples whose handles are contents, read along with the record."""
     return Raw(examples, lambda contents: contents, lambda contents: contents)
-
-
-# --- TFDS with extra images from folders.
 
 
 def _mixed(
@@ -184,7 +175,7 @@ def _mixed(
             return handle
         return pathlib.Path(os.fsdecode(handle[len(_PATH) :])).read_bytes()
 
-    extra_examples = _folder_raw(block, None).examples.map(
+    extra_examples = _of_files(block).map(
         lambda path, *others: (tf.strings.join([_PATH, path]), *others)
     )
     choices = tf.data.Dataset.counter().map(choice_in_graph).unbatch()

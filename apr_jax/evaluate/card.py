@@ -294,15 +294,15 @@ def run(
     for place, config in opened:
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
         command.check_images(place.root, config)
+        where = workdir.RunDir(workdir.place_of_records(place.root))
+        if parallel.is_primary():
+            workdir.check_writable(where.root)
         network = classifier_lib.from_run(place.root)
-        where = workdir.place_of_records(place.root)
-        if where != place.root:
-            place = workdir.prepare(where, config, write=parallel.is_primary())
+        if where.root != place.root:
+            workdir.prepare(where.root, config, write=False)
             if parallel.is_primary():
-                workdir.claim(place, config, network.class_names)
-        elif parallel.is_primary():
-            workdir.check_writable(place.root)
-        jobs.append((place, dataclasses.replace(network, config=config), None))
+                workdir.claim(where, config, network.class_names)
+        jobs.append((where, dataclasses.replace(network, config=config), None))
     if foreign is not None:
         jobs.append(
             _claimed(bring_lib.bring(**foreign, where=places, root=out), changes)
