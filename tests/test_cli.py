@@ -30,7 +30,9 @@ NOT_ASKED_FOR = {
     "tensorflow_datasets",
     "torch",
 }
-OF_OTHERS = {"absl", "etils", "orbax", "rich"}
+OF_OTHERS = {"absl", "etils", "orbax", "rich"}  # JAX itself has etils
+# Not even that do apr and recombine need.
+FOR_NETWORKS = {"PIL", "flax", "optax"}
 # The part of the package that is arrays in, arrays out.
 CORE = """
     attacks augment augment.methods cdes cdes.training corruptions fast_random metrics
@@ -251,6 +253,9 @@ class Missing:
         if name.partition(".")[0] in {NOT_ASKED_FOR}:
             raise ModuleNotFoundError(f"No module named {{name}}", name=name)
 sys.meta_path.insert(0, Missing)
+from apr_jax import apr, recombine
+if heavy := {FOR_NETWORKS | OF_OTHERS - {"etils"}} & {{*sys.modules}}:
+    sys.exit(f"apr and recombine import {{heavy}}")
 import jax, flax.linen, optax, PIL.Image, scipy.ndimage, scipy.special
 theirs = set(sys.modules)
 import importlib, apr_jax

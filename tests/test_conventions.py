@@ -5,7 +5,6 @@ import functools
 import pathlib
 import re
 import subprocess
-import sys
 
 import pytest
 
@@ -111,8 +110,9 @@ def parsed(path):
     return ast.parse(path.read_text())
 
 
+@functools.cache
 def imports(path):
-    """Yields (dotted name, whether at module level) of everything imported.
+    """A pair (dotted name, whether at module level) of everything imported.
 
     Less what a module imports as a program, under ``if __name__ == "__main__"``.
     """
@@ -122,11 +122,13 @@ def imports(path):
         for node in tree.body
         if not (isinstance(node, ast.If) and "'__main__'" in ast.unparse(node.test))
     ]
-    inside = set()
+    found, inside = [], set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            inside.update(map(id, ast.walk(node)))
-    for node in ast.walk(tree):
+        # Whatever is in a function comes later in the walk than the function.
+        if id(node) in inside or isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            inside.update(map(id, ast.iter_child_nodes(node)))
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -134,8 +136,8 @@ def imports(path):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for name in names:
-            yield name, id(node) not in inside
+        found += [(name, id(node) not in inside) for name in names]
+    return found
 
 
 def imported_modules(path):
@@ -257,7 +259,8 @@ def test_only_parallel_counts_devices():
         if part_of(path) == "parallel":
             continue
         for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.Call):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+            if called and isinstance(node.func.value, ast.Name):
                 assert ast.unparse(node.func) not in counting, f"{path}:{node.lineno}"
 
 
@@ -282,19 +285,3 @@ def test_top_level_layout():
         *("apr_jax", "configs", "docs", "experiments", "tests"),
         *(".ci", ".github"),
     }
-
-
-def test_the_core_and_the_shell_import_without_tensorflow_and_torch():
-    program = (
-        "import sys, apr_jax, apr_jax.job, apr_jax.evaluate.clean\n"
-        "heavy = {'tensorflow', 'tensorflow_datasets', 'torch'} & set(sys.modules)\n"
-        "sys.exit(', '.join(heavy) or 0)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

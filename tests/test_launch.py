@@ -64,6 +64,8 @@ import json, os, sys
 from absl import app
 import launch
 from apr_jax import job
+from apr_jax.evaluate import clean
+print("heavy", *{"tensorflow", "tensorflow_datasets", "torch"} & {*sys.modules})
 run = job.main
 job.main = lambda *a, **k: print("JAX loads") or run(*a, **k)
 os.environ["SLURM_JOB_ID"] = "5"
@@ -89,7 +91,8 @@ def test_a_mistake_is_one_line(tmp_path):
     mistakes = MISTAKES | LATER
     program = toy.start("-c", PROGRAM, json.dumps(list(mistakes)), tmp_path)
     output, _ = program.communicate(timeout=120)
-    _, *said = output.partition("made")[0].split("BEGIN\n")
+    heavy, *said = output.partition("made")[0].split("BEGIN\n")
+    assert heavy.endswith("heavy\n"), "imported with the job and a measurement"
     assert len(said) == len(mistakes), output
     for words, answer, expected in zip(mistakes, said, mistakes.values(), strict=True):
         *before, line, status = answer.splitlines()

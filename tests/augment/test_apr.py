@@ -1,8 +1,5 @@
 """APR on single images and on pairs, crop and flip, against NumPy and Pillow."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -363,16 +360,6 @@ def test_methods_join(monkeypatch):
         augment.get_method("blend+apr_p_heads")
     with pytest.raises(ValueError, match=r"unknown method ''"):
         augment.get_method("apr_p+")
-
-
-def test_importing_the_functions_is_light():
-    heavy = "{'flax', 'optax', 'orbax', 'tensorflow', 'PIL', 'torch', 'sklearn'}"
-    first = "import sys; from apr_jax import apr, recombine"
-    code = f"{first}; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "[]"
 
 
 # -- crop and flip ---------------------------------------------------------------------

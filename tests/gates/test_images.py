@@ -98,13 +98,22 @@ def images_of(dtype, count=3):
 
 
 @functools.cache
-def results(function, dtype):
-    """Shapes and types of what a function gives; None where it refuses the type."""
+def traced(function, dtype, impl="unsafe_rbg"):
+    """A function's program for a kind of key, and what it gives.
+
+    None where it refuses the type.
+    """
+    trace = jax.make_jaxpr(functools.partial(call, function), return_shape=True)
     try:
-        found = jax.eval_shape(functools.partial(call, function), images_of(dtype))
+        return trace(images_of(dtype), jax.random.key(3, impl=impl))
     except TypeError:
         return None
-    return jax.tree.leaves(found)
+
+
+def results(function, dtype):
+    """Shapes and types of what a function gives; None where it refuses the type."""
+    found = traced(function, dtype)
+    return None if found is None else jax.tree.leaves(found[1])
 
 
 def kinds_taken(function):
@@ -179,10 +188,8 @@ def check_keys(function, impls=("unsafe_rbg",)):
     """Whatever the key is, numbers are drawn with the one kind that `vmap` keeps."""
     if "key" not in inspect.signature(function).parameters:
         return
-    images = images_of(kinds_taken(function)[0])
     for impl in impls:
-        key = jax.random.key(3, impl=impl)
-        program = jax.make_jaxpr(functools.partial(call, function))(images, key)
+        program, _ = traced(function, kinds_taken(function)[0], impl)
         assert drawn_with(program.jaxpr) <= {"key<fry>"}
 
 
