@@ -92,9 +92,9 @@ def config(folder: pathlib.Path, **changes: object) -> config_lib.Config:
 class Programs:
     """What training compiles, kept for the next run of the same program.
 
-    To trace and lower a step takes longer than the tests' runs of it. Only
-    ``TinyNet``'s are kept, by all that a program is made of; a test that replaces a
-    part of them has programs of its own.
+    To trace and lower a step takes longer than the tests' runs of it. Only those of
+    the tests' own networks are kept, by all that a program is made of; a test that
+    replaces a part of them has programs of its own.
     """
 
     def __init__(self) -> None:
@@ -108,12 +108,16 @@ class Programs:
 
         def made(plan: plan_lib.Plan, step: int = 0, *rest: Any, **more: Any) -> Any:
             arguments = (plan, step, *rest) if rest else (plan,)
-            if type(plan.model) is not TinyNet:
+            if not type(plan.model).__module__.startswith("tests."):
                 return make(*arguments, **more)
             config = dataclasses.replace(
                 plan.config,
                 name="",
                 data=dataclasses.replace(plan.config.data, data_dir="", cache_dir=""),
+                # Of the host alone: what it follows, and when it says so.
+                train=dataclasses.replace(
+                    plan.config.train, watch=(), watch_examples=0, log_every=1
+                ),
                 checkpoint=config_lib.Checkpoint(),
                 eval=config_lib.Eval(),
             )
@@ -161,12 +165,21 @@ def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> No
     monkeypatch.setattr(lab_lib, "base_of", smaller)
 
 
+# Of JAX, as conftest sets it: programs without the stack of each operation, and those
+# that compile in less than a second kept, too.
+_QUICK = {
+    "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0",
+    "JAX_INCLUDE_FULL_TRACEBACKS_IN_LOCATIONS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05",
+}
+
+
 def start(*arguments: object, stderr: int = subprocess.STDOUT) -> subprocess.Popen:
     """Starts Python on the CPU with these arguments; what it prints is in a pipe."""
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
-        env=dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT)),
+        env=dict(os.environ, JAX_PLATFORMS="cpu", PYTHONPATH=str(ROOT), **_QUICK),
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,

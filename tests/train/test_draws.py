@@ -219,15 +219,18 @@ def test_gradients_and_statistics_are_averaged_over_devices(
     monkeypatch.setattr(step_lib, "_make_objective", lambda *_, **__: objective)
     monkeypatch.setattr(step_lib.views, "make_views", make_views)
     config = toy.config(tmp_path, augment__method="standard")
-    images = jnp.asarray(rng.integers(0, 256, (2, COUNT, 8, 8, 3)), jnp.uint8)
-    labels = jnp.asarray(rng.integers(0, 2, (2, COUNT)))
+    images = rng.integers(0, 256, (2, COUNT, 8, 8, 3), np.uint8)
+    labels = rng.integers(0, 2, (2, COUNT))
     sgd = optax.sgd(0.5)
-    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.array([0.5])}
-    state = TrainState(jnp.int32(0), params, {"mean": jnp.zeros(3)}, sgd.init(params))
+    params = {"w": np.float32([1.0, -2.0]), "b": np.float32([0.5])}
+    stats = {"mean": np.zeros(3, np.float32)}
+    state = TrainState(np.int32(0), params, stats, sgd.init(params))
     run = step_lib.make_train_step(None, sgd, config, axis_name="d", fuse=fuse)
-    positions = jnp.arange(2 * COUNT).reshape(2, COUNT)
-    after, metrics = jax.vmap(run, in_axes=(None, 0, 0, 0, None), axis_name="d")(
-        state, images, labels, positions, jax.random.key(0)
+    positions = np.arange(2 * COUNT).reshape(2, COUNT)
+    mapped = jax.vmap(run, in_axes=(None, 0, 0, 0, None), axis_name="d")
+    after, metrics = jax.tree.map(
+        np.asarray,
+        jax.jit(mapped)(state, images, labels, positions, jax.random.key(0)),
     )
     pixels = np.float64(images) / 255
     slope = pixels.mean((1, 2, 3, 4)).mean()
@@ -249,12 +252,13 @@ def test_gradients_and_statistics_are_averaged_over_devices(
 
 @pytest.mark.parametrize("weight", [0.0, 3.0, 12.0])
 def test_the_divergence_has_the_weight_of_its_setting(tmp_path, rng, weight):
-    logits = jnp.asarray(rng.normal(size=(3 * 5, 4)), jnp.float32)
-    labels = jnp.asarray(rng.integers(0, 4, (3, 5)))
-    seen = views.Views(jnp.zeros(()), labels, labels, jnp.ones((3, 5)))
+    logits = np.float32(rng.normal(size=(3 * 5, 4)))
+    labels = rng.integers(0, 4, (3, 5))
+    seen = views.Views(np.zeros(()), labels, labels, np.ones((3, 5), np.float32))
     settings = toy.config(tmp_path, augment__method="augmix").augment
     given = dataclasses.replace(settings, jsd_weight=weight)
-    found = losses.training_loss(logits, seen, given)
+    run = lambda logits, seen: losses.training_loss(logits, seen, given)
+    found = jax.jit(run)(logits, seen)
     p = np.exp(np.float64(logits)).reshape(3, 5, 4)
     p /= p.sum(-1, keepdims=True)
     own = -np.log(p[0][np.arange(5), labels[0]]).mean()
@@ -310,10 +314,12 @@ def test_states_are_saved_where_calls_pass_the_steps(every, a_call, saved):
 
 
 def test_keys_of_images_follow_their_place(key):
-    whole = jax.random.key_data(single_lib.image_keys(key, jnp.arange(6)))
-    part = jax.random.key_data(single_lib.image_keys(key, jnp.array([4, 1])))
-    np.testing.assert_array_equal(part, whole[np.array([4, 1])])
-    assert len({row.tobytes() for row in np.asarray(whole)}) == 6
+    keys = lambda at: jax.random.key_data(single_lib.image_keys(key, at))
+    keys = jax.jit(keys)
+    at = np.array([4, 1, 5, 0, 3, 2])
+    whole = np.asarray(keys(np.arange(6)))
+    np.testing.assert_array_equal(keys(at), whole[at])
+    assert len({row.tobytes() for row in whole}) == 6
 
 
 def test_views_of_joined_methods_are_averaged_if_those_of_one_are():
@@ -342,21 +348,22 @@ def test_strengths_are_those_of_the_authors_for_other_sets():
 
 def test_statistics_that_devices_share_are_those_of_the_whole_batch(rng):
     """The unbiased variance, too, is of as many values."""
-    values = jnp.asarray(rng.normal(2, 3, (2, 3, 2, 2, 4)), jnp.float32)
+    values = np.float32(rng.normal(2, 3, (2, 3, 2, 2, 4)))
     found = []
     for axis_name in (None, "d"):
         norm = BatchNorm(axis_name=axis_name)
-        variables = norm.init(jax.random.key(0), values[0], train=False)
+        variables = jax.jit(
+            lambda norm=norm: norm.init(jax.random.key(0), values[0], train=False)
+        )()
         run = lambda x, norm=norm, variables=variables: norm.apply(
             variables, x, train=True, mutable=["batch_stats"]
         )[1]["batch_stats"]
         if axis_name is None:
-            found.append(run(values.reshape(6, 2, 2, 4)))
+            found.append(jax.jit(run)(values.reshape(6, 2, 2, 4)))
         else:
-            found += [
-                jax.tree.map(lambda x, i=i: x[i], jax.vmap(run, axis_name="d")(values))
-                for i in range(2)
-            ]
+            both = jax.jit(jax.vmap(run, axis_name="d"))(values)
+            both = jax.tree.map(np.asarray, both)
+            found += [jax.tree.map(lambda x, i=i: x[i], both) for i in range(2)]
     flat = np.float64(values).reshape(-1, 4)
     for stats in found:
         np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-4)
@@ -372,13 +379,13 @@ def test_examples_are_drawn_by_the_seed():
 
 
 def test_one_step_of_pgd_is_that_of_fgsm(tmp_path, rng):
-    pixels = jnp.asarray(rng.uniform(0, 1, (2, 4, 4, 3)), jnp.float32)
+    pixels = np.float32(rng.uniform(0, 1, (2, 4, 4, 3)))
     found = []
     for attack in ("fgsm", "pgd"):
         given = toy.config(tmp_path, adversary__attack=attack, adversary__steps=1)
         keys = jax.random.split(jax.random.key(0), 2)
-        moved = adversarial.perturb(
+        run = lambda keys, pixels, given=given: adversarial.perturb(
             keys, lambda x: jnp.sum(x), pixels, given.adversary, unroll=True
         )
-        found.append(np.asarray(moved))
+        found.append(np.asarray(jax.jit(run)(keys, pixels)))
     np.testing.assert_array_equal(*found)

@@ -1,6 +1,7 @@
 """Features blended inside the network: as a pass by hand, the loss, devices, resume."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +83,10 @@ def test_a_pass_forward_is_that_by_hand(folder, key, rng, name, by_hand, ends):
     config = configured(folder, augment__noise_sparse=0.3, augment__mix_depth=ends)
     model = models.build(name, num_classes=4)
     inputs = rng.normal(size=(VIEWS * COUNT, 8, 8, 3)).astype(np.float32)
-    variables = model.init(key, inputs, train=False)
+    variables = jax.jit(functools.partial(model.init, train=False))(key, inputs)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"])
     forward = auxiliary_norm.make_forward(model, auxiliary=False, views=VIEWS)
-    positions = jnp.arange(COUNT) + 7
+    positions = np.arange(COUNT) + 7
 
     @jax.jit
     def run(depth):
@@ -93,7 +94,7 @@ def test_a_pass_forward_is_that_by_hand(folder, key, rng, name, by_hand, ends):
         through = feature_mixing.through(forward, mixing, VIEWS, config)
         return through(variables["params"], variables["batch_stats"], inputs, key)[0]
 
-    partner, weight = augment.draw_blend(key, COUNT)
+    partner, weight = jax.jit(augment.draw_blend, static_argnums=1)(key, COUNT)
     noise = jax.jit(
         lambda x: augment.noisy_mixup(
             key, x, views=VIEWS, sparse=0.3, positions=positions
@@ -105,7 +106,8 @@ def test_a_pass_forward_is_that_by_hand(folder, key, rng, name, by_hand, ends):
         mixed = float(weight) * parts
         mixed += (1 - float(weight)) * parts[:, np.asarray(partner)]
         # The noise of these numbers: of zeros what is added, of ones the factor too.
-        added, both = (np.asarray(noise(jnp.full(x.shape, v))) for v in (0.0, 1.0))
+        full = [np.full(x.shape, v, np.float32) for v in (0, 1)]
+        added, both = (np.asarray(noise(x)) for x in full)
         return (both - added) * mixed.reshape(x.shape) + added
 
     plain = by_hand(params, np.float64(inputs), lambda _, x: x)
@@ -148,17 +150,20 @@ def test_depths_and_weights_are_drawn_each_step(folder):
 
 @pytest.mark.usefixtures("_no_augmix")
 def test_devices_share_the_depth_alone(folder, key, rng):
-    config = configured(folder)
-    images = jnp.asarray(rng.integers(0, 256, (2, COUNT, 8, 8, 3)), jnp.uint8)
-    labels = jnp.arange(2 * COUNT).reshape(2, COUNT)
+    config = configured(folder, augment__crop_pad=0, augment__flip=False)
+    images = rng.integers(0, 256, (2, COUNT, 8, 8, 3), np.uint8)
+    labels = np.arange(2 * COUNT).reshape(2, COUNT)
     see = lambda *part: views.make_views(
         *jax.random.split(key), *part, config, axis_name="d"
     )
     seen = jax.jit(jax.vmap(see, axis_name="d"))(images, labels, labels)
     assert seen.mixing.depth[0] == seen.mixing.depth[1]
     assert seen.weight[0, 0, 0] != seen.weight[1, 0, 0]
+    draw = jax.jit(augment.draw_blend, static_argnums=1)
+    keys = seen.mixing.key
+    seen = jax.tree.map(np.asarray, seen._replace(mixing=None))
     for device in range(2):
-        partner, weight = augment.draw_blend(seen.mixing.key[device], COUNT)
+        partner, weight = map(np.asarray, draw(keys[device], COUNT))
         for view in range(VIEWS):
             np.testing.assert_array_equal(seen.labels[device, view], labels[device])
             np.testing.assert_array_equal(
@@ -170,10 +175,11 @@ def test_devices_share_the_depth_alone(folder, key, rng):
 def test_the_loss_is_its_formula(folder, rng):
     logits = rng.normal(size=(VIEWS * 5, 4)).astype(np.float32)
     y, partner, weight = rng.integers(0, 4, 5), rng.permutation(5), 0.3
-    repeat = lambda row: jnp.broadcast_to(jnp.asarray(row), (VIEWS, 5))
-    seen = views.Views(jnp.zeros(()), *map(repeat, (y, y[partner], np.float32(weight))))
+    repeat = lambda row: np.broadcast_to(row, (VIEWS, 5))
+    seen = views.Views(np.zeros(()), *map(repeat, (y, y[partner], np.float32(weight))))
     settings = dataclasses.replace(configured(folder).augment, jsd_weight=12.0)
-    got = losses.training_loss(logits, seen, settings)
+    run = lambda logits, seen: losses.training_loss(logits, seen, settings)
+    got = jax.jit(run)(logits, seen)
     logs = special.log_softmax(np.float64(logits), axis=-1).reshape(VIEWS, 5, 4)
     clean = -logs[0][np.arange(5), y].mean()
     other = -logs[0][np.arange(5), y[partner]].mean()

@@ -11,6 +11,8 @@ import time
 import pytest
 
 from apr_jax import job, models
+from apr_jax import process as process_lib
+from apr_jax.errors import CheckpointError
 from apr_jax.runs import records
 from tests import toy
 
@@ -54,6 +56,25 @@ def fails_at_once(process, message):
     assert message in "".join(said)
 
 
+def test_a_save_that_fails_ends_a_program_at_once(monkeypatch, capsys):
+    """Without waiting for the threads of that save, as Python's own end would."""
+    left = []
+
+    def leave(status):
+        left.append(status)
+        raise InterruptedError
+
+    def save():
+        raise CheckpointError("could not save a checkpoint")
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(InterruptedError):
+        process_lib.finish(save)
+    assert left == [2]
+    assert capsys.readouterr().err == "error: could not save a checkpoint\n"
+
+
+@pytest.mark.slow
 def test_checkpoints_that_can_not_be_written_end_the_training(folder, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints").chmod(0o555)

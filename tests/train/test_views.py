@@ -6,7 +6,6 @@ import inspect
 import operator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from apr_jax import augment
 from apr_jax import config as config_lib
 from apr_jax.train import views
 from apr_jax.train.image_pairs import Donors
+from apr_jax.train.single_image import run_stage
 from tests import toy
 
 COUNT = 8
@@ -21,8 +21,8 @@ COUNT = 8
 
 @pytest.fixture
 def batch(rng):
-    images = jnp.asarray(rng.integers(0, 256, (COUNT, 8, 8, 3)), jnp.uint8)
-    return images, jnp.asarray(rng.permutation(COUNT)), jnp.arange(COUNT)
+    images = rng.integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    return images, rng.permutation(COUNT), np.arange(COUNT)
 
 
 def configured(tmp_path, method, **changes):
@@ -72,12 +72,11 @@ def test_views_are_the_same_on_any_number_of_devices(tmp_path, batch, method, ch
 
 def test_waves_differ_between_devices(tmp_path, batch):
     config = configured(tmp_path, "afa")
-    same = [jnp.broadcast_to(x[:4], (2, *x[:4].shape)) for x in batch[:2]]
+    same = [np.broadcast_to(x[:4], (2, *x[:4].shape)) for x in batch[:2]]
     positions = batch[2].reshape(2, 4)
-    mapped = jax.vmap(
-        lambda *part: seen(config, part, axis_name="d").pixels, axis_name="d"
-    )(*same, positions)
-    assert np.abs(np.asarray(mapped[0, 4:] - mapped[1, 4:])).max() > 0.05
+    see = lambda *part: seen(config, part, axis_name="d").pixels
+    mapped = np.asarray(jax.jit(jax.vmap(see, axis_name="d"))(*same, positions))
+    assert np.abs(mapped[0, 4:] - mapped[1, 4:]).max() > 0.05
 
 
 def test_blending_is_left_out_by_chance(tmp_path, batch):
@@ -98,10 +97,13 @@ def test_blending_is_left_out_by_chance(tmp_path, batch):
 
 
 def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
-    found = seen(configured(tmp_path, "cutout+afa", cutout_size=8), batch)
-    first, second = np.asarray(found.pixels).reshape(2, COUNT, 8, 8, 3)
-    alone = seen(configured(tmp_path, "afa"), batch).pixels[COUNT:]
-    np.testing.assert_allclose(second, alone, atol=1e-6)
+    def views_of(method, **changes):
+        config = configured(tmp_path, method, **changes)
+        pixels = jax.jit(lambda batch: seen(config, batch).pixels)(batch)
+        return np.asarray(pixels).reshape(2, COUNT, 8, 8, 3)
+
+    first, second = views_of("cutout+afa", cutout_size=8)
+    np.testing.assert_allclose(second, views_of("afa")[1], atol=1e-6)
     assert np.abs(first - np.float32(batch[0]) / 255).max() > 0.1
 
 
@@ -124,7 +126,8 @@ def test_strengths_are_arguments():
 def test_waves_are_stronger_on_imagenet(tmp_path, batch):
     def change(strengths):
         config = configured(tmp_path, "fourier_basis_noise", strengths=strengths)
-        first, second = np.split(np.asarray(seen(config, batch).pixels), 2)
+        pixels = jax.jit(lambda batch: seen(config, batch).pixels)(batch)
+        first, second = np.split(np.asarray(pixels), 2)
         return np.abs(second - first).mean()
 
     assert change("imagenet") > 1.3 * change("cifar10") > 0
@@ -135,6 +138,21 @@ SINGLES = {m.single: n for n, m in reversed(augment.AUGMENTS.items()) if m.singl
 
 
 @pytest.mark.parametrize("name", SINGLES.values())
+def test_singles_give_levels(tmp_path, batch, name):
+    config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
+    stage = augment.get_method(name).single
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    found = jax.eval_shape(lambda *x: run_stage(stage, *x, config), keys, batch[0])
+    assert (found.shape, found.dtype) == (batch[0].shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "apr_s"))
+        for name in SINGLES.values()
+    ],
+)
 def test_singles_keep_levels(tmp_path, batch, name):
     config = configured(tmp_path, name, strengths="imagenet", single_prob=1.0)
     run = jax.jit(lambda batch: seen(config, batch).pixels[:COUNT])

@@ -1,6 +1,7 @@
 """Watching the training: rows, resumption, and numbers against NumPy."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import hooks, loop, watch
 from apr_jax.train import plan as plan_lib
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 BOTH = ("input_spectrum", "bands")
 EVERY = (*BOTH, "accuracy")
@@ -58,7 +60,8 @@ def test_rows_at_the_start_and_after_every_epoch(folder, tmp_path):
 
 def test_epochs_need_not_be_whole_numbers_of_steps(folder, tmp_path):
     # 4.8 steps an epoch, 16.8 in all: epochs end with steps 5, 10, 14, the run with 17.
-    run(folder, tmp_path, names=("bands",), train__batch_size=20, optim__epochs=3.5)
+    changes = {"train__batch_size": 20, "optim__epochs": 3.5, **PLAIN}
+    run(folder, tmp_path, names=("bands",), **changes)
     rows = epochs_lib.read(tmp_path)
     assert [row["step"] for row in rows] == [0, 5, 10, 14, 17]
     assert rows[1]["epoch"] == pytest.approx(5 / 4.8)
@@ -220,19 +223,20 @@ def test_the_gradient_is_jax_s_own(folder, key):
     config = toy.config(folder)
     model = network_lib.make_model(config, num_classes=4)
     predict = network_lib.make_predict(model, config)
-    images = jax.random.uniform(key, (3, 9, 7, 3))
+    images = np.random.default_rng(0).random((3, 9, 7, 3), np.float32)
     labels = np.array([0, 3, 1])
-    variables = model.init(key, images, train=False)
+    variables = jax.jit(partial(model.init, train=False))(key, images)
     found = jax.jit(watch.input_gradient, static_argnums=0)(
         predict, variables, images, labels
     )
+
     # Each image alone: the loss of one must not depend on another.
+    def loss(image, label):
+        return -jax.nn.log_softmax(predict(variables, image[None])[0][0])[label]
+
+    slope = jax.jit(jax.grad(loss))
     for i in range(3):
-
-        def loss(image, label=labels[i]):
-            return -jax.nn.log_softmax(predict(variables, image[None])[0][0])[label]
-
-        np.testing.assert_allclose(found[i], jax.grad(loss)(images[i]), atol=1e-6)
+        np.testing.assert_allclose(found[i], slope(images[i], labels[i]), atol=1e-6)
 
 
 def test_the_images_are_the_same_for_every_seed(rng):
