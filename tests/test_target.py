@@ -104,7 +104,13 @@ def test_what_a_cpu_exports_is_what_the_target_would_trace(name):
     assert not found["tpu"]["while"]
 
 
-@pytest.mark.parametrize("name", ["apr_single", "grouped convolution"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("recombine_within", "grouped convolution"),
+        pytest.param("apr_single", marks=pytest.mark.slow),
+    ],
+)
 def test_the_result_on_this_host_is_that_of_its_platform(name, key, rng):
     function, shapes = PROGRAMS[name]
     args = [

@@ -1,7 +1,6 @@
 """Projections and losses of the attacks, against NumPy and SciPy."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,6 +8,8 @@ from apr_jax.attacks import losses, norms
 from apr_jax.attacks.hyperplanes import to_hyperplane
 
 optimize = pytest.importorskip("scipy.optimize")
+onto_plane = jax.jit(to_hyperplane, static_argnums=3)
+project = jax.jit(norms.project, static_argnums=3)
 
 
 def least_change(point, normal, value, norm):
@@ -48,9 +49,7 @@ def test_least_change_onto_a_plane(norm, rng):
     normals[:, 1] = 0.0
     values = rng.normal(0, 1.5, count)
     values[:3] = [0.0, 50.0, -50.0]  # on the plane; out of the box's reach
-    found = jax.jit(to_hyperplane, static_argnums=3)(
-        *(jnp.asarray(a, jnp.float32) for a in (points, normals, values)), norm
-    )
+    found = onto_plane(*map(np.float32, (points, normals, values)), norm)
     found = np.asarray(found, np.float64)
     assert (points + found >= -1e-6).all()
     assert (points + found <= 1 + 1e-6).all()
@@ -64,9 +63,8 @@ def test_least_change_onto_a_plane(norm, rng):
 
 def test_a_plane_without_direction_changes_nothing():
     for norm in norms.NORMS:
-        change = to_hyperplane(
-            jnp.full((2, 5), 0.5), jnp.zeros((2, 5)), jnp.array([0.0, 1.0]), norm
-        )
+        half, none = np.full((2, 5), 0.5, np.float32), np.zeros((2, 5), np.float32)
+        change = onto_plane(half, none, np.array([0.0, 1.0], np.float32), norm)
         np.testing.assert_array_equal(change, np.zeros((2, 5)))
 
 
@@ -77,9 +75,7 @@ def test_the_l1_ball_within_the_box_is_met_at_the_nearest_point(rng):
     moved[0] = origin[0] + 0.01  # inside both, near enough
     origin[0] = np.clip(origin[0], 0.02, 0.95)
     eps = rng.uniform(0.3, 2.0, count)
-    found = norms.project(
-        *(jnp.asarray(a, jnp.float32) for a in (moved, origin, eps)), "l1"
-    )
+    found = np.asarray(project(*map(np.float32, (moved, origin, eps)), "l1"))
     for i in range(count):
         delta = (moved[i] - origin[i]).ravel()
         room = np.where(delta > 0, 1 - origin[i].ravel(), origin[i].ravel())
@@ -98,7 +94,7 @@ def test_the_l1_ball_within_the_box_is_met_at_the_nearest_point(rng):
             method="SLSQP",
         )
         wanted = origin[i].ravel() + np.sign(delta) * best.x
-        np.testing.assert_allclose(np.asarray(found[i]).ravel(), wanted, atol=2e-4)
+        np.testing.assert_allclose(found[i].ravel(), wanted, atol=2e-4)
 
 
 @pytest.mark.parametrize("norm", norms.NORMS)
@@ -108,8 +104,8 @@ def test_projection_ends_in_ball_and_box(norm, rng):
     moved = origin + rng.normal(0, 1, origin.shape).astype(np.float32)
     eps = {"linf": 8 / 255, "l2": 0.5, "l1": 12.0}[norm]
     order = {"linf": np.inf, "l2": 2, "l1": 1}[norm]
-    radii = jnp.full(16, eps, jnp.float32)
-    found = np.asarray(norms.project(moved, origin, radii, norm))
+    radii = np.full(16, eps, np.float32)
+    found = np.asarray(project(moved, origin, radii, norm))
     delta = (found.astype(np.float64) - origin).reshape(16, -1)
     sizes = np.linalg.norm(delta, order, axis=1)
     assert found.min() >= 0
@@ -117,22 +113,27 @@ def test_projection_ends_in_ball_and_box(norm, rng):
     assert sizes.max() <= eps + 1e-6
     if norm != "l2":  # scaled and then clipped, which shortens it
         assert sizes.min() >= eps * (1 - 1e-5)
-    again = np.asarray(norms.project(found, origin, radii, norm))
+    again = np.asarray(project(found, origin, radii, norm))
     np.testing.assert_allclose(again, found, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", norms.NORMS)
 def test_random_starts_are_in_the_ball_and_each_its_own(norm, key):
     keys = jax.random.split(key, 6)
-    origin = jnp.full((6, 4, 4, 3), 0.5)
-    eps = jnp.linspace(0.05, 0.3, 6)
-    inside = norms.random_inside(keys, origin, eps, norm)
-    sizes = norms.size(inside - origin, norm)
-    assert (np.asarray(sizes) <= np.asarray(eps) + 1e-6).all()
-    assert len(np.unique(np.asarray(inside[:, 0, 0, 0]))) == 6
-    np.testing.assert_allclose(
-        norms.size(norms.random_direction(keys, origin, norm), norm), 1.0, rtol=1e-5
-    )
+    origin = np.full((6, 4, 4, 3), 0.5, np.float32)
+    eps = np.linspace(0.05, 0.3, 6, dtype=np.float32)
+
+    @jax.jit
+    def draw(keys):
+        inside = norms.random_inside(keys, origin, eps, norm)
+        direction = norms.random_direction(keys, origin, norm)
+        sizes = norms.size(inside - origin, norm), norms.size(direction, norm)
+        return inside, *sizes
+
+    inside, sizes, lengths = map(np.asarray, draw(keys))
+    assert (sizes <= eps + 1e-6).all()
+    assert len(np.unique(inside[:, 0, 0, 0])) == 6
+    np.testing.assert_allclose(lengths, 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 7])
@@ -154,11 +155,13 @@ def test_losses(classes, rng):
         "dlr": dlr,
         "dlr-targeted": targeted,
     }
-    for name, values in wanted.items():
-        found = losses.get_loss(name)(
-            jnp.asarray(logits, jnp.float32), jnp.asarray(labels), jnp.asarray(targets)
+    run = jax.jit(lambda *given: [losses.get_loss(name)(*given) for name in wanted])
+    for name, found in zip(
+        wanted, run(np.float32(logits), labels, targets), strict=True
+    ):
+        np.testing.assert_allclose(
+            found, wanted[name], rtol=2e-4, atol=1e-5, err_msg=name
         )
-        np.testing.assert_allclose(found, values, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
 def test_the_largest_number_for_which_something_holds(rng):

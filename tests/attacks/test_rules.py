@@ -32,32 +32,37 @@ def wavy(weights, images):
 
 @pytest.fixture
 def function(rng):
-    return functools.partial(wavy, jnp.asarray(rng.normal(size=(SIZE, 3)), jnp.float32))
+    weights = rng.normal(size=(SIZE, 3)).astype(np.float32)
+    return jax.tree_util.Partial(wavy, weights)
 
 
 def points_of(rng, *, noise, eps=0.3, labels=(0, 1, 2)):
     images = rng.uniform(0, 1, (COUNT, *SHAPE)).astype(np.float32)
-    labels = jnp.asarray(labels, jnp.int32)
+    labels = np.asarray(labels, np.int32)
     return core.Points(
         keys=jax.random.split(jax.random.key(5), COUNT),
-        images=jnp.asarray(images),
+        images=images,
         labels=labels,
         targets=(labels + 1) % 3,
-        eps=jnp.full(COUNT, eps, jnp.float32),
-        noise=jnp.full(COUNT, noise, jnp.float32),
+        eps=np.full(COUNT, eps, np.float32),
+        noise=np.full(COUNT, noise, np.float32),
     )
+
+
+@jax.jit
+def slope_at(images, function, labels):
+    def loss(x):
+        logits = function(x)
+        own = jnp.take_along_axis(logits, labels[:, None], 1)[:, 0]
+        each = jax.nn.logsumexp(logits, axis=1) - own
+        return each.sum(), (each, logits.argmax(1) != labels)
+
+    return jax.grad(loss, has_aux=True)(images)
 
 
 def slope(function, points, images):
     """Cross-entropies, their gradients, and whether the answer is wrong; float64."""
-
-    def loss(x):
-        logits = function(x)
-        own = jnp.take_along_axis(logits, points.labels[:, None], 1)[:, 0]
-        each = jax.nn.logsumexp(logits, axis=1) - own
-        return each.sum(), (each, logits.argmax(1) != points.labels)
-
-    grad, (each, wrong) = jax.grad(loss, has_aux=True)(jnp.asarray(images, jnp.float32))
+    grad, (each, wrong) = slope_at(np.float32(images), function, points.labels)
     return np.float64(each), np.float64(grad), np.asarray(wrong)
 
 
@@ -82,7 +87,7 @@ def into(moved, origin, eps, norm):
 def test_pgd_step_by_step(function, rng, norm, noise):
     points = points_of(rng, noise=noise)
     attack = PGD(norm, "ce", 5, 0.4)
-    state = attack.init(points)
+    state = jax.jit(attack.init)(points)
     origin = np.float64(points.images)
     away = np.float64(state.images) - origin
     size = {
@@ -104,10 +109,11 @@ def test_pgd_step_by_step(function, rng, norm, noise):
         state = step(state)
         np.testing.assert_allclose(state.images, here, atol=2e-5)
         here = np.float64(state.images)
+    result, broken = np.asarray(attack.result(state)), np.asarray(state.broken)
     for i, found in enumerate(first):
-        assert bool(state.broken[i]) == (found is not None)
+        assert broken[i] == (found is not None)
         wanted = here[i] if found is None else found
-        np.testing.assert_allclose(attack.result(state)[i], wanted, atol=2e-5)
+        np.testing.assert_allclose(result[i], wanted, atol=2e-5)
 
 
 def test_a_random_start_is_taken_by_default_and_anew_each_time():
@@ -149,7 +155,7 @@ def test_apgd_step_by_step(function, rng, norm):
     """Algorithm 1 of Croce and Hein 2020, with its checks, for 24 steps."""
     points = points_of(rng, noise=1.0, eps=0.25)
     attack = APGD(norm, "ce", 24)
-    state = attack.init(points)
+    state = jax.jit(attack.init)(points)
     origin, here = np.float64(points.images), np.float64(state.images)
     step = jax.jit(functools.partial(attack.step, function))
     checks = []  # w_0 = 0, w_1 = 0.22 N, each part 0.03 N shorter, 0.06 least
@@ -209,27 +215,27 @@ CHECKS = [
 def test_steps_are_halved_where_they_do_not_help(window):
     rises, halved, then, now, wanted = (np.array(c) for c in zip(*CHECKS, strict=True))
     count = len(CHECKS)
-    images = jnp.zeros((count, 2, 2, 1))
-    zeros = jnp.zeros(count)
+    images = np.zeros((count, 2, 2, 1), np.float32)
+    zeros = np.zeros(count, np.float32)
     points = core.Points(
         jax.random.split(jax.random.key(0), count),
         images,
-        zeros.astype(int),
-        zeros.astype(int),
+        zeros.astype(np.int32),
+        zeros.astype(np.int32),
         zeros + 0.5,
         zeros,
     )
     attack = APGD("linf", "ce", 10)
-    state = attack.init(points)._replace(
-        rises=jnp.asarray(rises, jnp.float32),
-        halved=jnp.asarray(halved),
-        checked_loss=jnp.asarray(then, jnp.float32),
-        best_loss=jnp.asarray(now, jnp.float32),
+    state = jax.jit(attack.init)(points)._replace(
+        rises=rises.astype(np.float32),
+        halved=halved,
+        checked_loss=then.astype(np.float32),
+        best_loss=now.astype(np.float32),
         length=zeros + 0.8,
     )
-    row = jax.tree.map(lambda x: jnp.full(count, x[0]), make_plan("linf", 10, False))
-    after, back = attack._adapt_length(
-        state, row._replace(window=jnp.full(count, window))
+    row = jax.tree.map(lambda x: np.full(count, x[0]), make_plan("linf", 10, False))
+    after, back = jax.jit(attack._adapt_length)(
+        state, row._replace(window=np.full(count, window))
     )
     wanted = wanted & (window > 0)
     np.testing.assert_array_equal(back, wanted)
@@ -246,25 +252,25 @@ def test_steps_are_halved_where_they_do_not_help(window):
 def test_sparse_steps_follow_l1_apgd():
     """Section 4 of Croce and Hein 2021: sparsity k / 1.5, lengths eps to eps / 10."""
     count = 4
-    images = jnp.full((count, 4, 5, 1), 0.5)
-    zeros = jnp.zeros(count)
+    images = np.full((count, 4, 5, 1), 0.5, np.float32)
+    zeros = np.zeros(count, np.float32)
     keys = jax.random.split(jax.random.key(0), count)
-    points = core.Points(
-        keys, images, zeros.astype(int), zeros.astype(int), zeros + 2, zeros
-    )
+    labels = zeros.astype(np.int32)
+    points = core.Points(keys, images, labels, labels, zeros + 2, zeros)
     attack = APGD("l1", "ce", 100)
-    state = attack.init(points)
+    state = jax.jit(attack.init)(points)
     np.testing.assert_allclose(state.share, 0.2)
     np.testing.assert_allclose(state.length, 2.0)
     changed = np.zeros((count, 20), np.float32)
     for row, number in enumerate((10, 18, 19, 20)):
         changed[row, :number] = 0.1
     state = state._replace(
-        best=images + changed.reshape(images.shape), length=jnp.array([2, 2, 2, 0.25])
+        best=images + changed.reshape(images.shape),
+        length=np.array([2, 2, 2, 0.25], np.float32),
     )
-    row = jax.tree.map(lambda x: jnp.full(count, x[0]), make_plan("l1", 100, False))
-    row = row._replace(window=jnp.full(count, 4))
-    after, back = attack._adapt_sparsity(state, row)
+    row = jax.tree.map(lambda x: np.full(count, x[0]), make_plan("l1", 100, False))
+    row = row._replace(window=np.full(count, 4))
+    after, back = jax.jit(attack._adapt_sparsity)(state, row)
     np.testing.assert_array_equal(back, [True, True, False, False])  # below 0.95 of 20
     np.testing.assert_allclose(after.length, [2, 2, 2 / 1.5, 0.2], rtol=1e-6)
     np.testing.assert_allclose(after.share, np.array([10, 18, 19, 20]) / 1.5 / 20)
@@ -297,14 +303,13 @@ def test_random_gradients_are_averaged_over_so_many(function, rng):
 def test_fab_step_by_step(rng, norm, targeted):
     """Algorithm 1 of Croce and Hein 2020 on planes, with its steps back."""
     weights = rng.normal(size=(SIZE, 3))
-    function = lambda x: x.reshape(len(x), -1) @ jnp.asarray(weights, jnp.float32)
+    function = lambda x: x.reshape(len(x), -1) @ weights.astype(np.float32)
     points = points_of(rng, noise=1.0, eps=0.1)
-    labels = np.asarray(function(points.images)).argmax(1)
-    points = points._replace(
-        labels=jnp.asarray(labels), targets=jnp.asarray((labels + 1) % 3)
-    )
+    labels = function(points.images).argmax(1).astype(np.int32)
+    points = points._replace(labels=labels, targets=(labels + 1) % 3)
     attack = FAB(norm, targeted, 4, alpha_max=0.2, eta=1.1, beta=0.7, nearest=True)
-    state = attack.init(points)
+    state = jax.jit(attack.init)(points)
+    nearest = jax.jit(to_hyperplane, static_argnums=3)
     clean = np.float64(points.images).reshape(COUNT, -1)
     order = {"linf": np.inf, "l2": 2}[norm]
     start = np.float64(state.images).reshape(COUNT, -1)
@@ -328,11 +333,8 @@ def test_fab_step_by_step(rng, norm, targeted):
             chosen = (label + 1) % 3 if targeted else others[int(np.argmin(distance))]
             normal = weights[:, chosen] - weights[:, label]
             onto = lambda x, normal=normal: np.asarray(
-                to_hyperplane(
-                    *(
-                        jnp.asarray(a, jnp.float32)
-                        for a in (x[None], normal[None], [x @ normal])
-                    ),
+                nearest(
+                    *(np.float32(a) for a in (x[None], normal[None], [x @ normal])),
                     norm,
                 )
             )[0]
@@ -361,7 +363,7 @@ def test_square_keeps_what_lowers_the_margin_alone(rng):
     attack = Square("linf", 100)
     # The margin is ten times the mean pixel.
     logits_fn = lambda x: jnp.stack([10 * x.mean((1, 2, 3)), jnp.zeros(len(x))], 1)
-    state = attack.init(points)
+    state = jax.jit(attack.init)(points)
     delta = np.asarray(state.images - points.images)
     stripes = np.clip(np.float64(points.images) + 0.1 * np.sign(delta[:, :1]), 0, 1)
     np.testing.assert_allclose(
@@ -369,28 +371,30 @@ def test_square_keeps_what_lowers_the_margin_alone(rng):
     )  # the same down a column
     higher = points.images * 0.5 + 0.1
     # Lower, higher by a little, higher.
-    proposal = jnp.stack([higher[0] - 0.05, higher[1] + 1e-5, higher[2] + 0.05])
+    proposal = np.stack([higher[0] - 0.05, higher[1] + 1e-5, higher[2] + 0.05])
     margin = 10 * higher.mean((1, 2, 3))
-    state = SquareState(points, jnp.zeros(3, int), higher, proposal, margin)
+    state = SquareState(points, np.zeros(3, np.int32), higher, proposal, margin)
     step = jax.jit(functools.partial(attack.step, logits_fn))
     after = step(state)
-    taken = [bool((after.images[i] == proposal[i]).all()) for i in range(3)]
+    taken = (np.asarray(after.images) == proposal).all((1, 2, 3)).tolist()
     assert taken == [True, False, False]
     wanted = [margin[0] - 0.5, margin[1], margin[2]]
     np.testing.assert_allclose(after.margin, wanted, rtol=1e-5)
-    gone = state._replace(margin=jnp.array([-0.1, 0.0, 1e-3]))
+    gone = state._replace(margin=np.array([-0.1, 0.0, 1e-3], np.float32))
     assert attack.done(gone).tolist() == [True, False, False]
-    kept = step(gone._replace(proposal=jnp.zeros_like(higher)))
-    np.testing.assert_array_equal(kept.images[0], higher[0])
+    kept = step(gone._replace(proposal=np.zeros_like(higher)))
+    np.testing.assert_array_equal(np.asarray(kept.images)[0], higher[0])
 
 
 def test_squares_flip_two_radii_somewhere(rng):
     points = points_of(rng, noise=0.0, eps=0.1)
-    points = points._replace(images=jnp.full((COUNT, *SHAPE), 0.5))
+    points = points._replace(images=np.full((COUNT, *SHAPE), 0.5, np.float32))
     low = points.images - 0.1
-    state = SquareState(points, jnp.zeros(3, int), low, low, jnp.ones(3))
+    ones = np.ones(3, np.float32)
+    state = SquareState(points, np.zeros(3, np.int32), low, low, ones)
     keys = jax.random.split(jax.random.key(1), COUNT)
-    got = np.asarray(Square("linf", 10)._flip(keys, state, jnp.full(3, 2)))
+    flip = jax.jit(Square("linf", 10)._flip)
+    got = np.asarray(flip(keys, state, np.full(3, 2, np.int32)))
     for image in got:
         for channel in range(3):  # up by 0.2 in the square, or down, and so back
             levels = image[..., channel]
@@ -399,9 +403,9 @@ def test_squares_flip_two_radii_somewhere(rng):
             np.testing.assert_allclose(levels[changed], 0.6, atol=1e-6)
             np.testing.assert_allclose(levels[~changed], 0.4, atol=1e-6)
     assert (got > 0.45).any()
-    like = jnp.zeros((600, *SHAPE))
+    like = np.zeros((600, *SHAPE), np.float32)
     many = jax.random.split(jax.random.key(2), 600)
-    inside, _, _ = jax.jit(_square)(many, like, jnp.full(600, 2))
+    inside, _, _ = jax.jit(_square)(many, like, np.full(600, 2, np.int32))
     corners = [tuple(np.argwhere(x[:, :, 0])[0]) for x in np.asarray(inside)]
     found, counts = np.unique(corners, axis=0, return_counts=True)
     assert len(found) == 3 * 4  # everywhere that it fits, as often
@@ -498,22 +502,19 @@ def test_every_round_of_every_point_and_attack_draws_for_itself(monkeypatch):
 
 def test_random_directions_have_the_distribution_of_autoattack():
     keys = jax.random.split(jax.random.key(0), 300)
-    like = jnp.zeros((300, 4, 4, 3))
-    cube = np.asarray(norms.random_direction(keys, like, "linf"))
+    like = np.zeros((300, 4, 4, 3), np.float32)
+    direction = jax.jit(norms.random_direction, static_argnums=2)
+    inside_of = jax.jit(norms.random_inside, static_argnums=3)
+    radii = np.full(300, 0.2, np.float32)
+    cube = np.asarray(direction(keys, like, "linf"))
     np.testing.assert_allclose(np.abs(cube).max((1, 2, 3)), 1, rtol=1e-5)
     assert np.abs(cube).mean() == pytest.approx(0.5, abs=0.03)  # uniform, stretched
-    ball = np.asarray(norms.random_direction(keys, like, "l2")) * np.sqrt(48)
+    ball = np.asarray(direction(keys, like, "l2")) * np.sqrt(48)
     assert np.mean(ball**4) == pytest.approx(3, rel=0.1)  # Gaussian
-    inside = np.asarray(
-        norms.random_inside(keys, like + 0.5, jnp.full(300, 0.2), "linf")
-    )
+    inside = np.asarray(inside_of(keys, like + 0.5, radii, "linf"))
     assert (inside - 0.5).std() == pytest.approx(0.2 / np.sqrt(3), rel=0.03)
-    lengths = np.sqrt(
-        np.square(
-            np.asarray(norms.random_inside(keys, like + 0.5, jnp.full(300, 0.2), "l2"))
-            - 0.5
-        ).sum((1, 2, 3))
-    )
+    away = np.asarray(inside_of(keys, like + 0.5, radii, "l2")) - 0.5
+    lengths = np.sqrt(np.square(away).sum((1, 2, 3)))
     assert lengths.mean() == pytest.approx(0.1, rel=0.1)
     assert lengths.max() <= 0.2 + 1e-6
 

@@ -121,13 +121,10 @@ def test_single_always_applies_one_operation(key, photos):
 def test_single_depends_on_its_own_key_and_image_alone(key, photos):
     per_image = jax.random.split(jax.random.fold_in(key, 1), 40)
     whole = np.asarray(single(per_image, photos))
-    parts = [single(per_image[i : i + 8], photos[i : i + 8]) for i in range(0, 40, 8)]
-    close(np.concatenate(parts), whole)
-    order = np.arange(40)[::-1]
-    close(single(per_image[order], photos[order]), whole[order])
-    close(single(per_image, photos, chunk="all"), whole)
+    few = np.array([31, 4, 9, 0, 22, 17, 39, 1])
+    close(single(per_image[few], photos[few], chunk="all"), whole[few])
     one_key = single(key, photos)
-    folded = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(40))
+    folded = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(40))
     close(single(folded, photos), one_key)
     assert (np.asarray(one_key) != whole).any()
 
@@ -278,14 +275,19 @@ def test_pair_clips_on_request(key, rng):
 
 
 def test_pair_keeps_the_type_and_has_a_gradient(key, rng):
-    images = jnp.asarray(rng.random((4, 6, 6, 3)), jnp.bfloat16)
-    assert pair(key, images, prob=1.0).dtype == jnp.bfloat16
-    images = images.astype(jnp.float32)
-    gradient = jax.jit(jax.grad(lambda x: jnp.sum(apr_pair(key, x, prob=1.0) ** 2)))
+    images = rng.random((4, 6, 6, 3), np.float32)
+    half = jax.ShapeDtypeStruct(images.shape, jnp.bfloat16)
+    assert jax.eval_shape(apr_pair, key, half, prob=1.0).dtype == jnp.bfloat16
+
+    def power(x):
+        found = apr_pair(key, x, prob=1.0)
+        return jnp.sum(found**2), found
+
+    gradient, found = jax.jit(jax.grad(power, has_aux=True))(images)
     # The mixed images have the amplitudes of the batch, in another order.
-    np.testing.assert_allclose(gradient(images), 2 * images, atol=1e-4)
+    np.testing.assert_allclose(gradient, 2 * images, atol=1e-4)
     mapped = jax.pmap(lambda x: apr_pair(key, x, prob=1.0))(images[None])
-    np.testing.assert_allclose(mapped[0], pair(key, images, prob=1.0), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(mapped)[0], found, atol=1e-5)
 
 
 def test_pair_says_what_it_cannot_take(key, rng):
@@ -391,7 +393,9 @@ def test_crop_and_flip_depend_on_their_own_key_alone(key, rng):
     per_image = jax.random.split(key, 8)
     for function in (crop, flip):
         whole = np.asarray(function(per_image, images))
-        np.testing.assert_array_equal(function(per_image[3:5], images[3:5]), whole[3:5])
+        np.testing.assert_array_equal(
+            function(per_image[::-1], images[::-1]), whole[::-1]
+        )
         single_key = function(key, images)
         np.testing.assert_array_equal(
             function(keys.per_image_keys(key, 8), images), single_key

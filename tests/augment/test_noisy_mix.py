@@ -35,7 +35,8 @@ def test_without_noise_it_is_the_blend(key, rng):
     features = rng.normal(size=(VIEWS * COUNT, 5, 3, 2)).astype(np.float32)
     none = {"views": VIEWS, "alpha": 0.7, "add": 0.0, "multiply": 0.0}
     got = jax.jit(lambda x: augment.noisy_mixup(key, x, **none))(features)
-    partner, weight = augment.draw_blend(key, COUNT, alpha=0.7)
+    draw = jax.jit(lambda: augment.draw_blend(key, COUNT, alpha=0.7))
+    partner, weight = draw()
     assert sorted(np.asarray(partner)) == list(range(COUNT))
     for view in range(VIEWS):
         rows = features[COUNT * view : COUNT * (view + 1)]

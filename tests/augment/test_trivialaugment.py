@@ -3,13 +3,13 @@
 import importlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from apr_jax import augment
-from apr_jax.augment.ops import OP_SETS, OPS
+from apr_jax.augment import packed
+from apr_jax.augment.ops import OP_SETS, OPS, apply_ops
 from tests import oracle
 
 # The function of the package hides this module of its name.
@@ -60,9 +60,13 @@ def by_pillow(image, name, step, sign):
     return np.asarray(changed)
 
 
+@pytest.fixture(scope="module")
+def photos():
+    return oracle.photo_crops((39, 46), COUNT)
+
+
 @pytest.mark.parametrize("chunk", ["all", pytest.param(5, marks=pytest.mark.slow)])
-def test_each_image_is_pillows(key, chunk):
-    photos = oracle.photo_crops((39, 46), COUNT)
+def test_each_image_is_pillows(key, photos, chunk):
     got = np.asarray(trivialaugment(key, photos, chunk=chunk))
     assert got.dtype == np.uint8
     drawn = jax.device_get(draw_operations(key, COUNT, ops="all"))
@@ -79,39 +83,41 @@ def test_each_image_is_pillows(key, chunk):
     assert len(seen) > 10
 
 
-def strength_of(name, step, negate):
-    """The result of one operation on a grey ramp, by way of the table of strengths."""
-    ramp = jnp.broadcast_to(
-        jnp.arange(256, dtype=jnp.uint8)[None, :, None], (40, 256, 3)
-    )
-    table = trivial._augmix_levels(OPS, 40, 256)
-    level = table[int(negate), OPS.index(name), step]
-    return augment.apply_op(ramp[None], name, float(level), negate=negate)[0]
+ENDS = [
+    ("posterize", 0, False),
+    ("posterize", 3, False),
+    ("posterize", 30, True),
+    ("solarize", 0, False),
+    ("solarize", 13, False),
+    ("solarize", 30, True),
+    ("brightness", 30, False),
+    ("brightness", 30, True),
+    ("contrast", 7, True),
+    ("translate_x", 30, False),
+    ("translate_x", 29, True),
+    ("translate_y", 15, True),
+    ("rotate", 30, True),
+    ("shear_x", 30, False),
+]
+RAMP = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (40, 1, 3))
 
 
-@pytest.mark.parametrize(
-    ("name", "step", "negate"),
-    [
-        ("posterize", 0, False),
-        ("posterize", 3, False),
-        ("posterize", 30, True),
-        ("solarize", 0, False),
-        ("solarize", 13, False),
-        ("solarize", 30, True),
-        ("brightness", 30, False),
-        ("brightness", 30, True),
-        ("contrast", 7, True),
-        ("translate_x", 30, False),
-        ("translate_x", 29, True),
-        ("translate_y", 15, True),
-        ("rotate", 30, True),
-        ("shear_x", 30, False),
-    ],
-)
-def test_the_ends_of_the_ranges(name, step, negate):
-    got = np.asarray(strength_of(name, step, negate)).astype(int)
-    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (40, 1, 3))
-    wanted = by_pillow(ramp, name, step, -1 if negate else 1)
+@pytest.fixture(scope="module")
+def at_the_ends():
+    """Each operation on a grey ramp, by way of the table of strengths."""
+    names, steps, negate = map(np.array, zip(*ENDS, strict=True))
+    op = np.array([OPS.index(name) for name in names])
+    level = trivial._augmix_levels(OPS, 40, 256)[negate.astype(int), op, steps]
+    run = jax.jit(lambda *given: apply_ops(*given, names=OPS, channels=3))
+    words = packed.pack(np.stack([RAMP] * len(ENDS)))
+    return packed.unpack(run(words, op, np.float32(level), negate), 3)
+
+
+@pytest.mark.parametrize("place", range(len(ENDS)), ids=lambda i: f"{ENDS[i]}")
+def test_the_ends_of_the_ranges(at_the_ends, place):
+    name, step, negate = ENDS[place]
+    wanted = by_pillow(RAMP, name, step, -1 if negate else 1)
+    got = np.asarray(at_the_ends)[place].astype(int)
     assert np.mean(np.abs(got - wanted) <= 1) > 0.99
 
 
@@ -132,15 +138,15 @@ def test_operations_and_strengths_are_uniform(key):
     assert set(np.unique(base)) == set(range(len(OP_SETS["base"]) + 1))
 
 
-def test_an_image_alone_is_augmented_the_same(key):
-    photos = oracle.photo_crops((16, 16), 6)
-    keys = augment.keys.per_image_keys(key, 6)
-    whole = trivialaugment(key, photos)
-    np.testing.assert_array_equal(trivialaugment(keys[2:4], photos[2:4]), whole[2:4])
-    pixels = trivialaugment(key, photos.astype(np.float32) / 255)
-    np.testing.assert_allclose(pixels, np.asarray(whole) / 255, atol=1e-6)
-    grey = trivialaugment(key, photos[..., :1])
-    assert grey.shape == (6, 16, 16, 1)
+def test_an_image_alone_is_augmented_the_same(key, photos):
+    """By its own key, whatever is beside it, and as pixels."""
+    whole = np.asarray(trivialaugment(key, photos, chunk="all"))
+    keys = augment.keys.per_image_keys(key, COUNT)
+    few = np.array([7, 2, 9])
+    pixels = trivialaugment(keys[few], np.float32(photos[few]) / 255)
+    np.testing.assert_allclose(pixels, whole[few] / 255, atol=1e-6)
+    grey = jax.eval_shape(trivialaugment, key, photos[..., :1])
+    assert grey.shape == (COUNT, 39, 46, 1)
 
 
 def test_wrong_arguments_are_named(key):

@@ -186,7 +186,10 @@ def test_glass_takes_what_the_loop_takes(key, way):
 
 @pytest.mark.parametrize(
     ("name", "within"),
-    [("glass_blur", 0), ("shot_noise", 0), ("elastic_transform", 1), ("ripple", 1)],
+    [
+        *(("glass_blur", 0), ("shot_noise", 0), ("elastic_transform", 1)),
+        pytest.param("ripple", 1, marks=pytest.mark.slow),  # looks up as elastic does
+    ],
 )
 def test_a_tpu_looks_up_no_single_words(key, pictures, name, within):
     """As it computes them; it is the same arithmetic here."""

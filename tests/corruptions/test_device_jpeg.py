@@ -40,7 +40,10 @@ def natural(rng, height, width):
 
 
 # Several programs; those of odd sizes have blocks that aren't full, in each direction.
-@pytest.mark.parametrize("shape", [(32, 32), (224, 224), (33, 41), (8, 15)])
+@pytest.mark.parametrize(
+    "shape",
+    [(32, 32), (33, 41), (8, 15), pytest.param((224, 224), marks=pytest.mark.slow)],
+)
 def test_the_bits_of_pillow(rng, shape):
     images = natural(rng, *shape)
     run = jax.jit(device_jpeg.compress)

@@ -441,7 +441,7 @@ def test_processes_share_a_folders_batches(folder, tmp_path):
         same([joined], [batch])
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_evaluation_stream_counts_every_example_once(streamed, processes):
     found = [
         list(

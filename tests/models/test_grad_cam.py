@@ -13,9 +13,9 @@ from tests import toy
 DEEP = {
     "densenet_bc_100_12",
     *("densenet_40_12", "resnet50_blur", "resnext29_32x4", "resnet34_imagenet"),
-    "resnet50_cifar",
-    "preact_resnet50",
-    "preact_resnet50_bare",
+    *("resnet50_cifar", "resnet50", "wrn_40_2", "resnet18_128"),
+    *("preact_resnet50", "preact_resnet50_bare"),
+    *("preact_resnet18_activated", "preact_resnet18_bare"),
 }
 
 run = jax.jit(grad_cam.grad_cam, static_argnums=0)

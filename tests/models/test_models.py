@@ -222,15 +222,21 @@ def test_blur_pool_is_a_strided_binomial_filter(rng, size):
 def test_pooling_by_place(rng, side):
     x = rng.integers(0, 4, (2, 7, 8, 3)).astype(np.float32)  # with equal maxima
     got = jax.jit(layers.max_pool_by_place, static_argnums=1)(x, side)
-    np.testing.assert_array_equal(got, layers.max_pool(jnp.asarray(x), side))
-    slope = jax.grad(lambda x: (layers.max_pool_by_place(x, side) * weight).sum())
-    weight = jnp.asarray(rng.normal(size=got.shape), jnp.float32)
+    plain = jax.jit(layers.max_pool, static_argnums=1)(x, side)
+    np.testing.assert_array_equal(got, plain)
+    weight = rng.normal(size=got.shape).astype(np.float32)
+
+    @jax.jit
+    @jax.grad
+    def slope(x):
+        return (layers.max_pool_by_place(x, side) * weight).sum()
+
     want = np.zeros_like(x)
     for n, i, j, c in np.ndindex(*got.shape):
         block = x[n, i * side : (i + 1) * side, j * side : (j + 1) * side, c]
         row, column = np.unravel_index(block.argmax(), block.shape)
         want[n, i * side + row, j * side + column, c] = weight[n, i, j, c]
-    np.testing.assert_array_equal(slope(jnp.asarray(x)), want)
+    np.testing.assert_array_equal(slope(x), want)
 
 
 def test_max_blur_pool_has_the_same_weights_and_shifts_less():
@@ -244,13 +250,14 @@ def test_max_blur_pool_has_the_same_weights_and_shifts_less():
     ]
     assert shapes[0] == shapes[1]
     # A pooled wave at the highest frequency: only blurring removes its alias.
-    wave = jnp.tile(jnp.array([0.0, 1.0]), 16)[None, None, :, None]
-    wave = jnp.broadcast_to(wave, (1, 32, 32, 1))
-    shifted = jnp.roll(wave, 1, axis=2)
-    strided = jnp.abs(wave[:, ::2, ::2] - shifted[:, ::2, ::2]).max()
-    inner = layers.blur_pool(wave) - layers.blur_pool(shifted)
+    wave = np.tile(np.array([0.0, 1.0], np.float32), 16)[None, None, :, None]
+    wave = np.broadcast_to(wave, (1, 32, 32, 1))
+    shifted = np.roll(wave, 1, axis=2)
+    strided = np.abs(wave[:, ::2, ::2] - shifted[:, ::2, ::2]).max()
+    pool = jax.jit(layers.blur_pool)
+    inner = np.asarray(pool(wave)) - pool(shifted)
     assert strided == 1
-    assert jnp.abs(inner[:, :, 1:-1]).max() < 1e-6
+    assert np.abs(inner[:, :, 1:-1]).max() < 1e-6
 
 
 def test_wide_resnets_without_batch_norm_and_with_dropout(key):

@@ -133,7 +133,7 @@ def test_it_trains_with_recombination_and_is_measured(folder, file, tmp_path, de
         model__name=str(file),
         optim__epochs=1.0,
         train__devices=devices,
-        augment__method="apr_sp",
+        augment__method="apr_p",
         eval__parts=("clean",),
     )
     assert job.run(config, tmp_path / "run", quiet=True) is None

@@ -1,5 +1,6 @@
 """PyTorch state dictionaries: names of torchvision, wrappers, files and messages."""
 
+import functools
 import re
 
 import jax
@@ -112,14 +113,18 @@ def test_resnet50_of_torchvision_and_of_max_blur_pool(rng, name, torch):
     )
 
 
+@functools.cache
+def template(name, classes):
+    return torch_weights._template(name, num_classes=classes)
+
+
 def plain_tensors(name, classes=3):
     """Tensors of a network by their PyTorch names, all zero."""
-    wanted = torch_weights._template(name, num_classes=classes)
     return {
         torch_weights._torch_name(path): np.zeros(
             torch_weights._torch_shape(shape, path[-1]), np.float32
         )
-        for path, shape in wanted.items()
+        for path, shape in template(name, classes).items()
     }
 
 

@@ -4,7 +4,6 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -39,9 +38,10 @@ def test_every_pair_of_bands(rng, size):
             spectral.keep_bands, amplitude=amplitude, phase=phase, edges=(2, 3.5)
         )
         want = [by_hand(image, amplitude, phase, (2, 3.5)) for image in images]
-        np.testing.assert_allclose(jax.jit(keep)(images), want, atol=2e-5)
-    both = spectral.keep_bands(images, amplitude="full", phase="full", edges=(2, 3.5))
-    np.testing.assert_allclose(both, images, atol=1e-6)
+        got = jax.jit(keep)(images)
+        np.testing.assert_allclose(got, want, atol=2e-5)
+        if amplitude == phase == "full":
+            np.testing.assert_allclose(got, images, atol=1e-6)
 
 
 def test_bands_part_the_spectrum():
@@ -55,15 +55,17 @@ def test_bands_part_the_spectrum():
 
 
 def test_black_images_have_no_nan():
-    black = jnp.zeros((1, 8, 8, 3))
-    kept = spectral.keep_bands(black, amplitude="low", phase="high", edges=(2, 4))
-    assert np.isfinite(kept).all()
-    np.testing.assert_array_equal(spectral.stretch(black), black)
+    black = np.zeros((1, 8, 8, 3), np.float32)
+    keep = functools.partial(
+        spectral.keep_bands, amplitude="low", phase="high", edges=(2, 4)
+    )
+    assert np.isfinite(jax.jit(keep)(black)).all()
+    np.testing.assert_array_equal(jax.jit(spectral.stretch)(black), black)
 
 
 def test_stretch_keeps_the_colours_apart(rng):
     images = rng.normal(size=(3, 5, 6, 3)).astype(np.float32)
-    got = spectral.stretch(images)
+    got = np.asarray(jax.jit(spectral.stretch)(images))
     for image, out in zip(images, got, strict=True):
         want = (image - image.min()) / (image.max() - image.min())
         np.testing.assert_allclose(out, want, atol=1e-6)
