@@ -18,9 +18,10 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from apr_jax.attacks import losses, norms
-from apr_jax.gates import answers
+from apr_jax.gates import answers, callbacks
 from apr_jax.target import target_platform
 
 # Pixels [B, H, W, C] in [0, 1] -> logits [B, K]; one that draws at random takes a
@@ -39,6 +40,9 @@ _PER_CORE, _LEAST_CPU = 16, 8
 _SMALLEST_DIVIDED = 64
 # What a step costs beside its examples, in examples.
 _STEP_COST = 4
+# A step leaves a core idle a third of the time, so batches of a CPU are worked on side
+# by side; more of them Python does not keep going.
+_MOST_LANES = 8
 
 
 class Points(NamedTuple):
@@ -221,7 +225,8 @@ class Engine:
     """Runs attacks on chunks of fixed shape on the default device.
 
     A subclass that works on several devices replaces ``programs``, ``predict``,
-    ``slopes``, ``directions`` and ``put``.
+    ``slopes``, ``directions``, ``traced``, ``lanes`` and ``put``. Batches that are
+    worked on side by side call ``programs`` and ``put`` from threads.
     """
 
     def __init__(self, logits_fn: LogitsFn, chunk: int) -> None:
@@ -249,9 +254,30 @@ class Engine:
         least = self.sizes[-1]
         return least if self.accelerated and count <= least else self.chunk
 
-    def slots(self, count: int) -> int:
+    def lanes(self, images: np.ndarray, count: int) -> int:
+        """Returns how many batches to work on side by side, each in its thread.
+
+        One on an accelerator, and where the function calls back into Python: calls
+        that wait for each other could wait for ever.
+
+        Args:
+            images: [N, H, W, C], as the function will get them.
+            count: of examples to work on, in all their rounds.
+        """
+        if self.accelerated:
+            return 1
+        wanted = min(-(-self.chunk // _PER_CORE), -(-count // self.sizes[-1]))
+        if wanted > 1 and callbacks.of_program(self.traced(images[:1])):
+            return 1
+        return min(wanted, _MOST_LANES)
+
+    def slots(self, count: int, lanes: int = 1) -> int:
         """Returns the size of the batches that ``count`` examples cost least in."""
-        return min(self.sizes, key=lambda s: -(-count // s) * (s + _STEP_COST))
+        share = -(-count // lanes)
+        fits = [size for size in self.sizes if size * lanes <= self.chunk]
+        return min(
+            fits or self.sizes[-1:], key=lambda s: -(-share // s) * (s + _STEP_COST)
+        )
 
     def logits(self, images: np.ndarray, number: int = 0) -> np.ndarray:
         """Returns logits [B, K] of a chunk; ``number`` tells random draws apart."""
@@ -300,6 +326,11 @@ class Engine:
     def directions(self, points: Points, loss: str) -> np.ndarray:
         """Returns what ``gradient`` makes of a chunk [B, H, W, C]."""
         return np.asarray(_gradient(self.logits_fn, points, loss))
+
+    def traced(self, images: np.ndarray) -> ClosedJaxpr:
+        """Returns the operations by which images [N, H, W, C] are answered."""
+        pixels = jax.ShapeDtypeStruct(images.shape, np.float32)
+        return jax.make_jaxpr(logits_of)(self.logits_fn, pixels, jax.random.key(0))
 
     def put(self, points: Points) -> Points:
         """Returns a chunk as ``init`` takes it."""

@@ -3,11 +3,19 @@
 A batch has slots. Each holds a point in one round (a restart, or a target) of an attack
 and counts its own steps; when a point is broken, or its steps are over, the next one
 takes its slot. So few sizes of batches are compiled, and few slots run empty.
+
+A CPU works on several batches side by side, each in a lane, which is a thread; what
+comes out does not depend on which lane was first.
 """
 
+import contextlib
+import dataclasses
+import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from concurrent import futures
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from apr_jax.attacks.core import Attack, Engine, Points
@@ -105,56 +113,137 @@ def run(
         judge: (places, images) -> which images count as adversarial, bool.
         tick: is called with the share that is done.
     """
-    size = engine.slots(len(queue.found) * queue.rounds)
-    start, merge, advance, done, result = engine.programs(attack)
-    who, number = np.full(size, _NOBODY), np.zeros(size, int)
-    age = np.zeros(size, int)
-    finds: list[_Find] = []
-    state = None
-    while True:
-        free = np.flatnonzero(who == _NOBODY)
-        taken = queue.take(len(free))
-        scarce = not taken.size and 2 * len(free) >= size
-        if finds and (scarce or len(finds) >= engine.chunk):
-            finds = _settle(queue, finds, judge)
-            taken = np.concatenate([taken, queue.take(len(free) - taken.shape[1])], 1)
-        if taken.size:
+    waiting = len(queue.found) * queue.rounds
+    lanes = engine.lanes(clean, waiting)
+    if lanes > 1 and not _traced_alike_in_threads():
+        lanes = 1
+    size = engine.slots(waiting, lanes)
+    programs = engine.programs(attack)
+    lane = _Lane(
+        engine, attack.steps, programs, size, queue, clean, points_of, judge, tick
+    )
+    with futures.ThreadPoolExecutor(lanes) as pool:
+        others = [pool.submit(lane) for _ in range(lanes - 1)]
+        lane()
+    for other in others:
+        other.result()
+
+
+def _traced_alike_in_threads() -> bool:
+    """Whether a thread would compile the programs of this one.
+
+    Contexts such as ``jax.default_matmul_precision`` hold for one thread alone.
+    """
+    traces = []
+
+    @jax.jit
+    def program(x: jax.Array) -> jax.Array:
+        traces.append(x)
+        return x
+
+    program.trace(0.0)
+    thread = threading.Thread(target=program.trace, args=(0.0,))
+    thread.start()
+    thread.join()
+    return len(traces) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lane:
+    """Takes points from a queue into a batch and attacks them, until none waits.
+
+    Threads may call the same one side by side: each has a batch of its own.
+
+    Attributes:
+        steps: of the attack.
+        programs: of the attack, by ``Engine.programs``.
+        size: of a batch.
+        shared: held while the queue is asked or told.
+        compiling: held where the first to come compiles what the others use.
+        failed: whether a lane ended with an error; then the others end, too.
+    """
+
+    engine: Engine
+    steps: int
+    programs: tuple[Callable[..., Any], ...]
+    size: int
+    queue: Queue
+    clean: np.ndarray
+    points_of: Callable[[np.ndarray, np.ndarray], Points]
+    judge: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    tick: Callable[[float], None]
+    shared: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    compiling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    failed: threading.Event = dataclasses.field(default_factory=threading.Event)
+
+    def __call__(self) -> None:
+        """Goes through batches until nothing waits, or another lane failed."""
+        try:
+            self._attack()
+        except BaseException:
+            self.failed.set()
+            raise
+
+    def _attack(self) -> None:
+        queue, size, clean = self.queue, self.size, self.clean
+        start, merge, advance, done, result = self.programs
+        who, number = np.full(size, _NOBODY), np.zeros(size, int)
+        age = np.zeros(size, int)
+        finds: list[_Find] = []
+        state = None
+        while not self.failed.is_set():
+            free = np.flatnonzero(who == _NOBODY)
+            with self.shared:
+                taken = queue.take(len(free))
+            scarce = not taken.size and 2 * len(free) >= size
+            if finds and (scarce or len(finds) >= size):
+                more = self._settle(finds, len(free) - taken.shape[1])
+                taken, finds = np.concatenate([taken, more], 1), []
             slots = free[: taken.shape[1]]
             (who[slots], number[slots]), age[slots] = taken, 0
-            new = start(engine.put(points_of(np.maximum(who, 0), number)))
-            fresh = np.isin(np.arange(size), slots)
-            state = new if state is None else merge(state, new, fresh)
-        busy = who != _NOBODY
-        if not busy.any():
-            return
-        count = min(engine.stride, attack.steps - int(age[busy].max()))
-        state = advance(state, count)
-        age[busy] += count
-        over = busy & (np.asarray(done(state)) | (age >= attack.steps))
-        needless = queue.needless(who, number)
-        over |= busy & needless
-        images = np.asarray(result(state)) if over.any() else clean
-        for slot in np.flatnonzero(over):
-            find = _Find(int(who[slot]), int(number[slot]), images[slot].copy())
-            queue.hold(find.place)
-            # What an attack left alone is known to be classified correctly.
-            if needless[slot] or np.array_equal(find.image, clean[find.place]):
-                queue.settle(find.place, find.number, None)
-            else:
-                finds.append(find)
-        who[over] = _NOBODY
-        if over.any():
-            tick(queue.share)
+            busy = who != _NOBODY
+            if not busy.any():
+                return
+            count = min(self.engine.stride, self.steps - int(age[busy].max()))
+            with self.compiling if taken.size else contextlib.nullcontext():
+                first = state is None
+                if taken.size:
+                    places = np.maximum(who, 0)
+                    new = start(self.engine.put(self.points_of(places, number)))
+                    fresh = np.isin(np.arange(size), slots)
+                    state = new if first else merge(state, new, fresh)
+                if first:
+                    state = advance(state, count)
+            if not first:
+                state = advance(state, count)
+            age[busy] += count
+            over = busy & (np.asarray(done(state)) | (age >= self.steps))
+            with self.shared:
+                needless = queue.needless(who, number)
+            over |= busy & needless
+            if not over.any():
+                continue
+            images = np.asarray(result(state))
+            for slot in np.flatnonzero(over):
+                find = _Find(int(who[slot]), int(number[slot]), images[slot].copy())
+                # What an attack left alone is known to be classified correctly.
+                same = np.array_equal(find.image, clean[find.place])
+                with self.shared:
+                    queue.hold(find.place)
+                    if needless[slot] or same:
+                        queue.settle(find.place, find.number, None)
+                    else:
+                        finds.append(find)
+            who[over] = _NOBODY
+            with self.shared:
+                self.tick(queue.share)
 
-
-def _settle(
-    queue: Queue,
-    finds: list[_Find],
-    judge: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> list[_Find]:
-    """Judges some finds and tells the queue; returns those that are left: none."""
-    places = np.array([find.place for find in finds])
-    good = judge(places, np.stack([find.image for find in finds]))
-    for find, adversarial in zip(finds, good, strict=True):
-        queue.settle(find.place, find.number, find.image if adversarial else None)
-    return []
+    def _settle(self, finds: list[_Find], count: int) -> np.ndarray:
+        """Judges finds, tells the queue, and takes up to ``count`` points more."""
+        places = np.array([find.place for find in finds])
+        good = self.judge(places, np.stack([find.image for find in finds]))
+        with self.shared:
+            for find, adversarial in zip(finds, good, strict=True):
+                image = find.image if adversarial else None
+                self.queue.settle(find.place, find.number, image)
+            return self.queue.take(count)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from apr_jax import parallel
 from apr_jax.attacks import core
@@ -26,10 +27,21 @@ class DeviceEngine(core.Engine):
         self.sizes = core.sizes(chunk, layout.count, accelerated=self.accelerated)
         self._layout = layout
         self._variables = parallel.replicate(classifier.variables, layout)
+        self._shapes = jax.eval_shape(lambda: classifier.variables)
         self._asked = classifier.asked
         self.watch: Callable[[int], None] = lambda amount: None
-        # called before each advance, with its steps times the batch's examples
+        # called before each advance, with its steps times the batch's examples, by
+        # whichever thread
         self._slots = 0
+
+    def lanes(self, images: np.ndarray, count: int) -> int:
+        """One where there are several devices, which do what the others wait for."""
+        return 1 if self._layout.count > 1 else super().lanes(images, count)
+
+    def traced(self, images: np.ndarray) -> ClosedJaxpr:
+        """Returns the operations by which images [N, H, W, C] are answered."""
+        pixels = jax.ShapeDtypeStruct(images.shape, np.float32)
+        return jax.make_jaxpr(self._asked)(self._shapes, pixels)
 
     def predict(self, images: np.ndarray, key: jax.Array) -> np.ndarray:
         """Returns logits [B, K] of a chunk."""

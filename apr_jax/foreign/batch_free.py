@@ -6,16 +6,14 @@ traced with one, and mapped over them: as every image is answered alone, that is
 same.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import core
 
 from apr_jax.errors import ArgumentError
-
-# What leaves the program for Python.
-_CALLBACKS = ("pure_callback", "io_callback", "debug_callback")
+from apr_jax.gates import callbacks
 
 
 def of_any_number(function: Callable[[Any], Any], shape: Any) -> Callable[[Any], Any]:
@@ -33,7 +31,7 @@ def of_any_number(function: Callable[[Any], Any], shape: Any) -> Callable[[Any],
     fixed = isinstance(rows, int)
     known = jax.ShapeDtypeStruct((rows if fixed else 1, *shape.shape[1:]), shape.dtype)
     closed = jax.make_jaxpr(lambda images: function(images))(known)
-    if calls := sorted(set(_names(closed.jaxpr)) & {*_CALLBACKS}):
+    if calls := callbacks.of_program(closed):
         raise ArgumentError(
             "this network isn't JAX code alone, which is all that a file can have: it "
             f"calls back into Python ({', '.join(calls)})"
@@ -45,18 +43,3 @@ def of_any_number(function: Callable[[Any], Any], shape: Any) -> Callable[[Any],
     except Exception:  # of other people's code
         return jax.vmap(lambda image: core.jaxpr_as_fun(closed)(image[None])[0][0])
     return function
-
-
-def _names(jaxpr: Any) -> Iterator[str]:
-    """The operations of a program, those inside of others, too."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for inside in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=_is_program
-        ):
-            if _is_program(inside):
-                yield from _names(getattr(inside, "jaxpr", inside))
-
-
-def _is_program(value: Any) -> bool:
-    return isinstance(value, core.Jaxpr | core.ClosedJaxpr)
