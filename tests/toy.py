@@ -114,7 +114,8 @@ class Programs:
                 plan.config,
                 name="",
                 data=dataclasses.replace(plan.config.data, data_dir="", cache_dir=""),
-                # Of the host alone: what it follows, and when it says so.
+                # Of the host alone: what it follows, and when it says so or ends.
+                adversary=dataclasses.replace(plan.config.adversary, stop_drop=0.0),
                 train=dataclasses.replace(
                     plan.config.train, watch=(), watch_examples=0, log_every=1
                 ),

@@ -41,16 +41,24 @@ def examples(
     method = augment.get_method(config.augment.method)
     certain = _changed(config, single_prob=1.0, pair_prob=1.0, pair_per="batch")
     single_key, pair_key = jax.random.split(jax.random.key(config.seed))
-    single, mixed, donor = jnp.asarray(images), None, None
-    if method.single is augment.APR_S:
-        single = run_stage(method.single, single_key, single, certain)
-    if method.pair is augment.APR_P and method.single in (None, augment.APR_S):
-        donor = np.roll(np.arange(len(images)), 1)
+    alone = method.single is augment.APR_S
+    paired = method.pair is augment.APR_P and method.single in (None, augment.APR_S)
+    donor = np.roll(np.arange(len(images)), 1) if paired else None
+
+    @jax.jit
+    def change(images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        if alone:
+            images = run_stage(augment.APR_S, single_key, images, certain)
+        if donor is None:
+            return images, None
         given = {"donor_index": jnp.asarray(donor)}
-        mixed = run_stage(method.pair, pair_key, to_pixels(single), certain, **given)
+        pixels = to_pixels(images)
+        return images, run_stage(augment.APR_P, pair_key, pixels, certain, **given)
+
+    single, mixed = change(images) if alone or paired else (None, None)
     return Examples(
         original=np.asarray(images),
-        single=np.asarray(single) if method.single is augment.APR_S else None,
+        single=np.asarray(single) if alone else None,
         mixed=None if mixed is None else np.asarray(mixed),
         donor=donor,
         seen=_seen(config, images, labels) if _further(method) else None,

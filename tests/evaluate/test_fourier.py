@@ -116,7 +116,9 @@ def test_heatmap_shows_the_frequency_that_is_looked_at(network, images):
     assert wrong[4, 4] < 10
 
 
-@pytest.mark.parametrize(("devices", "batch"), [(2, 16), (8, 64)])
+@pytest.mark.parametrize(
+    ("devices", "batch"), [(2, 16), pytest.param(8, 64, marks=pytest.mark.slow)]
+)
 def test_devices_and_batches_do_not_matter(network, images, devices, batch):
     settings = dataclasses.replace(network.config.eval, batch_size=batch)
     config = dataclasses.replace(network.config, eval=settings)
@@ -338,13 +340,13 @@ def test_the_section(records, tmp_path):
 def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", toy.TinyNet)
     key, seen, plain = jax.random.key(0), {}, {}
-    pixels = jax.random.uniform(key, (3, 8, 8, 3))
+    pixels = np.random.default_rng(0).random((3, 8, 8, 3), np.float32)
 
     class Stop(Exception):
         pass
 
     def spy(classifier, *rest, **options):
-        logits = classifier.predict(classifier.variables, pixels)[0]
+        logits = jax.jit(classifier.predict)(classifier.variables, pixels)[0]
         seen[classifier.config.model.dtype] = np.asarray(logits)
         raise Stop
 
@@ -356,7 +358,7 @@ def test_networks_in_bfloat16_are_probed_in_float32(folder, monkeypatch):
             key, jnp.zeros((1, 8, 8, 3))
         )
         made = classifier_lib.make(config, variables, "abcd", name="same")
-        plain[dtype] = np.asarray(made.predict(made.variables, pixels)[0])
+        plain[dtype] = np.asarray(jax.jit(made.predict)(made.variables, pixels)[0])
         with pytest.raises(Stop):
             run(made)
     assert np.abs(plain["float32"] - plain["bfloat16"]).max() > 1e-4

@@ -1,6 +1,7 @@
 """OpenOOD's protocol: which images are known, how knobs are chosen, what is said."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,9 @@ def network(tmp_path_factory):
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
         config = toy.config(folder, data__name="cifar10")
         model = network_lib.make_model(config, num_classes=toy.CLASSES)
-        variables = model.init(jax.random.key(1), jnp.zeros((1, 8, 8, 3)), train=False)
-        variables = jax.tree.map(lambda x: 3 * x, variables)
+        init = jax.jit(partial(model.init, train=False))
+        variables = init(jax.random.key(1), np.zeros((1, 8, 8, 3), np.float32))
+        variables = jax.tree.map(lambda x: 3 * np.asarray(x), variables)
         return classifier_lib.make(config, variables, "abcd", step=7)
 
 

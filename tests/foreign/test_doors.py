@@ -1,6 +1,7 @@
 """Networks of other libraries: their own answers, and what is refused."""
 
 import dataclasses
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -55,9 +56,10 @@ class Nnx(nnx.Module):
 
 def of_linen(pixels):
     module = Linen()
-    variables = module.init(jax.random.key(0), pixels, train=False)
+    variables = jax.jit(partial(module.init, train=False))(jax.random.key(0), pixels)
     made = Classifier.from_linen(module, variables, **ABOUT)
-    return made, module.apply(variables, pixels, train=False), (7, CLASSES)
+    wanted = jax.jit(partial(module.apply, train=False))(variables, pixels)
+    return made, wanted, (7, CLASSES)
 
 
 def of_nnx(pixels):
@@ -91,12 +93,12 @@ def of_equinox(pixels):
     module, state = eqx.nn.make_with_state(Net)(jax.random.key(0))
     quiet = eqx.nn.inference_mode(module)
     one = lambda image: quiet(image.transpose(2, 0, 1), state, None)[0]
-    wanted = jax.vmap(one, axis_name="batch")(pixels)
+    wanted = jax.jit(jax.vmap(one, axis_name="batch"))(pixels)
     return Classifier.from_equinox(module, state, **ABOUT), wanted, (4, CLASSES)
 
 
 def of_function(pixels):
-    weights = jax.random.normal(jax.random.key(1), (3, CLASSES))
+    weights = np.float32(np.random.default_rng(1).normal(size=(3, CLASSES)))
     apply = lambda weights, x: x.mean((1, 2)) @ weights
     made = Classifier.from_function(apply, weights, **ABOUT)
     return made, apply(weights, pixels), (3, CLASSES)

@@ -41,7 +41,8 @@ class Net(nn.Module):
 
 @pytest.fixture(scope="module")
 def network():
-    weights = Net().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+    image = np.zeros((1, SIZE, SIZE, 3), np.float32)
+    weights = jax.jit(Net().init)(jax.random.key(0), image)
     return Classifier.from_linen(Net(), weights, **ABOUT)
 
 
@@ -53,7 +54,7 @@ def images(rng):
 def by_hand(network, levels):
     """The network's own logits of grey levels, normalised by NumPy."""
     pixels = (levels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
-    return np.asarray(Net().apply(network.variables, pixels))
+    return np.asarray(jax.jit(Net().apply)(network.variables, pixels))
 
 
 @pytest.mark.parametrize("pixels", formats.PIXELS)
@@ -82,9 +83,10 @@ def test_gradients_of_what_was_loaded(network, images, tmp_path):
     path = tmp_path / "net.stablehlo"
     export.export(network, path, exported.Plan("stablehlo", gradients=True))
     read = exported.load(path)
-    pixels = jnp.asarray(images[:3], jnp.float32) / 255
+    pixels = np.float32(images[:3]) / 255
     own = lambda x: network.predict(network.variables, x)[0]
-    slopes = [jax.grad(lambda x, f=f: f(x)[:, 1].sum())(pixels) for f in (own, read[0])]
+    slope = lambda f: jax.jit(jax.grad(lambda x: f(x)[:, 1].sum()))
+    slopes = [slope(f)(pixels) for f in (own, read[0])]
     np.testing.assert_allclose(slopes[1], slopes[0], atol=1e-6)
 
 

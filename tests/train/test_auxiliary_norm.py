@@ -27,7 +27,7 @@ def test_the_second_set_is_that_of_batch_norm(name, key):
     variables = jax.eval_shape(
         lambda: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False)
     )
-    like = jax.tree.map(lambda x: jnp.zeros(x.shape), variables)
+    like = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), variables)
     params, stats = auxiliary_norm.add(like["params"], like["batch_stats"])
     second = params[auxiliary_norm.KEY]
     norms = sum(x.size for x in jax.tree.leaves(stats[auxiliary_norm.KEY]))
@@ -39,7 +39,7 @@ def test_the_second_set_is_that_of_batch_norm(name, key):
 
 def test_each_part_is_normalised_by_its_own(key):
     model = toy.TinyNet(num_classes=4)
-    images = jax.random.uniform(key, (6, 8, 8, 3))
+    images = np.random.default_rng(0).random((6, 8, 8, 3), np.float32)
     variables = jax.jit(lambda: model.init(key, images, train=False))()
     params, stats = auxiliary_norm.add(variables["params"], variables["batch_stats"])
     params, stats = perturbed(params), perturbed(stats)

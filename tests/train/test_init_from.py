@@ -14,6 +14,7 @@ from apr_jax.train import init_from, loop
 from apr_jax.train import plan as plan_lib
 from apr_jax.train.seeds import Lanes
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 NAMES = tuple("0123")
@@ -25,12 +26,13 @@ def trained(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("trained") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
-        config = toy.config(folder, optim__epochs=1.0, augment__method="standard")
+        config = toy.config(folder, optim__epochs=1.0, **PLAIN)
         found = loop.train(plan_lib.plan(config, root), quiet=True)
     return root, found.state
 
 
 def config_of(folder, place, **changes):
+    changes = PLAIN | changes
     return toy.config(folder, optim__epochs=1.0, train__init_from=str(place), **changes)
 
 

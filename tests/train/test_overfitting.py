@@ -18,6 +18,7 @@ from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import dispatch, hooks, loop, overfitting
 from apr_jax.train import plan as plan_lib
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 HELD = 16
 EPOCH = (96 - HELD) // 16
@@ -30,7 +31,7 @@ def settings(folder, **changes):
     return toy.config(
         folder,
         **{
-            "augment__method": "standard",
+            **PLAIN,
             "adversary__attack": "fgsm",
             "adversary__held_out": HELD,
             "adversary__stop_drop": 0.2,
@@ -72,7 +73,7 @@ def test_training_draws_none_of_them(folder, tmp_path, monkeypatch):
         return split(tree, layout, axis)
 
     monkeypatch.setattr(dispatch.parallel, "split_batch", spy)
-    run(folder, tmp_path, optim__epochs=2.0)
+    run(folder, tmp_path, until=2 * EPOCH)
     kept, _ = samples.hold_out(96, HELD)
     *seen, last = np.split(np.array(drawn), [2 * len(kept)])
     assert sorted(seen[0]) == sorted([*kept, *kept])
@@ -126,7 +127,7 @@ def test_a_fall_in_the_first_epoch_after_a_kill(folder, tmp_path, monkeypatch):
 
 def test_without_a_limit_it_only_looks(folder, tmp_path, monkeypatch):
     fall_at(monkeypatch, 0.9, 0.1)
-    found = run(folder, tmp_path, adversary__stop_drop=0.0, optim__epochs=2.0)
+    found = run(folder, tmp_path, until=2 * EPOCH, adversary__stop_drop=0.0)
     assert (found.step, found.collapsed_at) == (2 * EPOCH, None)
     assert len(epochs.read_held_out(tmp_path)) == 2
 
@@ -173,15 +174,18 @@ def test_measured_as_it_should_be_and_on_the_page(folder, tmp_path):
         return -jax.nn.log_softmax(logits)[jnp.arange(HELD), labels].sum()
 
     slope = jax.jit(jax.grad(loss))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(overfitting._STREAM), jnp.arange(HELD)
-    )
+
+    def draw(key, at):
+        return jax.random.uniform(jax.random.fold_in(key, at), clean.shape[1:])
+
     low, high = np.maximum(clean - eps, 0), np.minimum(clean + eps, 1)
-    share = jax.vmap(lambda k: jax.random.uniform(k, clean.shape[1:]))(keys)
+    share = jax.jit(jax.vmap(draw, (None, 0)))(
+        jax.random.key(overfitting._STREAM), np.arange(HELD)
+    )
     moved = low + np.asarray(share) * (high - low)
     for _ in range(10):
         moved = np.clip(moved + 0.25 * eps * np.sign(slope(moved)), low, high)
-    answer = np.asarray(predict(whole.state.variables, moved)[0]).argmax(1)
+    answer = np.asarray(jax.jit(predict)(whole.state.variables, moved)[0]).argmax(1)
     assert rows[-1]["robust_accuracy"] == pytest.approx(
         np.mean(answer == labels), abs=1.01 / HELD
     )

@@ -14,6 +14,7 @@ from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from apr_jax.train import seeds as seeds_lib
 from tests import toy
+from tests.train.test_loop import PLAIN, USUAL
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
@@ -39,17 +40,20 @@ def assert_close(one, other):
     [pytest.param(1, "apr_sp", marks=pytest.mark.slow), (2, "apr_p")],
 )
 def test_each_lane_is_the_run_alone(folder, tmp_path, devices, method):
-    fields = {"train__devices": devices, "augment__method": method}
-    fields["optim__epochs"] = 2.0
+    fields = {"train__devices": devices, "augment__method": method, **USUAL}
     lanes = loop.train_together(plans(folder, tmp_path / "a", **fields), quiet=True)
     for plan, lane in zip(plans(folder, tmp_path / "b", **fields), lanes, strict=True):
         alone = loop.train(plan, quiet=True)
-        assert lane.step == alone.step == 12
+        assert lane.step == alone.step == 24
         assert_close(lane.state.params, alone.state.params)
         assert_close(lane.state.batch_stats, alone.state.batch_stats)
         name = str(plan.config.seed)
         rows = [curves.read_curve(tmp_path / p / name) for p in ("a", "b")]
-        assert [r.step for r in rows[0]] == [r.step for r in rows[1]] == [5, 10, 12]
+        assert (
+            [r.step for r in rows[0]]
+            == [r.step for r in rows[1]]
+            == [5, 10, 15, 20, 24]
+        )
         for one, other in zip(*rows, strict=True):
             assert one.loss == pytest.approx(other.loss, rel=1e-3)
     # Seeds are told apart.
@@ -86,7 +90,7 @@ def test_a_signal_saves_all(folder, tmp_path, monkeypatch):
         return indices_of(plan, step, count)
 
     monkeypatch.setattr(dispatch, "indices_of", killed)
-    fields = {"augment__method": "standard"}
+    fields = PLAIN
     stopped = loop.train_together(plans(folder, tmp_path, **fields), quiet=True)
     assert {s.stopped_by for s in stopped} == {"SIGTERM"}
     monkeypatch.setattr(dispatch, "indices_of", indices_of)
