@@ -136,7 +136,8 @@ def train(
         k, channels, filters=recipe.filters, size=recipe.kernel_size
     )
     kernels = jax.jit(jax.vmap(init))(jax.random.split(init_key, sets))
-    target = double_peak(density(jnp.zeros((height, width, channels))).shape[-1])
+    bands = jax.eval_shape(density, jnp.zeros((height, width, channels))).shape[-1]
+    target = double_peak(bands)
     gradient = over_sets(make_gradient(target, recipe, form=form), way)
     chain = optimiser(recipe, steps)
 

@@ -17,6 +17,7 @@ from apr_jax.errors import ConfigError
 from apr_jax.evaluate import card, fourier
 from apr_jax.runs import records
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
@@ -27,7 +28,7 @@ def finished(folder, tmp_path_factory):
     config = toy.config(
         folder,
         optim__epochs=1.0,
-        augment__method="standard",
+        **PLAIN,
         eval__parts=("clean", "fourier"),
         eval__fourier__examples=8,
     )

@@ -27,7 +27,8 @@ def finished(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
-        config = toy.config(folder, optim__epochs=2.0, augment__method="apr_sp")
+        changes = {"augment__method": "apr_sp", "augment__crop_pad": 0}
+        config = toy.config(folder, optim__epochs=2.0, **changes)
         assert job.run(config, root, quiet=True) is None
     return root
 

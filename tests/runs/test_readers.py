@@ -30,6 +30,7 @@ from experiments.paper import networks as paper_networks
 from experiments.tables import missing
 from experiments.tables import page as tables_page
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
@@ -109,7 +110,7 @@ def home(tmp_path_factory):
 def finished(home):
     """A run with all that it can have, a half-written checkpoint and a damaged one."""
     root = home / "finished"
-    changes = {"train__watch": ("bands",), "train__watch_examples": 8}
+    changes = {"train__watch": ("bands",), "train__watch_examples": 8, **PLAIN}
     config = toy.config(home, optim__epochs=2.0, **changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, "tiny", toy.TinyNet)
@@ -261,6 +262,7 @@ from apr_jax.report import page
 from apr_jax.runs import checkpoint
 from apr_jax.train import loop
 from tests import toy
+from tests.train.test_loop import PLAIN
 models.MODELS["tiny"] = toy.TinyNet
 root, out, home = map(pathlib.Path, sys.argv[1:4])
 places = {{"cache_dir": str(out / "cache")}}
@@ -322,7 +324,7 @@ REFUSED = {
     "an evaluation": "command.run(root, clean.measure, None, places=places)",
     "the card": "card.run([root], {'parts': ('clean',)}, places=places)",
     "training": "job.run(toy.config(home, optim__epochs=2.0, train__watch=('bands',),"
-    "train__watch_examples=8, data__cache_dir=str(out / 'cache')), root)",
+    "train__watch_examples=8, data__cache_dir=str(out / 'cache'), **PLAIN), root)",
 }
 
 

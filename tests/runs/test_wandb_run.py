@@ -15,6 +15,7 @@ from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import loop, seeds
 from apr_jax.train import plan as plan_lib
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
@@ -62,7 +63,7 @@ def wandb(monkeypatch):
 
 
 def planned(folder, workdir, **changes):
-    changes = {"train__wandb": "project", "augment__method": "standard"} | changes
+    changes = {"train__wandb": "project", **PLAIN, **changes}
     return plan_lib.plan(toy.config(folder, **changes), workdir)
 
 

@@ -21,12 +21,13 @@ from apr_jax.runs import claims, epochs, records, workdir
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
+from tests.train.test_loop import PLAIN
 
 pytestmark = pytest.mark.usefixtures("_tiny_model")
 
 
 def train(folder, root, until=3, **changes):
-    plan = plan_lib.plan(toy.config(folder, **changes), root)
+    plan = plan_lib.plan(toy.config(folder, **(PLAIN | changes)), root)
     return loop.train(plan, until=until, quiet=True)
 
 
@@ -49,7 +50,7 @@ def test_a_start_that_fails_leaves_the_directory_free(folder, tmp_path, wrong):
 
 
 def test_a_directory_where_nothing_was_trained_takes_another_run(folder, tmp_path):
-    plan_lib.plan(toy.config(folder, seed=1), tmp_path)
+    plan_lib.plan(toy.config(folder, seed=1, **PLAIN), tmp_path)
     train(folder, tmp_path, seed=2)
     saved = json.loads(workdir.RunDir(tmp_path).config.read_text())
     assert saved["seed"] == 2
@@ -292,7 +293,7 @@ def hold(root, seconds):
 
 def test_measurements_take_turns(folder, tmp_path, capsys):
     """The second waits, and finds what the first has measured."""
-    job.run(toy.config(folder, optim__epochs=0.5), tmp_path, quiet=True)
+    job.run(toy.config(folder, optim__epochs=0.5, **PLAIN), tmp_path, quiet=True)
     network = classifier_lib.from_run(tmp_path)
     started = time.monotonic()
     first = hold(tmp_path, 1.5)

@@ -34,7 +34,7 @@ def run(folder, workdir, *, until=None, names=BOTH, **changes):
     changes = {
         "train__watch": names,
         "train__watch_examples": 21,
-        "augment__method": "standard",
+        **PLAIN,
     } | changes
     plan = plan_lib.plan(toy.config(folder, **changes), workdir)
     return loop.train(plan, until=until, quiet=True)
@@ -60,8 +60,7 @@ def test_rows_at_the_start_and_after_every_epoch(folder, tmp_path):
 
 def test_epochs_need_not_be_whole_numbers_of_steps(folder, tmp_path):
     # 4.8 steps an epoch, 16.8 in all: epochs end with steps 5, 10, 14, the run with 17.
-    changes = {"train__batch_size": 20, "optim__epochs": 3.5, **PLAIN}
-    run(folder, tmp_path, names=("bands",), **changes)
+    run(folder, tmp_path, names=("bands",), train__batch_size=20, optim__epochs=3.5)
     rows = epochs_lib.read(tmp_path)
     assert [row["step"] for row in rows] == [0, 5, 10, 14, 17]
     assert rows[1]["epoch"] == pytest.approx(5 / 4.8)
@@ -151,7 +150,7 @@ def numpy_profile(gradient):
 
 
 def test_spectrum_and_bands_against_numpy(folder, tmp_path):
-    config = toy.config(folder, train__watch=BOTH, train__watch_examples=21)
+    config = toy.config(folder, train__watch=BOTH, train__watch_examples=21, **PLAIN)
     plan = plan_lib.plan(config, tmp_path)
     trained = loop.train(plan, quiet=True)
     spectrum, bands = epochs_lib.read(tmp_path)[-2:]
@@ -164,15 +163,16 @@ def test_spectrum_and_bands_against_numpy(folder, tmp_path):
     np.testing.assert_allclose(spectrum["spectrum"], expected, atol=2e-3)
 
     network = classifier.make(config, trained.state.variables, plan.class_names)
+    predict = jax.jit(network.predict)
     rows, columns = np.indices((8, 8)) - 4
     for k, radius in enumerate(bands["radius"]):
         keep = np.fft.ifftshift(np.hypot(rows, columns) < radius)[:, :, None]
         low = np.fft.ifft2(np.fft.fft2(pixels, axes=(1, 2)) * keep, axes=(1, 2)).real
         for name, part in (("low", low), ("high", pixels - low)):
-            logits, _ = network.predict(network.variables, np.float32(part))
+            logits, _ = predict(network.variables, np.float32(part))
             right = np.asarray(logits).argmax(1) == labels
             assert bands[name][k] == pytest.approx(right.mean(), abs=1e-6)
-    logits, _ = network.predict(network.variables, images)
+    logits, _ = predict(network.variables, images)
     right = np.asarray(logits).argmax(1) == labels
     assert bands["accuracy"] == pytest.approx(right.mean())
 
@@ -194,7 +194,7 @@ def test_accuracy_and_loss_against_numpy(folder, tmp_path, monkeypatch):
     images, labels = samples.watched(split, 21)
     config = toy.config(folder)
     network = classifier.make(config, trained.state.variables, "0123")
-    logits = np.float64(network.predict(network.variables, images)[0])
+    logits = np.float64(jax.jit(network.predict)(network.variables, images)[0])
     row = rows[-1]
     assert (row["split"], row["examples"]) == ("test", 21)
     right = logits.argmax(1) == labels
