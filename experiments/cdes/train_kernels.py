@@ -102,7 +102,7 @@ def timings(lab: Lab, images: np.ndarray) -> Iterator[Record]:
     recipe = common.recipe(lab)
     keys = jax.random.split(jax.random.key(lab.seed), sets)
     kernels = jax.vmap(lambda k: cdes.init_kernels(k, images.shape[-1]))(keys)
-    bands = cdes.density(jnp.zeros(images.shape[2:])).shape[-1]
+    bands = jax.eval_shape(cdes.density, jnp.zeros(images.shape[2:])).shape[-1]
     everything = jnp.asarray(images)
     own = [jax.tree.map(lambda leaf, s=s: leaf[s], kernels) for s in range(sets)]
     for form in cdes.FORMS:
