@@ -276,7 +276,7 @@ def without_a_class(logits_fn):
     ("loss", "classes", "norm"),
     [
         ("dlr", 2, "linf"),
-        ("dlr-targeted", 3, "linf"),
+        pytest.param("dlr-targeted", 3, "linf", marks=pytest.mark.slow),
         pytest.param("dlr", 4, "l2", marks=pytest.mark.slow),
         pytest.param("dlr", 2, "l1", marks=pytest.mark.slow),
         pytest.param("margin", 3, "linf", marks=pytest.mark.slow),
@@ -323,7 +323,13 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("name", ALONE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fgsm", "fab"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("pgd", "apgd")),
+    ],
+)
 def test_gradients_that_are_not_finite_are_told_by_count(key, name):
     """Finite logits, whose root has no slope at black: 0 / 0."""
 

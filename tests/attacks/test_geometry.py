@@ -164,6 +164,28 @@ def test_losses(classes, rng):
         )
 
 
+def test_losses_without_a_class(rng):
+    """Whose logit is -inf: the same values, the same gradients."""
+    classes = 3  # fewer than the targeted DLR loss asks for
+    logits = np.float32(rng.normal(size=(9, classes)))
+    labels = rng.integers(0, classes, 9)
+    targets = (labels + 1) % classes
+    more = np.insert(logits, 1, -np.inf, axis=1)
+    after = labels + (labels > 0), targets + (targets > 0)
+
+    @jax.jit
+    def run(logits, labels, targets):
+        of = lambda name: lambda x: losses.get_loss(name)(x, labels, targets).sum()
+        names = ("ce", "margin", "dlr", "dlr-targeted")
+        return {name: jax.value_and_grad(of(name))(logits) for name in names}
+
+    found = run(more, *after)
+    for name, (value, slope) in run(logits, labels, targets).items():
+        wider = np.insert(np.asarray(slope), 1, 0, axis=1)
+        np.testing.assert_allclose(found[name][0], value, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(found[name][1], wider, atol=1e-5, err_msg=name)
+
+
 def test_the_largest_number_for_which_something_holds(rng):
     numbers = np.abs(rng.normal(size=(5, 41))).astype(np.float32)
     numbers[0, :9] = 0.0

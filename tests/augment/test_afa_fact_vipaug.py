@@ -3,7 +3,6 @@
 import importlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -26,6 +25,19 @@ vital_single = jax.jit(
 )
 
 
+draw_shares = jax.jit(
+    fact_fda.draw_shares, static_argnums=1, static_argnames=("strength", "per")
+)
+draw_waves = jax.jit(
+    afa.draw_waves,
+    static_argnums=1,
+    static_argnames=("waves", "mean_strength", "least_strength"),
+)
+draw_phase_noise = jax.jit(vipaug.draw_phase_noise, static_argnums=1)
+vital_mask = jax.jit(vipaug.vital_mask, static_argnames="kernel")
+filter_bands = jax.jit(spectral.filter_bands)
+
+
 @pytest.fixture
 def pixels(rng):
     return rng.random((COUNT, 7, 10, 3), np.float32)
@@ -40,9 +52,8 @@ def polar(images, axes):
 def test_amplitude_mix_is_the_formula(key, rng, pixels, per):
     order = rng.permutation(COUNT)
     got = amplitude_mix(key, pixels, strength=0.8, per=per, donor_index=order)
-    shares = fact_fda.draw_shares(
-        jax.random.split(key)[1], COUNT, strength=0.8, per=per
-    )
+    shares = draw_shares(jax.random.split(key)[1], COUNT, strength=0.8, per=per)
+    shares = np.asarray(shares)
     size, phase = polar(pixels, (1, 2))
     w = np.asarray(shares, np.float64)[:, None, None, None]
     want = np.fft.ifftn(((1 - w) * size + w * size[order]) * phase, axes=(1, 2)).real
@@ -84,17 +95,17 @@ def test_masks_of_frequencies(pixels):
     mask = np.asarray(spectral.square_mask(9, 12, 2))
     assert mask.sum() == 25
     assert mask[4, 6]
-    kept = np.asarray(spectral.filter_bands(pixels, jnp.ones(pixels.shape[1:3], bool)))
+    kept = filter_bands(pixels, np.ones(pixels.shape[1:3], bool))
     np.testing.assert_allclose(kept, pixels, atol=1e-6)
     with pytest.raises(ValueError, match="mask"):
-        spectral.filter_bands(jnp.zeros((2, 9, 9, 1)), jnp.ones((9, 8), bool))
+        filter_bands(np.zeros((2, 9, 9, 1), np.float32), np.ones((9, 8), bool))
 
 
 @pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_waves_are_the_formula(key, pixels, number):
     strengths = {"mean_strength": 5.0, "least_strength": 0.5}
     got = noise(key, pixels, waves=number, clip=False, **strengths)
-    drawn = jax.device_get(afa.draw_waves(key, pixels.shape, waves=number, **strengths))
+    drawn = jax.device_get(draw_waves(key, pixels.shape, waves=number, **strengths))
     _, height, width, channels = pixels.shape
     u = np.linspace(-height / 2, height / 2, height)[:, None]
     v = np.linspace(-width / 2, width / 2, width)[None, :]
@@ -149,7 +160,7 @@ def mask_by_hand(image, kernel):
 
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_vital_phases_have_the_largest_amplitude_of_a_block(pixels, kernel):
-    got = vipaug.vital_mask(pixels, kernel=kernel)
+    got = np.asarray(vital_mask(pixels, kernel=kernel))
     want = np.stack([mask_by_hand(image, kernel) for image in pixels])
     # A frequency and its negative have the same amplitude up to rounding; in one block
     # they are only where the block spans the middle.
@@ -164,10 +175,10 @@ def test_vital_phase_is_the_formula(key, rng, pixels, variant):
     got = vary(
         key, pixels, amplitude_from=other[::-1], vital=0.1, nonvital=0.9, **knobs
     )
-    mask = np.asarray(vipaug.vital_mask(pixels))
+    mask = np.asarray(vital_mask(pixels))
     spectrum = np.fft.fftn(pixels.astype(np.float64), axes=(1, 2, 3))
     if variant == "noise":
-        drawn = np.asarray(vipaug.draw_phase_noise(key, pixels.shape), np.float64)
+        drawn = np.asarray(draw_phase_noise(key, pixels.shape), np.float64)
         angle = np.angle(spectrum) + drawn * np.sqrt(np.where(mask, 0.1, 0.9))
     else:
         fractal = np.angle(np.fft.fftn(other.astype(np.float64), axes=(1, 2, 3)))

@@ -170,12 +170,17 @@ def test_glass_takes_what_the_loop_takes(key, way):
         round(strength("glass_blur", (size, size), s)[1]) for s in range(1, 6)
     )
     assert farthest > 1
-    seeds = fast_random.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
-    words = jnp.arange(size**2, dtype=jnp.uint32).reshape(1, size, size)
-    steps = blur_lib._steps(seeds, (size, size), jnp.int32(farthest), 1)
+    words = np.arange(size**2, dtype=np.uint32).reshape(1, size, size)
     moved = {"index": blur_lib._by_index, "shifts": blur_lib._by_shifts}[way]
-    source = jax.jit(moved)(words, *steps)
-    draw = np.asarray(fast_random.uniform(seeds, (2, size, size), lane=1))[0]
+
+    @jax.jit
+    def run(key):
+        seeds = fast_random.make_seeds(key, jnp.arange(1, dtype=jnp.uint32))
+        steps = blur_lib._steps(seeds, (size, size), jnp.int32(farthest), 1)
+        draw = fast_random.uniform(seeds, (2, size, size), lane=1)
+        return moved(jnp.asarray(words), *steps), draw[0]
+
+    source, draw = map(np.asarray, run(key))
     step = np.floor(draw * (2 * farthest)).astype(int) - farthest
     wanted = np.arange(size**2).reshape(size, size)
     for y in range(size - farthest, farthest, -1):
@@ -208,7 +213,7 @@ def test_shot_noise_is_poisson_s(key, photons):
     levels = np.repeat(np.array([0, 40, 128, 250], np.uint8), 3 * 4096)
     levels = levels.reshape(4, 64, 64, 3)
     seeds = fast_random.make_seeds(key, jnp.arange(4, dtype=jnp.uint32))
-    got = np.asarray(noise.shot_noise(seeds, levels, {"below": jnp.asarray(table)}))
+    got = np.asarray(jax.jit(noise.shot_noise)(seeds, levels, {"below": table}))
     drawn = np.random.default_rng(0).poisson(levels / 255 * photons)
     wanted = np.minimum(255 * drawn / photons, 255).astype(np.uint8)
     for a, b in zip(got, wanted, strict=True):
@@ -379,7 +384,7 @@ def test_zoom_blur_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
     each = blur_lib.zoom_matrices("zoom_blur", (32, 32), 5)
     assert (set(whole), set(each)) == ({"whole"}, {"each_down", "each_along", "share"})
     results = [
-        np.asarray(blur_lib.zoom_blur(None, jnp.asarray(pictures), values)).astype(int)
+        np.asarray(jax.jit(blur_lib.zoom_blur)(None, pictures, values)).astype(int)
         for values in (whole, each)
     ]
     assert np.abs(results[0] - results[1]).max() <= 1
@@ -387,12 +392,12 @@ def test_zoom_blur_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
 
 def test_defocus_of_large_images_is_the_same_blur(key, pictures, monkeypatch):
     """In the frequency domain and tap by tap."""
-    values = {
-        k: jnp.asarray(v) for k, v in blur_lib.disk("defocus_blur", (32, 32), 5).items()
-    }
-    taps = np.asarray(blur_lib.defocus_blur(None, jnp.asarray(pictures), values))
+    values = blur_lib.disk("defocus_blur", (32, 32), 5)
+    blur = lambda *given: blur_lib.defocus_blur(*given)
+    taps = np.asarray(jax.jit(blur)(None, pictures, values))
     monkeypatch.setattr(blur_lib, "_SMALL_RADIUS", 0)
-    fourier = np.asarray(blur_lib.defocus_blur(None, jnp.asarray(pictures), values))
+    blur = lambda *given: blur_lib.defocus_blur(*given)  # to be traced anew
+    fourier = np.asarray(jax.jit(blur)(None, pictures, values))
     assert np.abs(taps.astype(int) - fourier).max() <= 1
 
 
@@ -485,9 +490,6 @@ def test_relative_mce():
 
 def test_saturation_of_grey_turns_red():
     grey = np.full((1, 8, 8, 3), 100, np.uint8)
-    values = {
-        k: jnp.asarray(v)
-        for k, v in named("factor", "shift")("saturate", (32, 32), 5).items()
-    }
-    red = np.asarray(digital.saturate(None, jnp.asarray(grey), values))[0, 0, 0]
+    values = named("factor", "shift")("saturate", (32, 32), 5)
+    red = np.asarray(jax.jit(digital.saturate)(None, grey, values))[0, 0, 0]
     np.testing.assert_array_equal(red, [100, 80, 80])

@@ -261,7 +261,7 @@ def test_max_blur_pool_has_the_same_weights_and_shifts_less():
 
 
 def test_wide_resnets_without_batch_norm_and_with_dropout(key):
-    images = jax.random.normal(key, (2, 8, 8, 3))
+    images = np.float32(np.random.default_rng(0).normal(size=(2, 8, 8, 3)))
     plain, dropping = (
         models.build("wrn_10_1", num_classes=3, norm="none", dropout=rate)
         for rate in (0.0, 0.5)
@@ -273,8 +273,9 @@ def test_wide_resnets_without_batch_norm_and_with_dropout(key):
     # A block by hand: without statistics an image doesn't depend on its neighbours.
     apply = jax.jit(plain.apply, static_argnames="train")
     both = apply(variables, images, train=True)
-    one = apply(variables, images.at[1].set(0.5), train=True)
-    np.testing.assert_allclose(one[0], both[0], atol=1e-5)
+    other = np.stack([images[0], np.full_like(images[0], 0.5)])
+    one = np.asarray(apply(variables, other, train=True))
+    np.testing.assert_allclose(one[0], np.asarray(both)[0], atol=1e-5)
     drop = jax.jit(dropping.apply, static_argnames="train")
     quiet = drop(variables, images, train=False)
     np.testing.assert_allclose(quiet, both, atol=1e-5)
@@ -282,6 +283,6 @@ def test_wide_resnets_without_batch_norm_and_with_dropout(key):
         drop(variables, images, train=True, rngs={"dropout": k})
         for k in jax.random.split(key, 2)
     ]
-    assert jnp.abs(noisy[0] - noisy[1]).max() > 1e-3
+    assert np.abs(np.subtract(*noisy)).max() > 1e-3
     with pytest.raises(ValueError, match=r"norm 'none' are for wrn_D_K only; 'resnet"):
         models.build("resnet18", num_classes=3, norm="none")
