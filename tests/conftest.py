@@ -49,6 +49,10 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 if _CACHE not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
     os.environ[_CACHE] = _FOLDER.name
+# So is what Python compiles, where it is to write nothing beside the sources: without
+# it each program that a test starts would compile JAX anew, which takes seconds.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(os.environ[_CACHE], "bytecode")
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

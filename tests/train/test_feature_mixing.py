@@ -27,6 +27,21 @@ def _no_augmix(monkeypatch):
     monkeypatch.setitem(augment.AUGMENTS, "noisymix", plain)
 
 
+@pytest.fixture
+def _quick_draws(monkeypatch):
+    """Gamma's and Beta's, which take seconds to compile, from one uniform number each.
+
+    For tests of who draws with which key; what is drawn is tested in ``augment``.
+    """
+
+    def draw(key, alpha, shape=(), dtype=jnp.float32):
+        return jnp.log(jax.random.uniform(key, shape, dtype, 0.1, 1.0) * alpha)
+
+    beta = lambda key, a, b, shape, dtype: jax.random.uniform(key, shape, dtype)
+    monkeypatch.setattr(jax.random, "loggamma", draw)
+    monkeypatch.setattr(jax.random, "beta", beta)
+
+
 def configured(folder, **changes):
     usual = {"augment__method": "noisymix", "augment__pair_donors": "device"}
     return toy.config(folder, **(usual | changes))
@@ -71,7 +86,7 @@ def tiny_network(params, x, between):
     return features @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
 
 
-@pytest.mark.usefixtures("_tiny_model")
+@pytest.mark.usefixtures("_tiny_model", "_quick_draws")
 @pytest.mark.parametrize(
     ("name", "by_hand", "ends"),
     [
@@ -148,7 +163,7 @@ def test_depths_and_weights_are_drawn_each_step(folder):
     assert np.std(weight) > 0.25  # uniform, for alpha 1
 
 
-@pytest.mark.usefixtures("_no_augmix")
+@pytest.mark.usefixtures("_no_augmix", "_quick_draws")
 def test_devices_share_the_depth_alone(folder, key, rng):
     config = configured(folder, augment__crop_pad=0, augment__flip=False)
     images = rng.integers(0, 256, (2, COUNT, 8, 8, 3), np.uint8)
