@@ -91,12 +91,15 @@ def test_spectral(name):
     jax.eval_shape(SPECTRAL[name])
 
 
+OTHERS = [("pgd", "l2"), ("apgd", "linf"), ("fab", "l2"), ("square", "linf")]
+
+
 @pytest.mark.parametrize(
     ("attack", "norm"),
     [
-        *(("pgd", "linf"), ("pgd", "l2"), ("apgd", "linf"), ("apgd", "l2")),
-        *(("apgd", "l1"), ("fab", "linf"), ("fab", "l2"), ("fab", "l1")),
-        *(("square", "linf"), ("square", "l2"), ("square", "l1")),
+        *(("pgd", "linf"), ("apgd", "l1"), ("fab", "linf"), ("square", "l2")),
+        *(("apgd", "l2"), ("fab", "l1"), ("square", "l1")),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS),
     ],
 )
 def test_attacks(attack, norm, key, monkeypatch):

@@ -124,7 +124,7 @@ def test_operations_are_pillows_on_large_images(name):
 @pytest.mark.parity
 @pytest.mark.parametrize("name", OPS)
 def test_operations_are_pillows_on_cifar(shared, name):
-    check(oracle.cifar10_test(shared, 100), name, LEVELS[::5])
+    check(oracle.cifar10_test(shared, 40), name, LEVELS[::5])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3)])

@@ -452,7 +452,7 @@ def test_the_classes_of_grad_cam():
     variables = jax.eval_shape(
         lambda: model.init(jax.random.key(0), images, train=False)
     )
-    variables = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
     for value in BAD_LABELS.values():
         given = {} if value is None else value
         with pytest.raises(ValueError, match="classes"):
