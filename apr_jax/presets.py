@@ -230,12 +230,12 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
         },
         augment={"method": method, "flip": False},  # a mirrored digit is another sign
         model={"name": "wrn_10_1"},
-        optim={"epochs": 4.0, "schedule": "cyclic", "peak": 0.3},
-        train={"log_every": 20},
+        optim={"epochs": 2.5, "schedule": "cyclic", "peak": 0.3},
+        train={"batch_size": 64, "log_every": 20},
         checkpoint={"every_steps": 100},
         eval={
             "parts": ("clean", "corruption"),
-            "corruption": {"corruptions": names, "examples": 200},
+            "corruption": {"corruptions": names, "examples": 100},
         },
     )
 

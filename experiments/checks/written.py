@@ -145,7 +145,9 @@ class Runs:
 
 RUNS = {
     "quickstart": Runs(
-        "quick start, 4 epochs", "the block at the top", ("clean", "shifted", "mean14")
+        "quick start, 2.5 epochs",
+        "the block at the top",
+        ("clean", "shifted", "mean14"),
     ),
     "cifar10_small": Runs(
         "CIFAR-10, WRN-10-1, 12 epochs",
