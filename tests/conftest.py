@@ -1,8 +1,10 @@
 """Strict JAX settings and the fixtures that every test file shares."""
 
 import gc
+import importlib.util
 import os
 import pathlib
+import signal
 import tempfile
 import types
 import uuid
@@ -49,10 +51,16 @@ _CACHE = "JAX_COMPILATION_CACHE_DIR"
 if _CACHE not in os.environ:
     _FOLDER = tempfile.TemporaryDirectory(prefix="apr_jax_tests_")
     os.environ[_CACHE] = _FOLDER.name
-# So is what Python compiles, where it is to write nothing beside the sources: without
-# it each program that a test starts would compile JAX anew, which takes seconds.
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+# So is what Python compiles, where it may write nothing beside the sources and did not
+# before: each program that a test starts would compile JAX anew, which takes seconds.
+if os.environ.get("PYTHONDONTWRITEBYTECODE") and not os.path.exists(
+    importlib.util.cache_from_source(jax.__file__)
+):
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
     os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(os.environ[_CACHE], "bytecode")
+# Tests send it to programs that they start, which nohup would have ignore it.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

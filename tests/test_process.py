@@ -145,7 +145,7 @@ import os, runpy, signal, sys, time
 from apr_jax import models, process
 from tests import toy
 models.MODELS["tiny"] = toy.TinyNet
-def interrupted(_):
+def interrupted(*_):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(100)
 process.use_compile_cache = interrupted
