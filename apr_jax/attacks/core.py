@@ -226,8 +226,10 @@ class Engine:
 
     A subclass that works on several devices replaces ``programs``, ``predict``,
     ``slopes``, ``directions``, ``traced``, ``lanes`` and ``put``. Batches that are
-    worked on side by side call ``programs`` and ``put`` from threads.
+    worked on side by side call ``put`` and what ``programs`` returns from threads.
     """
+
+    _calls_python: bool | None = None  # not looked at yet
 
     def __init__(self, logits_fn: LogitsFn, chunk: int) -> None:
         """Takes a function of pixels, and how many examples to work on at a time."""
@@ -267,9 +269,9 @@ class Engine:
         if self.accelerated:
             return 1
         wanted = min(-(-self.chunk // _PER_CORE), -(-count // self.sizes[-1]))
-        if wanted > 1 and callbacks.of_program(self.traced(images[:1])):
-            return 1
-        return min(wanted, _MOST_LANES)
+        if wanted > 1 and self._calls_python is None:
+            self._calls_python = bool(callbacks.of_program(self.traced(images[:1])))
+        return 1 if self._calls_python else min(wanted, _MOST_LANES)
 
     def slots(self, count: int, lanes: int = 1) -> int:
         """Returns the size of the batches that ``count`` examples cost least in."""

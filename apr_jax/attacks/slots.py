@@ -8,7 +8,6 @@ A CPU works on several batches side by side, each in a lane, which is a thread; 
 comes out does not depend on which lane was first.
 """
 
-import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable
@@ -123,8 +122,8 @@ def run(
         engine, attack.steps, programs, size, queue, clean, points_of, judge, tick
     )
     with futures.ThreadPoolExecutor(lanes) as pool:
-        others = [pool.submit(lane) for _ in range(lanes - 1)]
-        lane()
+        others = [pool.submit(lane, first=False) for _ in range(lanes - 1)]
+        lane(first=True)
     for other in others:
         other.result()
 
@@ -159,7 +158,8 @@ class _Lane:
         programs: of the attack, by ``Engine.programs``.
         size: of a batch.
         shared: held while the queue is asked or told.
-        compiling: held where the first to come compiles what the others use.
+        compiled: whether the first, in the caller's thread, has taken a step; the
+            others wait for its programs.
         failed: whether a lane ended with an error; then the others end, too.
     """
 
@@ -173,16 +173,20 @@ class _Lane:
     judge: Callable[[np.ndarray, np.ndarray], np.ndarray]
     tick: Callable[[float], None]
     shared: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-    compiling: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+    compiled: threading.Event = dataclasses.field(default_factory=threading.Event)
     failed: threading.Event = dataclasses.field(default_factory=threading.Event)
 
-    def __call__(self) -> None:
+    def __call__(self, *, first: bool) -> None:
         """Goes through batches until nothing waits, or another lane failed."""
         try:
+            if not first:
+                self.compiled.wait()
             self._attack()
         except BaseException:
             self.failed.set()
             raise
+        finally:
+            self.compiled.set()
 
     def _attack(self) -> None:
         queue, size, clean = self.queue, self.size, self.clean
@@ -205,19 +209,15 @@ class _Lane:
             if not busy.any():
                 return
             count = min(self.engine.stride, self.steps - int(age[busy].max()))
-            with self.compiling if taken.size else contextlib.nullcontext():
-                first = state is None
-                if taken.size:
-                    places = np.maximum(who, 0)
-                    new = start(self.engine.put(self.points_of(places, number)))
-                    fresh = np.isin(np.arange(size), slots)
-                    state = new if first else merge(state, new, fresh)
-                if first:
-                    state = advance(state, count)
-            if not first:
-                state = advance(state, count)
+            if taken.size:
+                places = np.maximum(who, 0)
+                new = start(self.engine.put(self.points_of(places, number)))
+                fresh = np.isin(np.arange(size), slots)
+                state = new if state is None else merge(state, new, fresh)
+            state = advance(state, count)
             age[busy] += count
             over = busy & (np.asarray(done(state)) | (age >= self.steps))
+            self.compiled.set()
             with self.shared:
                 needless = queue.needless(who, number)
             over |= busy & needless
