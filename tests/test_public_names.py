@@ -25,7 +25,7 @@ SIGNATURES = {
     ),
     "apr_jax.apr_pair": (
         "(key, images, *, prob=0.6, per='batch', axes=(-3, -2, -1), clip=False, "
-        "donors=None, donor_index=None, backend='auto')"
+        "noise=0.0, donors=None, donor_index=None, backend='auto')"
     ),
     "apr_jax.apr_single": (
         "(key, images, *, prob=0.5, level=3.0, ops='base', axes=(-3, -2, -1), "

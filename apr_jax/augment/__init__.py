@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jax
 
 from apr_jax.augment.afa import fourier_basis_noise
+from apr_jax.augment.apr_noise import apr_noise, apr_waves, coloured_noise
 from apr_jax.augment.apr_pair import apr_pair, pair_coin
 from apr_jax.augment.apr_single import apr_single, recombine_levels
 from apr_jax.augment.augmix import augmix, jensen_shannon
@@ -53,11 +54,14 @@ __all__ = [
     "amplitude_mix",
     "apply_op",
     "apr",
+    "apr_noise",
     "apr_pair",
     "apr_single",
+    "apr_waves",
     "augmix",
     "autoaugment",
     "color_jitter",
+    "coloured_noise",
     "cutmix",
     "cutout",
     "draw_blend",

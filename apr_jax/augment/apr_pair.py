@@ -6,9 +6,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import check_per, image_coins, split_keys
+from apr_jax import fast_random
+from apr_jax.augment.keys import (
+    check_per,
+    image_coins,
+    per_image_keys,
+    split_keys,
+)
+from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import recombine, recombine_within
+
+# Folded into keys that a permutation was drawn with, too: no place of an image.
+_NOISE = 1 << 30
 
 
 class Partners(NamedTuple):
@@ -82,6 +92,7 @@ def apr_pair(
     per: str = "batch",
     axes: Sequence[int] = (-3, -2, -1),
     clip: bool = False,
+    noise: float = 0.0,
     donors: jax.Array | None = None,
     donor_index: jax.Array | None = None,
     backend: str = "auto",
@@ -100,6 +111,9 @@ def apr_pair(
         per: "batch" throws one coin for all, as the authors do; "image" one for each.
         axes: of the DFT, as `recombine`'s.
         clip: clip what was mixed to [0, 1]; the authors don't.
+        noise: of the donor before its amplitude is taken: normal, of a standard
+            deviation that is uniform in [0, `noise`] for each image; the authors have
+            none.
         donors: [M, H, W, C], M >= N, another pool to draw donors from, without
             replacement; for instance the batch of all devices.
         donor_index: int [N], which of the pool (or of the batch) is whose donor,
@@ -111,18 +125,33 @@ def apr_pair(
 
     Raises:
         TypeError: pixels are not floating point.
-        ValueError: an unknown name or another shape.
+        ValueError: an unknown name, another shape, or noise below nought.
     """
     check_per(per)
-    partners = choose_partners(split_keys(key, 2)[0], images, donors, donor_index)
+    knobs.real("noise", noise, low=0)
+    partner_key, coin_key = split_keys(key, 2)
+    partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
-        mixed = partners.recombine(images, axes, backend)
+        if noise:
+            noised = _with_noise(partner_key, partners.images, noise)
+            mixed = recombine(noised, images, axes=axes, backend=backend)
+        else:
+            mixed = partners.recombine(images, axes, backend)
         return jnp.clip(mixed, 0, 1) if clip else mixed
 
     if isinstance(prob, int | float) and prob >= 1:
         return mix(images)
-    return by_chance(split_keys(key, 2)[1], images, mix, prob=prob, per=per)
+    return by_chance(coin_key, images, mix, prob=prob, per=per)
+
+
+def _with_noise(key: jax.Array, images: jax.Array, most: float) -> jax.Array:
+    """Images with normal noise, each of a strength of its own, at most ``most``."""
+    keys = per_image_keys(key, len(images))
+    seeds = fast_random.seeds_of(jax.vmap(jax.random.fold_in, (0, None))(keys, _NOISE))
+    strength = most * fast_random.uniform(seeds, (1, 1, 1))
+    noise = strength * fast_random.normal(seeds, images.shape[1:], lane=1)
+    return (images + noise).astype(images.dtype)
 
 
 def by_chance(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from apr_jax.augment.apr_pair import choose_partners
 from apr_jax.augment.keys import draw_per, split_keys
+from apr_jax.augment.mixup_cutmix import draw_weights
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import filter_bands, square_mask
 
@@ -21,6 +22,7 @@ def amplitude_mix(
     images: jax.Array,
     *,
     strength: float | jax.Array = 1.0,
+    alpha: float = 1.0,
     per: str = "image",
     axes: Sequence[int] = (-3, -2),
     clip: bool = False,
@@ -28,7 +30,7 @@ def amplitude_mix(
     donor_index: jax.Array | None = None,
     backend: str = "auto",
 ) -> jax.Array:
-    """Amplitude (1 - w) A(x) + w A(x') and the phase of x, w uniform in [0, strength].
+    """Amplitude (1 - w) A(x) + w A(x') and the phase of x, w random in [0, strength].
 
     Xu et al., "A Fourier-based Framework for Domain Generalization" (FACT), CVPR 2021.
     The label is the image's own. FACT trains on the mixed images beside the
@@ -39,6 +41,8 @@ def amplitude_mix(
         key: one key; or one per image [N] with `per` "image" and a `donor_index`.
         images: floating point [N, H, W, C] in [0, 1].
         strength: largest share of the partner's amplitude, FACT's eta (1 or 0.2).
+        alpha: positive; w is `strength` times a number from Beta(alpha, alpha), which
+            is uniform for 1, FACT's.
         per: "image" draws a weight for each image as FACT does, "batch" one for all.
         axes: of the DFT, as `recombine`'s; FACT transforms each channel by itself.
         clip: clip to [0, 1], as FACT does.
@@ -48,11 +52,13 @@ def amplitude_mix(
         [N, H, W, C] of the same type.
 
     Raises:
-        TypeError, ValueError: as `apr_pair`.
+        TypeError, ValueError: as `apr_pair`, and for an alpha that isn't positive.
     """
     partner_key, weight_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
-    weight = draw_shares(weight_key, len(images), strength=strength, per=per)
+    weight = draw_shares(
+        weight_key, len(images), strength=strength, alpha=alpha, per=per
+    )
     weight = weight.astype(images.dtype)[:, None, None, None]
     other = partners.recombine(images, axes, backend)
     mixed = (1 - weight) * images + weight * other
@@ -104,7 +110,14 @@ def low_amplitude_swap(
 
 
 def draw_shares(
-    key: jax.Array, count: int, *, strength: float | jax.Array, per: str
+    key: jax.Array,
+    count: int,
+    *,
+    strength: float | jax.Array,
+    alpha: float = 1.0,
+    per: str,
 ) -> jax.Array:
-    """Uniform in [0, strength]: float32 [N], all the same for "batch"."""
-    return strength * draw_per(jax.random.uniform, key, count, per)
+    """Up to ``strength``, by Beta(alpha, alpha): float32 [N], one for all a "batch"."""
+    if alpha == 1:
+        return strength * draw_per(jax.random.uniform, key, count, per)
+    return strength * draw_weights(key, count, alpha=alpha, per=per)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from apr_jax.augment.afa import fourier_basis_noise
+from apr_jax.augment.apr_noise import apr_noise, apr_waves
 from apr_jax.augment.apr_pair import apr_pair
 from apr_jax.augment.apr_single import apr_single
 from apr_jax.augment.augmix import augmix
@@ -49,7 +50,8 @@ _OPS = {
     "ops": "augment.single_ops",
 }
 _CLIP = {"clip": "augment.pair_clip"}
-_COIN = _CLIP | {"prob": "augment.pair_prob", "per": "augment.pair_per"}
+_PROB = {"prob": "augment.pair_prob"}
+_COIN = _CLIP | _PROB | {"per": "augment.pair_per"}
 _MIX = {"alpha": "augment.mix_alpha"}
 # The original fills with zeros after normalisation, which is the mean.
 _HOLE = {"size": "augment.cutout_size", "fill": "data.mean"}
@@ -101,6 +103,8 @@ _HYBRID_PP = Stage(
     takes=("donors", "donor_index", "amplitude_index"),
 )
 _hybrid_pp_single = functools.partial(hybrid_augment_single, plus=True)
+# Coins for each image: its noise follows its place in the batch.
+_noised_pair = functools.partial(apr_pair, per="image", noise=0.2)
 # Clipped, as FACT stores the mixed image as grey levels.
 _amplitude_mix = functools.partial(amplitude_mix, clip=True)
 
@@ -201,8 +205,20 @@ AUGMENTS = {
     "amplitude_mix": Method(
         "amplitudes of two images interpolated (FACT)",
         "Xu 2021",
-        pair=Stage(_amplitude_mix, per="image"),
+        pair=Stage(_amplitude_mix, {"alpha": "augment.mix_alpha"}, per="image"),
         mean=True,
+    ),
+    "apr_p_noised": Method(
+        "APR-P, the other image under noise of any strength",
+        pair=Stage(_noised_pair, _CLIP | _PROB | _AXES, per="image"),
+    ),
+    "apr_noise": Method(
+        "own phase, the amplitude of coloured noise",
+        pair=Stage(apr_noise, _CLIP | _PROB | _AXES, per="image", takes=()),
+    ),
+    "apr_waves": Method(
+        "own phase, plane waves in the amplitude",
+        pair=Stage(apr_waves, _CLIP | _PROB | _AXES, per="image", takes=()),
     ),
     "low_amplitude_swap": Method(
         "low amplitudes of another image (FDA)",

@@ -90,8 +90,8 @@ def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
 
     Args:
         images: floating point, of any range; nothing is clipped.
-        mask: bool [H, W], of the shifted spectrum, the same for a frequency and its
-            negative, so that the result is real.
+        mask: [H, W], of the shifted spectrum, the same for a frequency and its
+            negative, so that the result is real: bool, or the factor of each frequency.
 
     Raises:
         TypeError, ValueError: as `recombine`, and for a mask of another shape.
@@ -102,7 +102,10 @@ def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
         raise ValueError(f"mask must be [{height}, {width}], got shape {mask.shape}")
     half = jnp.fft.ifftshift(mask)[:, : width // 2 + 1]
     spectrum = jnp.fft.rfft2(jnp.moveaxis(pixels, -1, -3))
-    kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
+    if half.dtype == bool:
+        kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
+    else:
+        kept = spectrum * jnp.broadcast_to(half, spectrum.shape)
     low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
     return low.astype(dtype)
 

@@ -49,6 +49,8 @@ def seen(config, batch, seed=0, axis_name=None):
         ),
         pytest.param("amplitude_mix", {}, marks=pytest.mark.slow),
         pytest.param("afa", {}, marks=pytest.mark.slow),
+        pytest.param("apr_p_noised", {}, marks=pytest.mark.slow),
+        pytest.param("apr_noise", {}, marks=pytest.mark.slow),
         ("mixup", {}),
         pytest.param("cutmix", {}, marks=pytest.mark.slow),
     ],
@@ -208,9 +210,13 @@ def test_stages_are_given_what_their_settings_say():
         ("hybrid_augment", "prob"): "augment.pair_prob",
         ("hybrid_augment", "per"): "augment.pair_per",
         ("low_amplitude_swap", "clip"): "augment.pair_clip",
+        ("amplitude_mix", "alpha"): "augment.mix_alpha",
+        ("apr_noise", "prob"): "augment.pair_prob",
+        ("apr_waves", "prob"): "augment.pair_prob",
     }
     found = {}
     for stage in stages():
-        name = getattr(stage.function, "__name__", "")
+        function = getattr(stage.function, "func", stage.function)
+        name = getattr(function, "__name__", "")
         found |= {(name, knob): field for knob, field in stage.knobs.items()}
     assert {place: found.get(place) for place in wanted} == wanted
