@@ -39,8 +39,8 @@ from apr_jax.models import flops
 from apr_jax.runs import files
 from apr_jax.train import plan as plan_lib
 from experiments import lab as lab_lib
+from experiments.tables import catalogue, page, plan
 from experiments.tables import missing as missing_lib
-from experiments.tables import page, plan
 from experiments.tables.rows import CHOICES
 
 
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("table", choices=tuple(plan.TABLES))
-    add("--budget", choices=plan.BUDGETS, default="small")
+    add("table", choices=tuple(catalogue.TABLES))
+    add("--budget", choices=catalogue.BUDGETS, default="small")
     add("--rows", nargs="+", help=CHOICES)
     add("--columns", nargs="+", help='"SET NETWORK", several allowed')
     add("--seeds", type=int, default=1)
@@ -90,14 +90,14 @@ def work(options: argparse.Namespace) -> str | None:
     processes.check(options.distributed, *where)
     if options.distributed or options.coordinator:
         parallel.start_processes(*where)
-    table = plan.TABLES[options.table]
+    table = catalogue.TABLES[options.table]
     if options.budget not in table.budgets:
         raise ConfigError(
             f"--budget is {options.budget!r}, which Table {options.table} has not; "
             f"choose from {', '.join(table.budgets)}"
         )
     fields = changes(options)
-    columns = options.columns or plan.columns_of(table, options.budget)
+    columns = options.columns or catalogue.columns_of(table, options.budget)
     root = options.work / table.recipe / options.budget
     called = f"table{options.table}" if options.table.isdigit() else options.table
     out = options.out or lab_lib.RESULTS / f"{called}_{options.budget}"

@@ -9,7 +9,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, parallel
 from apr_jax.console import say
 from apr_jax.runs import curves, workdir
-from experiments.tables import page, plan
+from experiments.tables import catalogue, page, plan
 
 
 def mark(number: str, root: pathlib.Path) -> pathlib.Path:
@@ -26,7 +26,7 @@ def asked(config: config_lib.Config) -> str:
 
 def measured(number: str, config: config_lib.Config, root: pathlib.Path) -> bool:
     """Whether a run has been measured to the end, as it is asked for."""
-    table = plan.TABLES[number]
+    table = catalogue.TABLES[number]
     there = workdir.read_config(workdir.RunDir(root)) if root.exists() else None
     if there is None or config_lib.differences(config, there):
         return False  # of another configuration: the run itself says what differs

@@ -24,8 +24,8 @@ from apr_jax.runs import files as files_lib
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
+from experiments.tables import catalogue, picture, plan
 from experiments.tables import cells as cells_lib
-from experiments.tables import picture, plan
 from experiments.tables.rows import ROWS, row_of
 
 
@@ -153,11 +153,13 @@ def kept(out: pathlib.Path) -> dict[str, Kept]:
     }
 
 
-def read(out: pathlib.Path, table: plan.Table) -> dict[tuple[str, str], list[float]]:
+def read(
+    out: pathlib.Path, table: catalogue.Table
+) -> dict[tuple[str, str], list[float]]:
     """(row, column) -> percent of each seed."""
     found: dict[tuple[str, str], list[float]] = {}
     runs = kept(out).values()
-    named = table is plan.TABLES["1"] or len({run.column for run in runs}) > 1
+    named = table is catalogue.TABLES["1"] or len({run.column for run in runs}) > 1
     for run in runs:
         rows = {run.row: table.cells(run.records)}
         for row, cells in table.more(run.records).items():
@@ -181,7 +183,7 @@ def shown(values: Sequence[float]) -> str:
 
 def show(number: str, budget: str, out: pathlib.Path) -> None:
     """Prints the table, and writes it as Markdown and HTML."""
-    table = plan.TABLES[number]
+    table = catalogue.TABLES[number]
     ours = read(out, table)
     runs = kept(out)
     left_out = {path.stem for path in out.glob("*.jsonl")} - set(runs)

@@ -1,6 +1,7 @@
 """The same classes on images from elsewhere: labels, masks, gaps, what is refused."""
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 from apr_jax import config as config_lib
 from apr_jax import data, metrics, parallel
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.evaluate import card, cue_conflict, shift, shift_sets
+from apr_jax.evaluate import at_hand, card, cue_conflict, shift, shift_sets
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from tests import toy
@@ -262,19 +263,20 @@ def test_a_card_measures_what_it_can_of_a_part(folder, photos, tmp_path, capfd):
 def test_a_card_takes_the_usual_sets_that_are_prepared(monkeypatch):
     config = config_lib.default()
     there = {"cifar10_1"}
-    monkeypatch.setattr(card.tfds, "is_prepared", lambda data: data.name in there)
-    assert card._settings("shift", config).shift == ("cifar10_1=tfds:cifar10_1",)
+    monkeypatch.setattr(at_hand.tfds, "is_prepared", lambda data: data.name in there)
+    settings_of = functools.partial(at_hand.settings_of, "shift")
+    assert settings_of(config).shift == ("cifar10_1=tfds:cifar10_1",)
     conflicts = config_lib.parse({"eval": {"shift": {"cue_conflict": "a"}}})
-    assert card._settings("shift", conflicts).shift == ("cifar10_1=tfds:cifar10_1",)
+    assert settings_of(conflicts).shift == ("cifar10_1=tfds:cifar10_1",)
     there.clear()
-    assert card._settings("shift", conflicts).shift == ()
+    assert settings_of(conflicts).shift == ()
     with pytest.raises(DataError, match=r"sets \(cifar10_1\) none is prepared"):
-        card._settings("shift", config)
+        settings_of(config)
     own = config_lib.parse({"eval": {"shift": {"shift": ("a=folder:b",)}}})
-    assert card._settings("shift", own).shift == ("a=folder:b",)
+    assert settings_of(own).shift == ("a=folder:b",)
     other = config_lib.parse({"data": {"name": "cifar100"}})
     with pytest.raises(DataError, match=r"eval\.shift\.shift is empty$"):
-        card._settings("shift", other)
+        settings_of(other)
 
 
 def test_classes_go_by_name_or_number():

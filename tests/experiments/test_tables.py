@@ -18,9 +18,9 @@ from apr_jax.runs.records import Record
 from apr_jax.train import plan as plan_lib
 from experiments import lab as lab_lib
 from experiments.tables import __main__ as tables
+from experiments.tables import catalogue, page, plan
 from experiments.tables import cells as cells_lib
-from experiments.tables import page, plan
-from experiments.tables.plan import TABLES
+from experiments.tables.catalogue import TABLES
 from experiments.tables.rows import ROWS, canonical, row_of
 from tests import toy
 
@@ -28,7 +28,7 @@ from tests import toy
 def test_published_means_are_those_of_the_paper():
     # The last row of Table 1 and the means of Table 2, of what is printed there.
     rows = published.table_1()
-    four = plan._NETWORKS
+    four = catalogue._NETWORKS
     for row, cifar10, cifar100 in (
         ("standard", 29.0, 55.6),
         ("apr_p", 19.7, 46.6),
@@ -104,7 +104,7 @@ def test_medium_runs_are_those_of_the_quick_recipe():
     )
     assert run.settings.data.name == "cifar100"
     assert run.settings.eval.corruption.examples == 0
-    assert plan.columns_of(TABLES["2"], "medium") == ("cifar10 airbench94",)
+    assert catalogue.columns_of(TABLES["2"], "medium") == ("cifar10 airbench94",)
 
 
 def flat(tree, prefix=""):
@@ -608,7 +608,8 @@ def test_a_search_sees_neither_the_test_nor_the_fifteen():
     assert mean == pytest.approx((10 * 0.3 + 4 * 0.1) / 14)
     assert cells == {"c_bar": 0.3, "extra": 0.1, "clean error": 0.07}
     assert "" not in cells_lib.held_out_cells([found[0], *clean])
-    weights = [ROWS[r].changes["augment.pair_consistency"] for r in plan._CONSISTENT]
+    consistent = (ROWS[row].changes for row in catalogue._CONSISTENT)
+    weights = [changes["augment.pair_consistency"] for changes in consistent]
     assert weights == [2, 6, 12]
 
 
