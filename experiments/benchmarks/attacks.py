@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import common, torch_network
+from experiments.benchmarks import common, contest, torch_network
 
 MODULE = "experiments.benchmarks.attacks"
 NETWORKS = pathlib.Path(__file__).with_name("networks")
@@ -202,7 +202,7 @@ def child(args: argparse.Namespace) -> None:
         print(f"{args.child} {name}: {done.clock:.1f} s", file=sys.stderr, flush=True)
         return {"seconds": done.clock, "standing": done.result}
 
-    common.answer(args.child, turn)
+    contest.answer(args.child, turn)
 
 
 def compare(args: argparse.Namespace, norm: str, count: int) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ def compare(args: argparse.Namespace, norm: str, count: int) -> list[dict[str, A
     task = {"norm": norm, "count": count, "kept": str(kept)}
     (args.folder / "task.json").write_text(json.dumps(task))
     ours = [("first run", sys.executable, "jax"), ("second", sys.executable, "jax")]
-    contestants = common.compare(
+    contestants = contest.compare(
         [
             *ours[: 2 if args.again else 1],
             (args.rival, args.torch_python, "torch"),
@@ -260,7 +260,7 @@ def compare(args: argparse.Namespace, norm: str, count: int) -> list[dict[str, A
 
 def main() -> None:
     """Parses the command line."""
-    parser = common.children_parser(__doc__, model=MODEL, rounds=1, patience=600)
+    parser = contest.children_parser(__doc__, model=MODEL, rounds=1, patience=600)
     parser.add_argument("--data", default="cifar10", choices=tuple(SETS))
     parser.add_argument("--data_dir", default="", help="of TFDS, for cifar10")
     parser.add_argument("--cache_dir", default="")

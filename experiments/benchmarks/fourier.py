@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import common, torch_network
+from experiments.benchmarks import common, contest, torch_network
 
 NORM = 4.0
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -141,7 +141,7 @@ def child(args: argparse.Namespace) -> None:
         return {"seconds": done.clock / len(numbers), "counts": done.result}
 
     first = common.timed(lambda: count([0])).clock
-    common.answer(args.child, turn, first=first)
+    contest.answer(args.child, turn, first=first)
 
 
 def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -156,14 +156,14 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         places, _ = fourier_probe.unique_waves(32, 32, 31)
         np.save(args.folder / "places.npy", places)
         chosen = np.linspace(1, len(places) - 1, args.rounds * args.waves).astype(int)
-        contestants = common.compare(
+        contestants = contest.compare(
             [("jax", sys.executable, "jax"), ("torch", args.torch_python, "torch")],
             module,
             chosen.reshape(args.rounds, args.waves).tolist(),
             patience=args.patience,
         )
 
-    def measured(contestant: common.Contestant) -> dict[str, Any]:
+    def measured(contestant: contest.Contestant) -> dict[str, Any]:
         counts = [n for answer in contestant.answers for n in answer["counts"]]
         seconds = statistics.median(contestant.seconds)
         return {
@@ -175,12 +175,12 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
         }
 
     shared = {"model": args.model, "images": args.images, "batch": args.batch}
-    return common.compared("bench_fourier", contestants, measured, **shared)
+    return contest.compared("bench_fourier", contestants, measured, **shared)
 
 
 def main() -> None:
     """Parses the command line."""
-    parser = common.children_parser(__doc__, model="wrn_10_1", rounds=5, patience=300)
+    parser = contest.children_parser(__doc__, model="wrn_10_1", rounds=5, patience=300)
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--waves", type=int, default=2, help="in each turn")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import common, torch_network
+from experiments.benchmarks import common, contest, torch_network
 
 
 def batch(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +126,7 @@ def child(args: argparse.Namespace) -> None:
     def turn(_: None) -> dict[str, float]:
         return {"seconds": common.seconds_of(once, args.steps) / args.steps}
 
-    common.answer(kind, turn)
+    contest.answer(kind, turn)
 
 
 def profile(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     # The C library reads this when a process starts. It spares the kernel most of the
     # work of handing out fresh memory in each step.
     tunables = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-    contestants = common.compare(
+    contestants = contest.compare(
         kinds,
         ["experiments.benchmarks.train_step"],
         [None] * args.rounds,
@@ -180,12 +180,12 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     names = ("model", "method", "dtype", "batch", "huge_pages", "rounds")
     speed = lambda c: {"images_per_second": args.batch / statistics.median(c.seconds)}
     shared = {name: getattr(args, name) for name in names}
-    return common.compared("bench_train_step", contestants, speed, **shared)
+    return contest.compared("bench_train_step", contestants, speed, **shared)
 
 
 def main() -> None:
     """Parses the command line."""
-    parser = common.children_parser(__doc__, model="wrn_40_2", rounds=3, patience=600)
+    parser = contest.children_parser(__doc__, model="wrn_40_2", rounds=3, patience=600)
     parser.add_argument("--method", default="apr_p")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, default=128, help="clean images")
