@@ -22,7 +22,8 @@ _MEDIUM_EPOCHS = 16.0
 _TABLE_2 = ("standard", "cutout", "mixup", "apr_p", "supclr", "csi", "apr_s", "apr_sp")
 # Made for other tables than the first.
 _CONSISTENT = ("apr_sp_js2", "apr_sp_js6", "apr_sp_js12")
-_NOT_TABLE_1 = ("max_blur_pool", "supclr", "csi", "csi_turns", *_CONSISTENT)
+_HARD = ("standard_hard_labels", "apr_sp_hard_labels")
+_NOT_TABLE_1 = ("max_blur_pool", "supclr", "csi", "csi_turns", *_CONSISTENT, *_HARD)
 # What a method of our own may be made of; none costs more than APR-SP's two views.
 _SEARCHED = (
     "standard",

@@ -66,6 +66,13 @@ ROWS: dict[str, Row] = {
         )
         for weight in (2, 6, 12)
     },
+    # Recipes that smooth labels do so for all rows but these.
+    **{
+        f"{name}_hard_labels": Row(
+            f"{label}, labels not smoothed", name, {"augment.label_smoothing": 0.0}
+        )
+        for name, label in (("standard", "Standard"), ("apr_sp", "APR-SP"))
+    },
     "apr_p_heads": Row("APR-P, two heads", "apr_p_heads"),
     "hybrid_augment": Row("HybridAugment-P", "hybrid_augment"),
     "hybrid_augment_pp": Row("HybridAugment++-P", "hybrid_augment_pp"),

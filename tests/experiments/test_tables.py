@@ -586,6 +586,18 @@ def test_cells_are_of_what_the_table_names():
     assert cells_lib.corruption_cells(without) == {"": 0.2}
 
 
+def test_rows_with_hard_labels_differ_from_their_own_in_that_alone():
+    rows = ["standard", "standard_hard_labels", "apr_sp", "apr_sp_hard_labels"]
+    some = {"rows": rows, "columns": ["cifar10 airbench94"], "seeds": 1, "changes": {}}
+    runs = plan.runs_of(TABLES["1"], "medium", **some)
+    smooth, hard, *_ = (run.settings for run in runs)
+    assert (smooth.augment.label_smoothing, hard.augment.label_smoothing) == (0.2, 0)
+    for smooth, hard in zip(runs[::2], runs[1::2], strict=True):
+        hard.settings.augment.label_smoothing = 0.2
+        hard.settings.name = smooth.settings.name
+        assert hard.settings.to_dict() == smooth.settings.to_dict()
+
+
 def test_a_search_sees_neither_the_test_nor_the_fifteen():
     table = TABLES["search"]
     rows = {"rows": table.rows, "columns": table.columns, "seeds": 1, "changes": {}}
