@@ -103,6 +103,7 @@ MISTAKES = {
     "card run --adversarial.examples=-1": "eval.adversarial.examples is -1",
     "card run --ood.tdfs_dir=x": "'ood.tdfs_dir'. Did you mean: ood.tfds_dir",
     "card run --page=run": "--page is 'run', which can't be written: it is no file",
+    "card run begun --workdir x": "--workdir is 'x', where records of one network go",
     "card --model net.py": "model is 'net.py', and net.py isn't there",
     "card --model net.py --data cifar10": "model is 'net.py', and net.py isn't there",
     "card --model timm:x --data cifar10 --weights w": "--weights is 'w', which is no",

@@ -113,6 +113,21 @@ def test_parts_that_are_asked_for_are_measured_beside_what_is_recorded(
     assert f"small ({root})" in page
 
 
+def test_a_card_keeps_its_records_where_it_is_told(filled, folder, tmp_path, capsys):
+    place, _ = filled
+    before = bytes_of(place)
+    root, out = places.run("zoo:small", "the run"), tmp_path / "elsewhere"
+    common = {"places": {"data_dir": str(folder)}, "out": out, "quiet": True}
+    card.run([root], {"parts": ("clean",)}, shown=[root], **common)
+    own = workdir.RunDir(out)
+    assert own.report.exists()
+    assert not own.results.exists()
+    card.run([root], {"parts": ("clean",)}, **common)
+    assert {r.job for r in records.read(own.results)} == {"evaluate.clean"}
+    assert bytes_of(place) == before
+    assert not workdir.RunDir(workdir.place_of_records(root)).root.exists()
+
+
 def test_an_evaluation_leaves_its_records_in_runs(filled, folder):
     root = places.run("zoo:small", "the run")
     command.run(root, clean.measure, None, places={"data_dir": str(folder)}, quiet=True)

@@ -97,7 +97,10 @@ def _card() -> Callable[[Sequence[str]], None]:
         "page", None, "Where the page goes; report.html of the first run if unset."
     )
     out = flags.DEFINE_string(
-        "workdir", None, "For --model: where records go; runs/MODEL_DATA if unset."
+        "workdir",
+        None,
+        "Where records of one network go; if unset a run's own directory, "
+        "runs/zoo/NAME or, for --model, runs/MODEL_DATA.",
     )
     shared = _define_shared("page", "workdir")
     places = _define_places()
@@ -115,6 +118,12 @@ def _card() -> Callable[[Sequence[str]], None]:
             page = places_lib.anywhere(target.value, "--page") if target.value else None
             root = places_lib.anywhere(out.value, "--workdir") if out.value else None
             roots = [places_lib.run(root, "the run") for root in argv[1:]]
+            named = len({place.resolve() for place in roots})
+            if root is not None and foreign is None and named > 1:
+                raise ConfigError(
+                    f"--workdir is {out.value!r}, where records of one network go, but "
+                    f"{named} runs are named; leave it out, or measure one"
+                )
             asked = changes()
             wanted = {"parts": config_lib.PARTS, **asked}
             given = {"places": places(), "foreign": foreign, **shared()}

@@ -176,7 +176,8 @@ def run(
         devices: how many to use; 0 as in training.
         quiet: no progress bar.
         foreign: the network from elsewhere, the arguments of ``bring.bring``.
-        out: where its records go; ``runs/MODEL_DATA`` if None.
+        out: where its records go, ``runs/MODEL_DATA`` if None; without such a network
+            where those of the only run go, which is then only read.
         shown: those of ``roots`` that aren't measured: their records stand as they are.
 
     Raises:
@@ -185,6 +186,8 @@ def run(
     """
     opened = []
     roots = list({root.resolve(): root for root in reversed(roots)}.values())[::-1]
+    elsewhere = out if foreign is None else None
+    kept = lambda root: elsewhere or workdir.place_of_records(root)
     for root in roots:
         if root in shown:
             continue
@@ -195,7 +198,7 @@ def run(
         check(opened[-1][1])
     recorded = [root for root in roots if root in shown or workdir.is_reduced(root)]
     if not opened and foreign is None:
-        _show(recorded, target, workdir.place_of_records(recorded[0]))
+        _show(recorded, target, kept(recorded[0]))
         return
     tuning.use_onednn()
     parallel.declare_cpu_devices(devices)
@@ -210,11 +213,11 @@ def run(
     for place, config in opened:
         parallel.check_batch("eval.batch_size", config.eval.batch_size, layout)
         command.check_images(place.root, config)
-        where = workdir.RunDir(workdir.place_of_records(place.root))
+        where = workdir.RunDir(kept(place.root))
         if parallel.is_primary():
             workdir.check_writable(where.root)
         network = classifier_lib.from_run(place.root)
-        if where.root != place.root:
+        if where.root.resolve() != place.root.resolve():
             workdir.prepare(where.root, config, write=False)
             if parallel.is_primary():
                 workdir.claim(where, config, network.class_names)
