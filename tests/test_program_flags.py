@@ -196,7 +196,7 @@ def test_every_option_of_the_experiments_is_read():
     seen = 0
     for path in PROGRAMS:
         text = (ROOT / path).read_text()
-        shared = "OPTIONS" in text or path.endswith("common.py")
+        shared = "OPTIONS" in text or path.endswith(("common.py", "contest.py"))
         there = everywhere if shared else read.get(path, set())
         for option in options_of(ast.parse(text)):
             assert option in there, f"{path}: --{option} is never read"

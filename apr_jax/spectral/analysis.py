@@ -105,7 +105,7 @@ def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
     if half.dtype == bool:
         kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
     else:
-        kept = spectrum * jnp.broadcast_to(half, spectrum.shape)
+        kept = spectrum * jnp.broadcast_to(half, spectrum.shape).astype(spectrum.dtype)
     low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
     return low.astype(dtype)
 
