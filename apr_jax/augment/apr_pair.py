@@ -140,8 +140,6 @@ def apr_pair(
             mixed = partners.recombine(images, axes, backend)
         return jnp.clip(mixed, 0, 1) if clip else mixed
 
-    if isinstance(prob, int | float) and prob >= 1:
-        return mix(images)
     return by_chance(coin_key, images, mix, prob=prob, per=per)
 
 
@@ -164,6 +162,8 @@ def by_chance(
 ) -> jax.Array:
     """`mix(images)` where a coin says so: one for all, or one for each image."""
     check_per(per)
+    if isinstance(prob, int | float) and prob >= 1:
+        return mix(images)
     if per == "batch":
         # Only one side is computed, so that a lost coin costs no transform.
         coin = jax.random.bernoulli(key, prob)
