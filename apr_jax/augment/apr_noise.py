@@ -4,9 +4,8 @@ Of coloured noise, or the image's own with random plane waves in it. A fractal s
 (plasma, as fog is drawn) has no amplitude of its own: it is coloured noise, too.
 """
 
-import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +13,11 @@ import numpy as np
 
 from apr_jax import fast_random
 from apr_jax.augment.afa import fourier_basis_noise
-from apr_jax.augment.apr_pair import by_chance
+from apr_jax.augment.apr_pair import apr_pair
 from apr_jax.augment.keys import per_image_keys, split_keys
 from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
-from apr_jax.spectral import filter_bands, recombine
+from apr_jax.spectral import filter_bands
 
 
 class Colours(NamedTuple):
@@ -67,17 +66,12 @@ def apr_noise(
         TypeError: pixels are not floating point.
         ValueError: an unknown name, another shape, or `steepest` below nought.
     """
-    noise_key, coin_key = split_keys(key, 2)
-
-    def mix(images: jax.Array) -> jax.Array:
-        noise = coloured_noise(noise_key, images.shape, steepest=steepest)
-        pixels = images.astype(jnp.float32)
-        spread = jnp.std(pixels, axis=(1, 2), keepdims=True)
-        donors = jnp.mean(pixels, axis=(1, 2), keepdims=True) + spread * noise
-        mixed = recombine(donors, pixels, axes=axes, backend=backend)
-        return (jnp.clip(mixed, 0, 1) if clip else mixed).astype(images.dtype)
-
-    return by_chance(coin_key, images, mix, prob=prob, per="image")
+    noise = coloured_noise(split_keys(key, 2)[0], images.shape, steepest=steepest)
+    pixels = images.astype(jnp.float32)
+    mean, spread = (f(pixels, axis=(1, 2), keepdims=True) for f in (jnp.mean, jnp.std))
+    donors = mean + spread * noise
+    knobs = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
+    return _with_amplitudes_of(donors, key, images, **knobs)
 
 
 @images_gate("pixels")
@@ -110,17 +104,26 @@ def apr_waves(
     Raises:
         TypeError, ValueError: as `apr_pair` and `fourier_basis_noise`.
     """
-    wave_key, coin_key = split_keys(key, 2)
-    add = functools.partial(
-        fourier_basis_noise, mean_strength=mean_strength, waves=waves, clip=False
+    donors = fourier_basis_noise(
+        split_keys(key, 2)[0],
+        images,
+        mean_strength=mean_strength,
+        waves=waves,
+        clip=False,
     )
+    knobs = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
+    return _with_amplitudes_of(donors, key, images, **knobs)
 
-    def mix(images: jax.Array) -> jax.Array:
-        donors = add(wave_key, images)
-        mixed = recombine(donors, images, axes=axes, backend=backend)
-        return jnp.clip(mixed, 0, 1) if clip else mixed
 
-    return by_chance(coin_key, images, mix, prob=prob, per="image")
+def _with_amplitudes_of(
+    donors: jax.Array, key: jax.Array, images: jax.Array, **knobs: Any
+) -> jax.Array:
+    """APR-P with a donor of its own for each image, and a coin for each.
+
+    With donors that are given, `apr_pair` draws nothing from the first part of the key.
+    """
+    own = jnp.arange(len(images))
+    return apr_pair(key, images, per="image", donors=donors, donor_index=own, **knobs)
 
 
 def coloured_noise(
