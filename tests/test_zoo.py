@@ -126,6 +126,12 @@ def test_a_card_keeps_its_records_where_it_is_told(filled, folder, tmp_path, cap
     assert {r.job for r in records.read(own.results)} == {"evaluate.clean"}
     assert bytes_of(place) == before
     assert not workdir.RunDir(workdir.place_of_records(root)).root.exists()
+    # So does that of any other run, which is only read then.
+    trained = filled[1]
+    before, common["out"] = bytes_of(trained), tmp_path / "third"
+    card.run([trained], {"parts": ("clean",)}, **common)
+    assert workdir.RunDir(tmp_path / "third").results.exists()
+    assert bytes_of(trained) == before
 
 
 def test_an_evaluation_leaves_its_records_in_runs(filled, folder):

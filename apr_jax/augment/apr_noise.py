@@ -5,7 +5,7 @@ Of coloured noise, or the image's own with random plane waves in it. A fractal s
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,12 +66,22 @@ def apr_noise(
         TypeError: pixels are not floating point.
         ValueError: an unknown name, another shape, or `steepest` below nought.
     """
+    # The part of the key that `apr_pair` leaves alone where donors are given.
     noise = coloured_noise(split_keys(key, 2)[0], images.shape, steepest=steepest)
     pixels = images.astype(jnp.float32)
     mean, spread = (f(pixels, axis=(1, 2), keepdims=True) for f in (jnp.mean, jnp.std))
     donors = mean + spread * noise
-    knobs = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
-    return _with_amplitudes_of(donors, key, images, **knobs)
+    return apr_pair(
+        key,
+        images,
+        prob=prob,
+        per="image",
+        axes=axes,
+        clip=clip,
+        donors=donors,
+        donor_index=jnp.arange(len(images)),
+        backend=backend,
+    )
 
 
 @images_gate("pixels")
@@ -111,19 +121,17 @@ def apr_waves(
         waves=waves,
         clip=False,
     )
-    knobs = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
-    return _with_amplitudes_of(donors, key, images, **knobs)
-
-
-def _with_amplitudes_of(
-    donors: jax.Array, key: jax.Array, images: jax.Array, **knobs: Any
-) -> jax.Array:
-    """APR-P with a donor of its own for each image, and a coin for each.
-
-    With donors that are given, `apr_pair` draws nothing from the first part of the key.
-    """
-    own = jnp.arange(len(images))
-    return apr_pair(key, images, per="image", donors=donors, donor_index=own, **knobs)
+    return apr_pair(
+        key,
+        images,
+        prob=prob,
+        per="image",
+        axes=axes,
+        clip=clip,
+        donors=donors,
+        donor_index=jnp.arange(len(images)),
+        backend=backend,
+    )
 
 
 def coloured_noise(

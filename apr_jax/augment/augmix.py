@@ -15,6 +15,7 @@ from apr_jax.augment.apr_single import LOWEST_LEVEL, chunk_size, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
 from apr_jax.errors import ArgumentError
+from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
 
 
@@ -72,10 +73,9 @@ def augmix(
         ValueError: an unknown name, another shape, a wrong number of keys, or a number
             out of range.
     """
-    if min(width, depth) < 1 or alpha <= 0:
-        raise ValueError(
-            f"width, depth and alpha must be positive, got {width}, {depth} and {alpha}"
-        )
+    knobs.whole("width", width)
+    knobs.whole("depth", depth)
+    knobs.real("alpha", alpha, above=0)
     names = ops_lib.op_set(ops)
     levels = to_levels(images)
     count, height, breadth, channels = levels.shape

@@ -164,6 +164,10 @@ def test_filters_weigh_frequencies(rng, pixels):
         (augment.apr_waves, {"waves": 0}, "waves"),
         (augment.apr_pair, {"noise": -0.1}, "noise"),
         (augment.amplitude_mix, {"alpha": 0.0}, "alpha"),
+        (augment.amplitude_mix, {"alpha": float("nan")}, "alpha"),
+        (augment.mixup, {"alpha": float("nan")}, "alpha"),
+        (augment.cutmix, {"alpha": float("inf")}, "alpha"),
+        (augment.augmix, {"alpha": float("nan")}, "alpha"),
     ],
 )
 def test_what_does_nothing_is_refused(key, pixels, function, knobs, word):
