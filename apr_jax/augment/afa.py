@@ -65,8 +65,6 @@ def fourier_basis_noise(
         TypeError: pixels are not floating point.
         ValueError: another shape, a wrong number of keys, or no waves.
     """
-    if waves < 1:
-        raise ValueError(f"waves must be 1 or more, got {waves}")
     count, height, width, channels = images.shape
     drawn = draw_waves(
         key,

@@ -13,7 +13,6 @@ from apr_jax.augment.keys import (
     per_image_keys,
     split_keys,
 )
-from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import recombine, recombine_within
 
@@ -128,7 +127,6 @@ def apr_pair(
         ValueError: an unknown name, another shape, or noise below nought.
     """
     check_per(per)
-    knobs.real("noise", noise, low=0)
     partner_key, coin_key = split_keys(key, 2)
     partners = choose_partners(partner_key, images, donors, donor_index)
 

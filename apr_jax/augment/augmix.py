@@ -15,7 +15,6 @@ from apr_jax.augment.apr_single import LOWEST_LEVEL, chunk_size, to_levels
 from apr_jax.augment.keys import per_image_keys
 from apr_jax.augment.packed import pack, unpack
 from apr_jax.errors import ArgumentError
-from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
 
 
@@ -73,9 +72,6 @@ def augmix(
         ValueError: an unknown name, another shape, a wrong number of keys, or a number
             out of range.
     """
-    knobs.whole("width", width)
-    knobs.whole("depth", depth)
-    knobs.real("alpha", alpha, above=0)
     names = ops_lib.op_set(ops)
     levels = to_levels(images)
     count, height, breadth, channels = levels.shape

@@ -35,8 +35,6 @@ def random_crop(
         ValueError: negative `pad`, an unknown `edge`, not four axes, or a wrong number
             of keys.
     """
-    if pad < 0:
-        raise ValueError(f"pad must not be negative, got {pad}")
     if edge not in EDGES:
         raise ValueError(f"unknown edge {edge!r}, choose from {EDGES}")
     keys = per_image_keys(key, images.shape[0])

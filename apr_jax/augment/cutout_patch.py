@@ -51,7 +51,7 @@ def cutout(
     Raises:
         ValueError: `size` below 1, not four axes, or a wrong number of keys.
     """
-    count, height, width, channels = _shape(images, size)
+    count, height, width, channels = images.shape
     centre = draw_centres(key, count, height=height, width=width)
     mask = square_mask(centre, jnp.full(count, size), height=height, width=width)
     filling = jnp.broadcast_to(jnp.asarray(fill, images.dtype), (channels,))
@@ -117,7 +117,7 @@ def draw_centres(key: jax.Array, count: int, *, height: int, width: int) -> jax.
 
 def draw_patches(
     key: jax.Array,
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     *,
     size: int,
     sigma: float,
@@ -159,17 +159,9 @@ def square_mask(
 
 def _patch(key: jax.Array, images: jax.Array, size: int, **knobs: Any) -> jax.Array:
     """Noise in a square of each image; knobs as `draw_patches`'s."""
-    shape = _shape(images, size)
-    patches = draw_patches(key, shape, size=size, **knobs)
-    _, height, width, _ = shape
+    patches = draw_patches(key, images.shape, size=size, **knobs)
+    _, height, width, _ = images.shape
     mask = square_mask(patches.centre, patches.size, height=height, width=width)
     noise = (patches.scale[:, None, None, None] * patches.noise).astype(images.dtype)
     noisy = jnp.clip(images + noise, 0, 1)
     return jnp.where(mask[..., None], noisy, images)
-
-
-def _shape(images: jax.Array, size: int) -> tuple[int, int, int, int]:
-    if size < 1:
-        raise ValueError(f"size must be 1 or more, got {size}")
-    count, height, width, channels = images.shape
-    return count, height, width, channels

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from apr_jax.augment.apr_pair import choose_partners
 from apr_jax.augment.keys import draw_per, split_keys
 from apr_jax.augment.mixup_cutmix import draw_weights
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import filter_bands, square_mask
 
@@ -65,7 +66,7 @@ def amplitude_mix(
     return jnp.clip(mixed, 0, 1) if clip else mixed
 
 
-@images_gate("pixels")
+@images_gate("pixels", rules={"beta": numbers.between(0, 0.5)})
 def low_amplitude_swap(
     key: jax.Array,
     images: jax.Array,
@@ -99,8 +100,6 @@ def low_amplitude_swap(
     Raises:
         TypeError, ValueError: as `apr_pair`, and for beta out of range.
     """
-    if not 0 <= beta <= 0.5:
-        raise ValueError(f"beta must be in [0, 0.5], got {beta}")
     partners = choose_partners(key, images, donors, donor_index)
     height, width = images.shape[1:3]
     mask = square_mask(height, width, int(beta * min(height, width)))

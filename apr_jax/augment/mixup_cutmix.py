@@ -7,7 +7,6 @@ import jax.numpy as jnp
 
 from apr_jax.augment.apr_pair import choose_partners
 from apr_jax.augment.keys import draw_per, split_keys
-from apr_jax.gates import knobs
 from apr_jax.gates.images import images_gate
 
 
@@ -101,7 +100,6 @@ def cutmix(
 
 def draw_weights(key: jax.Array, count: int, *, alpha: float, per: str) -> jax.Array:
     """Weights from Beta(alpha, alpha): float32 [N], all the same for "batch"."""
-    knobs.real("alpha", alpha, above=0)
 
     def draw(key: jax.Array) -> jax.Array:
         # X / (X + Y) of two Gamma variables; one call draws both.

@@ -14,7 +14,7 @@ import numpy as np
 
 from apr_jax import fast_random
 from apr_jax.augment.keys import per_image_keys
-from apr_jax.gates import knobs
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 
 # The least width of the blur's kernel in pixels; the largest is a side of the image.
@@ -34,7 +34,7 @@ class Mollified(NamedTuple):
     softness: jax.Array
 
 
-@images_gate("pixels")
+@images_gate("pixels", rules={"beta": numbers.positive})
 def mollify(
     key: jax.Array,
     images: jax.Array,
@@ -67,12 +67,6 @@ def mollify(
         TypeError: pixels are not floating point.
         ValueError: a number out of range, or another shape.
     """
-    for name, number in (
-        ("beta", beta),
-        ("noise_power", noise_power),
-        ("blur_power", blur_power),
-    ):
-        knobs.real(name, number, above=0)
     count, height, width, _ = images.shape
     keys = per_image_keys(key, count)
     draws = jax.vmap(lambda k: jax.random.uniform(k, (2,), jnp.float32))(keys)

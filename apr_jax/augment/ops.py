@@ -13,6 +13,7 @@ import numpy as np
 
 from apr_jax.augment import ops_geometric, ops_tonal
 from apr_jax.augment.packed import Chunk, OnCpu, pack, unpack, update_rows
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 
 OPS = (
@@ -56,7 +57,7 @@ def default_chunk(height: int, width: int) -> Chunk:
     return OnCpu(max(1, _CHUNK_PIXELS // (height * width)))
 
 
-@images_gate("levels")
+@images_gate("levels", rules={"level": numbers.between(0, 10)})
 def apply_op(
     images: jax.Array,
     name: str,

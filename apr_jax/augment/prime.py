@@ -81,8 +81,6 @@ def prime(
         TypeError: pixels are not floating point.
         ValueError: another shape, a wrong number of keys, or a number out of range.
     """
-    if min(width, depth) < 1:
-        raise ValueError(f"width and depth must be positive, got {width} and {depth}")
     count, height, breadth, channels = images.shape
     drawn = draw_chains(key, count, width=width, depth=depth)
 

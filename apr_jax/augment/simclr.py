@@ -94,8 +94,6 @@ def draw_boxes(keys: jax.Array, *, height: int, width: int, area: float) -> jax.
     until they fit, ten times at most; then the middle is taken, as large as its shape
     allows.
     """
-    if not 0 < area <= 1:
-        raise ValueError(f"area must be in (0, 1], got {area}")
     widest = math.log(4 / 3)
     ratio = min(max(width / height, 3 / 4), 4 / 3)
     spare = round(min(height, width / ratio)), round(min(width, height * ratio))

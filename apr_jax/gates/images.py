@@ -8,7 +8,7 @@ import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from apr_jax import fast_random
+from apr_jax.gates import numbers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,12 +89,14 @@ def images_gate(
     rank: int | None = 4,
     rounds: bool = False,
     single: bool = True,
+    rules: Mapping[str, numbers.Rule] | None = None,
 ) -> Callable[[F], F]:
     """A decorator of public functions that take images, and keys.
 
     The arguments called as in `IMAGES` become JAX's arrays of a type that the function
     takes, checked by `check_type` and `check_values`. An argument `key` becomes typed
-    keys, see `fast_random.typed_keys`. Images in half precision are computed in float32
+    keys, see `fast_random.typed_keys`, and each number is checked by its name, see
+    `numbers.RULES`. Images in half precision are computed in float32
     and come back as they were, float64 likewise where JAX has it (and is float32 where
     it hasn't); a key gives the same numbers with x64 as without. An empty batch gives
     an empty batch. On a mesh whose axes are Explicit the result has the sharding of the
@@ -106,11 +109,13 @@ def images_gate(
         rounds: whether floating point pixels become grey levels, which have no NaN: an
             image with a NaN comes back as NaN all over.
         single: False computes float64 in float64.
+        rules: argument -> rule that this function has in place of the usual one.
     """
 
     def behind(function: F) -> F:
         signature = inspect.signature(function)
         names = [name for name in IMAGES if name in signature.parameters]
+        checks = numbers.rules_of(signature, rules or {}, {*IMAGES, "key"})
 
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
@@ -118,6 +123,8 @@ def images_gate(
             for name in names:
                 if given.get(name) is not None:
                     given[name] = _checked(given[name], takes, name, values, rank)
+            for name in checks.keys() & given.keys():
+                checks[name](name, given[name])
             if "key" in given:
                 given["key"] = fast_random.typed_keys(given["key"])
             lead = given[names[0]]

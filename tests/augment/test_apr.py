@@ -431,7 +431,7 @@ def test_flip_mirrors_half_of_the_images(key, rng):
 
 
 def test_crop_and_flip_say_what_they_cannot_take(key):
-    with pytest.raises(ValueError, match=r"negative.*-1"):
+    with pytest.raises(ValueError, match="pad is -1"):
         augment.random_crop(key, jnp.zeros((1, 4, 4, 3)), pad=-1)
     with pytest.raises(ValueError, match=r"unknown edge 'wrap', choose from"):
         augment.random_crop(key, jnp.zeros((1, 4, 4, 3)), edge="wrap")

@@ -6,6 +6,7 @@ The functions come from the packages' own lists, so one that is added is checked
 
 import functools
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from apr_jax import augment, fast_random, pixels, spectral
+from apr_jax.errors import ArgumentError
 from apr_jax.gates import images as gates
+from apr_jax.gates import numbers
 
 # Arguments without a default besides images and keys.
 OTHERS = {
@@ -73,13 +76,14 @@ SPECTRAL = {n: f for n, f in public(spectral).items() if n != "recombine_channel
 BOTH = AUGMENTATIONS | SPECTRAL
 
 
-def fold(key, images):
+def fold(key, images, *, prob=0.5):
     """A function as somebody might add it: without a gate."""
-    coin = jax.vmap(jax.random.bernoulli)(jax.random.split(key, images.shape[0]))
+    keys = jax.random.split(key, images.shape[0])
+    coin = jax.vmap(jax.random.bernoulli, (0, None))(keys, prob)
     return jnp.where(coin[:, None, None, None], images[:, ::-1], images).at[0].add(0)
 
 
-def call(function, images, key=None):
+def call(function, images, key=None, **knobs):
     """The result with the images in the place of all that must be images."""
     parameters = inspect.signature(function).parameters
     needed = {n for n, p in parameters.items() if p.default is inspect.Parameter.empty}
@@ -88,7 +92,7 @@ def call(function, images, key=None):
     given |= dict.fromkeys(needed & set(gates.IMAGES), images)
     if "key" in parameters:
         given["key"] = jax.random.key(0) if key is None else key
-    return function(**given, **KNOBS.get(function.__name__, {}))
+    return function(**given | KNOBS.get(function.__name__, {}) | knobs)
 
 
 def images_of(dtype, count=3):
@@ -193,10 +197,20 @@ def check_keys(function, impls=("unsafe_rbg",)):
         assert drawn_with(program.jaxpr) <= {"key<fry>"}
 
 
+def check_numbers(function):
+    """A number that is none is refused by its name."""
+    images = images_of(kinds_taken(function)[0])
+    others = {"key", *gates.IMAGES, *numbers.FREE}
+    for name in set(inspect.signature(function).parameters) - others:
+        with pytest.raises(ArgumentError, match=f"^{name} is nan; it must be"):
+            call(function, images, **{name: float("nan")})
+
+
 CHECKS = {
     "types": (check_types, BOTH),
     "values": (check_values, AUGMENTATIONS),
     "empty": (check_empty, BOTH),
+    "numbers": (check_numbers, BOTH),
     "keys": (check_keys, AUGMENTATIONS),
 }
 
@@ -263,6 +277,38 @@ def test_under_vmap_each_image_has_its_own_key(impl):
 
 
 # --- Values --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({"prob": 1.5}, "prob is 1.5; it must be a finite number and at least 0 and"),
+        ({"prob": np.array([0.5, -1])}, "prob is -1.0; it must be a finite number"),
+        ({"prob": jnp.array([0.5, jnp.nan])}, "prob is nan"),
+        ({"prob": "0.5"}, "prob is '0.5'"),
+        ({"noise": -0.1}, "noise is -0.1"),
+        ({"clip": 1}, "clip is 1; it must be True or False"),
+    ],
+)
+def test_numbers_out_of_range_are_named(knobs, said):
+    with pytest.raises(ArgumentError, match=re.escape(said)):
+        augment.apr_pair(jax.random.key(0), images_of(np.float32), **knobs)
+
+
+def test_numbers_that_are_only_traced_pass():
+    images = images_of(np.float32)
+    each = jax.jit(
+        lambda prob: augment.random_grey(jax.random.key(0), images, prob=prob)
+    )
+    np.testing.assert_array_equal(each(0.0), images)
+
+
+def test_an_argument_without_a_rule_is_refused_where_it_is_defined():
+    def blur(images, *, reach):
+        return images
+
+    with pytest.raises(TypeError, match=r"no rule for the arguments \['reach'\]"):
+        gates.images_gate("pixels")(blur)
 
 
 def test_ringing_is_no_grey_level(rng):
