@@ -54,7 +54,8 @@ def add(root: pathlib.Path, name: str) -> None:
     text = json.dumps(config_lib.to_dict(plain), indent=2)
     files.write_text(target.config, text + "\n")
     workdir.write_class_names(target, network.class_names)
-    files.write_bytes(target.results, jsonl.encode(map(_portable, records)))
+    packed = target.root / f"results.jsonl{jsonl.PACKED}"
+    jsonl.replace(packed, map(_portable, records))
     size = sum(path.stat().st_size for path in target.root.iterdir())
     say(f"{target.root}: {size / 1e6:.1f} MB, {len(records)} records")
 

@@ -1,15 +1,20 @@
 """Files of one JSON object a line, which survive being cut off while written."""
 
 import contextlib
+import gzip
 import json
 import os
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from apr_jax.errors import DataError
 from apr_jax.gates.stores import StorePath
 from apr_jax.runs import files
+
+# Of files that are compressed; they are written whole.
+PACKED = ".gz"
 
 
 def append(path: files.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -52,10 +57,15 @@ def append(path: files.Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def replace(path: files.Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Writes a file of these rows alone; at any moment it is the old or the new one.
 
+    It is compressed where its name ends in `PACKED`.
+
     Raises:
         ValueError, OSError: as ``append``; the old file then stays.
     """
-    files.write_bytes(path, encode(rows))
+    data = encode(rows)
+    if files.named(path).endswith(PACKED):
+        data = gzip.compress(data, mtime=0)
+    files.write_bytes(path, data)
 
 
 def read(path: files.Path) -> list[tuple[int, dict[str, Any]]]:
@@ -94,9 +104,12 @@ def read(path: files.Path) -> list[tuple[int, dict[str, Any]]]:
 def _opened(path: files.Path) -> Iterator[IO[bytes]]:
     try:
         with files.opened(path) as file:
-            yield file
+            packed = files.named(path).endswith(PACKED)
+            yield gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[misc]
     except FileNotFoundError:
         raise
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"can't read {files.named(path)}: {error}") from error
     except OSError as error:
         raise DataError(f"can't read {files.named(path)}: {error.strerror}") from error
 

@@ -30,7 +30,7 @@ class RunDir:
         curve: loss, accuracy, rate and speed over the steps.
         watched: what ``train.watch`` names, over the epochs.
         held_out: accuracies under attack on images that are held out.
-        results: one record for each number.
+        results: one record for each number; in the zoo compressed, and only read.
         commands: the commands that made them.
         wandb: its id at Weights & Biases.
         examples: a few training images and what the augmentation makes of them.
@@ -53,6 +53,9 @@ class RunDir:
         self.held_out = root / epochs.HELD_OUT
         self.wandb = root / "wandb.json"
         self.results = root / "results.jsonl"
+        packed = root / f"results.jsonl{jsonl.PACKED}"
+        if isinstance(root, pathlib.Path) and packed.exists():
+            self.results = packed
         self.commands = root / "commands.jsonl"
         self.examples = root / "examples.npz"
         self.predictions = root / "predictions"

@@ -23,6 +23,7 @@ import numpy as np
 from apr_jax.config import CORRUPTIONS
 from apr_jax.gates import places
 from apr_jax.runs import records as records_lib
+from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -172,7 +173,7 @@ def found(run: str) -> dict[tuple[str, str, str], Record]:
     """The last record of each (job, metric, split) of a run that is kept here."""
     path = RESULTS / run / "results.jsonl"
     if not path.exists():
-        path = places.ZOO_FOLDER / run / "results.jsonl"
+        path = workdir.RunDir(places.ZOO_FOLDER / run).results
     kept = records_lib.read(path) if path.exists() else []
     return {(r.job.removeprefix("evaluate."), r.metric, r.split): r for r in kept}
 

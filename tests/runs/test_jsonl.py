@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from apr_jax.errors import DataError
 from apr_jax.runs import jsonl
 
 
@@ -91,3 +92,17 @@ def test_two_writers_do_not_mix_their_lines(tmp_path):
     rows = [row for _, row in jsonl.read(path)]
     for name in "ab":
         assert [r["i"] for r in rows if r["writer"] == name] == list(range(100))
+
+
+def test_rows_may_be_kept_compressed(tmp_path):
+    path, rows = tmp_path / "rows.jsonl.gz", [{"a": i, "b": "same"} for i in range(99)]
+    jsonl.replace(path, rows)
+    first = path.read_bytes()
+    assert [row for _, row in jsonl.read(path)] == rows
+    assert len(first) < len(jsonl.encode(rows)) / 5
+    jsonl.replace(path, rows)
+    assert path.read_bytes() == first  # it says nothing of when
+    for damaged in (first[:-9], b"{}\n", first[:40] + b"\0\0\0\0" + first[44:]):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"can't read .*rows\.jsonl\.gz"):
+            jsonl.read(path)
