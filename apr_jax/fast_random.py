@@ -29,6 +29,11 @@ _OWN_KIND = "threefry2x32"
 _KINDS = {2: _OWN_KIND, 4: "rbg"}
 
 
+def key_of(seed: int) -> jax.Array:
+    """A key of the one kind that all is drawn with, whatever JAX's default is."""
+    return jax.random.key(seed, impl=_OWN_KIND)
+
+
 def typed_keys(key: jax.Array) -> jax.Array:
     """Keys of the one kind that all random numbers here are drawn with.
 

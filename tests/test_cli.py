@@ -116,7 +116,12 @@ MISTAKES = {
     "clean run/config.json": "is a file of weights: --config must name its network",
     "clean run --workdir az://a/b": "--workdir is 'az://a/b'; it must be a file",
     "clean run --weights w": "--weights is for --model",
-    "clean run --data cifar10": "--data is for --model",
+    "clean run --data cifar10": "--data is for --model; a network of the zoo is",
+    "card --model net --data cifar10": "write FILE.py or FILE.py:create, timm:NAME, t",
+    "card --model zoo:x --data cifar10": "--model is 'zoo:x'; the zoo has cifar10_air",
+    "clean run --classes 1": "--classes is 1; it must be at",
+    "card zoo:cifar10_airbench94_apr_p --data_dir x": "--data_dir is for measuring, an",
+    "card zoo:cifar10_airbench94_apr_p --devices=2": "--devices is for measuring, and",
     "clean --model timm:x": "--model needs --data, what it is measured on",
     "corruption run --corruptions=rain": "corruptions has 'rain'",
     "corruption run --severities=1,x": "severities has 'x'; it must be a number",
@@ -189,6 +194,16 @@ def test_a_mistake_in_flags_is_said_before_jax_loads(tmp_path):
         assert line.startswith("error: "), words
         assert part in line, words
         assert status == "status 2", words
+
+
+@pytest.mark.parametrize("name", ["models", "methods", "configs", "zoo"])
+def test_lists_take_nothing(monkeypatch, capsys, name):
+    start(monkeypatch, name, "--help")
+    assert capsys.readouterr().out.startswith(f"usage: apr-jax {name}\n\nTo list the ")
+    with pytest.raises(SystemExit) as end:
+        start(monkeypatch, name, "all")
+    assert end.value.code == 2
+    assert f"apr-jax {name} takes no arguments, not 'all'" in capsys.readouterr().err
 
 
 def test_the_lists(capsys):
@@ -273,9 +288,13 @@ def test_print_config_prints_every_value():
     program = (
         "import sys\nfrom apr_jax import cli\n"
         "sys.argv = ['apr-jax', 'train', '--config', 'cifar10_wrn_aprsp', "
-        "'--config.seed=7', '--print_config']\n"
+        "'--config.seed=7', '--print_config', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit as end:\n    sys.exit(end.code)"
     )
+    wrong = run("-c", program, "--config.augment.method=apr_q")
+    assert wrong.returncode == 2
+    assert "augment.method: unknown method 'apr_q'" in wrong.stderr
+    assert not wrong.stdout
     done = run("-c", program)
     assert done.returncode == 0, done.stderr
     values = dict(line.split(" = ", 1) for line in done.stdout.splitlines())

@@ -282,6 +282,7 @@ TABLE = {
     "augment.heads_weight": (0.25, {"augment__method": "apr_p_heads"}, step),
     "augment.jsd_weight": (3.0, {"augment__method": "augmix"}, step),
     "augment.mix_alpha": (0.5, {"augment__method": "mixup"}, step),
+    "augment.fact_alpha": (0.5, {"augment__method": "amplitude_mix"}, step),
     "augment.mix_prob": (0.5, {"augment__method": "cutmix"}, step),
     "augment.mix_depth": (1, NOISY, step),
     "augment.noise_add": (0.1, NOISY, step),

@@ -38,6 +38,7 @@ CIFAR = {
     "augment.heads_weight": 0.5,
     "augment.jsd_weight": 12.0,
     "augment.mix_alpha": 1.0,
+    "augment.fact_alpha": 1.0,
     "augment.mix_prob": 1.0,
     "augment.cutout_size": 16,
     "augment.strengths": "cifar10",

@@ -118,7 +118,9 @@ class APGD:
         keys = fold_all(points.keys, _START)
         if self.norm == "l1":
             shape = points.images.shape[1:]
-            noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+            noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(
+                keys
+            )
         else:
             noise = norms.random_direction(keys, points.images, self.norm)
             noise *= norms.column(radius, noise)

@@ -5,13 +5,14 @@ under which nothing is done are refused.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax import fast_random
 from apr_jax.attacks import losses, norms
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import answers, knobs
@@ -23,9 +24,8 @@ _share = functools.partial(knobs.real, low=0, high=1)
 _positive = functools.partial(knobs.real, above=0)
 
 
-def _optional_size(name: str, value: Any) -> None:
-    if value is not None:
-        _positive(name, value)
+def _optional_size(name: str, value: Any) -> float | None:
+    return None if value is None else _positive(name, value)
 
 
 # Of each setting by its name, in whichever attack.
@@ -71,14 +71,16 @@ def gated(
         endless: whether the radius may be infinite.
     """
 
-    def related(given: Mapping[str, Any]) -> None:
+    def related(given: dict[str, Any]) -> None:
         norm = given["norm"]
         note = "" if norm not in norms.NORMS else f" for {attack}"
         knobs.one_of("norm", norm, choices, note=note)
         if "eps" in given:
-            knobs.radius(given["eps"], norm, endless=endless)
+            given["eps"] = knobs.radius(given["eps"], norm, endless=endless)
         if "loss" in given:
             check_loss(given["loss"], attack=attack, targeted=targeted)
+        if "key" in given:
+            given["key"] = fast_random.typed_keys(given["key"])
         if given.get("shrink") and norm != "l1":
             raise ArgumentError(f"shrink is for the l1 norm, not {norm!r}")
 

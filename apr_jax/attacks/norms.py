@@ -144,9 +144,11 @@ def random_direction(keys: jax.Array, like: jax.Array, norm: str) -> jax.Array:
     """
     shape = like.shape[1:]
     if norm == "linf":
-        noise = jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-1.0))(keys)
+        noise = jax.vmap(
+            lambda key: jax.random.uniform(key, shape, jnp.float32, minval=-1.0)
+        )(keys)
     else:
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
     return unit(noise.astype(like.dtype), norm)
 
 
@@ -162,9 +164,13 @@ def random_inside(
     )
     if norm == "linf":
         delta = jax.vmap(
-            lambda key: jax.random.uniform(key, origin.shape[1:], minval=-1.0)
+            lambda key: jax.random.uniform(
+                key, origin.shape[1:], jnp.float32, minval=-1.0
+            )
         )(noise_keys).astype(origin.dtype)
     else:
-        length = jax.vmap(jax.random.uniform)(length_keys).astype(origin.dtype)
+        length = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32))(
+            length_keys
+        ).astype(origin.dtype)
         delta = random_direction(noise_keys, origin, norm) * column(length, origin)
     return project(origin + delta * column(eps, origin), origin, eps, norm)

@@ -13,6 +13,8 @@ from apr_jax.augment.keys import (
     per_image_keys,
     split_keys,
 )
+from apr_jax.errors import ArgumentError
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import recombine, recombine_within
 
@@ -75,10 +77,8 @@ def choose_partners(
         if pool.shape[0] < count:
             raise ValueError(f"{count} images need as many donors, got {pool.shape[0]}")
         donor_index = jax.random.permutation(key, pool.shape[0])[:count]
-    elif donor_index.shape != (count,):
-        raise ValueError(
-            f"donor_index must be [{count}], got shape {donor_index.shape}"
-        )
+    else:
+        donor_index = numbers.places("donor_index", donor_index, count, len(pool))
     return Partners(pool, donor_index, donors is None)
 
 
@@ -131,7 +131,7 @@ def apr_pair(
     partners = choose_partners(partner_key, images, donors, donor_index)
 
     def mix(images: jax.Array) -> jax.Array:
-        if noise:
+        if not (isinstance(noise, int | float) and noise == 0):
             noised = _with_noise(partner_key, partners.images, noise)
             mixed = recombine(noised, images, axes=axes, backend=backend)
         else:
@@ -163,6 +163,11 @@ def by_chance(
     if isinstance(prob, int | float) and prob >= 1:
         return mix(images)
     if per == "batch":
+        if jnp.ndim(prob):
+            raise ArgumentError(
+                f"prob has shape {jnp.shape(prob)}, one for each image, which is for "
+                "per='image'"
+            )
         # Only one side is computed, so that a lost coin costs no transform.
         coin = jax.random.bernoulli(key, prob)
         return jax.lax.cond(coin, mix, lambda images: images, images)

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import image_coins, per_image_keys
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 
 EDGES = ("fill", "reflect")
@@ -37,6 +38,7 @@ def random_crop(
     """
     if edge not in EDGES:
         raise ValueError(f"unknown edge {edge!r}, choose from {EDGES}")
+    numbers.filling(fill, images.dtype)
     keys = per_image_keys(key, images.shape[0])
     sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     if edge == "reflect":
@@ -60,6 +62,6 @@ def random_flip(
 
     Key and errors as `random_crop`'s.
     """
-    keys = per_image_keys(key, images.shape[0])
-    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(keys)
+    count = images.shape[0]
+    coin = image_coins(per_image_keys(key, count), count, prob)
     return jnp.where(coin[:, None, None, None], images[:, :, ::-1], images)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from apr_jax import fast_random
 from apr_jax.augment.keys import per_image_keys
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 
 
@@ -27,7 +28,7 @@ class Patches(NamedTuple):
     noise: jax.Array
 
 
-@images_gate("either", values="finite")
+@images_gate("either", values="finite", rules={"fill": numbers.each_real})
 def cutout(
     key: jax.Array,
     images: jax.Array,
@@ -51,6 +52,7 @@ def cutout(
     Raises:
         ValueError: `size` below 1, not four axes, or a wrong number of keys.
     """
+    numbers.filling(fill, images.dtype)
     count, height, width, channels = images.shape
     centre = draw_centres(key, count, height=height, width=width)
     mask = square_mask(centre, jnp.full(count, size), height=height, width=width)

@@ -17,7 +17,7 @@ from apr_jax.gates.images import images_gate
 from apr_jax.spectral import filter_bands, square_mask
 
 
-@images_gate("pixels")
+@images_gate("pixels", rules={"strength": numbers.between(0, 1)})
 def amplitude_mix(
     key: jax.Array,
     images: jax.Array,
@@ -117,6 +117,6 @@ def draw_shares(
     per: str,
 ) -> jax.Array:
     """Up to ``strength``, by Beta(alpha, alpha): float32 [N], one for all a "batch"."""
-    if alpha == 1:
+    if isinstance(alpha, int | float) and alpha == 1:
         return strength * draw_per(jax.random.uniform, key, count, per)
     return strength * draw_weights(key, count, alpha=alpha, per=per)

@@ -89,12 +89,8 @@ _NOISY = Stage(
     },
 )
 _SIMCLR = Stage(simclr, {"area": "contrast.crop_area"}, pixels=True)
-_WAVES = Stage(
-    fourier_basis_noise,
-    strengths={"imagenet": {"mean_strength": 10.0}},
-    per="image",
-    takes=(),
-)
+_STRONG_WAVES = {"imagenet": {"mean_strength": 10.0}}
+_WAVES = Stage(fourier_basis_noise, strengths=_STRONG_WAVES, per="image", takes=())
 
 _HYBRID_PP = Stage(
     hybrid_augment_pp,
@@ -205,7 +201,7 @@ AUGMENTS = {
     "amplitude_mix": Method(
         "amplitudes of two images interpolated (FACT)",
         "Xu 2021",
-        pair=Stage(_amplitude_mix, {"alpha": "augment.mix_alpha"}, per="image"),
+        pair=Stage(_amplitude_mix, {"alpha": "augment.fact_alpha"}, per="image"),
         mean=True,
     ),
     "apr_p_noised": Method(
@@ -218,7 +214,9 @@ AUGMENTS = {
     ),
     "apr_waves": Method(
         "own phase, plane waves in the amplitude",
-        pair=Stage(apr_waves, _CLIP | _PROB | _AXES, per="image", takes=()),
+        pair=Stage(
+            apr_waves, _CLIP | _PROB | _AXES, _STRONG_WAVES, per="image", takes=()
+        ),
     ),
     "low_amplitude_swap": Method(
         "low amplitudes of another image (FDA)",

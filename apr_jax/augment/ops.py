@@ -57,7 +57,7 @@ def default_chunk(height: int, width: int) -> Chunk:
     return OnCpu(max(1, _CHUNK_PIXELS // (height * width)))
 
 
-@images_gate("levels", rules={"level": numbers.between(0, 10)})
+@images_gate("levels", rules={"level": numbers.each_between(0, 10)})
 def apply_op(
     images: jax.Array,
     name: str,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from apr_jax.augment.keys import per_image_keys
+from apr_jax.augment.keys import image_coins, per_image_keys
 from apr_jax.gates.images import images_gate
 
 # Of red, green and blue in the brightness of a pixel (ITU-R BT.601).
@@ -165,7 +165,7 @@ def color_jitter(
         ValueError: not four axes, neither 1 nor 3 channels, or a wrong number of keys.
     """
     keys = jax.vmap(lambda k: jax.random.split(k))(_keys(key, images))
-    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(keys[:, 0])
+    coin = image_coins(keys[:, 0], len(images), prob)
     shifted = apply_jitter(images, draw_jitter(keys[:, 1], strength=strength))
     return jnp.where(coin[:, None, None, None], shifted, images)
 
@@ -261,7 +261,7 @@ def random_grey(key: jax.Array, images: jax.Array, *, prob: float = 0.2) -> jax.
         TypeError: pixels are not floating point.
         ValueError: not four axes, neither 1 nor 3 channels, or a wrong number of keys.
     """
-    coin = jax.vmap(lambda k: jax.random.bernoulli(k, prob))(_keys(key, images))
+    coin = image_coins(_keys(key, images), len(images), prob)
     return jnp.where(coin[:, None, None, None], luma(images), images)
 
 

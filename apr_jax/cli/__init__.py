@@ -31,6 +31,8 @@ COMMANDS = {
     "configs": ("apr_jax.cli.configs", "list the configurations"),
     "zoo": ("apr_jax.cli.zoo", "list the trained networks that come with it"),
 }
+# Those that take nothing.
+_LISTS = ("models", "methods", "configs", "zoo")
 # What ``pip install "apr_jax[train]"`` brings, by the names of modules.
 _TRAIN = {
     "absl",
@@ -56,6 +58,10 @@ def main() -> None:
         near = difflib.get_close_matches(given[0], COMMANDS, 1)
         guess = f"did you mean {near[0]}? " if near else ""
         _fail(f"unknown command {given[0]!r}; {guess}There are {', '.join(COMMANDS)}")
+    elif given[0] in _LISTS and given[1:]:
+        if given[1] not in ("--help", "-h"):
+            _fail(f"apr-jax {given[0]} takes no arguments, not {given[1]!r}")
+        print(f"usage: apr-jax {given[0]}\n\nTo {COMMANDS[given[0]][1]}.")
     else:
         del sys.argv[1]
         sys.argv = by_name.with_files(sys.argv)

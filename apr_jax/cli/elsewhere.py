@@ -24,7 +24,7 @@ def define_flags() -> Callable[[], dict[str, Any]]:
         "model",
         None,
         "FILE.py[:create], which returns a function or an apr_jax.Classifier; "
-        "timm:NAME, torchvision:NAME or hf:REPO.",
+        "timm:NAME, torchvision:NAME, hf:REPO or zoo:NAME.",
     )
     classes = flags.DEFINE_string(
         "classes", None, "How many classes, or a file of names, one a line."
@@ -62,7 +62,10 @@ def define_measured() -> Callable[[], dict[str, Any] | None]:
     """
     told = define_flags()
     measured = flags.DEFINE_string(
-        "data", None, "For --model: cifar10, bundled, folder:PATH, arrays:FILE.npz, …"
+        "data",
+        None,
+        "For --model: a set of TFDS such as cifar10, bundled, folder:PATH, "
+        "arrays:FILE.npz or parquet:PATH.",
     )
     settings.list_in_help("data")
 
@@ -74,7 +77,10 @@ def define_measured() -> Callable[[], dict[str, Any] | None]:
                 ("classes", found["classes"]),
             ):
                 if value:
-                    raise ConfigError(f"--{flag} is for --model")
+                    raise ConfigError(
+                        f"--{flag} is for --model; a network of the zoo is measured on "
+                        "other data as --model zoo:NAME"
+                    )
             return None
         if measured.value is None:
             raise ConfigError("--model needs --data, what it is measured on")
@@ -91,13 +97,19 @@ def _check(model: str, weights: str | None) -> None:
     """
     if named.is_named(model):
         named.check(model)
+    elif model.startswith(places.ZOO):
+        places.zoo(model, "--model")
     else:
-        code_files.find(model, "model")
+        code_files.find(model, "--model", named.OTHERS)
     if weights and not (path := places.local(weights, "--weights")).is_file():
         raise ConfigError(f"--weights is {str(path)!r}, which is no file")
 
 
 def _classes(text: str | None) -> int | tuple[str, ...] | None:
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
+    if text.isdecimal():
+        if (count := int(text)) < 2:
+            raise ConfigError(f"--classes is {count}; it must be at least 2")
+        return count
     return classes_lib.read_text(places.local(text, "--classes"))

@@ -127,7 +127,10 @@ def _card() -> Callable[[Sequence[str]], None]:
             asked = changes()
             wanted = {"parts": config_lib.PARTS, **asked}
             given = {"places": places(), "foreign": foreign, **shared()}
-            given["shown"] = [] if asked else list(filter(workdir.is_reduced, roots))
+            shown = [] if asked else list(filter(workdir.is_reduced, roots))
+            if shown and len(shown) == len(roots) and foreign is None:
+                _check_nothing_is_asked(argv[1], {**given["places"], **shared()})
+            given["shown"] = shown
             for place in roots:
                 opened, config = workdir.open_run(place)
                 workdir.read_class_names(opened)
@@ -141,6 +144,16 @@ def _card() -> Callable[[Sequence[str]], None]:
         process.finish(run)
 
     return work
+
+
+def _check_nothing_is_asked(name: str, given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for flags of a measurement where none is made."""
+    for flag in ("data_dir", "cache_dir", "devices"):
+        if given.get(flag):
+            raise ConfigError(
+                f"--{flag} is for measuring, and of {name} the recorded card is shown; "
+                f"say what to measure: --parts {','.join(PARTS)}, or some of them"
+            )
 
 
 def _define_shared(*listed: str) -> Callable[[], dict[str, Any]]:

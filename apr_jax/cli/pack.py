@@ -4,7 +4,7 @@
     apr-jax pack --data imagenet2012 --splits train,validation --out packed
 
     apr-jax train --config imagenet_resnet50_aprsp --config.data.data_dir=packed \
-        --config.data.name=imagenet_256
+        --config.data.name=imagenet_256 --config.data.test_split=val
 
 ``--data`` is a folder with SPLIT/CLASS/IMAGE, or a set of TensorFlow Datasets. Each
 image is brought to ``--shorter`` pixels of its shorter side and stored as a JPEG of
@@ -86,10 +86,14 @@ def main() -> None:
             workers=workers.value or os.cpu_count() or 1,
             quiet=quiet.value,
         )
+        packed = pack.splits_of(made)
+        known = ("test", "validation", "val")
+        tested = next((name for name in known if name in packed), "")
         console.say(
             f"packed: {made}; train on it with --config.data.source=tfds "
             f"--config.data.data_dir={made.parents[1]} "
             f"--config.data.name={made.parent.name} --config.data.streaming=True"
+            + (f" --config.data.test_split={tested}" if tested else "")
         )
 
     def work(argv: Sequence[str]) -> None:

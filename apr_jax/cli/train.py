@@ -57,9 +57,11 @@ def main(argv: list[str]) -> None:
         program.mistaken(f"unexpected argument {argv[1]!r}")
     process.finish(check)
     if _PRINT_CONFIG.value:
-        for name, value in config_lib.flatten(
-            config_lib.parse(_CONFIG.value.to_dict())
-        ).items():
+        config = config_lib.parse(_CONFIG.value.to_dict())
+        from apr_jax.train import plan
+
+        process.finish(lambda: plan.check_names(config))
+        for name, value in config_lib.flatten(config).items():
             print(f"{name} = {value!r}")
         return
     if not _QUIET.value and not _PROCESS.value:

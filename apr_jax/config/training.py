@@ -71,6 +71,9 @@ class Augment:
     heads_weight: float = share(0.5, "two heads: lambda of equation 7, the phase's")
     jsd_weight: float = setting(12.0, "of the Jensen-Shannon divergence", low=0)
     mix_alpha: float = setting(1.0, "of the blending weights' Beta(a, a)", low=1e-3)
+    fact_alpha: float = setting(
+        1.0, "amplitude_mix: of the amplitudes' shares' Beta(a, a)", low=1e-3
+    )
     mix_prob: float = share(1.0, "mixup, CutMix: chance of blending a batch at all")
     mix_depth: int = setting(
         3, "noisymix: blends at one of the first stages' ends, or pixels (0)", low=0

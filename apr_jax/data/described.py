@@ -5,7 +5,9 @@
 - ``bundled``: digits over photographs, offline;
 - ``folder:PATH`` with CLASS/IMAGE, or with that below "test", "val" or "validation";
 - ``arrays:PATH``: an ``.npz`` file with ``images`` and ``labels``, or what
-  ``apr_jax.data.arrays`` reads.
+  ``apr_jax.data.arrays`` reads;
+- ``parquet:PATH``: a folder of Parquet files as the Hugging Face Hub serves them, with
+  a split "test" or "validation".
 """
 
 import dataclasses
@@ -17,7 +19,7 @@ import numpy as np
 
 from apr_jax import console, data
 from apr_jax.config import Data
-from apr_jax.data import arrays, classes, folder, imagenet, walk
+from apr_jax.data import arrays, classes, folder, imagenet, parquet, walk
 from apr_jax.data import images as images_lib
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.gates import places
@@ -44,11 +46,13 @@ def parse(text: str) -> Data:
         return _folder(where)
     if colon and source == "arrays":
         return _arrays(where)
+    if colon and source == "parquet":
+        return _parquet(where)
     name, _, split = text.partition("/")
-    if not re.fullmatch(r"\w[\w.-]*(:[\w.-]+)?", name) or source in ("tfds", ""):
+    if not re.fullmatch(r"\w+(:\d[\w.*-]*)?", name) or source == "tfds":
         raise ConfigError(
             f"data is {text!r}; write the name of a set of TFDS such as cifar10, "
-            "bundled, folder:PATH or arrays:PATH"
+            "bundled, folder:PATH, arrays:PATH or parquet:PATH"
         )
     if name.startswith("imagenet"):
         return Data(
@@ -80,8 +84,7 @@ def _folder(where: str) -> Data:
     )
     listed = folder.listing(described, split)
     height, width = images_lib.read(listed.root / listed.files[0]).shape[:2]
-    own = height == width <= _SMALL
-    return dataclasses.replace(described, image_size=height if own else _LARGE)
+    return dataclasses.replace(described, image_size=_own_size(height, width))
 
 
 def _arrays(where: str) -> Data:
@@ -89,6 +92,29 @@ def _arrays(where: str) -> Data:
     described = Data(source="arrays", name=path.stem, data_dir=str(path))
     found, _ = arrays.read_raw(described, described.test_split)
     return dataclasses.replace(described, image_size=found.images.shape[1])
+
+
+def _parquet(where: str) -> Data:
+    path = places.local(where, "data")
+    if not path.is_dir():
+        raise DataError(f"data is 'parquet:{where}', which is no folder")
+    there = parquet.splits(path)
+    split = next((name for name in _SPLITS if name in there), None)
+    if split is None:
+        raise DataError(
+            f"data is 'parquet:{where}', which has no split {' or '.join(_SPLITS)}; "
+            f"there is {', '.join(there) or 'no Parquet file'}"
+        )
+    described = Data(
+        source="parquet", name=path.resolve().name, data_dir=str(path), test_split=split
+    )
+    size = _own_size(*parquet.first(described, split).shape[:2])
+    return dataclasses.replace(described, image_size=size)
+
+
+def _own_size(height: int, width: int) -> int:
+    """The image size of a set whose first image is of this one."""
+    return height if height == width <= _SMALL else _LARGE
 
 
 def fitted(described: Data, like: Data) -> Data:
@@ -99,7 +125,7 @@ def fitted(described: Data, like: Data) -> Data:
     """
     size, streaming = like.image_size, described.streaming
     resize = 0
-    if streaming or (described.source == "folder" and size > _SMALL):
+    if streaming or (described.source in ("folder", "parquet") and size > _SMALL):
         resize = like.eval_resize or round(size * 256 / 224)
     elif described.source == "arrays":
         resize = like.eval_resize

@@ -143,6 +143,12 @@ def write(
     return final
 
 
+def splits_of(made: pathlib.Path) -> tuple[str, ...]:
+    """The splits of a packed set, of the folder that ``write`` returns."""
+    info = json.loads((made / "dataset_info.json").read_text())
+    return tuple(split["name"] for split in info["splits"])
+
+
 def _splits(data: Data) -> tuple[str, ...]:
     if data.source == "folder":
         return walk.folders(data.data_dir)

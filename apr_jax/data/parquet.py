@@ -112,14 +112,35 @@ def listed(root: pathlib.Path) -> list[pathlib.Path]:
     ]
 
 
+def splits(root: pathlib.Path) -> tuple[str, ...]:
+    """The names of the splits in a folder, sorted."""
+    return tuple(sorted({_split(path) for path in listed(root)}))
+
+
+def first(data: Data, split: str) -> np.ndarray:
+    """The first image of a split as it is stored, uint8 [H, W, 3].
+
+    Raises:
+        DataError: as ``read``, or there is none.
+    """
+    for path in _find(_root(data), split):
+        for name, contents in _images(path):
+            return images_lib.read(contents, name=name)
+    raise DataError(f"split {split!r} in {data.data_dir} has no images")
+
+
+def _split(path: pathlib.Path) -> str:
+    """The split that a file belongs to."""
+    return path.parent.name if _NUMBER.fullmatch(path.name) else _part(path)[0]
+
+
 def _find(root: pathlib.Path, split: str) -> list[pathlib.Path]:
     """Returns the files of a split, all of its parts in their order."""
     found: dict[pathlib.Path, list[pathlib.Path]] = {}
     others = set()
     for path in listed(root):
-        in_folder = bool(_NUMBER.fullmatch(path.name))
-        called = path.parent.name if in_folder else _part(path)[0]
-        if called == split:
+        if (called := _split(path)) == split:
+            in_folder = _NUMBER.fullmatch(path.name)
             place = path.parent.parent if in_folder else path.parent
             found.setdefault(place, []).append(path)
         else:

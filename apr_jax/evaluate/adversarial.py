@@ -18,11 +18,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import console, metrics, parallel
+from apr_jax import console, fast_random, metrics, parallel
 from apr_jax import settings as settings_lib
 from apr_jax.attacks import rounds, sequence
 from apr_jax.errors import ArgumentError, ConfigError
@@ -207,7 +206,7 @@ class _Attacker:
             in_turn = rounds.attack_in_turn(
                 self.engine,
                 threat.stages,
-                jax.random.key(self.seed),
+                fast_random.key_of(self.seed),
                 images,
                 labels,
                 norm=threat.norm,

@@ -13,6 +13,7 @@ import numpy as np
 from apr_jax import config as config_lib
 from apr_jax import console, data, settings
 from apr_jax.data import described as described_lib
+from apr_jax.data import images as images_lib
 from apr_jax.data import samples
 from apr_jax.errors import ArgumentError, ConfigError
 from apr_jax.evaluate import elsewhere
@@ -117,7 +118,7 @@ def bring(
 
 def _described(given: Source, where: Mapping[str, Any]) -> config_lib.Data:
     if isinstance(given, tuple):
-        size = np.shape(given[0])[1]
+        size = images_lib.checked_shape(np.asarray(given[0]), "data").shape[1]
         return config_lib.Data(source="arrays", name="arrays", image_size=size)
     found = given
     if isinstance(found, str):

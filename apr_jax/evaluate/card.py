@@ -24,7 +24,7 @@ import jax
 
 from apr_jax import config as config_lib
 from apr_jax import console, data, parallel, process, tuning
-from apr_jax.errors import DataError, UserError, words
+from apr_jax.errors import ArgumentError, DataError, UserError, words
 from apr_jax.evaluate import (
     adversarial,
     at_hand,
@@ -226,7 +226,12 @@ def run(
         jobs.append(
             _claimed(bring_lib.bring(**foreign, where=places, root=out), changes)
         )
-    _measure_all(jobs, layout, target, quiet, recorded)
+    on_page: list[stores.Place] = []
+    for root in roots:
+        on_page += [] if root in shown else [kept(root)]
+        on_page += [root] if root in recorded else []
+    place_of_page = kept(roots[0]) if roots else None
+    _measure_all(jobs, layout, target, quiet, on_page, place_of_page)
 
 
 # A work directory, the network whose records it takes, its images where they are known.
@@ -250,8 +255,13 @@ def _measure_all(
     layout: parallel.Layout,
     target: stores.Place | None,
     quiet: bool,
-    recorded: Sequence[stores.Place] = (),
+    named: Sequence[stores.Place] = (),
+    own: stores.Place | None = None,
 ) -> None:
+    """Measures jobs, and draws a page of them, of ``named`` in the order given first.
+
+    ``own`` is where page and numbers go without a target, the first job's if None.
+    """
     try:
         for place, network, resident in jobs:
             console.say(f"{place.root}, step {network.step:,}")
@@ -260,7 +270,8 @@ def _measure_all(
     finally:  # all that was measured is shown, whatever happens
         if parallel.is_primary():
             roots = [place.root for place, *_ in jobs]
-            _show([*roots, *recorded], target, roots[0])
+            on_page = list(dict.fromkeys([*named, *roots]))
+            _show(on_page, target, own or roots[0])
 
 
 def _show(
@@ -300,10 +311,11 @@ def robustness_card(
     Args:
         model: an ``apr_jax.Classifier``; a function from images float32 [B, H, W, C],
             pixels in [0, 1], to logits [B, K]; "FILE.py:create", whose function takes
-            nothing and returns one of them; or "timm:NAME", "torchvision:NAME" or
-            "hf:REPO", a network of that library with its own preprocessing.
+            nothing and returns one of them; "timm:NAME", "torchvision:NAME" or
+            "hf:REPO", a network of that library with its own preprocessing; or
+            "zoo:NAME", one of the package's.
         data: "cifar10" or another set of TFDS, "bundled", "folder:PATH",
-            "arrays:FILE.npz", or (images, labels).
+            "arrays:FILE.npz", "parquet:PATH", or (images, labels).
         out: directory of records and page, ``results.jsonl``, ``report.html`` and
             ``card.json``.
         parts: of "clean", "corruption", "shift", "ood", "adversarial", "fourier".
@@ -325,6 +337,11 @@ def robustness_card(
         UserError: network, data or settings don't fit; the message says why. What a
             single part lacks is said, and the part left out.
     """
+    if isinstance(parts, str):
+        raise ArgumentError(
+            f"parts is {parts!r}; it must be a sequence of names, such as ({parts!r},)"
+        )
+    build(config_lib.Eval(), {"parts": tuple(parts), **settings}, "eval.")
     layout = parallel.make_layout(devices)
     brought = bring_lib.bring(
         model,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from apr_jax import console
 from apr_jax.errors import ConfigError
+from apr_jax.evaluate import classifier
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.foreign import named, source
 from apr_jax.gates import places
@@ -69,9 +70,13 @@ def opened(
     """
     if isinstance(model, str) and named.is_named(model):
         return _by_name(model, weights, trust_remote_code)
-    if weights is not None or trust_remote_code:
-        flag = "weights" if weights is not None else "trust_remote_code"
-        raise ConfigError(f"{flag} is for timm:NAME, torchvision:NAME or hf:REPO")
+    if weights is not None:
+        raise ConfigError("weights is for timm:NAME, torchvision:NAME or hf:REPO")
+    if trust_remote_code:
+        raise ConfigError("trust_remote_code is for hf:REPO")
+    if isinstance(model, str) and model.startswith(places.ZOO):
+        found = classifier.from_run(places.zoo(model, "model"))
+        return Opened(found.name, found)
     if isinstance(model, str):
         return Opened(*source.load(model))
     return Opened(getattr(model, "__name__", type(model).__name__), model)

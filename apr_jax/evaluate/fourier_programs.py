@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from apr_jax import parallel, spectral
+from apr_jax import fast_random, parallel, spectral
 from apr_jax.evaluate import programs
 from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
@@ -91,7 +91,7 @@ def wave_counter(
 
         def under(wave: jax.Array) -> jax.Array:
             basis = spectral.fourier_basis(height, width, wave[0], wave[1])
-            key = jax.random.fold_in(jax.random.key(seed), _SIGN_STREAM)
+            key = jax.random.fold_in(fast_random.key_of(seed), _SIGN_STREAM)
             key = jax.random.fold_in(key, wave[0] * width + wave[1])
             # A sign belongs to its wave and image, whatever batches and devices.
             keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)

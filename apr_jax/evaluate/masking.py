@@ -4,11 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from apr_jax import config as config_lib
-from apr_jax import console, metrics
+from apr_jax import console, fast_random, metrics
 from apr_jax.attacks import masking, rounds, surface
 from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate.adversarial_engine import DeviceEngine
@@ -91,7 +90,7 @@ def _in_ball(
         task = bar.add_task(what, total=total, completed=max(len(kept) - 1, 0))
         for survived in masking.survivors(
             engine,
-            jax.random.key(job.seed),
+            fast_random.key_of(job.seed),
             images,
             labels,
             norm=norm,
@@ -105,7 +104,7 @@ def _in_ball(
             state.save(path, rounds.Result(none, survived), labels, seconds)
             bar.update(task, advance=1)
     sizes = rounds.gradient_sizes(engine, images, labels, "ce")
-    key = jax.random.key(job.seed)
+    key = fast_random.key_of(job.seed)
     around = surface.measure(engine, key, images, labels, norm=norm, eps=eps)
     told = masking.signs(survived, sizes, steps=steps) + masking.of_surface(around)
     return _records(job, told, around, norm, eps, split)

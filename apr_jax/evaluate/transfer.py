@@ -3,10 +3,9 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 
-from apr_jax import console, metrics
+from apr_jax import console, fast_random, metrics
 from apr_jax.attacks import rounds, surrogate
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import adversarial_state as state
@@ -141,7 +140,7 @@ def _in_ball(
         "clean_accuracy": share(stands),
         "surrogate_accuracy": share(right(maker, images)),
     }
-    key = jax.random.key(job.seed)
+    key = fast_random.key_of(job.seed)
     for stage in surrogate.stages(norm, job.settings["steps"]):
         made = surrogate.craft(maker, stage, key, images, labels, norm=norm, eps=eps)
         own, moved = right(maker, made), right(engine, made)

@@ -10,6 +10,8 @@ from apr_jax.errors import ConfigError
 from apr_jax.foreign.preprocessing import Given
 
 LIBRARIES = ("timm", "torchvision", "hf")
+# How a message goes on that asks for a file of Python.
+OTHERS = ", timm:NAME, torchvision:NAME, hf:REPO, or zoo:NAME"
 # What each needs beside torchax.
 _NEEDS = {
     "timm": ("torch", "timm"),

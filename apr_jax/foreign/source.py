@@ -1,8 +1,10 @@
 """Networks that a file of Python makes: ``FILE.py:create``."""
 
+import inspect
 from typing import Any
 
 from apr_jax.errors import ConfigError
+from apr_jax.foreign import named
 from apr_jax.gates import code_files
 
 
@@ -15,7 +17,16 @@ def load(spec: str) -> tuple[str, Any]:
     Raises:
         ConfigError: there is no such function, or it returns no network.
     """
-    name, create = code_files.load(spec, "model")
+    name, create = code_files.load(spec, "model", named.OTHERS)
+    try:
+        inspect.signature(create).bind()
+    except TypeError as error:
+        raise ConfigError(
+            f"{spec} is called without arguments, and {error}: it must make a trained "
+            "network by itself. A network to be trained is --config.model.name"
+        ) from None
+    except ValueError:
+        pass  # of some builtins nothing is known
     made = create()
     if not callable(made) and not hasattr(made, "predict"):
         raise ConfigError(

@@ -18,8 +18,12 @@ def named(spec: str) -> bool:
     return spec.endswith(".py") or ".py:" in spec
 
 
-def find(spec: str, field: str) -> tuple[pathlib.Path, str]:
+def find(spec: str, field: str, others: str = "") -> tuple[pathlib.Path, str]:
     """The file that a text names, which is there, and the function in it.
+
+    Args:
+        spec, field: as ``load``'s.
+        others: what else could be written, for the message.
 
     Raises:
         ConfigError: there is no such file.
@@ -27,24 +31,28 @@ def find(spec: str, field: str) -> tuple[pathlib.Path, str]:
     file, colon, name = spec.partition(".py:")
     path = places.local(file + ".py" if colon else spec, field)
     if path.suffix != ".py":
-        raise ConfigError(f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}")
+        raise ConfigError(
+            f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}{others}"
+        )
     if not path.is_file():
         raise ConfigError(f"{field} is {spec!r}, and {path} isn't there")
     return path, name or FUNCTION
 
 
-def load(spec: str, field: str) -> tuple[str, Callable[..., Any]]:
+def load(spec: str, field: str, others: str = "") -> tuple[str, Callable[..., Any]]:
     """Returns a name for a function in a file, and the function.
 
     Args:
         spec: "FILE.py", whose function is ``create``, or "FILE.py:FUNCTION". Modules
             beside the file can be imported by it.
         field: what names it, for messages.
+        others: as ``find``'s.
 
     Raises:
-        ConfigError: there is no such file, or no such function in it.
+        ConfigError: there is no such file, or no such function in it, or it can't be
+            imported.
     """
-    path, name = find(spec, field)
+    path, name = find(spec, field, others)
     module = _module(path.resolve(), path.stat().st_mtime_ns)
     function = getattr(module, name, None)
     if not callable(function):
@@ -66,6 +74,9 @@ def _module(path: pathlib.Path, changed: int) -> Any:
     sys.path.insert(0, str(path.parent))
     try:
         described.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        sys.modules.pop(path.stem, None)
+        raise ConfigError(f"{path} can't be imported: {error}") from error
     finally:
         sys.path.remove(str(path.parent))
     return module

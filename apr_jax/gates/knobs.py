@@ -32,6 +32,7 @@ def whole(name: str, value: Any, *, low: int = 1, high: int | None = None) -> in
     bounds = f"a whole number, {low} or more"
     if high is not None:
         bounds = f"a whole number from {low} to {high}"
+    _known(name, value, bounds)
     plain = _plain(value)
     if (
         isinstance(plain, bool)
@@ -112,6 +113,7 @@ def truth(name: str, value: Any) -> bool:
     Raises:
         ArgumentError: another type.
     """
+    _known(name, value, "True or False")
     plain = _plain(value)
     if not isinstance(plain, bool):
         raise ArgumentError(f"{name} is {value!r}; it must be True or False")
@@ -139,6 +141,15 @@ def radius(value: Any, norm: str, *, name: str = "eps", endless: bool = False) -
     return number
 
 
+def _known(name: str, value: Any, bounds: str) -> None:
+    """Raises ArgumentError for a traced value on which shapes depend."""
+    if isinstance(value, jax.core.Tracer):
+        raise ArgumentError(
+            f"{name} is {bounds} that must be known while the program is traced; under "
+            "jax.jit say static_argnames"
+        )
+
+
 def _plain(value: Any) -> Any:
     """A Python number of a number of NumPy's or JAX's; all else as it is."""
     if isinstance(value, np.generic) or (
@@ -155,14 +166,14 @@ def gated(
     rules: Mapping[str, Callable[[str, Any], Any]],
     *,
     free: Collection[str] = (),
-    relations: Callable[[Mapping[str, Any]], Any] | None = None,
+    relations: Callable[[dict[str, Any]], Any] | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Returns a decorator that checks a function's arguments by their names.
 
     Args:
-        rules: name -> check, called with name and value.
+        rules: name -> check, called with name and value; returns what goes on.
         free: names that have no rule; they are checked elsewhere, or can't be wrong.
-        relations: a check of all arguments together, by name.
+        relations: a check of all arguments together, by name; it may replace some.
 
     Raises:
         TypeError: where the function is defined: an argument has no rule and isn't
@@ -180,11 +191,12 @@ def gated(
         def inner(*args: P.args, **kwargs: P.kwargs) -> T:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
+            # As the rules return them: Python's numbers, of NumPy's and JAX's.
             for name in checked:
-                rules[name](name, bound.arguments[name])
+                bound.arguments[name] = rules[name](name, bound.arguments[name])
             if relations is not None:
                 relations(bound.arguments)
-            return function(*args, **kwargs)
+            return function(*bound.args, **bound.kwargs)
 
         return inner
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from apr_jax.errors import ArgumentError
 from apr_jax.gates import knobs
 
 Rule = Callable[[str, Any], Any]
@@ -24,8 +25,7 @@ def each_real(name: str, value: Any, **bounds: Any) -> None:
     Raises:
         ArgumentError: no number, NaN, infinite, or out of range.
     """
-    leaves = jax.tree.leaves(value)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if _traced(value):
         return
     if np.ndim(value) == 0:
         knobs.real(name, value, **bounds)
@@ -33,20 +33,79 @@ def each_real(name: str, value: Any, **bounds: Any) -> None:
     if isinstance(value, jax.Array) and not value.is_fully_addressable:
         return
     numbers = np.asarray(value)
-    if not (jnp.issubdtype(numbers.dtype, jnp.number) and numbers.size):
+    kinds = (jnp.floating, jnp.integer)
+    if not any(jnp.issubdtype(numbers.dtype, kind) for kind in kinds):
         knobs.real(name, value, **bounds)  # says what is wrong
-    numbers = numbers.astype(np.float64)
-    for end in (numbers.min(), numbers.max()):  # NaN, if one is
-        knobs.real(name, float(end), **bounds)
+    if numbers.size:
+        numbers = numbers.astype(np.float64)
+        for end in (numbers.min(), numbers.max()):  # NaN, if one is
+            knobs.real(name, float(end), **bounds)
+
+
+def _traced(value: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def one_for_each(name: str, value: Any, **bounds: Any) -> None:
+    """As `each_real`, of a number or of an array with one for each image.
+
+    Raises:
+        ArgumentError: a sequence that is no array, or as `each_real`.
+    """
+    if isinstance(value, list | tuple):
+        knobs.real(name, value, **bounds)  # says that it is no number
+    each_real(name, value, **bounds)
+
+
+def filling(fill: Any, dtype: Any) -> None:
+    """Checks what blanked pixels become: of uint8 images a grey level.
+
+    Raises:
+        ArgumentError: of uint8 images no whole number from 0 to 255.
+    """
+    if dtype == jnp.uint8 and not _traced(fill):
+        for level in np.ravel(fill):
+            if not (0 <= level <= 255 and level == int(level)):
+                raise ArgumentError(
+                    f"fill is {fill!r}, and images are uint8; it must be a grey level, "
+                    "a whole number from 0 to 255"
+                )
+
+
+def places(name: str, index: Any, count: int, pool: int) -> jax.Array:
+    """Places of images in a pool, as an array: int [count].
+
+    Raises:
+        ArgumentError: no whole numbers, another shape, or beyond the pool.
+    """
+    found = index if isinstance(index, jax.Array) else np.asarray(index)
+    if not jnp.issubdtype(found.dtype, jnp.integer) or found.shape != (count,):
+        raise ArgumentError(
+            f"{name} must be whole numbers [{count}], got {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    if not _traced(found) and count and getattr(found, "is_fully_addressable", True):
+        concrete = np.asarray(found)
+        least, most = int(concrete.min()), int(concrete.max())
+        if least < 0 or most >= pool:
+            raise ArgumentError(
+                f"{name} has {least} to {most}; it must be from 0 to {pool - 1}"
+            )
+    return jnp.asarray(found)
 
 
 def between(low: float, high: float) -> Rule:
-    """The rule of numbers in a range, its ends included."""
-    return functools.partial(each_real, low=low, high=high)
+    """The rule of a number in a range, its ends included."""
+    return functools.partial(knobs.real, low=low, high=high)
 
 
-positive: Rule = functools.partial(each_real, above=0)
-_not_negative: Rule = functools.partial(each_real, low=0)
+def each_between(low: float, high: float) -> Rule:
+    """The rule of a number, or one for each image, in a range, its ends included."""
+    return functools.partial(one_for_each, low=low, high=high)
+
+
+positive: Rule = functools.partial(knobs.real, above=0)
+_not_negative: Rule = functools.partial(knobs.real, low=0)
 
 RULES: Mapping[str, Rule] = {
     **dict.fromkeys(
@@ -59,11 +118,12 @@ RULES: Mapping[str, Rule] = {
             "fractal_prob",
             "vary_prob",
         ),
-        between(0, 1),
+        each_between(0, 1),
     ),
     # AugMix's scale: the strength of an operation is drawn from 0.1 up to it.
-    **dict.fromkeys(("level", "severity"), between(0.1, 10)),
-    **dict.fromkeys(("alpha", "noise_power", "blur_power", "std"), positive),
+    "level": each_between(0.1, 10),
+    "severity": between(0.1, 10),
+    **dict.fromkeys(("alpha", "noise_power", "blur_power"), positive),
     **dict.fromkeys(
         (
             "mean_strength",
@@ -80,8 +140,11 @@ RULES: Mapping[str, Rule] = {
         ),
         _not_negative,
     ),
-    "area": functools.partial(each_real, above=0, high=1),
-    **dict.fromkeys(("fill", "mean"), each_real),
+    "area": functools.partial(knobs.real, above=0, high=1),
+    "fill": knobs.real,
+    # One for each channel.
+    "mean": each_real,
+    "std": functools.partial(each_real, above=0),
     **dict.fromkeys(
         (
             "waves",
@@ -103,7 +166,7 @@ RULES: Mapping[str, Rule] = {
         knobs.truth,
     ),
 }
-# What is no number, and bins of the DFT, which may be many.
+# What is no number, indices, and bins of the DFT, which may be many.
 FREE = {
     "amplitude",
     "amplitude_index",

@@ -1,5 +1,7 @@
 """Accuracy, likelihood and the summary of a classifier's answers."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,9 @@ from apr_jax.metrics.calibration import (
     rms_calibration_error,
 )
 from apr_jax.metrics.intervals import Measured, bootstrap, centred_quantiles, wilson
+
+# The largest that each can be; a log-loss has no end.
+_MOST = {"ece": 1.0, "rms_calibration_error": 1.0, "brier": 2.0}
 
 # --- Classification ------------------------------------------------------------------
 
@@ -183,7 +188,8 @@ def summary(
     for name in ("nll", "ece", "rms_calibration_error", "brier"):
         if name not in values:
             continue
-        low, high = centred_quantiles(samples[name], values[name])
+        most = _MOST.get(name, math.inf)
+        low, high = centred_quantiles(samples[name], values[name], most)
         unit = "nats" if name == "nll" else "1" if name == "brier" else "fraction"
         result[name] = Measured(values[name], low, high, unit, n)
     return result

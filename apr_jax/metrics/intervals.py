@@ -1,6 +1,7 @@
 """Intervals of 95 %: Wilson's score for proportions, the bootstrap for the rest."""
 
 import dataclasses
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +89,12 @@ def bootstrap(
     return result
 
 
-def centred_quantiles(samples: FloatArray, value: float) -> tuple[float, float]:
-    """The ends of 95 % of the samples, shifted so that their mean is ``value``."""
+def centred_quantiles(
+    samples: FloatArray, value: float, most: float = math.inf
+) -> tuple[float, float]:
+    """The ends of 95 % of the samples, shifted so that their mean is ``value``.
+
+    They lie between 0 and ``most``, as all that is measured so.
+    """
     low, high = np.quantile(samples - samples.mean() + value, [0.025, 0.975])
-    return max(0.0, float(low)), float(high)
+    return max(0.0, float(low)), min(most, float(high))

@@ -164,11 +164,17 @@ def paired_detection(
     difference = float(mean.mean())
     variance = float(np.var(mean, ddof=1)) / len(mean) + beyond / len(sets) ** 2
     deviation = math.sqrt(variance)
+    half = Z95 * deviation
     if deviation:
         p = math.erfc(abs(difference) / (math.sqrt(2) * deviation))
+    elif difference:
+        # Each image says the same, and the variance is 0, which says too much: Wilson's
+        # bound and the test of signs, of as many images as the smallest side has.
+        fewer = min(len(mean), *sets)
+        half, p = Z95**2 / (fewer + Z95**2), min(1.0, 2 * 0.5**fewer)
     else:
-        p = float(difference == 0)
-    low, high = (max(-1.0, min(1.0, difference + s * Z95 * deviation)) for s in (-1, 1))
+        p = 1.0
+    low, high = (max(-1.0, min(1.0, difference + s * half)) for s in (-1, 1))
     return Paired(difference, low, high, p, len(mean) + sum(sets))
 
 

@@ -54,7 +54,7 @@ def measured_aurc(
         risk = np.cumsum(wrong[draw], axis=1) / np.arange(1, n + 1)
         samples.append(risk.mean(axis=1))
     value = float(np.mean(np.cumsum(wrong) / np.arange(1, n + 1)))
-    low, high = centred_quantiles(np.concatenate(samples), value)
+    low, high = centred_quantiles(np.concatenate(samples), value, 1.0)
     return Measured(value, low, high, "fraction", n)
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from apr_jax.gates import numbers
 from apr_jax.gates.images import images_gate
 from apr_jax.spectral import dft
 from apr_jax.spectral.inputs import (
@@ -114,6 +115,7 @@ def recombine_within(
         [N, H, W, C] of the same type.
     """
     pixels, dtype = as_real(images)
+    donor_index = numbers.places("donor_index", donor_index, len(images), len(images))
 
     def mixed(backend: str, pixels: jax.Array, donor_index: jax.Array) -> jax.Array:
         channels = channels_of(pixels)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 
 from apr_jax import config as config_lib
+from apr_jax import fast_random
 from apr_jax.errors import ConfigError
 from apr_jax.gates import answers
 from apr_jax.pixels import to_pixels
@@ -75,7 +76,9 @@ def right_under_attack(
         Bool [B]; and int [B], how many of the logits are not finite.
     """
     images, labels, positions = batch
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(_STREAM), positions)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        fast_random.key_of(_STREAM), positions
+    )
     attack = dataclasses.replace(
         settings, attack="pgd", steps=_STEPS, step_size=_LENGTH * settings.eps
     )

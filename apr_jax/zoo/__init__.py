@@ -5,9 +5,9 @@
     logits, features = classifier.predict(classifier.variables, images)
 
 ``apr-jax zoo`` lists them; ``apr-jax card zoo:NAME`` shows what was measured, and
-measures anew what it is asked for (``--parts clean``). Wherever a run is named, one of
-them can be: ``--config.train.init_from=zoo:NAME`` begins with its weights. All of it
-works offline.
+measures anew what it is asked for (``--parts clean``), on images that are there.
+Wherever a run is named, one of them can be: ``--config.train.init_from=zoo:NAME``
+begins with its weights. Nothing is downloaded.
 """
 
 import dataclasses

@@ -69,3 +69,48 @@ def test_what_a_function_binds(wanted, name):
     assert len(jax.tree.leaves(found)) == len(jax.tree.leaves(VARIABLES))
     again = core.as_argument(functools.partial(BOUND[name]))
     assert jax.tree.structure(again) == jax.tree.structure(found)
+
+
+# --- Numbers and keys of any kind ----------------------------------------------------
+
+
+def of_a_net(pixels):
+    return MODULE.apply(VARIABLES, pixels)
+
+
+def points():
+    images = np.random.default_rng(0).random((4, 4, 4, 3)).astype(np.float32)
+    return images, np.argmax(of_a_net(images), 1)
+
+
+def test_numbers_of_jax_and_numpy_are_numbers():
+    key, given = jax.random.key(0), {"norm": "linf", "eps": 0.1, "steps": 2}
+    wanted = attacks.pgd(key, of_a_net, *points(), step_size=0.05, **given)
+    given = {"norm": "linf", "eps": jnp.float32(0.1), "steps": np.int64(2)}
+    step_size = jnp.float32(0.05)
+    found = attacks.pgd(key, of_a_net, *points(), step_size=step_size, **given)
+    np.testing.assert_allclose(found.images, wanted.images, atol=1e-6)
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_what_is_drawn_does_not_depend_on_the_batch(impl):
+    """Nor whether a key is typed; those of rbg draw alike in a batch by themselves."""
+    given = {"norm": "linf", "eps": 0.5, "queries": 6}
+    key = jax.random.key(0, impl=impl)
+    whole = attacks.square(key, of_a_net, *points(), **given)
+    parts = attacks.square(key, of_a_net, *points(), chunk=1, **given)
+    np.testing.assert_array_equal(whole.images, parts.images)
+    raw = attacks.square(jax.random.key_data(key), of_a_net, *points(), **given)
+    if impl == "rbg":  # of which raw keys are taken to be
+        np.testing.assert_array_equal(whole.images, raw.images)
+    start = whole.images - points()[0]
+    assert len(np.unique(start.reshape(4, -1), axis=0)) > 1
+
+
+@pytest.mark.parametrize("norm", ["l1", "linf"])
+def test_the_same_with_x64(norm):
+    key, given = jax.random.key(0), {"norm": norm, "eps": 0.2, "steps": 2}
+    wanted = attacks.apgd(key, of_a_net, *points(), **given)
+    with jax.enable_x64(True):
+        found = attacks.apgd(key, of_a_net, *points(), **given)
+    np.testing.assert_allclose(found.images, wanted.images, atol=1e-6)

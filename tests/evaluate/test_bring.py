@@ -9,6 +9,7 @@ from PIL import Image
 
 import apr_jax
 from apr_jax import config as config_lib
+from apr_jax import robustness_card, zoo
 from apr_jax.data import described
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate import bring as bring_lib
@@ -26,6 +27,9 @@ def create():
 
 def five():
     return lambda images: images.mean((1, 2)) @ np.ones((3, 5), np.float32)
+
+def of_classes(count):
+    return create()
 
 broken = 3
 """
@@ -115,7 +119,9 @@ def test_a_file_of_python(file, folder, tmp_path, capsys, name):
         ("FILE:six", "no function 'six'; it has create, five"),
         ("FILE:broken", "no function 'broken'"),
         ("none.py", "isn't there"),
-        ("net.pth", "write FILE.py"),
+        ("net.pth", "write FILE.py or FILE.py:create, timm:NAME, torchvision:NAME"),
+        ("zoo:none", "model is 'zoo:none'; the zoo has cifar10_airbench94_apr_p"),
+        ("FILE:of_classes", "is called without arguments, and missing a required arg"),
     ],
 )
 def test_a_file_that_makes_no_network(file, arrays, spec, said):
@@ -222,7 +228,10 @@ def test_data_in_a_word(text, wanted):
     [
         ("", "data is ''"),
         ("tfds:cifar10", "write the name of a set"),
-        ("./images", "folder:PATH"),
+        ("./images", "folder:PATH, arrays:PATH or parquet:PATH"),
+        ("a.npz", "write the name of a set"),
+        ("array:a.npz", "write the name of a set"),
+        ("parquet:/none", "no folder"),
         ("folder:/none", "no folder"),
         ("arrays:/none", "isn't there"),
     ],
@@ -230,6 +239,44 @@ def test_data_in_a_word(text, wanted):
 def test_data_that_are_none(text, said):
     with pytest.raises(ValueError, match=said):
         described.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((np.arange(5), np.arange(5)), r"have the shape \[5\]"),
+        ("bundled", "parts is 'clean'; it must be a sequence of names, such as"),
+    ],
+)
+def test_what_a_card_can_not_take(tmp_path, data, said):
+    parts = "clean" if isinstance(data, str) else ("clean",)
+    with pytest.raises(ValueError, match=said):
+        robustness_card(by_shade, data=data, out=tmp_path / "out", parts=parts)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_the_zoo_on_other_data(tmp_path, rng, monkeypatch):
+    """Of an image in Parquet files it answers as by itself."""
+    pytest.importorskip("pyarrow")
+    from tests.data import test_parquet
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = zoo.names()[0]
+    classes = zoo.about(name).class_names
+    images = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    labels = np.arange(12) % 10
+    place = tmp_path / "photographs"
+    file = place / "data" / test_parquet.numbered("test")
+    test_parquet.write(file, images, labels, names=classes)
+    brought = bring_lib.bring(f"zoo:{name}", f"parquet:{place}")
+    assert brought.root.name == f"{name}_photographs"
+    assert brought.classifier.class_names == classes
+    (split,) = brought.resident.splits.values()
+    np.testing.assert_array_equal(split.images, images)
+    np.testing.assert_array_equal(split.labels, labels)
+    own = zoo.load(name)
+    answers = [np.asarray(c.predict(c.variables, images)[0]) for c in (own, brought[0])]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_the_program(file, folder, tmp_path, monkeypatch, capsys):

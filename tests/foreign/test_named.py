@@ -343,6 +343,9 @@ def test_without_the_libraries_it_is_said_what_to_do(monkeypatch, spec):
 
 def test_weights_are_for_names(tmp_path):
     data = (np.zeros((4, 8, 8, 3), np.uint8), np.arange(4))
-    for given in ({"weights": "x.pth"}, {"trust_remote_code": True}):
-        with pytest.raises(ConfigError, match=r"is for timm:NAME"):
+    for given, said in (
+        ({"weights": "x.pth"}, "is for timm:NAME"),
+        ({"trust_remote_code": True}, "is for hf:REPO"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             bring_lib.bring(lambda x: x, data, **given)

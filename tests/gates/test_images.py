@@ -41,6 +41,7 @@ ANY_RANGE = {
 }
 # Say where amplitudes are largest, which a NaN has no answer to.
 NO_NAN = {"vital_mask"}
+KEY = jax.random.key(0)
 REFUSED = ("int8", "uint16", "int32", "bool")
 
 
@@ -286,6 +287,18 @@ def test_under_vmap_each_image_has_its_own_key(impl):
         ({"prob": np.array([0.5, -1])}, "prob is -1.0; it must be a finite number"),
         ({"prob": jnp.array([0.5, jnp.nan])}, "prob is nan"),
         ({"prob": "0.5"}, "prob is '0.5'"),
+        ({"prob": [0.5, 0.5, 0.5]}, "prob is [0.5, 0.5, 0.5]; it must be a finite"),
+        ({"prob": jnp.full(3, 0.5)}, "prob has shape (3,), one for each image, which"),
+        ({"prob": np.array([True])}, "prob is array([ True])"),
+        ({"prob": np.array([0.5j])}, "prob is array([0.+0.5j])"),
+        ({"noise": np.ones(3)}, "noise is array([1., 1., 1.])"),
+        ({"donor_index": [0, 1, 3]}, "donor_index has 0 to 3; it must be from 0 to 2"),
+        ({"donor_index": [-1, 1, 2]}, "donor_index has -1 to 2; it must be from 0"),
+        (
+            {"donor_index": [0, 1]},
+            "donor_index must be whole numbers [3], got int64 [2]",
+        ),
+        ({"donor_index": np.ones(3)}, "must be whole numbers [3], got float32 [3]"),
         ({"noise": -0.1}, "noise is -0.1"),
         ({"clip": 1}, "clip is 1; it must be True or False"),
     ],
@@ -295,12 +308,57 @@ def test_numbers_out_of_range_are_named(knobs, said):
         augment.apr_pair(jax.random.key(0), images_of(np.float32), **knobs)
 
 
+@pytest.mark.parametrize(
+    ("function", "fill"),
+    [
+        ("random_crop", 300),
+        ("random_crop", 0.5),
+        ("cutout", -1),
+        ("cutout", [1, 2, 256]),
+    ],
+)
+def test_what_is_no_grey_level_fills_no_grey_levels(function, fill):
+    with pytest.raises(ArgumentError, match=r"fill is .*from 0 to 255"):
+        getattr(augment, function)(jax.random.key(0), images_of(np.uint8), fill=fill)
+
+
+def test_one_number_for_each_image():
+    """Where it is taken, each has its own, none of them for no images."""
+    images, ends = images_of(np.float32), jnp.array([0.0, 1.0, 0.0])
+    key = jax.random.key(0)
+    flipped = augment.random_flip(key, images, prob=ends)
+    np.testing.assert_array_equal(flipped[1], images[1, :, ::-1])
+    np.testing.assert_array_equal(flipped[::2], images[::2])
+    index = [1, 2, 0]
+    each = {"prob": ends, "per": "image", "donor_index": index}
+    paired = augment.apr_pair(key, images, **each)
+    np.testing.assert_array_equal(paired[::2], images[::2])
+    mixed = spectral.recombine_within(images, index)
+    np.testing.assert_allclose(paired[1], mixed[1], atol=1e-5)
+    none = {"prob": jnp.zeros(0), "per": "image"}
+    assert augment.apr_pair(key, images[:0], **none).shape == (0, 12, 12, 3)
+
+
+def test_shapes_depend_on_no_traced_number():
+    size = jax.jit(lambda n: augment.cutout(jax.random.key(0), images_of("f4"), size=n))
+    with pytest.raises(
+        ArgumentError, match="size is a whole number, 1 or more that mu"
+    ):
+        size(3)
+
+
 def test_numbers_that_are_only_traced_pass():
     images = images_of(np.float32)
     each = jax.jit(
         lambda prob: augment.random_grey(jax.random.key(0), images, prob=prob)
     )
     np.testing.assert_array_equal(each(0.0), images)
+    noised = jax.jit(lambda noise: augment.apr_pair(KEY, images, prob=1.0, noise=noise))
+    plain = augment.apr_pair(KEY, images, prob=1.0)
+    np.testing.assert_allclose(noised(0.0), plain, atol=1e-5)
+    assert np.abs(noised(0.5) - plain).max() > 0.01
+    shares = jax.jit(lambda alpha: augment.amplitude_mix(KEY, images, alpha=alpha))
+    assert np.isfinite(shares(2.0)).all()
 
 
 def test_an_argument_without_a_rule_is_refused_where_it_is_defined():

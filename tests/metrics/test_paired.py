@@ -168,6 +168,18 @@ def test_the_same_detector_does_not_differ(rng):
     assert (found.difference, found.p, found.differs) == (0.0, 1.0, False)
 
 
+def test_few_images_that_all_say_the_same_say_little():
+    """Their variance is 0, which says too much."""
+    for count, differs in ((2, False), (40, True)):
+        one, other = np.arange(count) + 1.0, -1.0 - np.arange(count)
+        found = metrics.paired_detection(one, [-one], other, [-other])
+        assert found.difference == found.low == -1
+        assert found.p == pytest.approx(min(1.0, 2 * 0.5**count))
+        wilson = metrics.wilson(count, count)
+        assert found.high == pytest.approx(-wilson.low)
+        assert found.differs is differs
+
+
 def test_scores_of_other_images_are_refused():
     one, two = np.arange(3.0), np.arange(2.0)
     for wrong in ((one, [one], one, []), (one, [one], two, [one]), (one, [], one, [])):

@@ -210,7 +210,7 @@ def test_stages_are_given_what_their_settings_say():
         ("hybrid_augment", "prob"): "augment.pair_prob",
         ("hybrid_augment", "per"): "augment.pair_per",
         ("low_amplitude_swap", "clip"): "augment.pair_clip",
-        ("amplitude_mix", "alpha"): "augment.mix_alpha",
+        ("amplitude_mix", "alpha"): "augment.fact_alpha",
         ("apr_noise", "prob"): "augment.pair_prob",
         ("apr_waves", "prob"): "augment.pair_prob",
     }
