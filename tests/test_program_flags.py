@@ -131,11 +131,13 @@ OF_PACK = {
 
 
 @pytest.mark.parametrize("given", [OF_PACK, {"out": "made"}], ids=["all", "none"])
-def test_packing_hands_over_all_flags(own_flags, monkeypatch, given):
+def test_packing_hands_over_all_flags(own_flags, monkeypatch, capsys, given):
     seen = []
     monkeypatch.setattr(
         packing, "write", lambda *a, **k: seen.append((a, k)) or pathlib.Path("a/b/c")
     )
+    splits = ("train", "val") if given is OF_PACK else ("train",)
+    monkeypatch.setattr(packing, "splits_of", {pathlib.Path("a/b/c"): splits}.get)
     monkeypatch.setattr(pack.process, "finish", lambda work: work())
     own = {"data": "some_set", "data_dir": "sets", "max_broken": "5"}
     words = ["c", *(f"--{k}={v}" for k, v in (own | given).items())]
@@ -153,6 +155,9 @@ def test_packing_hands_over_all_flags(own_flags, monkeypatch, given):
     keys = ("splits", "shorter", "quality", "workers", "quiet")
     assert (name, *(named[key] for key in keys)) == expected
     assert set(own_flags) - ABSL - {"only_check_args"} == {*own, *OF_PACK}
+    trained = capsys.readouterr().err
+    assert "--config.data.data_dir=a --config.data.name=b " in trained
+    assert ("--config.data.test_split=val" in trained) == (given is OF_PACK)
 
 
 # --- Programs of argparse -------------------------------------------------------------
