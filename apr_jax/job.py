@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from apr_jax import augment, data, parallel, process, tuning
 from apr_jax import config as config_lib
-from apr_jax import data, parallel, process, tuning
 from apr_jax.console import duration, say
 from apr_jax.evaluate import card, classifier, command
 from apr_jax.evaluate.context import Context
@@ -220,9 +220,13 @@ def describe(plan: plan_lib.Plan, root: stores.Place | None = None) -> None:
     """Says what a run resolved to: what isn't the default, devices, sizes, places."""
     config = plan.config
     usual = config_lib.flatten(config_lib.default())
+    method = config.augment.method
+    used = augment.get_method(method).fields
     for name, value in config_lib.flatten(config).items():
         if value != usual[name]:
-            say(f"  {name} = {value!r}")
+            unused = name.startswith("augment.") and name not in used
+            note = f", of no use to {method}" if unused else ""
+            say(f"  {name} = {value!r}{note}")
     say(f"{config.name}, configuration {config_lib.config_hash(config)}")
     say(f"  devices     {plan.layout.describe()}")
     say(f"  machine     {machine()}")

@@ -79,7 +79,7 @@ def test_durations(seconds, words):
 
 @pytest.mark.usefixtures("_tiny_model")
 def test_a_dry_run_says_what_a_run_takes(folder, tmp_path, capsys):
-    settings = toy.config(folder)
+    settings = toy.config(folder, augment__cutout_size=3, augment__pair_prob=0.25)
     job.foretell(settings, tmp_path / "run")
     said = capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -94,6 +94,8 @@ def test_a_dry_run_says_what_a_run_takes(folder, tmp_path, capsys):
     ]
     assert set(shown) >= set(chosen) - {"data.data_dir", "data.cache_dir"}
     assert set(shown) <= set(chosen)
+    assert "augment.cutout_size = 3, of no use to apr_p\n" in said
+    assert "augment.pair_prob = 0.25\n" in said
 
 
 @pytest.mark.usefixtures("_tiny_model")

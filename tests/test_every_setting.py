@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from apr_jax import augment, ood, parallel, settings
 from apr_jax import config as config_lib
 from apr_jax import network as network_lib
-from apr_jax import ood, parallel, settings
 from apr_jax.corruptions import frost_files
 from apr_jax.evaluate import adversarial, corruption, corruption_sources, ood_scores
 from apr_jax.evaluate import classifier as classifier_lib
@@ -449,6 +449,14 @@ def test_a_setting_changes_what_it_says(name, folder, tmp_path, monkeypatch):
         FOUND[place] = twice[0]
     given["tmp_path"] = tmp_path / "other"
     assert probe(toy.config(folder, **(needs | changes)), **given) != FOUND[place]
+
+
+@pytest.mark.parametrize("name", [n for n in PROBED if n.startswith("augment.")])
+def test_a_method_names_the_fields_that_change_it(name, folder):
+    _, needs, _ = PROBED[name]
+    method = toy.config(folder, **dict(needs)).augment.method
+    assert name in augment.get_method(method).fields
+    assert (name in augment.get_method("standard").fields) == (method == "standard")
 
 
 @functools.cache

@@ -63,6 +63,16 @@ JENSEN_SHANNON = Loss(views=2, alike=True)
 CONTRASTIVE = Loss(views=2, projects=True)
 
 
+# Of every method.
+_ALWAYS = frozenset(
+    f"augment.{field}"
+    for field in (
+        *("method", "label_smoothing", "flip", "flip_by"),
+        *("crop_pad", "crop_fill", "crop_edge"),
+    )
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A training method: all that it does beside crop and flip.
@@ -105,6 +115,33 @@ class Method:
         """Linear layers of the network, each with an output for each class."""
         # With turns one for the classes, and one for the classes in each turn.
         return 1 + self.shifts if self.shifts > 1 else self.loss.heads
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All of its stages."""
+        found = self.single, *self.after, self.mix, self.pair, self.features, self.last
+        return tuple(stage for stage in found if stage)
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The fields of ``config.Augment`` that change something, by dotted names."""
+        used = {field for stage in self.stages for field in stage.knobs.values()}
+        partnered = [stage for stage in (self.mix, self.pair, self.features) if stage]
+        for field, uses in (
+            ("strengths", any(stage.strengths for stage in self.stages)),
+            ("pair_donors", any(stage.takes for stage in partnered)),
+            ("pair_consistency", self.pair and not self.mix),
+            ("pair_prob", self.pair and self.pair.whole),
+            ("pair_per", self.pair and self.pair.whole),
+            ("heads_weight", self.loss.heads > 1),
+            ("jsd_weight", self.loss.alike),
+            ("mix_prob", self.mix),
+            ("mix_depth", self.features),
+            ("mix_alpha", self.features),
+        ):
+            if uses:
+                used.add(f"augment.{field}")
+        return _ALWAYS | {field for field in used if field.startswith("augment.")}
 
     @property
     def views(self) -> int:
