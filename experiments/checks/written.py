@@ -3,9 +3,10 @@
     python -m experiments.checks.written
     python -m experiments.checks.written --check    # changes nothing; 1 if it would
 
-Between "<!-- runs: NAMES -->", or "<!-- runs: NAMES; QUESTIONS -->", and "<!-- end -->"
-stands a table of the runs below ``experiments/results``, or in the zoo, a column for
-each method that has records; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one
+Between "<!-- runs: NAMES -->", "<!-- runs: NAMES; QUESTIONS -->" or "<!-- runs: NAMES;
+QUESTIONS; METHODS -->" and "<!-- end -->" stands a table of the runs below
+``experiments/results``, or in the zoo, a column for each method that has records, of
+all or of those that are named; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one
 number in a sentence.
 """
 
@@ -31,8 +32,15 @@ RESULTS = ROOT / "experiments" / "results"
 PAGES = ("README.md", "docs/results.md")
 METHODS = {"standard": "standard", "apr_p": "APR-P", "apr_s": "APR-S"}
 METHODS["apr_sp"] = "APR-SP"
+# Of which a table names those that it is of.
+OTHERS = {
+    "standard_hard_labels": "standard, labels not smoothed",
+    "apr_sp_hard_labels": "APR-SP, labels not smoothed",
+}
 _TABLE = re.compile(
-    r"(<!-- runs: ([\w, ]+?)(?:; ([\w, ]+?))? -->\n).*?(<!-- end -->)", re.S
+    r"(<!-- runs: ([\w, ]+?)(?:; ([\w, ]+?))?(?:; ([\w, ]+?))? -->\n)"
+    r".*?(<!-- end -->)",
+    re.S,
 )
 _NUMBER = re.compile(r"(<!-- = (\w+) (\w+) -->)[^<]*(<!-- end -->)")
 
@@ -95,6 +103,16 @@ QUESTIONS = {
         "ood",
         "msp.auroc",
         "all",
+    ),
+    "logit": Question(
+        "AUROC, mean of six out sets, maximum logit", "ood", "max_logit.auroc", "all"
+    ),
+    "vim": Question("AUROC, mean of six out sets, ViM", "ood", "vim.auroc", "all"),
+    "scaled": Question(
+        "calibration error, a temperature fitted to half of `test`",
+        "clean",
+        "ece_scaled",
+        "test",
     ),
     "linf": Question(
         "AutoAttack, {n} images, L-infinity 2/255",
@@ -201,12 +219,15 @@ def number(run: str, asked: str) -> str:
     return cell(run, QUESTIONS[asked]).partition(" ")[0]
 
 
-def table(names: Sequence[str], questions: Sequence[str] = ()) -> str:
+def table(
+    names: Sequence[str], questions: Sequence[str] = (), methods: Sequence[str] = ()
+) -> str:
     """Markdown: a row a question; what each run is only where there are several."""
-    methods = [m for m in METHODS if any(found(f"{name}_{m}") for name in names)]
+    wanted = methods or METHODS
+    methods = [m for m in wanted if any(found(f"{name}_{m}") for name in names)]
     several = len(names) > 1
     heads = ["run", "command", "measured on"] if several else ["measured on"]
-    heads += [METHODS[method] for method in methods]
+    heads += [(METHODS | OTHERS)[method] for method in methods]
     lines = [heads, ["---"] * len(heads)]
     for name in names:
         what = collections.deque([RUNS[name].what, RUNS[name].command])
@@ -232,7 +253,8 @@ def table(names: Sequence[str], questions: Sequence[str] = ()) -> str:
 def written(text: str) -> str:
     """A page with its tables and numbers as the records have them."""
     names = lambda found: [name.strip() for name in (found or "").split(",") if name]
-    text = _TABLE.sub(lambda m: m[1] + table(names(m[2]), names(m[3])) + m[4], text)
+    parts = lambda m: (names(m[2]), names(m[3]), names(m[4]))
+    text = _TABLE.sub(lambda m: m[1] + table(*parts(m)) + m[5], text)
     return _NUMBER.sub(lambda m: m[1] + number(m[2], m[3]) + m[4], text)
 
 
