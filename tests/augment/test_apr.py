@@ -304,7 +304,9 @@ def test_pair_says_what_it_cannot_take(key, rng):
         apr_pair(key, images, donors=images[:, :5])
     with pytest.raises(ValueError, match="4 images need as many donors, got 3"):
         apr_pair(key, images, donors=images[:3])
-    with pytest.raises(ValueError, match=r"must be whole numbers \[4\], got int32 \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"must be whole numbers \[4\], got int32 \[3\]"
+    ):
         apr_pair(key, images, donor_index=np.arange(3))
 
 

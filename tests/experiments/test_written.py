@@ -101,6 +101,21 @@ def test_a_table_and_a_sentence(results):
     ]
 
 
+def test_a_table_of_some_methods(results):
+    keep(results / "toy_standard", {})
+    keep(results / "toy_standard_hard_labels", {"value": 0.11, "high": None})
+    named = "<!-- runs: toy; clean; standard_hard_labels, standard -->"
+    found = written.written(f"{named}\n<!-- end -->")
+    assert found.splitlines() == [
+        named,
+        "| measured on | standard, labels not smoothed | standard |",
+        "| --- | --- | --- |",
+        "| `test` | 11.0 | 12.3 (11.1 to 14.0) |",
+        "<!-- end -->",
+    ]
+    assert "not smoothed" not in written.table(["toy"])
+
+
 def test_runs_of_different_sizes_do_not_share_a_row(results):
     for method, n in (("standard", 500), ("apr_p", 400)):
         given = [c | {"n": n} for c in corrupted({"gaussian_noise": 0.2})]
