@@ -78,7 +78,7 @@ def choose_partners(
             raise ValueError(f"{count} images need as many donors, got {pool.shape[0]}")
         donor_index = jax.random.permutation(key, pool.shape[0])[:count]
     else:
-        donor_index = numbers.places("donor_index", donor_index, count, len(pool))
+        donor_index = numbers.indices("donor_index", donor_index, count, len(pool))
     return Partners(pool, donor_index, donors is None)
 
 

@@ -38,7 +38,7 @@ def random_crop(
     """
     if edge not in EDGES:
         raise ValueError(f"unknown edge {edge!r}, choose from {EDGES}")
-    numbers.filling(fill, images.dtype)
+    numbers.grey_fill(fill, images.dtype)
     keys = per_image_keys(key, images.shape[0])
     sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     if edge == "reflect":

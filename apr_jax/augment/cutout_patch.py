@@ -52,7 +52,7 @@ def cutout(
     Raises:
         ValueError: `size` below 1, not four axes, or a wrong number of keys.
     """
-    numbers.filling(fill, images.dtype)
+    numbers.grey_fill(fill, images.dtype)
     count, height, width, channels = images.shape
     centre = draw_centres(key, count, height=height, width=width)
     mask = square_mask(centre, jnp.full(count, size), height=height, width=width)

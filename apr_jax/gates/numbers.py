@@ -1,6 +1,6 @@
 """What arguments of image functions may be beside the images and keys, by their names.
 
-A number that is traced passes: nothing is known of it. Names, axes, indices and flags
+A number that is traced passes: nothing is known of it. Names, axes and indices
 are checked where they are used.
 """
 
@@ -57,7 +57,7 @@ def one_for_each(name: str, value: Any, **bounds: Any) -> None:
     each_real(name, value, **bounds)
 
 
-def filling(fill: Any, dtype: Any) -> None:
+def grey_fill(fill: Any, dtype: Any) -> None:
     """Checks what blanked pixels become: of uint8 images a grey level.
 
     Raises:
@@ -72,7 +72,7 @@ def filling(fill: Any, dtype: Any) -> None:
                 )
 
 
-def places(name: str, index: Any, count: int, pool: int) -> jax.Array:
+def indices(name: str, index: Any, count: int, pool: int) -> jax.Array:
     """Places of images in a pool, as an array: int [count].
 
     Raises:

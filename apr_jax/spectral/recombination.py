@@ -115,7 +115,7 @@ def recombine_within(
         [N, H, W, C] of the same type.
     """
     pixels, dtype = as_real(images)
-    donor_index = numbers.places("donor_index", donor_index, len(images), len(images))
+    donor_index = numbers.indices("donor_index", donor_index, len(images), len(images))
 
     def mixed(backend: str, pixels: jax.Array, donor_index: jax.Array) -> jax.Array:
         channels = channels_of(pixels)
