@@ -142,6 +142,18 @@ def test_a_card_keeps_its_records_where_it_is_told(filled, folder, tmp_path, cap
     assert bytes_of(trained) == before
 
 
+def test_runs_stand_on_a_page_as_they_are_named(filled, folder, capsys):
+    root, trained = places.run("zoo:small", "the run"), filled[1]
+    where = {"data_dir": str(folder)}
+    common = {"places": where, "shown": [root], "quiet": True}
+    card.run([root, trained], {"parts": ("clean",)}, **common)
+    own = workdir.RunDir(workdir.place_of_records(root))
+    written = json.loads(own.card.read_text())
+    assert [run["name"] for run in written["runs"]] == ["small", "toy"]
+    assert own.report.exists()
+    assert not own.results.exists()
+
+
 def test_an_evaluation_leaves_its_records_in_runs(filled, folder):
     root = places.run("zoo:small", "the run")
     command.run(root, clean.measure, None, places={"data_dir": str(folder)}, quiet=True)
