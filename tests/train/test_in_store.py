@@ -225,7 +225,7 @@ def test_a_run_is_stopped_killed_and_ends_with_the_same_bits(
     bucket = f"{remote.scheme}://bucket"
     page = f"{bucket}/pages/a.html"
     arguments = ("compare", remote, "--page", page, "--json", f"{bucket}/a.json")
-    said = interruptions.finish(toy.start("-m", "apr_jax.cli", *arguments))
+    said = interruptions.finish(toy.start("-m", "apr_jax", *arguments))
     assert "accuracy" in said.lower() or "error" in said.lower()
     assert "</html>" in places.anywhere(page, "--page").read_text()
     assert len(workdir.read_commands(workdir.RunDir(remote))) == 2  # and this process's

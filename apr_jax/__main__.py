@@ -1,4 +1,4 @@
-"""``python -m apr_jax.cli`` is ``apr-jax``."""
+"""``python -m apr_jax`` is ``apr-jax``."""
 
 from apr_jax import cli
 
