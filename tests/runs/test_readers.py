@@ -71,6 +71,7 @@ SETTINGS = {
 # The modules that open runs, and where this file tries them.
 OPENING = {
     "apr_jax/cli/cache.py": "OTHERS",
+    "apr_jax/evaluate/elsewhere.py": "tests/evaluate/test_bring.py: of the zoo",
     "apr_jax/evaluate/export.py": "OTHERS",
     "apr_jax/cli/corrupt.py": "test_an_evaluation: by from_run alone",
     "apr_jax/cli/measure.py": "test_an_evaluation, test_the_card",
@@ -88,6 +89,7 @@ OPENING = {
     "apr_jax/train/plan.py": "a run's own",
     "apr_jax/zoo/__init__.py": "tests/test_zoo.py",
     "experiments/checks/attacks.py": "test_an_evaluation: by from_run alone",
+    "experiments/checks/written.py": "tests/experiments/test_written.py: records alone",
     "experiments/hfc/networks.py": "OTHERS",
     "experiments/paper/networks.py": "OTHERS",
     "experiments/tables/missing.py": "OTHERS",

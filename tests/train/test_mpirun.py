@@ -17,12 +17,12 @@ from tests.train import test_interruptions as interruptions
 
 CHANGES = {
     "train__devices": 4,
-    "optim__epochs": 100.0,
+    "optim__epochs": 200.0,
     "optim__milestones": (),
     "checkpoint__every_steps": 100000,
     "eval__parts": ("clean",),
 }
-STEPS = 600
+STEPS = 1200
 # mpirun kills what it has sent SIGTERM to after a second; a state may take longer.
 PATIENT = ("--mca", "odls_base_sigkill_timeout", "20")
 
