@@ -101,13 +101,20 @@ def filter_bands(images: jax.Array, mask: jax.Array) -> jax.Array:
     if mask.shape != (height, width):
         raise ValueError(f"mask must be [{height}, {width}], got shape {mask.shape}")
     half = jnp.fft.ifftshift(mask)[:, : width // 2 + 1]
-    spectrum = jnp.fft.rfft2(jnp.moveaxis(pixels, -1, -3))
-    if half.dtype == bool:
-        kept = jnp.where(jnp.broadcast_to(half, spectrum.shape), spectrum, 0)
-    else:
-        kept = spectrum * jnp.broadcast_to(half, spectrum.shape).astype(spectrum.dtype)
-    low = jnp.moveaxis(jnp.fft.irfft2(kept, (height, width)), -3, -1)
-    return low.astype(dtype)
+
+    def filtered(plane: jax.Array) -> jax.Array:
+        spectrum = jnp.fft.rfft2(plane)
+        factors = jnp.broadcast_to(half, spectrum.shape)
+        if half.dtype == bool:
+            kept = jnp.where(factors, spectrum, 0)
+        else:
+            kept = spectrum * factors.astype(spectrum.dtype)
+        return jnp.fft.irfft2(kept, (height, width))
+
+    # Plane by plane: behind a transposition XLA's FFT on a CPU may get a layout that
+    # it refuses, on a mesh with JAX 0.10.
+    planes = [filtered(plane) for plane in channels_of(pixels)]
+    return jnp.stack(planes, axis=-1).astype(dtype)
 
 
 def fourier_basis(
