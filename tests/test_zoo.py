@@ -267,4 +267,5 @@ def test_what_comes_with_the_package_measures_as_recorded(name, shared, tmp_path
     found = {r.metric: r for r in records.read(tmp_path / "card" / "results.jsonl")}
     assert found["error"].n == 10_000
     recorded = about.number(*listing.NUMBERS["Clean"])
-    assert found["error"].value == pytest.approx(recorded, abs=5e-4)
+    # Ten images: weights are halved in precision, and bfloat16 depends on the kernels.
+    assert found["error"].value == pytest.approx(recorded, abs=1.05e-3)

@@ -17,12 +17,12 @@ from tests.train import test_interruptions as interruptions
 
 CHANGES = {
     "train__devices": 4,
-    "optim__epochs": 200.0,
+    "optim__epochs": 300.0,
     "optim__milestones": (),
     "checkpoint__every_steps": 100000,
     "eval__parts": ("clean",),
 }
-STEPS = 1200
+STEPS = 1800
 # mpirun kills what it has sent SIGTERM to after a second; a state may take longer.
 PATIENT = ("--mca", "odls_base_sigkill_timeout", "20")
 
@@ -63,7 +63,7 @@ def test_a_run_is_preempted_goes_on_and_is_measured(
     (step,) = interruptions.saved_steps(root)
     said = interruptions.finish(mpirun(folder, root, count), timeout=600)
     assert f"4 x cpu ({count} processes)" in said
-    assert f"going on from the checkpoint of step {step:,} of {STEPS}" in said
+    assert f"going on from the checkpoint of step {step:,} of {STEPS:,}" in said
     found = records.read(root / "results.jsonl")
     assert {r.step for r in found} == {STEPS}
     assert {r.n for r in found} == {25, 50}
