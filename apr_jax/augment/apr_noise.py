@@ -5,7 +5,7 @@ Of coloured noise, or the image's own with random plane waves in it. A fractal s
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,22 +66,12 @@ def apr_noise(
         TypeError: pixels are not floating point.
         ValueError: an unknown name, another shape, or `steepest` below nought.
     """
-    # The part of the key that `apr_pair` leaves alone where donors are given.
-    noise = coloured_noise(split_keys(key, 2)[0], images.shape, steepest=steepest)
+    noise = coloured_noise(_donors_key(key), images.shape, steepest=steepest)
     pixels = images.astype(jnp.float32)
     mean, spread = (f(pixels, axis=(1, 2), keepdims=True) for f in (jnp.mean, jnp.std))
     donors = mean + spread * noise
-    return apr_pair(
-        key,
-        images,
-        prob=prob,
-        per="image",
-        axes=axes,
-        clip=clip,
-        donors=donors,
-        donor_index=jnp.arange(len(images)),
-        backend=backend,
-    )
+    how = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
+    return _paired(key, images, donors, **how)
 
 
 @images_gate("pixels")
@@ -114,24 +104,25 @@ def apr_waves(
     Raises:
         TypeError, ValueError: as `apr_pair` and `fourier_basis_noise`.
     """
+    wave_key = _donors_key(key)
     donors = fourier_basis_noise(
-        split_keys(key, 2)[0],
-        images,
-        mean_strength=mean_strength,
-        waves=waves,
-        clip=False,
+        wave_key, images, mean_strength=mean_strength, waves=waves, clip=False
     )
-    return apr_pair(
-        key,
-        images,
-        prob=prob,
-        per="image",
-        axes=axes,
-        clip=clip,
-        donors=donors,
-        donor_index=jnp.arange(len(images)),
-        backend=backend,
-    )
+    how = {"prob": prob, "axes": axes, "clip": clip, "backend": backend}
+    return _paired(key, images, donors, **how)
+
+
+def _donors_key(key: jax.Array) -> jax.Array:
+    """The part of a key that `apr_pair` leaves alone where donors are given."""
+    return split_keys(key, 2)[0]
+
+
+def _paired(
+    key: jax.Array, images: jax.Array, donors: jax.Array, **how: Any
+) -> jax.Array:
+    """`apr_pair` with a donor of each image's own and a coin for each."""
+    own = jnp.arange(len(images))
+    return apr_pair(key, images, per="image", donors=donors, donor_index=own, **how)
 
 
 def coloured_noise(

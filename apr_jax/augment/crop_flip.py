@@ -33,8 +33,8 @@ def random_crop(
             outermost pixels, which aren't repeated.
 
     Raises:
-        ValueError: negative `pad`, an unknown `edge`, not four axes, or a wrong number
-            of keys.
+        ValueError: negative `pad`, an unknown `edge`, a `fill` that is no grey level of
+            uint8 images, not four axes, or a wrong number of keys.
     """
     if edge not in EDGES:
         raise ValueError(f"unknown edge {edge!r}, choose from {EDGES}")

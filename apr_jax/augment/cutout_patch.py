@@ -50,7 +50,8 @@ def cutout(
             fills zero after normalisation, which is the training set's mean here.
 
     Raises:
-        ValueError: `size` below 1, not four axes, or a wrong number of keys.
+        ValueError: `size` below 1, a `fill` that is no grey level of uint8 images, not
+            four axes, or a wrong number of keys.
     """
     numbers.grey_fill(fill, images.dtype)
     count, height, width, channels = images.shape

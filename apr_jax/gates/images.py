@@ -96,11 +96,10 @@ def images_gate(
     The arguments called as in `IMAGES` become JAX's arrays of a type that the function
     takes, checked by `check_type` and `check_values`. An argument `key` becomes typed
     keys, see `fast_random.typed_keys`, and each number is checked by its name, see
-    `numbers.RULES`. Images in half precision are computed in float32
-    and come back as they were, float64 likewise where JAX has it (and is float32 where
-    it hasn't); a key gives the same numbers with x64 as without. An empty batch gives
-    an empty batch. On a mesh whose axes are Explicit the result has the sharding of the
-    images.
+    `numbers.RULES`. Images in half precision are computed in float32 and come back as
+    they were, float64 likewise where JAX has it (and is float32 where it hasn't); a key
+    gives the same numbers with x64 as without. An empty batch gives an empty batch. On
+    a mesh whose axes are Explicit the result has the sharding of the images.
 
     Args:
         takes: one of `TAKES`.
@@ -123,8 +122,9 @@ def images_gate(
             for name in names:
                 if given.get(name) is not None:
                     given[name] = _checked(given[name], takes, name, values, rank)
-            for name in checks.keys() & given.keys():
-                checks[name](name, given[name])
+            for name, check in checks.items():
+                if name in given:
+                    check(name, given[name])
             if "key" in given:
                 given["key"] = fast_random.typed_keys(given["key"])
             lead = given[names[0]]

@@ -1,7 +1,7 @@
 """What arguments of image functions may be beside the images and keys, by their names.
 
-A number that is traced passes: nothing is known of it. Names, axes and indices
-are checked where they are used.
+A number that is traced passes: nothing is known of it. Names, axes and indices are
+checked where they are used.
 """
 
 import functools
