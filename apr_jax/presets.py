@@ -47,6 +47,9 @@ def suit_method(config: ml_collections.ConfigDict, method: str, dataset: str) ->
         config.data.update(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     if "cutmix" in method.split("+"):
         config.augment.mix_prob = 0.5
+    if "one_view" in method.split("+"):
+        # Otherwise all of a batch would be recombined, or none.
+        config.augment.pair_per = "image"
 
 
 def cifar(choice: str = "wrn_40_2,apr_sp,cifar10") -> ml_collections.ConfigDict:

@@ -214,7 +214,7 @@ def test_the_lists(capsys):
     ] == [*presets.PRESETS]
     methods.main()
     lines += capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-2 - len(augment.AUGMENTS) : -2]] == [
+    assert [line.split()[0] for line in lines[-3 - len(augment.AUGMENTS) : -3]] == [
         *augment.AUGMENTS
     ]
     assert max(map(len, lines)) <= 88

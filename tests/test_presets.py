@@ -234,3 +234,11 @@ def test_the_quickstart_measures_all_corruptions_but_frost():
     assert list(measured.corruptions) == names.split()
     assert measured.examples == 100
     assert tuple(presets.quickstart().eval.parts) == ("clean", "corruption")
+
+
+def test_one_view_has_a_coin_for_each_image_and_twice_the_batch():
+    both, one = (presets.cifar10_fast(f"apr_sp{end}") for end in ("", "+one_view"))
+    assert (both.augment.pair_per, one.augment.pair_per) == ("batch", "image")
+    assert (both.train.batch_size, one.train.batch_size) == (512, 1024)
+    assert one.optim.learning_rate == 2 * both.optim.learning_rate
+    assert one.optim.weight_decay == both.optim.weight_decay

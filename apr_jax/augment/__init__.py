@@ -22,7 +22,7 @@ from apr_jax.augment.hybrid_augment import (
     hybrid_augment_single,
 )
 from apr_jax.augment.method import Loss, Method, Stage
-from apr_jax.augment.methods import APR_P, APR_S, AUGMENTS, get_method
+from apr_jax.augment.methods import APR_P, APR_S, AUGMENTS, ONE_VIEW, get_method
 from apr_jax.augment.mixup_cutmix import Mixed, cutmix, mixup
 from apr_jax.augment.mollification import Mollified, mollify
 from apr_jax.augment.noisy_mix import Blend, draw_blend, noisy_mixup
@@ -44,6 +44,7 @@ __all__ = [
     "APR_P",
     "APR_S",
     "AUGMENTS",
+    "ONE_VIEW",
     "OPS",
     "Blend",
     "Loss",

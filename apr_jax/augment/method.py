@@ -93,6 +93,8 @@ class Method:
         shifts: quarter turns of each image, from none on, each of which counts as
             another class; for a loss that projects.
         mean: whether the losses of views are averaged; they are added otherwise.
+        instead: the pair takes the place of the first view, so that the network sees
+            each image once.
         auxiliary: the pair goes through BatchNorm layers of its own, which are for
             training only.
     """
@@ -108,6 +110,7 @@ class Method:
     loss: Loss = CROSS_ENTROPY
     shifts: int = 1
     mean: bool = False
+    instead: bool = False
     auxiliary: bool = False
 
     @property
@@ -123,6 +126,11 @@ class Method:
         return tuple(stage for stage in found if stage)
 
     @property
+    def compares(self) -> bool:
+        """Whether the network sees an image of one label and its pair."""
+        return self.pair is not None and not (self.mix or self.instead)
+
+    @property
     def fields(self) -> frozenset[str]:
         """The fields of ``config.Augment`` that change something, by dotted names."""
         used = {field for stage in self.stages for field in stage.knobs.values()}
@@ -130,9 +138,9 @@ class Method:
         for field, uses in (
             ("strengths", any(stage.strengths for stage in self.stages)),
             ("pair_donors", any(stage.takes for stage in partnered)),
-            ("pair_consistency", self.pair and not self.mix),
+            ("pair_consistency", self.compares),
             ("pair_prob", self.pair and self.pair.whole),
-            ("pair_per", self.pair and self.pair.whole),
+            ("pair_per", self.pair and self.pair.whole and not self.pair.per),
             ("heads_weight", self.loss.heads > 1),
             ("jsd_weight", self.loss.alike),
             ("mix_prob", self.mix),
@@ -148,4 +156,5 @@ class Method:
         """Images that the network sees of each one in a step."""
         if self.loss.projects:
             return self.loss.views * self.shifts
-        return self.loss.views + self.loss.alike + (self.pair is not None)
+        beside = self.pair is not None and not self.instead
+        return self.loss.views + self.loss.alike + beside

@@ -1,5 +1,6 @@
 """The training methods by name: which augmentations, and which loss goes with them."""
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -270,18 +271,28 @@ AUGMENTS = {
 }
 
 
+# What may be joined, too: the pair takes the place of the first view.
+ONE_VIEW = "one_view"
+
+
 def get_method(name: str) -> Method:
     """The entry of ``AUGMENTS``, or several joined by "+", as in "cutout+apr_p".
+
+    With "one_view" among them what would be a second view takes the place of the
+    first, so that a step costs one pass: "apr_sp+one_view".
 
     Raises:
         ValueError: an unknown name, or names that don't go together.
     """
     parts = name.split("+")
+    if ONE_VIEW in parts and len(parts) > 1:
+        parts.remove(ONE_VIEW)
+        return _in_one_view(name, get_method("+".join(parts)))
     for part in parts:
         if part not in AUGMENTS:
             raise ValueError(
                 f"unknown method {part!r}, choose from {tuple(AUGMENTS)}, or join "
-                'several by "+"'
+                f'several by "+", also with {ONE_VIEW!r}'
             )
     if len(parts) == 1:
         return AUGMENTS[name]
@@ -311,6 +322,20 @@ def get_method(name: str) -> Method:
             "place for blended labels or for a second view of the batch"
         )
     return joined
+
+
+def _in_one_view(name: str, method: Method) -> Method:
+    if method.pair is None:
+        raise ValueError(
+            f"method {name!r} has no second view that could take the first one's "
+            "place, as apr_p and apr_sp have"
+        )
+    if method.mix or method.loss.alike or method.auxiliary or method.instead:
+        raise ValueError(
+            f"method {name!r} needs its first view, for blended labels, like answers "
+            "or a BatchNorm of its own"
+        )
+    return dataclasses.replace(method, instead=True)
 
 
 # What a method has once, or not at all.

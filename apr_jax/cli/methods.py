@@ -10,6 +10,7 @@ def main() -> None:
         source = f" ({method.source})" if method.source else ""
         print(f"{name:{width}}  {method.about}{source}")
     print('\nSeveral join by "+": apr-jax train --config quickstart:cutout+apr_p.')
+    print('With "+one_view" the second view takes the place of the first.')
 
 
 if __name__ == "__main__":

@@ -170,10 +170,11 @@ def check_names(config: config_lib.Config) -> None:
         contrastive.check(config)
         field = "augment.pair_consistency"
         weight = config.augment.pair_consistency
-        if weight and (method.pair is None or method.mix):
+        if weight and not method.compares:
             raise ValueError(
                 f"{weight:g} is for methods with a pair of each image, such as apr_p "
-                f"and apr_sp, and without blended labels, not {config.augment.method!r}"
+                "and apr_sp, beside it and without blended labels, not "
+                f"{config.augment.method!r}"
             )
         field = "model.name"
         models.minimum_size(config.model.name)

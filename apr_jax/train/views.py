@@ -90,7 +90,8 @@ def make_views(
         # An auxiliary view is of the images before the other stages (AFA).
         base = clean if method.auxiliary else views[0]
         second, givers = mix_images(batch_key, base, method.pair, share)
-        parts.append((second, labels, givers, ones))
+        pair = second, labels, givers, ones
+        parts = [pair] if method.instead else [*parts, pair]
     softness = None
     if method.last:
         parts, softness = _change_last(image_key, parts, method.last, share)

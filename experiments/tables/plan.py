@@ -46,9 +46,8 @@ def passes(config: ml_collections.ConfigDict | config_lib.Config) -> float:
     if method.loss.projects:
         share = config.contrast.linear_share
         return method.shifts * (2 * _PASSES * (1 - share) + share)
-    views = method.loss.alike + method.loss.views + bool(method.pair)
     attacks = {"none": 0, "fgsm": 1, "pgd": config.adversary.steps}
-    return _PASSES * (1 + attacks[config.adversary.attack]) * views
+    return _PASSES * (1 + attacks[config.adversary.attack]) * method.views
 
 
 def runs_of(

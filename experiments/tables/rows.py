@@ -97,7 +97,7 @@ ROWS: dict[str, Row] = {
 
 
 # What may be joined by "+": methods, and images that are mixed in.
-_PARTS = (*augment.AUGMENTS, *presets.EXTRA)
+_PARTS = (*augment.AUGMENTS, augment.ONE_VIEW, *presets.EXTRA)
 
 # What ``row_of`` takes, for people to read.
 CHOICES = (
@@ -152,4 +152,4 @@ _LABELS = {
     for key, row in ROWS.items()
     if (row.method in augment.AUGMENTS and not row.changes and not row.run)
     or key in presets.EXTRA
-}
+} | {augment.ONE_VIEW: "one view"}

@@ -98,6 +98,36 @@ def test_blending_is_left_out_by_chance(tmp_path, batch):
     assert 3 <= changed <= 13
 
 
+@pytest.mark.parametrize("method", ["apr_sp", "apr_p_noised"])
+def test_one_view_has_the_pair_in_place_of_the_image(tmp_path, batch, method):
+    """Bit for bit the second view of the method itself, with its labels."""
+    changes = {"pair_per": "image", "pair_prob": 0.5}
+    name = f"{method}+{augment.ONE_VIEW}"
+    both, alone = (
+        jax.jit(lambda batch, config=config: seen(config, batch)[:4])(batch)
+        for config in (configured(tmp_path, m, **changes) for m in (method, name))
+    )
+    for of_both, of_one in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(of_one, of_both[len(of_both) // 2 :])
+    assert augment.get_method(name).views == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "match"),
+    [
+        ("apr_s", "has no second view that could take"),
+        ("one_view", "unknown method 'one_view'"),
+        ("cutmix+apr_p", "needs its first view"),
+        ("augmix+apr_p", "needs its first view"),
+        ("afa", "needs its first view"),
+        ("apr_p+one_view", "needs its first view"),
+    ],
+)
+def test_one_view_needs_a_pair_and_nothing_of_the_first(method, match):
+    with pytest.raises(ValueError, match=match):
+        augment.get_method(f"{method}+{augment.ONE_VIEW}")
+
+
 def test_an_auxiliary_view_is_of_the_clean_images(tmp_path, batch):
     def views_of(method, **changes):
         config = configured(tmp_path, method, **changes)
