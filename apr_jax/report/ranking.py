@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apr_jax.report import robustbench
+from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
 _JOB = "evaluate.corruption"
@@ -110,7 +111,10 @@ def as_json(rankings: Iterable[Ranking], left_out: Sequence[str]) -> dict[str, A
 
 def _alike(record: Record) -> str:
     """What records must share to be ranked together: the images."""
-    return json.dumps([record.data, record.n, *_setup(record)])
+    settings = records_lib.of_images(record.extra.get("settings"))
+    if settings.get("source") in ("folder", "tfds"):
+        settings.pop("files", None)  # a copy of published files has other dates
+    return json.dumps([record.data, record.n, settings], sort_keys=True)
 
 
 def _setup(record: Record) -> tuple[str, int]:

@@ -107,10 +107,8 @@ def alike(one: Record, other: Record) -> bool:
 
     They are of as many images, and of the same settings but for the weights.
     """
-    mine, theirs = _facts(one), _facts(other)
-    of_network = {"config_hash", "step", "classifier", "weights", "dtype"}
-    shared = (set(mine) & set(theirs)) - of_network
-    return one.n == other.n and all(mine[name] == theirs[name] for name in shared)
+    mine, theirs = (record.extra.get("settings") for record in (one, other))
+    return one.n == other.n and not records_lib.otherwise(mine, theirs)
 
 
 def _facts(record: Record) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from apr_jax.errors import DataError
 from apr_jax.gates import stores
 from apr_jax.runs import files
+from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.runs.workdir import RunDir
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 METRICS = ("accuracy", "error", "robust_accuracy", "follows_phase")
 # End of the name of a number that scores decide.
 _DETECTION = ".auroc"
-# Settings of a measurement that don't say which images it saw.
-_NOT_OF_IMAGES = ("weights", "dtype", "corruption_dir")
 # Settings of detection that are of one set of unknown images.
 _OF_A_SET = ("source", "fingerprint", "note")
 _ARRAYS = ("index", "label", "predicted", "confidence")
@@ -284,11 +283,7 @@ def _other_settings(here: About, there: About) -> str:
     """What two measurements were told differently of their images; "" if nothing."""
     if (here.data, here.split) != (there.data, there.split):
         return f"there {there.data} {there.split}"
-    mine, theirs = dict(here.settings or {}), dict(there.settings or {})
-    for name in {**mine, **theirs}:
-        if name not in _NOT_OF_IMAGES and mine.get(name) != theirs.get(name):
-            return f"{name} is {mine.get(name)!r} and {theirs.get(name)!r}"
-    return ""
+    return records_lib.otherwise(here.settings, there.settings)
 
 
 def _path(folder: stores.Place, of: About | Record) -> stores.Place:

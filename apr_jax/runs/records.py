@@ -228,6 +228,42 @@ def finished(
     }
 
 
+# Settings of a measurement that say nothing of its images, nor of what is done to them.
+_NOT_OF_IMAGES = ("weights", "dtype", "corruption_dir", "scores_file", "stat")
+
+
+def of_images(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the settings of a measurement say of its images and of what is done to them.
+
+    Of all, less what is the network's own, and less where the images lay where they
+    have a fingerprint.
+    """
+    found = {k: v for k, v in (settings or {}).items() if k not in _NOT_OF_IMAGES}
+    if found.get("fingerprint"):
+        found.pop("source", None)
+    if "sets" in found:
+        # Name, source, fingerprint and note of each.
+        found["sets"] = [
+            [name, "" if mark else source, mark, *rest]
+            for name, source, mark, *rest in found["sets"]
+        ]
+    return found
+
+
+def otherwise(
+    mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None
+) -> str:
+    """What two measurements did differently, in words; "" if nothing."""
+    # As JSON has them: of tuples lists.
+    own, other = (
+        json.loads(json.dumps(of_images(each))) for each in (mine, theirs)
+    )
+    for name in {**own, **other}:
+        if own.get(name) != other.get(name):
+            return f"{name} is {own.get(name)!r} and {other.get(name)!r}"
+    return ""
+
+
 def hidden(records: Sequence[Record], found: Iterable[Record]) -> list[Record]:
     """The records of ``found`` that a later one of ``records`` of the same name hides.
 

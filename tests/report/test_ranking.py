@@ -36,6 +36,34 @@ def test_published_entries_are_whole():
     assert robustbench.entries("imagenet2012-c") == ()
 
 
+@pytest.mark.parametrize(
+    ("change", "together"),
+    [
+        ({}, True),
+        ({"weights": "b"}, True),
+        ({"stored_as": "jpeg"}, False),
+        ({"seed": 1}, False),
+        ({"frost": "b"}, False),
+        ({"source": "folder", "files": "b"}, False),
+    ],
+)
+def test_networks_are_ranked_together_on_the_same_images(change, together):
+    usual = {**MADE["settings"], "stored_as": "array", "seed": 0, "frost": "a"}
+    both = [
+        entrant(name, mean(0.1, settings={**usual, **own}))
+        for name, own in (("a", {}), ("b", change))
+    ]
+    assert len(ranking.rank(both)[0]) == 2 - together
+
+
+def test_copies_of_published_files_are_the_same_files():
+    both = [
+        entrant(name, mean(0.1, settings={**FILES["settings"], "files": name}))
+        for name in "ab"
+    ]
+    assert len(ranking.rank(both)[0]) == 1
+
+
 def test_the_same_files_stand_beside_the_published_numbers():
     ours = [entrant("a", mean(0.1092, **FILES)), entrant("b", mean(0.5, **FILES))]
     (found,), left_out = ranking.rank(ours)

@@ -86,12 +86,31 @@ def test_a_measurement_of_one_thing_again_replaces_it():
         ({}, True),
         ({"settings": {**SETTINGS, "weights": "bb"}, "step": 9}, True),
         ({"settings": {**SETTINGS, "examples": 200}}, False),
+        ({"settings": {**SETTINGS, "steps": 5}}, False),
+        ({"settings": {**SETTINGS, "corruption_dir": "elsewhere"}}, True),
     ],
 )
 def test_runs_have_a_difference_where_they_were_measured_alike(change, same):
     assert run_view.alike(record(), record(**change)) is same
     fewer = dataclasses.replace(record(**change), n=200)
     assert not run_view.alike(record(), fewer)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_what_belongs_to_one_set_is_the_same_between_runs(job):
+    """What one run may have several of, two must have alike to have a difference."""
+    of_scores = {"scores_file", "stat", "source"}
+    for name in sorted(run_view._OWN[job]):
+        pair = [
+            record(job, settings={**SETTINGS, "fingerprint": "f", name: [[1, v, 3, 4]]})
+            for v in "ab"
+        ]
+        assert run_view.alike(*pair) is (name in of_scores or name == "sets")
+    named = [
+        record(job, settings={**SETTINGS, "sets": [["mnist", "/a", mark, ""]]})
+        for mark in "ab"
+    ]
+    assert not run_view.alike(*named)
 
 
 def test_numbers_that_are_not_shown_are_said(tmp_path):

@@ -220,7 +220,7 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
         members = [_get(own, name, score, "auroc") for name in sets]
         rows.append(answer.over(found, [r for r in members if r is not None]))
     label = ood.LABELS.get(score, score)
-    over = f"mean over {len(sets)} sets" if split == "all" else split
+    over = _mean_over(rows, sets) if split == "all" else split
     return [
         answer.Row(
             question=TITLE,
@@ -230,6 +230,14 @@ def answers(runs: Sequence[RunView]) -> list[answer.Row]:
             cells=rows,
         )
     ]
+
+
+def _mean_over(means: Sequence[Record | None], sets: Sequence[str]) -> str:
+    """What means are over, in words: so many sets, or each run its own."""
+    found = [set(r.extra.get("members", sets)) for r in means if r is not None]
+    if all(members == found[0] for members in found):
+        return f"mean over {len(found[0])} sets"
+    return "mean over the sets of each run, which differ"
 
 
 # --- Tables --------------------------------------------------------------------------
