@@ -60,6 +60,7 @@ SCORES = (
 )
 _PROBES = ("heatmap", "bands", "phase")
 _STEPS = (1, 2, 3, 4, 5)
+_FIRST = "the first so many test images, of classes in order a share of each"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Corruption:
     severities: tuple[int, ...] = setting(_STEPS, "how strong", choices=_STEPS)
     source: str = choice("made on the fly, or read", "generated", "folder", "tfds")
     dir: str = place("", '"folder": NAME.npy, or NAME/SEVERITY/CLASS/IMAGE.JPEG')
-    examples: int = setting(0, "the first so many test images; 0: all", low=0)
+    examples: int = setting(0, f"{_FIRST}; 0: all", low=0)
     frost_dir: str = place("", "photographs of frost; none: of imagecorruptions")
     seed: int = setting(0, "of generated corruptions", low=0, high=2**31 - 1)
     stored_as: str = choice(
@@ -146,7 +147,7 @@ class Adversarial:
     linf: tuple[float, ...] = setting((8 / 255,), "radii, such as 8/255", above=0)
     l2: tuple[float, ...] = setting((), "radii, such as 0.25,0.5", above=0)
     l1: tuple[float, ...] = setting((), "radii, such as 12", above=0)
-    examples: int = setting(1000, "the first so many test images; 0: all", low=0)
+    examples: int = setting(1000, f"{_FIRST}; 0: all", low=0)
     steps: int = setting(100, "of each gradient attack", low=1)
     queries: int = setting(5000, "of Square, an image", low=1)
     batch: int = setting(128, "images at a time, on all devices", low=1)

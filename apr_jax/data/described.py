@@ -166,6 +166,8 @@ def of_arrays(
 ) -> tuple[data.DataSet, tuple[str, ...]]:
     """As ``load``, of images [N, H, W, 3] in memory and their labels [N]."""
     found = images_lib.checked_shape(np.asarray(images), "data")
+    if not len(found):
+        raise DataError("data has no images")
     found = images_lib.to_uint8(found, "data")
     numbers = classes.labels(np.asarray(labels), len(found), "data")
     return _resident(described, data.ArraySplit(found, numbers), None)

@@ -30,6 +30,21 @@ def subset(count: int, examples: int, seed: int) -> np.ndarray:
     return np.sort(_order(count, _EVALUATED, seed)[:examples])
 
 
+def leading(labels: np.ndarray, examples: int) -> np.ndarray:
+    """Rising places int64 of the first so many examples; all for 0.
+
+    A set that lies in the order of its classes, as a folder does, would be no sample of
+    them: of such a set as many at even distances, so that every class has its share.
+    """
+    count = len(labels)
+    if not knobs.whole("examples", examples, low=0) or examples >= count:
+        return np.arange(count)
+    classes = np.asarray(labels)
+    if classes[0] != classes[-1] and np.all(classes[1:] >= classes[:-1]):
+        return np.arange(examples) * count // examples
+    return np.arange(examples)
+
+
 def watched(split: data.ArraySplit, count: int) -> data.ArraySplit:
     """The ``count`` examples of a split that runs watch, in its order, for every run.
 

@@ -28,7 +28,10 @@ def ball(norm: str, eps: float) -> str:
 def load(
     classifier: classifier_lib.Classifier, examples: int, resident: data.DataSet | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first pixels, float32 [N, H, W, C], and labels of the test split."""
+    """The leading pixels, float32 [N, H, W, C], and labels of the test split.
+
+    As ``samples.leading`` takes them; of a streamed folder a draw.
+    """
     config = classifier.config.data
     if config.streaming and resident is None:
         size = imagenet.num_examples(config, config.test_split)
@@ -37,19 +40,21 @@ def load(
             resident = data.load(config, splits=(config.test_split,))
         split = resident.splits[config.test_split]
         size = len(split.labels)
-    count = examples or size
-    if count > size:
-        raise DataError(
-            f"examples is {count}; split {config.test_split!r} of {config.name!r} has "
-            f"{size}"
-        )
+    count = min(examples, size) if examples else size
     if resident is not None:
-        images, labels = np.asarray(split.images[:count]), split.labels[:count]
+        places = samples.leading(split.labels, count)
+        images, labels = np.asarray(split.images[places]), split.labels[places]
     else:
-        rows = min(count, 100)
-        stream = imagenet.eval_stream(config, config.test_split, batch_size=rows)
         # All of them on every process.
-        images, labels = samples.joined(samples.first(stream, count))
+        images, labels = samples.joined(
+            samples.stream(
+                config,
+                config.test_split,
+                examples=count,
+                seed=0,
+                rows=min(count, 100),
+            )
+        )
     return images.astype(np.float32) / 255, np.asarray(labels, np.int32)
 
 

@@ -11,8 +11,8 @@ from apr_jax.data import tfds
 from apr_jax.errors import DataError
 from apr_jax.evaluate import corruption
 
-# Out sets of CIFAR in the literature that TensorFlow Datasets has; the other CIFAR is
-# near, as OpenOOD counts.
+# Out sets of CIFAR in the literature that TensorFlow Datasets has; for a network of
+# CIFAR's the other one is near, as OpenOOD counts.
 _USUAL_OUT_SETS = ("svhn_cropped", "cifar10", "cifar100")
 # Natural shifts that it has, by the set whose classes they are of.
 _USUAL_SHIFTS = {
@@ -82,14 +82,18 @@ def with_out_sets(config: config_lib.Config) -> config_lib.Ood:
     settings, described = config.eval.ood, config.data
     if settings.out or settings.scores_file or settings.protocol != "own":
         return settings
-    found = [] if described.streaming else _prepared(described, _USUAL_OUT_SETS)
+    # Of cifar10_1 and cifar10_corrupted cifar10 has the known classes.
+    family = described.name.partition(":")[0].partition("_")[0]
+    others = [n for n in _USUAL_OUT_SETS if n.partition("_")[0] != family]
+    found = [] if described.streaming else _prepared(described, others)
     if not found:
         raise DataError(
             "eval.ood.out is empty, and of the usual sets "
             f"({', '.join(_USUAL_OUT_SETS)}) none is prepared in data.data_dir"
         )
+    near = [n for n in found if {n, family} == {"cifar10", "cifar100"}]
     return dataclasses.replace(
         settings,
         out=tuple(f"{name}=tfds:{name}" for name in found),
-        near=tuple(name for name in found if name.startswith("cifar")),
+        near=settings.near or tuple(near),
     )

@@ -305,18 +305,35 @@ def stream_share(
     )
 
 
+# Pictures whose answers stand for a function, each of so many patches a side.
+_PICTURES, _PATCHES, _AT_ONCE = 32, (1, 2, 4, 8), 4
+
+
+def _pictures(size: int) -> np.ndarray:
+    """Coloured patches, uint8 [_PICTURES, S, S, 3]; the same ones at any time."""
+    bits = np.random.Philox(_PICTURES)
+    found = []
+    for number in range(_PICTURES):
+        side = _PATCHES[number % len(_PATCHES)]
+        colours = bits.random_raw(3 * side**2) >> np.uint64(56)
+        places = np.arange(size) * side // size
+        found.append(colours.reshape(side, side, 3)[places][:, places])
+    return np.asarray(found, np.uint8)
+
+
 def weights_digest(classifier: Classifier) -> str:
     """Twelve hexadecimal digits that change with the weights, or with the name.
 
-    A plain function has no weights: its logits of one picture stand for them.
+    A plain function has no weights: its logits of some pictures stand for them, so
+    many that answers as coarse as a class alone differ somewhere, too.
     """
     digest = hashlib.sha256(classifier.name.encode())
     leaves = jax.tree.leaves(classifier.variables)
     if not leaves:
-        size = classifier.config.data.image_size
-        picture = np.linspace(0, 255, 3 * size**2).reshape(1, size, size, 3)
-        logits, _ = classifier.predict({}, jnp.asarray(picture, jnp.uint8))
-        leaves = [np.asarray(logits, np.float32).round(3)]
+        pictures = _pictures(classifier.config.data.image_size)
+        for few in np.split(pictures, len(pictures) // _AT_ONCE):
+            logits, _ = classifier.predict({}, jnp.asarray(few))
+            leaves.append(np.asarray(logits, np.float32).round(3))
     for leaf in leaves:
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:12]

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from apr_jax import config as config_lib
+from apr_jax import console, data, parallel
 from apr_jax import corruptions as corruptions_lib
-from apr_jax import data, parallel
 from apr_jax.corruptions import frost_files
-from apr_jax.data import corrupted, imagenet, records, tfds, walk
+from apr_jax.data import corrupted, folder, imagenet, records, samples, tfds, walk
 from apr_jax.errors import ConfigError, DataError
 from apr_jax.evaluate.classifier import Classifier, share, stream_share
 from apr_jax.evaluate.context import Context
@@ -155,10 +155,11 @@ class _Clean:
         name = config.data.test_split
         if config.data.streaming:
             total = imagenet.num_examples(config.data, name)
+            _say_few_classes(config.data, name, examples)
         else:
             if resident is None:
                 resident = data.load(config.data, splits=(name,))
-            self.split = first(resident.splits[name], examples)
+            self.split = leading(resident.splits[name], examples)
             total = len(resident.splits[name].labels)
         self.count = min(examples, total) if examples else total
         self.total = total
@@ -236,7 +237,7 @@ class Source:
 
     def from_arrays(self, split: str, arrays: data.ArraySplit) -> Iterator[data.Batch]:
         """Batches of a set in memory."""
-        arrays = first(arrays, self.examples)
+        arrays = leading(arrays, self.examples)
         self.sizes[split] = len(arrays.labels)
         size = self.config.eval.batch_size
         return share(data.eval_batches(arrays, size), self.rows)
@@ -362,7 +363,24 @@ class _Tfds(Source):
         )
 
 
-def first(split: data.ArraySplit, examples: int) -> data.ArraySplit:
-    """The first so many examples; all of them for 0."""
-    stop = examples or len(split.labels)
-    return data.ArraySplit(split.images[:stop], split.labels[:stop])
+def _say_few_classes(described: config_lib.Data, split: str, examples: int) -> None:
+    """A folder is streamed class by class, so its first images are of a few."""
+    if not examples or described.source != "folder":
+        return
+    labels = folder.listing(described, split).labels
+    there, every = len(set(labels[:examples])), len(set(labels))
+    if there < every:
+        console.say(
+            f"the first {examples:,} images of a streamed folder are of {there} of "
+            f"its {every} classes; corruption.examples=0 measures all"
+        )
+
+
+def leading(split: data.ArraySplit, examples: int) -> data.ArraySplit:
+    """The examples of a split that ``samples.leading`` names."""
+    places = samples.leading(split.labels, examples)
+    if len(places) == len(split.labels):
+        return split
+    if places[-1] == len(places) - 1:  # no copy of the images
+        return data.ArraySplit(split.images[: len(places)], split.labels[: len(places)])
+    return data.ArraySplit(split.images[places], split.labels[places])

@@ -166,6 +166,9 @@ class Doors:
     ) -> Self:
         """The classifier of a network, checked; a ``plain`` function may be NumPy's."""
         name = about.get("name") or name
+        for word in ("classes", "image_size"):
+            if word not in about:
+                raise ArgumentError(f"{word} is missing; give it by its name")
         names = _class_names(about["classes"])
         config = _config(name, about)
         ask = _asked(network, about, config.data)
@@ -173,7 +176,14 @@ class Doors:
         if plain and (why := _foreign(ask, size)):
             network = _on_host(network, name, size, len(names), config.data, why)
             ask = _asked(network, about, config.data)
-        found = checks.examine(name, ask, network.variables, size, len(names))
+        found = checks.examine(
+            name,
+            ask,
+            network.variables,
+            size,
+            len(names),
+            outputs=about.get("outputs", "logits"),
+        )
         if found.no_gradient:
             console.say(
                 f"{name} has no gradient, so what needs one is left out of its "
@@ -200,8 +210,9 @@ class Doors:
 
 
 def _class_names(classes: int | Sequence[str]) -> tuple[str, ...]:
-    if isinstance(classes, int):
-        return tuple(map(str, range(classes)))
+    if isinstance(classes, int | np.integer):
+        count = knobs.whole("classes", classes, low=1)
+        return tuple(map(str, range(count)))
     names = tuple(map(str, classes))
     if isinstance(classes, str) or len(set(names)) < len(names):
         raise ArgumentError(
@@ -222,7 +233,7 @@ def _config(name: str, about: About) -> config_lib.Config:
         data=dataclasses.replace(
             usual.data,
             name="",
-            image_size=about["image_size"],
+            image_size=knobs.whole("image_size", about["image_size"], low=1),
             eval_resize=_resize(about),
             mean=mean,
             std=std,

@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from apr_jax import console
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier
@@ -55,7 +57,7 @@ class Opened(NamedTuple):
                 name=re.sub(r"\W+", "", self.name) or "model",
             )
             return Opened(self.name, made)
-        if classes is None or isinstance(classes, int):
+        if classes is None or isinstance(classes, int | np.integer):
             return self
         return Opened(self.name, _renamed(self.network, classes))
 

@@ -112,6 +112,7 @@ def open_set(
     """
     try:
         if source in ("tfds", "parquet"):
+            check_resized(source, fit)
             wanted, split = stored(source, where, settings, tfds_dir)
             opened = _loaded(split, wanted)
         else:
@@ -190,6 +191,15 @@ def stored(
     return wanted, split or "test"
 
 
+def check_resized(source: str, fit: str) -> None:
+    """Raises DataError for another way than the one of sets that are decoded whole."""
+    if fit != "resize":
+        raise DataError(
+            f"fit is {fit!r}, but images of a {source} set are resized as they are "
+            "decoded: give 'resize', or the images by folder: or arrays:"
+        )
+
+
 def _loaded(split: str, wanted: config_lib.Data) -> Opened:
     """A split of a set that is decoded whole, and cached."""
     loaded = data.load(wanted, splits=[split])
@@ -218,10 +228,14 @@ def _folder(where: str, settings: config_lib.Data, fit: str) -> Opened:
         return np.stack([fitted(image, settings, fit, f) for image, f in pairs])
 
     stats = [(file, walk.stat(root / file).st_size) for file in files]
+    return read, len(files), repr(stats), fitted_note(settings, fit)
+
+
+def fitted_note(settings: config_lib.Data, fit: str) -> str:
+    """What `fitted` does to the images of a set, in words."""
     size = settings.image_size
     done = {"resize": "resized and cropped", "pad": "padded with black"}.get(fit)
-    note = f"images of another size are {done} to {size} x {size}" if done else ""
-    return read, len(files), repr(stats), note
+    return f"images of another size are {done} to {size} x {size}" if done else ""
 
 
 def arrays(where: str, settings: config_lib.Data, fit: str) -> Opened:

@@ -269,11 +269,17 @@ def listed(
     return ood_sets.make_set(
         name,
         f"openood:{file.parent.name}/{file.name}",
-        (read, len(rows), mark, ood_sets.resized_note(config.data)),
+        (read, len(rows), mark, _note(config.data, settings.fit)),
         examples=settings.examples,
         seed=config.seed,
         labels=labels,
     )
+
+
+def _note(described: config_lib.Data, fit: str) -> str:
+    if fit == "resize":
+        return ood_sets.resized_note(described)
+    return ood_sets.fitted_note(described, fit)
 
 
 def _rows(file: pathlib.Path) -> list[tuple[str, int]]:

@@ -80,6 +80,7 @@ def open_set(
     """
     try:
         if source in ("tfds", "parquet"):
+            ood_sets.check_resized(source, settings.fit)
             wanted, split = ood_sets.stored(source, where, described, settings.tfds_dir)
             labels, opened = _loaded(wanted, split, class_names)
         else:

@@ -58,7 +58,15 @@ def called(name: str, call: Callable[[], Any], shape: tuple[int, ...]) -> Any:
         ) from error
 
 
-def examine(name: str, ask: Ask, variables: Any, size: int, classes: int) -> Found:
+def examine(
+    name: str,
+    ask: Ask,
+    variables: Any,
+    size: int,
+    classes: int,
+    *,
+    outputs: str = "logits",
+) -> Found:
     """Checks a network on a few images; see ``Classifier.from_function``.
 
     Args:
@@ -67,6 +75,7 @@ def examine(name: str, ask: Ask, variables: Any, size: int, classes: int) -> Fou
         variables: its weights.
         size: of the images.
         classes: how many it is said to tell apart.
+        outputs: what it is said to give, which ``ask`` made logits of.
 
     Raises:
         ArgumentError: something is wrong; the message says what it may be due to.
@@ -105,6 +114,12 @@ def examine(name: str, ask: Ask, variables: Any, size: int, classes: int) -> Fou
         raise ArgumentError(
             f"{name!r} gives probabilities: its outputs are at least 0 and sum to 1. "
             "Give the logits, what the softmax is of, or say outputs='probabilities'"
+        )
+    sums = np.exp(logits).sum(1)
+    if outputs == "probabilities" and not np.allclose(sums, 1, atol=1e-3):
+        raise ArgumentError(
+            f"outputs is 'probabilities', but those of {name!r} sum to "
+            f"{sums.min():.3g} to {sums.max():.3g}: does it give logits?"
         )
     return Found(_head(logits, *first[1:]), _no_gradient(ask, variables, images))
 

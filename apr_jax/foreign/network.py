@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from apr_jax.errors import ArgumentError
 from apr_jax.gates import knobs
@@ -65,6 +66,9 @@ def normalisation(
         ArgumentError: other numbers of them, no range, or a deviation that isn't above
             0.
     """
+    for name, given in (("range", limits), ("mean", mean), ("std", std)):
+        if np.ndim(given) != 1:
+            raise ArgumentError(f"{name} is {given!r}; give a number for each, in ()")
     if len(limits) != 2 or not limits[0] < limits[1]:
         raise ArgumentError(
             f"range is {tuple(limits)}; give what black and white are, as (0, 255)"

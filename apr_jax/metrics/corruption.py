@@ -1,11 +1,12 @@
 """Errors under corruption: their mean, and in relation to AlexNet's."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from apr_jax.errors import ArgumentError
-from apr_jax.gates import answers
+from apr_jax.gates import answers, knobs
 
 # Mean top-1 error of AlexNet over the five severities (Hendrycks & Dietterich,
 # "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations",
@@ -53,10 +54,17 @@ def relative_mean_corruption_error(
         A fraction; negative for a network that corruptions help.
 
     Raises:
-        ArgumentError: as ``metrics.mean_corruption_error``; or a ``clean_error``
-            outside [0, 1].
+        ArgumentError: as ``metrics.mean_corruption_error``; a ``clean_error`` or a
+            ``baseline_clean`` outside [0, 1]; or a baseline that loses nothing.
     """
     means = _means(errors)
+    _check_baseline(baseline)
+    knobs.real("baseline_clean", baseline_clean, low=0, high=1)
+    for name, value in baseline.items():
+        if value == baseline_clean:
+            raise ArgumentError(
+                f"baseline of {name!r} is {value:g}, as baseline_clean: nothing is lost"
+            )
     clean_error = float(answers.in_unit_range(np.asarray(clean_error), "clean_error"))
     lost = [
         (means[name] - clean_error) / (baseline[name] - baseline_clean)
@@ -86,23 +94,36 @@ def mean_corruption_error(
 
     Raises:
         ArgumentError: for missing or unknown corruptions (the held-out ones included,
-            which are no part of the mCE) or an error outside [0, 1].
+            which are no part of the mCE), an error outside [0, 1], or one of the
+            baseline outside (0, 1].
     """
     means = _means(errors)
-    ratios = [means[n] / (baseline[n] if baseline else 1.0) for n in ALEXNET_ERROR]
-    return float(np.mean(ratios))
+    if baseline is None:
+        return float(np.mean(list(means.values())))
+    _check_baseline(baseline)
+    return float(np.mean([means[name] / baseline[name] for name in ALEXNET_ERROR]))
+
+
+def _check_baseline(baseline: Mapping[str, float]) -> None:
+    _check_names("baseline", baseline)
+    for name, value in baseline.items():
+        knobs.real(f"baseline of {name!r}", value, above=0, high=1)
+
+
+def _check_names(what: str, given: Mapping[str, Any]) -> None:
+    missing = [name for name in ALEXNET_ERROR if name not in given]
+    unknown = [name for name in given if name not in ALEXNET_ERROR]
+    if missing or unknown:
+        raise ArgumentError(
+            f"the mCE is over {', '.join(ALEXNET_ERROR)}; of {what} "
+            f"missing: {', '.join(missing) or 'none'}; "
+            f"not part of it: {', '.join(unknown) or 'none'}"
+        )
 
 
 def _means(errors: Mapping[str, float | Sequence[float]]) -> dict[str, float]:
     """Corruption -> mean error over its severities."""
-    missing = [name for name in ALEXNET_ERROR if name not in errors]
-    unknown = [name for name in errors if name not in ALEXNET_ERROR]
-    if missing or unknown:
-        raise ArgumentError(
-            f"the mCE is over {', '.join(ALEXNET_ERROR)}; "
-            f"missing: {', '.join(missing) or 'none'}; "
-            f"not part of it: {', '.join(unknown) or 'none'}"
-        )
+    _check_names("errors", errors)
     means = {}
     for name in ALEXNET_ERROR:
         what = f"errors of {name!r}"

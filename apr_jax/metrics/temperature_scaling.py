@@ -13,6 +13,8 @@ from apr_jax.metrics.intervals import Z95, Measured
 _MOST = 100.0
 # Newton's steps, then halvings of the bracket.
 _STEPS, _HALVINGS, _NEAR = 20, 60, 1e-10
+# So near to an end of the range is at it.
+_EDGE = 1e-6
 
 
 def temperature(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -47,7 +49,9 @@ def scaled(
     Returns:
         "temperature", whose ``n`` is the size of the half that it was fitted to, and
         "nll_scaled", "ece_scaled", "rms_calibration_error_scaled" and "brier_scaled" of
-        the other half; empty of fewer than two examples.
+        the other half; empty of fewer than two examples. A temperature at an end of
+        its range, of a half that is all right or no better than chance, is none that
+        was fitted: it has no interval, and nothing is measured with it.
     """
     scores = np.asarray(logits)
     known = np.isfinite(scores).all(axis=-1)
@@ -57,11 +61,16 @@ def scaled(
     order = np.random.default_rng(seed).permutation(len(classes))
     fit, rest = np.array_split(order, [len(order) // 2])
     sharpness = _sharpness(scores[fit], classes[fit])
+    if not 1 + _EDGE < sharpness * _MOST < _MOST**2 * (1 - _EDGE):
+        return {"temperature": Measured(1 / sharpness, None, None, "1", len(fit))}
     slope, bend = _slopes(scores[fit], classes[fit], sharpness)
     # Of the logarithm: what a half of other examples would give.
     room = np.sqrt(np.mean(slope**2) / len(fit)) / np.maximum(bend.mean(), 1e-12)
     spread = min(Z95 * room / sharpness, 2 * np.log(_MOST))
-    low, high = (float(np.exp(sign * spread) / sharpness) for sign in (-1, 1))
+    low, high = (
+        float(np.clip(np.exp(sign * spread) / sharpness, 1 / _MOST, _MOST))
+        for sign in (-1, 1)
+    )
     found = classification.summary(sharpness * scores[rest], classes[rest], seed=seed)
     measured = {"temperature": Measured(1 / sharpness, low, high, "1", len(fit))}
     for name in ("nll", "ece", "rms_calibration_error", "brier"):

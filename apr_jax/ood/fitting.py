@@ -148,12 +148,19 @@ def _gaussians(values: Array, classes: Array, ridge: float) -> Mapping[str, Arra
 
 
 def _whiten(centred: Array, ridge: float) -> Array:
-    """[F, F] matrix W with W W' = the inverse of the covariance, plus the ridge."""
+    """[F, F] matrix W with W W' = the inverse of the covariance, plus the ridge.
+
+    A direction in which nothing varies, but for rounding, has no weight, as in the
+    pseudo-inverse: of dead features, and of all beyond the number of examples.
+    """
     covariance = centred.T @ centred / len(centred)
     variances, directions = np.linalg.eigh(covariance)
     # All of it zero: one example a class, or a dead layer. Any scale will do.
-    floor = ridge * variances.mean() or 1.0
-    return directions / np.sqrt(np.maximum(variances, 0.0) + floor)
+    if not (most := variances.max()) > 0:
+        return directions
+    weight = 1 / np.sqrt(np.maximum(variances, 0.0) + ridge * variances.mean())
+    rounding = most * len(variances) * np.finfo(np.float64).eps
+    return directions * np.where(variances > rounding, weight, 0.0)
 
 
 def virtual_logit(

@@ -22,6 +22,8 @@ SCHEMA = "apr_jax.compare/1"
 FIELDS = tuple(f.name for f in dataclasses.fields(Record) if f.name != "extra")
 # The name of each norm's threat model there; there is none for L1.
 _THREATS = {"linf": "Linf", "l2": "L2"}
+# Images of the test splits whose published corruptions, or networks, RobustBench has.
+_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "imagenet2012": 50_000}
 # The steps and queries of AutoAttack's standard version.
 _STANDARD = {"attack": "standard", "steps": 100, "queries": 5000}
 
@@ -109,7 +111,8 @@ def _corrupted(run: Run) -> Iterator[dict[str, Any]]:
         settings = _settings(record)
         whole = record.job == "evaluate.corruption" and record.split == "mean"
         published = settings.get("source") in ("folder", "tfds")
-        if not whole or not published or settings.get("examples"):
+        images = _IMAGES.get(run.config.data.name.partition(":")[0])
+        if not whole or not published or record.n != 75 * (images or 0):
             continue
         if record.metric == "error":
             mce = [
@@ -131,6 +134,7 @@ def _attacked(run: Run) -> Iterator[dict[str, Any]]:
     for record in run.records:
         settings, norm = _settings(record), record.extra.get("norm")
         standard = all(settings.get(k) == v for k, v in _STANDARD.items())
+        standard &= run.config.data.name.partition(":")[0] in _IMAGES
         if record.metric == "robust_accuracy" and norm in _THREATS and standard:
             yield {
                 "threat_model": _THREATS[norm],

@@ -250,14 +250,10 @@ def of_images(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def otherwise(
-    mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None
-) -> str:
+def otherwise(mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None) -> str:
     """What two measurements did differently, in words; "" if nothing."""
     # As JSON has them: of tuples lists.
-    own, other = (
-        json.loads(json.dumps(of_images(each))) for each in (mine, theirs)
-    )
+    own, other = (json.loads(json.dumps(of_images(each))) for each in (mine, theirs))
     for name in {**own, **other}:
         if own.get(name) != other.get(name):
             return f"{name} is {own.get(name)!r} and {other.get(name)!r}"

@@ -13,8 +13,9 @@ from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax import network as network_lib
 from apr_jax.attacks import rounds
-from apr_jax.errors import ConfigError, DataError
+from apr_jax.errors import ConfigError
 from apr_jax.evaluate import adversarial
+from apr_jax.evaluate import adversarial_state as state
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.evaluate.context import Context
 from apr_jax.report.run_view import RunView
@@ -181,9 +182,23 @@ def test_settings_that_are_refused(network, given, message):
         measured(network, devices=2, **given)
 
 
-def test_more_examples_than_there_are(network):
-    with pytest.raises(DataError, match=r"examples is 51; .* has 50"):
-        measured(network, examples=51)
+def test_more_examples_than_there_are_are_all(network):
+    size = len(state.load(network, 0, None)[1])
+    assert len(state.load(network, size + 1, None)[1]) == size
+
+
+def test_of_a_set_in_the_order_of_its_classes_every_class_is_attacked(network):
+    (split,) = data.load(network.config.data, splits=("test",)).splits.values()
+    order = np.argsort(split.labels, kind="stable")
+    ordered = data.ArraySplit(split.images[order], split.labels[order])
+    whole = data.DataSet("toy", ("a", "b", "c", "d"), {"test": ordered}, "f")
+    images, labels = state.load(network, 10, whole)
+    assert set(labels) == set(split.labels)
+    places = np.arange(10) * len(order) // 10
+    np.testing.assert_array_equal(labels, ordered.labels[places])
+    np.testing.assert_array_equal(
+        images, np.float32(ordered.images[places]) / np.float32(255)
+    )
 
 
 def test_the_page_and_the_table(attacked):

@@ -240,6 +240,15 @@ def test_grey_images_of_another_size(network, folder, capsys):
         run(network, folder, **settings, fit="refuse")
 
 
+@pytest.mark.parametrize("source", ["tfds", "parquet"])
+@pytest.mark.parametrize("fit", ["pad", "refuse"])
+def test_sets_that_are_decoded_whole_are_resized_and_nothing_else(
+    network, folder, source, fit
+):
+    with pytest.raises(DataError, match=f"fit is '{fit}', but images of a {source} se"):
+        ood_sets.open_set("x", source, str(folder), network.config.data, fit=fit)
+
+
 def test_a_function_has_no_features_of_its_own(network, folder, capsys):
     weight = jax.random.normal(jax.random.key(3), (192, 4))
     function = classifier_lib.from_function(

@@ -279,6 +279,28 @@ def test_a_card_takes_the_usual_sets_that_are_prepared(monkeypatch):
         settings_of(other)
 
 
+@pytest.mark.parametrize(
+    ("name", "out", "near"),
+    [
+        ("cifar10", ("svhn_cropped", "cifar100"), ("cifar100",)),
+        ("cifar100", ("svhn_cropped", "cifar10"), ("cifar10",)),
+        ("cifar10_1", ("svhn_cropped", "cifar100"), ("cifar100",)),
+        ("cifar10_corrupted:fog_1", ("svhn_cropped", "cifar100"), ("cifar100",)),
+        ("mnist", ("svhn_cropped", "cifar10", "cifar100"), ()),
+        ("svhn_cropped", ("cifar10", "cifar100"), ()),
+    ],
+)
+def test_the_usual_out_sets_are_unknown_and_near_only_to_cifar(
+    monkeypatch, name, out, near
+):
+    monkeypatch.setattr(at_hand.tfds, "is_prepared", lambda data: True)
+    settings = at_hand.settings_of("ood", config_lib.parse({"data": {"name": name}}))
+    assert settings.out == tuple(f"{each}=tfds:{each}" for each in out)
+    assert settings.near == near
+    given = {"data": {"name": name}, "eval": {"ood": {"near": out[:1]}}}
+    assert at_hand.settings_of("ood", config_lib.parse(given)).near == out[:1]
+
+
 def test_classes_go_by_name_or_number():
     of = lambda names: shift_sets.labels_of(names, NAMES, "there").tolist()
     assert of(["dog", "bee"]) == [3, 1]

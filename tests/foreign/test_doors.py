@@ -13,7 +13,7 @@ from flax import nnx
 from apr_jax import parallel
 from apr_jax.config import Adversarial, Ood
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import adversarial, ood
+from apr_jax.evaluate import adversarial, classifier, ood
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.evaluate.context import Context
 
@@ -258,6 +258,12 @@ def test_what_is_wrong_is_said_in_one_line(function, said):
         ({"classes": list("aabcd")}, "name of each"),
         ({"outputs": "logit"}, "outputs"),
         ({"layout": "CHW"}, "layout"),
+        ({"image_size": 32.0}, r"image_size is 32\.0; it must be a whole number"),
+        ({"image_size": (32, 32)}, r"image_size is \(32, 32\)"),
+        ({"classes": 0}, "classes is 0"),
+        ({"mean": 0.5}, r"mean is 0\.5; give a number for each"),
+        ({"range": 255}, "range is 255"),
+        ({"outputs": "probabilities"}, "outputs is 'probabilities', but those of"),
     ],
 )
 def test_what_is_said_of_a_network_is_checked(matrix, about, said):
@@ -265,6 +271,34 @@ def test_what_is_said_of_a_network_is_checked(matrix, about, said):
         Classifier.from_function(
             lambda x: x.mean((1, 2)) @ matrix, **{**ABOUT, **about}
         )
+
+
+def test_numpys_numbers_of_classes_are_numbers(matrix):
+    about = {**ABOUT, "classes": np.int64(CLASSES)}
+    made = Classifier.from_function(lambda x: x.mean((1, 2)) @ matrix, **about)
+    assert made.class_names == tuple(map(str, range(CLASSES)))
+    for word in ("classes", "image_size"):
+        less = {k: v for k, v in ABOUT.items() if k != word}
+        with pytest.raises(ValueError, match=f"{word} is missing"):
+            Classifier.from_function(lambda x: x.mean((1, 2)) @ matrix, **less)
+
+
+def test_functions_of_coarse_answers_are_told_apart(matrix):
+    """Two services that give a class alone, both called alike."""
+
+    def service(sign):
+        classes = lambda x: (sign * x.mean((1, 2)) @ matrix).argmax(1)
+        return lambda x: jax.nn.one_hot(classes(x), CLASSES)
+
+    digests = {
+        classifier.weights_digest(
+            Classifier.from_function(
+                lambda x, s=service(sign): 9.0 * s(x), name="service", **ABOUT
+            )
+        )
+        for sign in (1, -1, 1)
+    }
+    assert len(digests) == 2
 
 
 def test_a_function_that_is_no_jax_code(images, matrix, capsys, tmp_path):

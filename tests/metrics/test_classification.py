@@ -1,5 +1,6 @@
 """Metrics against scikit-learn, SciPy and plain loops."""
 
+import functools
 import re
 
 import jax.numpy as jnp
@@ -264,3 +265,36 @@ def test_mce_names_what_is_missing_or_foreign():
         metrics.mean_corruption_error(errors)
     with pytest.raises(ValueError, match=r"'snow' must lie in \[0, 1\], but.*50"):
         metrics.mean_corruption_error({**metrics.ALEXNET_ERROR, "snow": [50.0]})
+
+
+ONES = dict.fromkeys(metrics.ALEXNET_ERROR, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "match"),
+    [
+        ({}, "of baseline missing: gaussian_noise"),
+        ({"fog": 0.5}, "of baseline missing: gaussian_noise"),
+        ({**ONES, "speckle_noise": 1.0}, "not part of it: speckle_noise"),
+        ({**ONES, "fog": 0.0}, r"baseline of 'fog' is 0\.0; it must be"),
+        ({**ONES, "fog": 100.0}, r"baseline of 'fog' is 100"),
+    ],
+)
+def test_a_baseline_is_of_the_fifteen_and_above_nought(baseline, match):
+    errors = metrics.ALEXNET_ERROR
+    with pytest.raises(ValueError, match=match):
+        metrics.mean_corruption_error(errors, baseline=baseline)
+    with pytest.raises(ValueError, match=match):
+        metrics.relative_mean_corruption_error(errors, 0.4, baseline=baseline)
+
+
+def test_a_baseline_must_lose_something():
+    errors = metrics.ALEXNET_ERROR
+    relative = functools.partial(
+        metrics.relative_mean_corruption_error, errors, 0.4, baseline=ONES
+    )
+    assert relative(baseline_clean=0.5) > 0
+    with pytest.raises(ValueError, match="is 1, as baseline_clean: nothing is lost"):
+        relative(baseline_clean=1.0)
+    with pytest.raises(ValueError, match="baseline_clean is 43"):
+        relative(baseline_clean=43.0)

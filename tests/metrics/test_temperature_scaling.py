@@ -38,6 +38,22 @@ def test_temperature_stays_in_its_bounds():
         metrics.temperature(np.where(np.eye(3) * [1, 0, 0], np.inf, 1), [0, 1, 2])
 
 
+@pytest.mark.parametrize(("shift", "bound"), [(0, 0.01), (1, 100.0)])
+def test_a_temperature_at_its_bound_is_none_that_was_fitted(shift, bound):
+    labels = np.arange(40) % 4
+    found = temperature_scaling.scaled(np.eye(4)[(labels + shift) % 4], labels)
+    assert found.keys() == {"temperature"}
+    assert found["temperature"].value == pytest.approx(bound, rel=1e-6)
+    assert found["temperature"].low is found["temperature"].high is None
+
+
+def test_the_interval_stays_in_the_bounds(rng):
+    labels = rng.integers(0, 4, 60)
+    logits = np.eye(4)[labels] * 0.02 + rng.normal(0, 0.1, (60, 4))
+    found = temperature_scaling.scaled(logits, labels)["temperature"]
+    assert 0.01 <= found.low <= found.value <= found.high <= 100
+
+
 def test_scaled_numbers_are_those_of_the_other_half():
     logits, labels = answers()
     found = temperature_scaling.scaled(logits, labels, seed=5)

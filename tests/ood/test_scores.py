@@ -262,8 +262,35 @@ def test_a_feature_that_never_varied_does_not_decide_all(rng):
     fitted = ood.fit(features, np.zeros((200, 2)), labels)
     values = ood.SCORES["mahalanobis"](None, jnp.asarray(features), fitted)
     assert np.isfinite(values).all()
+    # Nor does it by a little that fires in a test image; as Lee's pseudo-inverse.
+    others = [0, 1, 3, 4]
+    alone = ood.fit(features[:, others], np.zeros((200, 2)), labels)
+    fired = features.copy()
+    fired[:, 2] = 0.01
+    for name in ("mahalanobis", "relative_mahalanobis"):
+        np.testing.assert_allclose(
+            ood.SCORES[name](None, jnp.asarray(fired), fitted),
+            ood.SCORES[name](None, jnp.asarray(features[:, others]), alone),
+            rtol=1e-3,
+            atol=1e-3,
+        )
     nothing = ood.fit(np.zeros((4, 3)), np.zeros((4, 2)), np.arange(4) % 2)
     assert np.isfinite(ood.SCORES["mahalanobis"](None, jnp.ones((2, 3)), nothing)).all()
+
+
+def test_of_fewer_examples_than_features_the_pseudo_inverse_counts(rng):
+    """As Lee et al. do it, by scikit-learn's covariance."""
+    features = rng.normal(size=(30, 64)) * np.geomspace(1, 0.1, 64)
+    labels = np.arange(30) % 3
+    fitted = ood.fit(features, np.zeros((30, 3)), labels)
+    test = rng.normal(size=(9, 64))
+    means = np.stack([features[labels == c].mean(0) for c in range(3)])
+    found = sklearn.covariance.EmpiricalCovariance(assume_centered=True).fit(
+        features - means[labels]
+    )
+    wanted = -np.stack([found.mahalanobis(test - mean) for mean in means]).min(0)
+    got = ood.SCORES["mahalanobis"](None, jnp.asarray(test), fitted)
+    np.testing.assert_allclose(got, wanted, rtol=1e-3)
 
 
 def test_what_was_not_fitted_is_said(sample):

@@ -281,10 +281,10 @@ def test_fields_are_robustbenchs_where_they_mean_the_same(tmp_path):
             record("accuracy", 0.91084),
             record("accuracy", 0.5, split="other"),
             record(
-                "error", 0.2, job="corruption", split="mean", n=75 * 40, **published
+                "error", 0.2, job="corruption", split="mean", n=75 * 10_000, **published
             ),
             record(
-                "mce", 0.755, job="corruption", split="mean", n=75 * 40, **published
+                "mce", 0.755, job="corruption", split="mean", n=75 * 10_000, **published
             ),
             robust("linf", 8 / 255, **attack),
             robust("l2", 0.5, **quick),
@@ -292,14 +292,17 @@ def test_fields_are_robustbenchs_where_they_mean_the_same(tmp_path):
         ],
     )
     (run,) = compare.open_runs([root])
+    named = lambda name: dataclasses.replace(
+        run.config, data=dataclasses.replace(run.config.data, name=name)
+    )
+    run = dataclasses.replace(run, config=named("cifar10"))
     # The records of attacks with other settings aren't current beside the newest.
     run = dataclasses.replace(run, records=records.read(run.directory.results))
     common = {
         "name": "toy",
-        "dataset": "toy",
+        "dataset": "cifar10",
         "architecture": "wrn_10_1",
         "clean_acc": "91.08",
-        "n_ex": 40,
     }
     assert export.robustbench(run) == [
         common
@@ -308,12 +311,25 @@ def test_fields_are_robustbenchs_where_they_mean_the_same(tmp_path):
             "eps": None,
             "corruptions_acc": "80.0",
             "corruptions_mce": "75.5",
+            "n_ex": 10_000,
         },
-        common | {"threat_model": "Linf", "eps": 8 / 255, "autoattack_acc": "51.24"},
+        common
+        | {
+            "threat_model": "Linf",
+            "eps": 8 / 255,
+            "autoattack_acc": "51.24",
+            "n_ex": 40,
+        },
     ]
     generated = {"settings": {"source": "generated", "examples": 0}}
     other = [record("error", 0.2, job="corruption", split="mean", **generated)]
     assert export.robustbench(dataclasses.replace(run, records=other)) == []
+    # Other images than RobustBench's: another set, or a part of them.
+    unlike = dataclasses.replace(run, config=named("digits"))
+    assert export.robustbench(unlike) == []
+    part = [dataclasses.replace(r, n=75 * 9_999) for r in run.records]
+    kept = export.robustbench(dataclasses.replace(run, records=part))
+    assert {entry["threat_model"] for entry in kept} == {"Linf"}
 
 
 def test_what_can_not_be_compared_is_a_line(tmp_path):

@@ -378,6 +378,21 @@ def test_examples_are_drawn_by_the_seed():
     assert (np.diff(first) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("labels", "examples", "wanted"),
+    [
+        ([2, 0, 1, 1, 0, 2], 3, [0, 1, 2]),
+        ([0, 0, 0, 1, 1, 1], 2, [0, 3]),  # in the order of the classes
+        ([0, 0, 1, 1, 2, 2, 2], 3, [0, 2, 4]),
+        ([1, 1, 1, 1], 2, [0, 1]),
+        ([0, 1, 2], 0, [0, 1, 2]),
+        ([0, 1, 2], 9, [0, 1, 2]),
+    ],
+)
+def test_leading_examples_are_of_all_classes(labels, examples, wanted):
+    assert samples.leading(np.array(labels), examples).tolist() == wanted
+
+
 def test_one_step_of_pgd_is_that_of_fgsm(tmp_path, rng):
     pixels = np.float32(rng.uniform(0, 1, (2, 4, 4, 3)))
     found = []
