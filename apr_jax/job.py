@@ -157,8 +157,12 @@ def _prepared(
     configs: Sequence[config_lib.Config],
     roots: Sequence[stores.Place],
     held: contextlib.ExitStack,
+    *,
+    of_each: bool = False,
 ) -> list[plan_lib.Plan]:
     """Claims work directories while ``held`` is open, and plans their runs.
+
+    They are folders that all processes see, or ``of_each`` process its own.
 
     What goes wrong on one process of several is an error on each.
     """
@@ -167,7 +171,7 @@ def _prepared(
         for root in roots:
             claim = claims.claimed(root, write=parallel.is_primary())
             held.enter_context(claim)
-        shared = roots[0] if parallel.are_several() else None
+        shared = roots[0] if parallel.are_several() and not of_each else None
         if isinstance(shared, stores.StorePath):
             shared = None  # JAX can't write programs there
         process.use_compile_cache(configs[0].data, shared)
@@ -175,7 +179,7 @@ def _prepared(
 
     for config in configs:
         plan_lib.check_names(config)  # before a folder is made
-    for root in roots:
+    for root in () if of_each else roots:
         parallel.check_shared(root)
     return parallel.all_or_none(prepare)
 
@@ -202,7 +206,9 @@ def foretell(config: config_lib.Config, root: stores.Place) -> None:
     config = workdir_lib.with_absolute_places(config)
     with contextlib.ExitStack() as held:
         elsewhere = held.enter_context(tempfile.TemporaryDirectory())
-        (plan,) = _prepared([config], [pathlib.Path(elsewhere) / "run"], held)
+        # A folder of each process's own, as nothing is kept.
+        own = [pathlib.Path(elsewhere) / "run"]
+        (plan,) = _prepared([config], own, held, of_each=True)
         describe(plan, root)
         found = forecast.measure(plan)
     say(

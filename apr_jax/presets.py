@@ -47,9 +47,6 @@ def suit_method(config: ml_collections.ConfigDict, method: str, dataset: str) ->
         config.data.update(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     if "cutmix" in method.split("+"):
         config.augment.mix_prob = 0.5
-    if "one_view" in method.split("+"):
-        # Otherwise all of a batch would be recombined, or none.
-        config.augment.pair_per = "image"
 
 
 def cifar(choice: str = "wrn_40_2,apr_sp,cifar10") -> ml_collections.ConfigDict:
@@ -138,6 +135,7 @@ def cifar10_fast(method: str = "apr_sp") -> ml_collections.ConfigDict:
     config.name = f"cifar10_fast_{method}"
     config.model.dtype = "bfloat16"
     config.data.std = (0.2470, 0.2435, 0.2616)
+    suit_method(config, method, "cifar10")
     config.augment.update(
         crop_pad=2, crop_edge="reflect", flip_by="epoch", label_smoothing=0.2
     )
@@ -222,7 +220,7 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
     """
     # Frost needs photographs from elsewhere.
     names = tuple(name for name in CORRUPTIONS if name != "frost")
-    return base(
+    config = base(
         name=f"quickstart_{method}",
         data={
             "source": "bundled",
@@ -241,6 +239,8 @@ def quickstart(method: str = "apr_sp") -> ml_collections.ConfigDict:
             "corruption": {"corruptions": names, "examples": 100},
         },
     )
+    suit_method(config, method, "bundled")
+    return config
 
 
 class Preset(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 import rich.console
 
 from apr_jax import config, console, job
+from apr_jax.errors import ConfigError
 from apr_jax.runs import curves
 from apr_jax.train import loop, plan
 from tests import toy
@@ -75,6 +76,19 @@ def test_a_disabled_bar_says_nothing(monkeypatch):
 )
 def test_durations(seconds, words):
     assert console.duration(seconds) == words
+
+
+@pytest.mark.usefixtures("_tiny_model")
+def test_a_dry_run_needs_no_folder_that_all_processes_see(
+    folder, tmp_path, monkeypatch
+):
+    def refused(root):
+        raise ConfigError(f"workdir is {str(root)!r}, which must be one folder")
+
+    monkeypatch.setattr(job.parallel, "check_shared", refused)
+    job.foretell(toy.config(folder), tmp_path / "run")
+    with pytest.raises(ConfigError, match="must be one folder"):
+        job.run(toy.config(folder), tmp_path / "run")
 
 
 @pytest.mark.usefixtures("_tiny_model")

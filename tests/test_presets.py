@@ -9,8 +9,8 @@ import pathlib
 
 import pytest
 
+from apr_jax import augment, presets
 from apr_jax import config as config_lib
-from apr_jax import presets
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 
@@ -238,7 +238,14 @@ def test_the_quickstart_measures_all_corruptions_but_frost():
 
 def test_one_view_has_a_coin_for_each_image_and_twice_the_batch():
     both, one = (presets.cifar10_fast(f"apr_sp{end}") for end in ("", "+one_view"))
-    assert (both.augment.pair_per, one.augment.pair_per) == ("batch", "image")
+    assert augment.get_method(one.augment.method).pair.per == "image"
     assert (both.train.batch_size, one.train.batch_size) == (512, 1024)
     assert one.optim.learning_rate == 2 * both.optim.learning_rate
     assert one.optim.weight_decay == both.optim.weight_decay
+
+
+@pytest.mark.parametrize("make", [presets.cifar10_fast, presets.quickstart])
+def test_recipes_suit_their_method(make):
+    found = make("noisymix")
+    assert found.data.mean == found.data.std == (0.5, 0.5, 0.5)
+    assert make("cutmix").augment.mix_prob == 0.5

@@ -330,12 +330,27 @@ def _in_one_view(name: str, method: Method) -> Method:
             f"method {name!r} has no second view that could take the first one's "
             "place, as apr_p and apr_sp have"
         )
-    if method.mix or method.loss.alike or method.auxiliary or method.instead:
+    if method.instead:
+        raise ValueError(f"method {name!r} says {ONE_VIEW!r} twice")
+    if method.mix or method.loss.alike or method.auxiliary:
         raise ValueError(
             f"method {name!r} needs its first view, for blended labels, like answers "
             "or a BatchNorm of its own"
         )
-    return dataclasses.replace(method, instead=True)
+    return dataclasses.replace(method, instead=True, pair=_per_image(method.pair))
+
+
+@functools.cache
+def _per_image(pair: Stage) -> Stage:
+    """The stage with a coin for each image: one for all would change all or none."""
+    if "per" not in pair.knobs:
+        return pair
+    return dataclasses.replace(
+        pair,
+        function=functools.partial(pair.function, per="image"),
+        knobs={k: v for k, v in pair.knobs.items() if k != "per"},
+        per="image",
+    )
 
 
 # What a method has once, or not at all.

@@ -11,8 +11,10 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
@@ -22,8 +24,8 @@ from PIL import Image
 from apr_jax import console
 from apr_jax import corruptions as corruptions_lib
 from apr_jax.corruptions import SEVERITIES
+from apr_jax.data import cache, walk
 from apr_jax.data import images as images_lib
-from apr_jax.data import walk
 from apr_jax.data.batches import ArraySplit
 from apr_jax.data.folder import Listing
 from apr_jax.errors import DataError
@@ -93,9 +95,22 @@ def write_npy(
         quiet: no progress bar.
 
     Raises:
-        DataError: the folder holds sets of another recipe.
+        DataError: the folder holds sets of another recipe, another process writes
+            there, or the disk is full.
     """
     claim(out, recipe)
+    with cache.locked(out / "sets", wait=False):
+        _write_npy(split, out, names, recipe, frost_dir, quiet)
+
+
+def _write_npy(
+    split: ArraySplit,
+    out: pathlib.Path,
+    names: Sequence[str],
+    recipe: Recipe,
+    frost_dir: str,
+    quiet: bool,
+) -> None:
     images, labels = split
     count, size = len(labels), images.shape[1]
     kind = np.uint8 if labels.max() < 256 else np.int32
@@ -113,6 +128,7 @@ def write_npy(
             bar.update(task, said=name)
             partial = out / f".{name}.npy.part"
             shape = (len(SEVERITIES) * count, size, size, 3)
+            _check_room(out, math.prod(shape) - _size_of(partial))
             target = np.lib.format.open_memmap(
                 partial, mode="w+", dtype=np.uint8, shape=shape
             )
@@ -122,6 +138,21 @@ def write_npy(
             target.flush()
             del target
             partial.replace(out / f"{name}.npy")
+
+
+def _size_of(path: pathlib.Path) -> int:
+    """Bytes of a file on its disk, 0 where there is none."""
+    return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+def _check_room(folder: pathlib.Path, needed: int) -> None:
+    """Raises DataError unless so many bytes fit: a mapped file dies of a full disk."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{folder} has {free / 1e6:,.1f} MB of room, and the next file takes "
+            f"{needed / 1e6:,.1f} MB"
+        )
 
 
 def _corruptor(recipe: Recipe, frost_dir: str) -> Callable[..., jax.Array]:

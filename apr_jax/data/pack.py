@@ -44,6 +44,7 @@ from apr_jax.runs import files as files_lib
 
 VERSION = "1.0.0"
 _RECIPE = "packed.json"
+_BROKEN = "broken.json"  # file -> broken images that aren't in it, and why
 # Images of a file: some 60 MB of ImageNet's.
 _IMAGES = 2048
 # Of the order of a folder's images, by which the first ones stand for a draw.
@@ -198,6 +199,15 @@ def _write_all(
     ]
     missing = [shard for shard in wanted if not shard.path.exists()]
     broken = images_lib.Broken(recipe.data.max_broken)
+    known = place / _BROKEN
+    kept: dict[str, dict[str, str]] = {}
+    if known.exists():
+        with files_lib.reading(known):
+            kept = json.loads(known.read_text())
+    for file in kept:
+        if (place / file).exists():
+            for name_of, reason in kept[file].items():
+                broken.add(name_of, reason)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(console.make_bar(disable=quiet))
         done = sum(len(s.part) for s in wanted) - sum(len(s.part) for s in missing)
@@ -210,6 +220,8 @@ def _write_all(
             stack.callback(pool.shutdown, cancel_futures=True)
             results = pool.map(_write_shard, missing)
         for shard, left_out in zip(missing, results, strict=True):
+            kept[shard.path.name] = left_out
+            files_lib.write_text(known, json.dumps(kept, indent=1))
             for file, reason in left_out.items():
                 broken.add(file, reason)
             bar.update(task, advance=len(shard.part))
@@ -235,8 +247,10 @@ def _write_shard(shard: _Shard) -> dict[str, str]:
     )
     for contents, label, name in _examples(recipe.data, shard.split, shard.part):
         try:
+            if isinstance(contents, OSError):
+                raise contents
             image = images_lib.decode(contents, name=name)
-        except images_lib.BrokenImageError as error:
+        except (images_lib.BrokenImageError, OSError) as error:
             left_out[name] = str(error)
             if len(left_out) > recipe.data.max_broken:
                 break
@@ -251,13 +265,23 @@ def _write_shard(shard: _Shard) -> dict[str, str]:
     return left_out
 
 
-def _examples(data: Data, split: str, part: range) -> Iterator[tuple[bytes, int, str]]:
-    """Encoded images, labels and names, at some places of a split."""
+def _examples(
+    data: Data, split: str, part: range
+) -> Iterator[tuple[bytes | OSError, int, str]]:
+    """Encoded images, labels and names, at some places of a split.
+
+    In place of a file that can't be read, what is said of it.
+    """
     if data.source == "folder":
         listed = folder.listing(data, split)
         for i in epoch_order(_SEED, 0, len(listed.files))[part.start : part.stop]:
             path = listed.root / listed.files[i]
-            yield path.read_bytes(), int(listed.labels[i]), str(path)
+            contents: bytes | OSError
+            try:
+                contents = path.read_bytes()
+            except OSError as error:
+                contents = error
+            yield contents, int(listed.labels[i]), str(path)
         return
     pieces = shards.cut(shards.pieces(data, split), part)
     if shards.are_indexed(data):

@@ -12,7 +12,7 @@ from typing import Any
 from apr_jax import config as config_lib
 from apr_jax import settings
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.gates import places, stores
+from apr_jax.gates import code_files, places, stores
 from apr_jax.runs import curves, epochs, files, jsonl
 
 
@@ -120,8 +120,8 @@ def claim(
         for stale in (run.facts, run.watched, run.held_out):
             stale.unlink(missing_ok=True)
     before = check_images(run, config, images or {})
-    if other or (images and _places(saved) != _places(wanted)):
-        values = config_lib.to_dict(wanted)
+    values = config_lib.to_dict(wanted)
+    if saved is None or other or (images and config_lib.to_dict(saved) != values):
         files.write_text(run.config, json.dumps(values, indent=2) + "\n")
     write_class_names(run, class_names)
     if images:
@@ -174,6 +174,8 @@ def with_absolute_places(config: config_lib.Config) -> config_lib.Config:
     """The same configuration, whose files and folders are found from any directory."""
 
     def change(leaf: settings.Leaf) -> Any:
+        if leaf.name == "model.name" and code_files.named(leaf.value):
+            return _absolute(leaf.value)
         if not leaf.about.place:
             return leaf.value
         if isinstance(leaf.value, str):
@@ -196,12 +198,6 @@ def _absolute(place: str) -> str:
     if not path or kept or (not before and "=" in path):
         return place
     return before + str(places.local(path, "the place").absolute())
-
-
-def _places(config: config_lib.Config | None) -> list[Any]:
-    """The files and folders that a configuration names, which may move."""
-    known = [] if config is None else settings.leaves(config)
-    return [leaf.value for leaf in known if leaf.about.place]
 
 
 def _is_empty(run: RunDir) -> bool:

@@ -75,7 +75,7 @@ def _changed(config: config_lib.Config, **fields: Any) -> config_lib.Config:
 def _further(method: augment.Method) -> bool:
     """Whether a method does more to images than APR."""
     return (
-        bool(method.after or method.mix or method.loss.projects)
+        bool(method.after or method.mix or method.last or method.loss.projects)
         or method.single not in (None, augment.APR_S)
         or method.pair not in (None, augment.APR_P)
     )

@@ -115,14 +115,13 @@ def mix_images(
     # image has for itself follows its position; the donors are drawn apart.
     coin_key, donor_key = jax.random.split(key)
     keys = {"batch": coin_key, "image": image_keys(coin_key, positions)}
-    drawn = keys[pair.per or settings.pair_per]
+    per = pair.per or settings.pair_per
+    drawn = keys[per]
     donors = choose_donors(donor_key, images, share)
     mixed = run_stage(pair, drawn, to_pixels(images), config, **donors.given(pair))
     if not pair.whole:
         return mixed, labels
-    coin = augment.pair_coin(
-        drawn, len(labels), prob=settings.pair_prob, per=settings.pair_per
-    )
+    coin = augment.pair_coin(drawn, len(labels), prob=settings.pair_prob, per=per)
     return mixed, jnp.where(coin, donors.labels[donors.donor_index], labels)
 
 

@@ -5,10 +5,12 @@ other classes apart, the last layer begins anew; so do layers that a method has 
 the network.
 """
 
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from apr_jax import augment, network
 from apr_jax import config as config_lib
 from apr_jax.console import say
 from apr_jax.errors import ConfigError, DataError
-from apr_jax.gates import places, stores
+from apr_jax.gates import code_files, places, stores
 from apr_jax.models import torch_weights
 from apr_jax.models.projected import HEADS
 from apr_jax.runs import checkpoint, weights
@@ -78,7 +80,9 @@ def check(config: config_lib.Config) -> None:
     place = _place(config)
     if place.is_dir():
         _, other = workdir_lib.open_run(place)
-        if other.model.name != config.model.name:
+        # A network's file may have moved.
+        one, its = (config_lib.identity(c).get("model.name") for c in (config, other))
+        if one != its:
             raise ConfigError(
                 f"{_FIELD} is {str(place)!r}, a {other.model.name}; model.name is "
                 f"{config.model.name!r}"
@@ -122,7 +126,10 @@ def begin(
             f"{_FIELD}: {place} was trained with data.mean {tuple(mean)} and data.std "
             f"{tuple(std)}; this run has {config.data.mean} and {config.data.std}"
         )
-    params, fresh = _merged(place, state.params, variables["params"], theirs, names)
+    hidden = _hidden(config, state, names)
+    params, fresh = _merged(
+        place, state.params, variables["params"], theirs, names, hidden
+    )
     stats, _ = _merged(place, state.batch_stats, variables.get("batch_stats", {}))
     if augment.get_method(config.augment.method).auxiliary:
         params, stats = auxiliary_norm.add(
@@ -156,12 +163,38 @@ def _same(theirs: Any, ours: tuple[float, ...]) -> bool:
     return np.allclose(np.broadcast_to(theirs, len(ours)), ours, atol=1e-3)
 
 
+def _hidden(
+    config: config_lib.Config, state: TrainState, names: Sequence[str]
+) -> set[tuple[str, ...]]:
+    """The linear layers of a network of one's own that aren't its last.
+
+    Built-in networks have none.
+    """
+    if not code_files.named(config.model.name):
+        return set()
+    seen: list[tuple[str, ...]] = []
+
+    def note(function: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if isinstance(context.module, nn.Dense) and context.method_name == "__call__":
+            seen.append(context.module.path)
+        return function(*args, **kwargs)
+
+    model = network.make_model(config, num_classes=len(names))
+    size = config.data.image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    see = functools.partial(model.apply, train=False)
+    with nn.intercept_methods(note):
+        jax.eval_shape(see, state.variables, images)
+    return {path for path in seen if path != seen[-1] and HEADS not in path}
+
+
 def _merged(
     place: pathlib.Path,
     own: Mapping[str, Any],
     found: Mapping[str, Any],
     theirs: tuple[str, ...] = (),
     names: tuple[str, ...] = (),
+    hidden: Collection[tuple[str, ...]] = (),
 ) -> tuple[Any, list[str]]:
     """Weights found, in the tree of a run's own; and the layers that begin anew.
 
@@ -173,7 +206,7 @@ def _merged(
     here: Flat = traverse_util.flatten_dict(dict(auxiliary_norm.without(own)))
     there: Flat = traverse_util.flatten_dict(dict(found))
     last = {path[:-1] for path in here if path[-1] == "kernel"}
-    last = {path for path in last if here[*path, "kernel"].ndim == 2}
+    last = {path for path in last if here[*path, "kernel"].ndim == 2} - {*hidden}
     others = bool(theirs) and tuple(theirs) != tuple(names)
     fresh, odd = set(), []
     for path, value in here.items():

@@ -136,6 +136,16 @@ def plan(config: config_lib.Config, workdir: stores.Place) -> Plan:
             sync_axis=parallel.AXIS if config.train.sync_batch_norm else None,
         ),
     )
+    if len(names) < 2:
+        raise ConfigError(
+            f"{config.data.name or config.data.source!r} has {len(names)} class, "
+            f"{', '.join(names)}; there is nothing to tell apart"
+        )
+    if config.optim.accumulate > found.total_steps:
+        raise ConfigError(
+            f"optim.accumulate is {config.optim.accumulate}; there are only "
+            f"{found.total_steps} steps, so that nothing would be learned"
+        )
     _check_memory(found)
     feature_mixing.check(found.model, config, layout.count)
     images = {

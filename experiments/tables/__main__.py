@@ -90,6 +90,7 @@ def work(options: argparse.Namespace) -> str | None:
     processes.check(options.distributed, *where)
     if options.distributed or options.coordinator:
         parallel.start_processes(*where)
+        process.end_with(parallel.Others())
     table = catalogue.TABLES[options.table]
     if options.budget not in table.budgets:
         raise ConfigError(
@@ -115,6 +116,8 @@ def work(options: argparse.Namespace) -> str | None:
     out.mkdir(parents=True, exist_ok=True)
     devices = max(config.train.devices for config in configs.values())
     tuning.use_onednn()
+    if any(config.train.deterministic for config in configs.values()):
+        tuning.use_deterministic()
     parallel.declare_cpu_devices(devices // (options.processes or 1))
     done = lambda run: missing_lib.measured(
         options.table, configs[run.name], root / run.name
@@ -221,6 +224,8 @@ def train(
         try:
             stopped = job.run(configs[run.name], root / run.name, quiet=quiet)
         except (Diverged, CheckpointError) as error:
+            if isinstance(error, CheckpointError) and parallel.are_several():
+                raise  # the others wouldn't know
             say(f"{run.name} failed: {error}")
             failed.append(run.name)
             stopped = None

@@ -114,11 +114,13 @@ def _cifar(name: str, network: str, row: str, budget: str) -> ml_collections.Con
     if budget == "small":
         settings = recipes.short(settings, model=network, epochs=3.0, method=method)
     elif budget == "medium":
-        own = settings.data
+        own = settings
         settings = presets.cifar10_fast(method)
         settings.model.name, settings.optim.epochs = network, _MEDIUM_EPOCHS
         if name != "cifar10":
-            settings.data.update(own)
+            settings.data.update(own.data)
+            settings.augment.flip = own.augment.flip
+            presets.suit_method(settings, method, name)
     settings.train.update(tensorboard=False, watch=())
     return settings
 

@@ -210,6 +210,28 @@ def test_a_packed_set_has_all_images_made_small(source, packed, tmp_path):
     assert not list(packed.rglob("*.part")) + list(packed.rglob("*incomplete"))
 
 
+def test_broken_images_count_however_often_it_is_called(tmp_path):
+    rng = np.random.default_rng(5)
+    root = tmp_path / "source"
+    for split in ("train", "test"):
+        (root / split / "cat").mkdir(parents=True)
+        whole = root / split / "cat" / "a.jpg"
+        whole.write_bytes(encoded(picture(rng, 30, 30), "JPEG", "RGB"))
+        (root / split / "cat" / "b.jpg").symlink_to(tmp_path / "gone.jpg")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"2 images are broken, .*max_broken is 1"):
+            packing(root, tmp_path / "out")
+    described = pack.described(f"folder:{root}", max_broken=2)
+    knobs = {"shorter": SHORTER, "quality": QUALITY, "quiet": True}
+    made = pack.write(described, tmp_path / "out", "tiny", **knobs)
+    broken = json.loads((made / "broken.json").read_text())
+    reasons = [why for each in broken.values() for why in each.values()]
+    assert len(reasons) == 2
+    assert all("No such file" in why for why in reasons)
+    for split in ("train", "test"):
+        assert len(contents_of(tmp_path / "out", split)) == 1
+
+
 def test_packing_goes_on_where_it_was_stopped(source, packed, tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "_IMAGES", 12)
     whole, times = pack._write_shard, []

@@ -21,6 +21,7 @@ from apr_jax import config as config_lib
 from apr_jax import corruptions, data, job, metrics, models, parallel
 from apr_jax.corruptions import CORRUPTIONS, frost_files
 from apr_jax.data import (
+    cache,
     classes,
     corrupted,
     corrupted_files,
@@ -495,6 +496,29 @@ def test_written_sets(npy, test_split):
         )
 
 
+def test_writing_needs_room_and_the_folder_for_itself(test_split, tmp_path):
+    recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
+    write = lambda: corrupted_files.write_npy(
+        test_split, tmp_path, ["contrast"], recipe=recipe, quiet=True
+    )
+    with (
+        cache.locked(tmp_path / "sets"),
+        pytest.raises(DataError, match="another process is at work on"),
+    ):
+        write()
+    size = 5 * 50 * 8 * 8 * 3
+    usage = lambda free: lambda _: shutil._ntuple_diskusage(10**9, 10**9 - free, free)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corrupted_files.shutil, "disk_usage", usage(size - 1))
+        with pytest.raises(
+            DataError, match=r"MB of room, and the next file takes 0\.0"
+        ):
+            write()
+    assert not [*tmp_path.glob("*contrast*"), *tmp_path.glob(".contrast*")]
+    write()
+    assert (tmp_path / "contrast.npy").exists()
+
+
 def test_writing_goes_on_where_it_stopped(test_split, tmp_path, monkeypatch):
     recipe = corrupted_files.Recipe("toy", 50, 8, 0, "toy")
     write = lambda names, **changes: corrupted_files.write_npy(
@@ -522,7 +546,7 @@ def test_writing_goes_on_where_it_stopped(test_split, tmp_path, monkeypatch):
     monkeypatch.setattr(corruptions, "corrupt", real)
     write(SETS)
     assert (tmp_path / "contrast.npy").stat().st_mtime_ns == before
-    assert {p.name for p in tmp_path.iterdir()} == {
+    assert {p.name for p in tmp_path.glob("[!.]*")} == {
         "contrast.npy",
         "brightness.npy",
         "labels.npy",

@@ -107,6 +107,40 @@ def test_medium_runs_are_those_of_the_quick_recipe():
     assert catalogue.columns_of(TABLES["2"], "medium") == ("cifar10 airbench94",)
 
 
+@pytest.mark.parametrize("budget", ["small", "medium", "paper"])
+def test_other_sets_have_what_suits_them(budget):
+    def augment_of(name, row):
+        given = {"rows": [row], "columns": [f"{name} wrn_10_1"], "budget": budget}
+        return asked_for(**given)[0].settings.augment
+
+    assert augment_of("cifar100", "cutout").cutout_size == 8
+    assert augment_of("cifar100", "prime").strengths == "cifar100"
+    assert augment_of("cifar10", "cutout").cutout_size == 16
+    assert augment_of("cifar100", "standard").flip is True
+    assert augment_of("svhn_cropped", "standard").flip is False
+
+
+def test_a_table_asks_for_what_its_runs_and_its_processes_need(
+    tmp_path, folder, monkeypatch
+):
+    """Deterministic programs where a field says so, and an end for all processes."""
+    called = []
+    note = lambda name: lambda *_: called.append(name)
+    monkeypatch.setattr(tables.parallel, "start_processes", note("start"))
+    monkeypatch.setattr(tables.process, "end_with", note("end"))
+    monkeypatch.setattr(tables.tuning, "use_deterministic", note("deterministic"))
+    command = ["1", "--rows", "standard", "--show", "--out", str(tmp_path / "out")]
+    command += ["--work", str(tmp_path / "work"), "--set_field"]
+    several = ["--coordinator", "localhost:1", "--processes", "2", "--process", "0"]
+    for flags, wanted in (
+        (["train.deterministic=false"], []),
+        (["train.deterministic=true", *several], ["start", "end", "deterministic"]),
+    ):
+        with pytest.raises(SystemExit):  # nothing to show yet
+            tables.main([*command, *flags])
+        assert called == wanted
+
+
 def flat(tree, prefix=""):
     """Dotted name -> value."""
     found = {}

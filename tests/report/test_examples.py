@@ -141,3 +141,12 @@ def test_views_of_other_methods_are_shown(rng, tmp_path):
             moved = np.abs(shown.seen[0] - np.float32(original) / 255)
             changed = (moved > 1e-5).any(axis=-1)
             assert 0 < changed.mean() <= 0.25
+
+
+@pytest.mark.parametrize(
+    ("method", "views"), [("mollify", 1), ("apr_p+mollify", 2), ("apr_p", 0)]
+)
+def test_the_last_stage_is_shown(rng, tmp_path, method, views):
+    config = toy.config(tmp_path, augment__method=method)
+    shown = train_examples.examples(config, images(rng, 2), np.array([0, 1]), "abcd")
+    assert (0 if shown.seen is None else len(shown.seen)) == views

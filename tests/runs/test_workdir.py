@@ -240,6 +240,11 @@ def test_every_place_of_a_run_is_found_from_any_directory(folder, tmp_path):
     assert workdir.with_absolute_places(bare).data.extra_dirs == ("train",)
     plain = toy.config(folder)
     assert workdir.with_absolute_places(plain) == plain
+    # So does a network's file, which a built-in network hasn't.
+    own = toy.config(folder, model__name="here/net.py:make")
+    moved = workdir.with_absolute_places(own)
+    assert moved.model.name == f"{pathlib.Path.cwd()}/here/net.py:make"
+    assert config_lib.config_hash(moved) == config_lib.config_hash(own)
 
 
 def test_extra_images_may_move_and_are_not_needed_to_measure(

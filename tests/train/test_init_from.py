@@ -144,3 +144,49 @@ def test_weights_of_another_shape_are_refused(folder, trained):
     wide = start.params | {"Conv_0": {"kernel": np.concatenate([kernel] * 2, -1)}}
     with pytest.raises(ConfigError, match=r"1 of them are not in both.*Conv_0/kernel"):
         init_from.begin(config, start.replace(params=wide), NAMES)
+
+
+NETWORK = """
+import flax.linen as nn
+
+
+class Net(nn.Module):
+    classes: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Dense(self.width, name="hidden")(x.mean((1, 2))))
+        return nn.Dense(self.classes, name="head")(x)
+
+
+def make(num_classes):
+    return Net(num_classes, WIDTH)
+"""
+
+
+def test_of_a_network_of_ones_own_the_last_layer_alone_begins_anew(
+    folder, tmp_path, capsys
+):
+    def config(width, **changes):
+        file = tmp_path / str(width) / "net.py"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(NETWORK.replace("WIDTH", str(width)))
+        given = PLAIN | {"model__name": f"{file}:make"} | changes
+        return toy.config(folder, optim__epochs=1.0, **given)
+
+    root = tmp_path / "run"
+    first = loop.train(plan_lib.plan(config(16), root), quiet=True).state
+    again = config(16, train__init_from=str(root))
+    plan = plan_lib.plan(again, tmp_path / "unused")
+    five = dataclasses.replace(plan, class_names=tuple("abcde"))
+    model = models.build(again.model.name, num_classes=5)
+    start = plan_lib.initial_state(dataclasses.replace(five, model=model))
+    found = init_from.begin(again, start, five.class_names).params["inner"]
+    assert same(found["hidden"], first.params["inner"]["hidden"])
+    assert same(found["head"], start.params["inner"]["head"])
+    assert "begins anew: inner/head\n" in capsys.readouterr().err
+    wide = config(32, train__init_from=str(root))
+    start = plan_lib.initial_state(plan_lib.plan(wide, tmp_path / "wide"))
+    with pytest.raises(ConfigError, match=r"of them are not in both.*hidden"):
+        init_from.begin(wide, start, NAMES)

@@ -15,6 +15,7 @@ from apr_jax import config as config_lib
 from apr_jax import data, models, parallel
 from apr_jax.errors import CheckpointError, ConfigError, DataError, Diverged
 from apr_jax.runs import checkpoint, claims, curves
+from apr_jax.runs import workdir as workdir_lib
 from apr_jax.train import dispatch, loop
 from apr_jax.train import plan as plan_lib
 from tests import toy
@@ -255,6 +256,7 @@ BAD = [
     ),
     ({"eval__batch_size": 9, "train__devices": 2}, r"eval.batch_size is 9, which 2"),
     ({"train__batch_size": 100}, r"train.batch_size is 100; there are only 96 images"),
+    ({"optim__accumulate": 25}, r"optim.accumulate is 25; there are only 24 steps"),
     ({"train__devices": 999}, r"train.devices is 999; there are \d+ devices"),
     ({"data__data_dir": "/nowhere"}, r"data.data_dir.*/nowhere"),
     ({"data__image_size": 2}, r"data.image_size.*2.*at least 4"),
@@ -267,6 +269,26 @@ def test_bad_input_is_one_clear_error(folder, tmp_path, changes, message):
     config = toy.config(folder, **changes)
     with pytest.raises((ConfigError, DataError), match=message):
         plan_lib.plan(config, tmp_path / "run")
+
+
+def test_one_class_is_nothing_to_tell_apart(tmp_path):
+    toy.write_arrays(tmp_path)
+    for split in ("train", "test"):
+        stored = dict(np.load(tmp_path / f"{split}.npz"))
+        stored["labels"] = np.zeros_like(stored["labels"])
+        np.savez(tmp_path / f"{split}.npz", **stored)
+    with pytest.raises(ConfigError, match="has 1 class, 0; there is nothing to tell"):
+        plan_lib.plan(toy.config(tmp_path), tmp_path / "run")
+
+
+def test_what_is_measured_may_change_and_is_kept(folder, tmp_path):
+    """Settings that a run may go on with under other values are in its file then."""
+    run(folder, tmp_path / "run", until=1)
+    later = {"eval__parts": ("clean", "fourier"), "eval__fourier__examples": 7}
+    run(folder, tmp_path / "run", until=2, **later)
+    _, found = workdir_lib.open_run(tmp_path / "run")
+    assert found.eval.parts == ("clean", "fourier")
+    assert found.eval.fourier.examples == 7
 
 
 def test_labels_out_of_range(tmp_path):

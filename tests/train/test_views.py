@@ -120,7 +120,7 @@ def test_one_view_has_the_pair_in_place_of_the_image(tmp_path, batch, method):
         ("cutmix+apr_p", "needs its first view"),
         ("augmix+apr_p", "needs its first view"),
         ("afa", "needs its first view"),
-        ("apr_p+one_view", "needs its first view"),
+        ("apr_p+one_view", "says 'one_view' twice"),
     ],
 )
 def test_one_view_needs_a_pair_and_nothing_of_the_first(method, match):
