@@ -1,6 +1,7 @@
 """Files of one JSON object a line, which survive being cut off while written."""
 
 import contextlib
+import functools
 import gzip
 import json
 import os
@@ -116,11 +117,15 @@ def _opened(path: files.Path) -> Iterator[IO[bytes]]:
 
 def encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
     """The lines of the rows. Raises ValueError for what JSON cannot hold."""
-    lines = [
-        json.dumps(dict(row), allow_nan=False, ensure_ascii=False, default=_plain)
-        for row in rows
-    ]
-    return "".join(line + "\n" for line in lines).encode()
+    return b"".join(_line(row) for row in rows)
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    text = functools.partial(json.dumps, dict(row), allow_nan=False, default=_plain)
+    try:
+        return (text(ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half of a pair, as a file's odd name becomes
+        return (text() + "\n").encode()
 
 
 def _plain(value: Any) -> Any:

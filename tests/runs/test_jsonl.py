@@ -32,6 +32,14 @@ def test_array_scalars_become_numbers(tmp_path):
         jsonl.append(path, [{"a": object()}])
 
 
+def test_half_of_a_pair_is_kept(tmp_path):
+    """As Python has the name of a file that isn't UTF-8."""
+    rows = [{"command": "card \udce9.npz"}, {"command": "card é"}]
+    jsonl.append(tmp_path / "a.jsonl", rows)
+    assert [row for _, row in jsonl.read(tmp_path / "a.jsonl")] == rows
+    assert "é" in (tmp_path / "a.jsonl").read_text()
+
+
 @pytest.mark.parametrize("keep", [1, 7, -1])
 def test_a_cut_off_line_is_named_and_the_next_row_is_safe(tmp_path, keep):
     path = tmp_path / "rows.jsonl"
