@@ -7,11 +7,12 @@ import sys
 import tomllib
 
 import pytest
+from absl import app
 from ml_collections import config_flags
 
 import apr_jax
 from apr_jax import augment, cli, config, presets
-from apr_jax.cli import by_name, configs, methods
+from apr_jax.cli import by_name, configs, methods, program
 from apr_jax.runs import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -85,6 +86,15 @@ def test_a_command_whose_packages_are_missing():
         "error: apr-jax configs needs ml_collections, which is not installed: "
         "pip install 'apr_jax[train]'\n",
     )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--helpfull", "-?"])
+def test_help_of_a_program_is_no_failure(capsys, flag):
+    app.define_help_flags()
+    with pytest.raises(SystemExit) as ended:
+        program.parse(["program", flag])
+    assert ended.value.code == 0
+    assert "Try --helpfull" in capsys.readouterr().out or flag == "--helpfull"
 
 
 def test_help_answers_before_jax_is_there():

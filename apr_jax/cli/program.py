@@ -49,6 +49,8 @@ def parse(arguments: Sequence[str]) -> list[str]:
             config.to_dict()  # a file that couldn't be read says so only now
     except BrokenPipeError:  # of --help
         raise
+    except SystemExit as ended:  # absl's 1 after --help, as if something were wrong
+        sys.exit(0 if ended.code == 1 else ended.code)
     except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError) as e:
         mistaken(_mistake(arguments, e))
     return left
