@@ -7,7 +7,8 @@ Between "<!-- runs: NAMES -->", "<!-- runs: NAMES; QUESTIONS -->" or "<!-- runs:
 QUESTIONS; METHODS -->" and "<!-- end -->" stands a table of the runs below
 ``experiments/results``, or in the zoo, a column for each method that has records, of
 all or of those that are named; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one
-number in a sentence.
+number in a sentence; between "<!-- search: NAME -->" and "<!-- end -->" the runs of
+``experiments.tables search`` whose records lie there, the best first.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from apr_jax.gates import places
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
+from experiments.tables.cells import held_out_cells
+from experiments.tables.rows import row_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -42,6 +45,7 @@ _TABLE = re.compile(
     r".*?(<!-- end -->)",
     re.S,
 )
+_SEARCH = re.compile(r"(<!-- search: (\w+) -->\n).*?(<!-- end -->)", re.S)
 _NUMBER = re.compile(r"(<!-- = (\w+) (\w+) -->)[^<]*(<!-- end -->)")
 
 
@@ -250,11 +254,32 @@ def table(
     return re.sub(r"\|  (?=\|)", "| ", "".join(rows))
 
 
+def searched(name: str) -> str:
+    """Markdown: the methods of a search, and their errors on held-out images."""
+    rows = []
+    for path in (RESULTS / name).glob("*.jsonl"):
+        run = re.fullmatch(r"[a-z0-9]+_[a-z0-9]+_(.+)_s(\d+)", path.stem)
+        cells = held_out_cells(records_lib.read(path))
+        if run is None or "" not in cells:
+            raise ValueError(f"{path.name} has no number of a search")
+        rows.append((cells, row_of(run[1]).label, run[2]))
+    rows.sort(key=lambda row: row[0][""])
+    heads = ["method", "mean of the 14", "C-bar's ten", "the four held out", "clean"]
+    if len({seed for *_, seed in rows}) > 1:
+        raise ValueError(f"{name} has several seeds")
+    lines = [heads, ["---"] * len(heads)]
+    for cells, label, _ in rows:
+        shown = (cells[part] for part in ("", "c_bar", "extra", "clean error"))
+        lines.append([label, *(f"{100 * value:.1f}" for value in shown)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def written(text: str) -> str:
     """A page with its tables and numbers as the records have them."""
     names = lambda found: [name.strip() for name in (found or "").split(",") if name]
     parts = lambda m: (names(m[2]), names(m[3]), names(m[4]))
     text = _TABLE.sub(lambda m: m[1] + table(*parts(m)) + m[5], text)
+    text = _SEARCH.sub(lambda m: m[1] + searched(m[2]) + m[3], text)
     return _NUMBER.sub(lambda m: m[1] + number(m[2], m[3]) + m[4], text)
 
 

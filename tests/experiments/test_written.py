@@ -116,6 +116,37 @@ def test_a_table_of_some_methods(results):
     assert "not smoothed" not in written.table(["toy"])
 
 
+def test_a_search_is_a_table_of_its_runs(results):
+    folder = results / "search_toy"
+    folder.mkdir()
+
+    def run(method, c_bar, extra, clean, seed=0):
+        means = (("mean c_bar", c_bar), ("mean extra", extra), ("clean", clean))
+        bare = {"job": "evaluate.corruption", "low": None, "high": None}
+        kept = [
+            dataclasses.replace(RECORD, split=split, value=value, **bare)
+            for split, value in (*means, ("mean", 0.9))
+        ] + [dataclasses.replace(RECORD, value=clean)]
+        records.append(folder / f"cifar10_airbench94_{method}_s{seed}.jsonl", kept)
+
+    run("apr_sp", 0.2, 0.1, 0.09)
+    run("apr_sp+one_view", 0.1, 0.3, 0.08)
+    page = results / "page.md"
+    page.write_text("<!-- search: search_toy -->\n<!-- end -->\n")
+    with pytest.raises(SystemExit):
+        written.main([])
+    # (10 * 0.2 + 4 * 0.1) / 14 and (10 * 0.1 + 4 * 0.3) / 14.
+    assert page.read_text().splitlines()[1:-1] == [
+        "| method | mean of the 14 | C-bar's ten | the four held out | clean |",
+        "| --- | --- | --- | --- | --- |",
+        "| APR-SP + one view | 15.7 | 10.0 | 30.0 | 8.0 |",
+        "| APR-SP | 17.1 | 20.0 | 10.0 | 9.0 |",
+    ]
+    run("apr_s", 0.1, 0.1, 0.1, seed=1)
+    with pytest.raises(ValueError, match="several seeds"):
+        written.main([])
+
+
 def test_runs_of_different_sizes_do_not_share_a_row(results):
     for method, n in (("standard", 500), ("apr_p", 400)):
         given = [c | {"n": n} for c in corrupted({"gaussian_noise": 0.2})]
