@@ -20,6 +20,7 @@ from apr_jax.evaluate.context import Context
 from apr_jax.pixels import to_pixels
 from apr_jax.report.run_view import RunView
 from apr_jax.report.sections import ood as section
+from apr_jax.report.sections import ood_cells
 from apr_jax.runs import records as records_lib
 from tests import toy
 
@@ -393,7 +394,7 @@ def test_the_section_shows_what_was_measured_together(network, folder):
     dark = (f"dark=arrays:{folder}/dark.npz",)
     other = run(network, folder, **quick, out=dark, near=(), done=both)
     columns = lambda records: {
-        split for split, _ in section._cells(RunView(name="a", records=records))
+        split for split, _ in ood_cells.of_run(RunView(name="a", records=records))
     }
     assert columns(both) == {"near", "far", "all", "dark", "photos"}
     assert columns([*both, *other]) == {"all", "dark"}

@@ -20,6 +20,7 @@ from apr_jax.evaluate import ood as ood_job
 from apr_jax.evaluate import ood_inside, ood_sets, openood, openood_sets
 from apr_jax.evaluate.context import Context
 from apr_jax.report.sections import ood as section
+from apr_jax.report.sections import ood_cells
 from tests import toy
 
 # List -> how many images, how bright.
@@ -297,8 +298,8 @@ def test_the_page_has_both_spectra_and_the_terminal_means(records):
     assert len(heads) == 7
     assert "Full spectrum: mean, near" in heads
     assert "the page has each set" in str(table.title)
-    cells = section._cells(View())
-    columns = section._columns([cells])
+    cells = ood_cells.of_run(View())
+    columns = ood_cells.columns([cells])
     assert columns[:6] == ["near", "far", "all", "full_near", "full_far", "full_all"]
     assert columns[6:] == [
         *("cifar100", *FAR),

@@ -11,22 +11,12 @@ from apr_jax.report import answer, figures, numbers, tables
 from apr_jax.report import html as html_lib
 from apr_jax.report.published import OUT_METHODS, OUT_SETS, table_2
 from apr_jax.report.run_view import RunView
+from apr_jax.report.sections import ood_cells
 from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 
-JOB = "evaluate.ood"
+JOB = ood_cells.JOB
 TITLE = "Unknown images"
-# Before the names of OpenOOD's full spectrum, where known classes on other images
-# count as known.
-_FULL = "full_"
-_GROUPS = {
-    "near": "Mean, near",
-    "far": "Mean, far",
-    "all": "Mean",
-    "full_near": "Full spectrum: mean, near",
-    "full_far": "Full spectrum: mean, far",
-    "full_all": "Full spectrum: mean",
-}
 _METRICS = {
     "auroc": "AUROC ↑",
     "aupr_in": "Area under precision-recall, known positive ↑",
@@ -39,16 +29,14 @@ _METRICS = {
 }
 # Columns that a terminal has room for.
 _WIDEST = 12
-# (split, score) -> metric -> record
-_Cells = dict[tuple[str, str], dict[str, Record]]
 
 
 def html(runs: Sequence[RunView]) -> str:
     """Table, curves and histograms of the runs; empty where none was measured."""
-    cells = [_cells(run) for run in runs]
+    cells = [ood_cells.of_run(run) for run in runs]
     if not any(cells):
         return ""
-    columns, score = _columns(cells), _headline(cells)
+    columns, score = ood_cells.columns(cells), ood_cells.headline(cells)
     label = ood.LABELS.get(score, score)
     names = [run.name for run in runs]
     intro = (
@@ -58,13 +46,13 @@ def html(runs: Sequence[RunView]) -> str:
         "Small: 95 % intervals. Bold: the highest score of each run on each set, be "
         "it by chance or not. Means give every set the same weight."
     )
-    sets = [column for column in columns if column not in _GROUPS]
+    sets = [column for column in columns if column not in ood_cells.GROUPS]
     curves = [_roc(cells, name, score) for name in sets]
     bars = [
         _histogram(own[name, score]["auroc"], i, f"{names[i]}, {name}")
         for name in sets
         for i, own in enumerate(cells)
-        if _has("histogram", own, name, score)
+        if ood_cells.has("histogram", own, name, score)
     ]
     shares = html_lib.noted(
         "Coloured: the test set. Grey: the unknown images. The less they overlap, "
@@ -94,16 +82,19 @@ def html(runs: Sequence[RunView]) -> str:
 
 def table(runs: Sequence[RunView]) -> rich.table.Table | None:
     """AUROC by run, score and set; None where nothing was measured."""
-    cells = [_cells(run) for run in runs]
+    cells = [ood_cells.of_run(run) for run in runs]
     if not any(cells):
         return None
-    columns, title = _columns(cells), "Unknowns: AUROC in %, ↑"
-    means = [column for column in columns if column in _GROUPS]
+    columns, title = ood_cells.columns(cells), "Unknowns: AUROC in %, ↑"
+    means = [column for column in columns if column in ood_cells.GROUPS]
     if len(columns) > _WIDEST and means:
         columns, title = means, f"{title}; the page has each set"
     groups = []
     for run, own in zip(runs, cells, strict=True):
-        found = {s: [_get(own, c, s, "auroc") for c in columns] for s in _scores(own)}
+        found = {
+            s: [ood_cells.get(own, c, s, "auroc") for c in columns]
+            for s in ood_cells.scores(own)
+        }
         rows = [
             [score, *(f"{100 * r.value:.1f}" if r else "–" for r in records)]
             for score, records in found.items()
@@ -112,112 +103,26 @@ def table(runs: Sequence[RunView]) -> rich.table.Table | None:
             sizes = [r.n for by in own.values() for r in by.values() if _inside(by)]
             images = f", up to {max(sizes):,} images a set" if sizes else ""
             groups.append((numbers.bold(run.name) + images, rows))
-    heads = [_GROUPS.get(column, column) for column in columns]
+    heads = [ood_cells.GROUPS.get(column, column) for column in columns]
     return numbers.terminal(title, heads, groups)
-
-
-# --- Records -------------------------------------------------------------------------
-
-
-def _cells(run: RunView) -> _Cells:
-    cells: _Cells = {}
-    for record in run.of(JOB):
-        score, _, metric = record.metric.rpartition(".")
-        cells.setdefault((record.split, score), {})[metric] = record
-    for score, metric in {(s, m) for (_, s), by in cells.items() for m in by}:
-        rows = {
-            split: by[metric]
-            for (split, s), by in cells.items()
-            if s == score and metric in by
-        }
-        for split in set(rows) - _together(rows):
-            del cells[split, score][metric]
-    return {key: by for key, by in cells.items() if by}
-
-
-def _together(rows: Mapping[str, Record]) -> set[str]:
-    """The sets and means of one number that were measured with each other.
-
-    A mean that isn't that of its members as they are shown is of an earlier call, and
-    so are sets that a good mean over all leaves out. The full spectrum is apart.
-    """
-    found: set[str] = set()
-    for full in (False, True):
-        own = {k: v for k, v in rows.items() if k.startswith(_FULL) == full}
-        found |= _of_one_call(own, _FULL + "all" if full else "all")
-    return found
-
-
-def _of_one_call(rows: Mapping[str, Record], over_all: str) -> set[str]:
-    """``_together`` of one spectrum, whose mean over all sets has that name."""
-    sets = {split for split in rows if split not in _GROUPS}
-    means = {split for split in rows if split in _GROUPS and _is_mean(rows, split)}
-    whole = rows[over_all].extra if over_all in means else {}
-    if "members" not in whole:
-        return sets | means
-    same = {m for m in means if rows[m].extra.get("settings") == whole.get("settings")}
-    return (sets & set(whole["members"])) | same
-
-
-def _is_mean(rows: Mapping[str, Record], group: str) -> bool:
-    """Whether a mean is that of its members; where they aren't named, it may be."""
-    members = rows[group].extra.get("members")
-    if members is None:
-        return True
-    if not set(members) <= set(rows):
-        return False
-    mean = float(np.mean([rows[member].value for member in members]))
-    return bool(np.isclose(mean, rows[group].value, rtol=0.0, atol=1e-6))
-
-
-def _get(own: _Cells, split: str, score: str, metric: str) -> Record | None:
-    return own.get((split, score), {}).get(metric)
-
-
-def _has(what: str, own: _Cells, split: str, score: str) -> bool:
-    """Whether the record of an AUROC carries what a figure is drawn from."""
-    record = _get(own, split, score, "auroc")
-    return record is not None and what in record.extra
-
-
-def _scores(cells: _Cells) -> list[str]:
-    order = list(ood.LABELS)
-    found = dict.fromkeys(score for _, score in cells)
-    known = [score for score in order if score in found]
-    return known + [score for score in found if score not in order]
-
-
-def _columns(cells: Sequence[_Cells]) -> list[str]:
-    """The means there are, then the out sets, the near ones first."""
-    found: dict[str, str] = {}
-    for own in cells:
-        for (split, _), records in own.items():
-            first = next(iter(records.values()))
-            found[split] = first.extra.get("group", "far")
-    sets = [name for name in found if name not in _GROUPS]
-    sets.sort(key=lambda name: (name.startswith(_FULL), found[name] != "near"))
-    return [group for group in _GROUPS if group in found] + sets
-
-
-def _headline(cells: Sequence[_Cells]) -> str:
-    """The score that the figures show: the paper's, where there is one for all."""
-    names = [_scores(own) for own in cells if own]
-    shared = [score for score in names[0] if all(score in each for each in names)]
-    return "msp" if "msp" in shared else (shared or names[0])[0]
 
 
 def answers(runs: Sequence[RunView]) -> list[answer.Row]:
     """The AUROC of the headline score: its mean over sets, or that of the only one."""
-    cells = [_cells(run) for run in runs]
+    cells = [ood_cells.of_run(run) for run in runs]
     if not any(cells):
         return []
-    columns, score = _columns(cells), _headline(cells)
-    sets = [c for c in columns if c not in _GROUPS and not c.startswith(_FULL)]
+    columns, score = ood_cells.columns(cells), ood_cells.headline(cells)
+    sets = [
+        c
+        for c in columns
+        if c not in ood_cells.GROUPS and not c.startswith(ood_cells.FULL)
+    ]
     split = "all" if "all" in columns else sets[0]
     rows = []
     for own in cells:
-        found = _get(own, split, score, "auroc")
-        members = [_get(own, name, score, "auroc") for name in sets]
+        found = ood_cells.get(own, split, score, "auroc")
+        members = [ood_cells.get(own, name, score, "auroc") for name in sets]
         rows.append(answer.over(found, [r for r in members if r is not None]))
     label = ood.LABELS.get(score, score)
     over = _mean_over(rows, sets) if split == "all" else split
@@ -244,11 +149,13 @@ def _mean_over(means: Sequence[Record | None], sets: Sequence[str]) -> str:
 
 
 def _heads(columns: Sequence[str]) -> list[str]:
-    return [html_lib.th(_GROUPS.get(c) or html_lib.breakable(c)) for c in columns]
+    return [
+        html_lib.th(ood_cells.GROUPS.get(c) or html_lib.breakable(c)) for c in columns
+    ]
 
 
 def _auroc_table(
-    runs: Sequence[RunView], cells: Sequence[_Cells], columns: Sequence[str]
+    runs: Sequence[RunView], cells: Sequence[ood_cells.Cells], columns: Sequence[str]
 ) -> str:
     groups = []
     for i, (run, own) in enumerate(zip(runs, cells, strict=True)):
@@ -263,8 +170,8 @@ def _auroc_table(
             beside += f", {' or '.join(f'{n:,}' for n in inside)} known images"
         best = {c: _best(own, c) for c in columns}
         rows = []
-        for score in _scores(own):
-            found = {c: _get(own, c, score, "auroc") for c in columns}
+        for score in ood_cells.scores(own):
+            found = {c: ood_cells.get(own, c, score, "auroc") for c in columns}
             name = html_lib.row_head(html_lib.escape(ood.LABELS.get(score, score)))
             row = [
                 tables.number(
@@ -288,7 +195,7 @@ def _inside(records: Mapping[str, Record]) -> set[int]:
     return {r.extra["inside"] for r in records.values() if "inside" in r.extra}
 
 
-def _best(own: _Cells, column: str) -> float:
+def _best(own: ood_cells.Cells, column: str) -> float:
     values = [
         records["auroc"].value
         for (split, _), records in own.items()
@@ -298,7 +205,7 @@ def _best(own: _Cells, column: str) -> float:
 
 
 def _published(
-    cells: Sequence[_Cells], columns: Sequence[str]
+    cells: Sequence[ood_cells.Cells], columns: Sequence[str]
 ) -> list[tuple[str, list[list[str]]]]:
     """A group of rows of the paper's Table 2 for the sets that are the paper's."""
     known = {r.data for own in cells for by in own.values() for r in by.values()}
@@ -324,7 +231,10 @@ def _published(
 
 
 def _all_metrics(
-    names: Sequence[str], cells: Sequence[_Cells], columns: Sequence[str], score: str
+    names: Sequence[str],
+    cells: Sequence[ood_cells.Cells],
+    columns: Sequence[str],
+    score: str,
 ) -> str:
     """Every metric of the headline score."""
     groups = [
@@ -333,7 +243,7 @@ def _all_metrics(
             [
                 [html_lib.row_head(html_lib.run_name(i, name))]
                 + [
-                    tables.number(_get(own, c, score, metric), digits=False)
+                    tables.number(ood_cells.get(own, c, score, metric), digits=False)
                     for c in columns
                 ]
                 for i, (name, own) in enumerate(zip(names, cells, strict=True))
@@ -347,13 +257,13 @@ def _all_metrics(
     )
 
 
-def _notes(cells: Sequence[_Cells]) -> str:
+def _notes(cells: Sequence[ood_cells.Cells]) -> str:
     """The number of images of each set, and the treatment of other sizes."""
     notes: dict[str, str] = {}
     for own in cells:
         for (split, _), records in own.items():
             extra = next(iter(records.values())).extra
-            if split not in _GROUPS:
+            if split not in ood_cells.GROUPS:
                 size = f"{extra.get('outside', 0):,} images"
                 notes[split] = "; ".join(filter(None, (size, extra.get("note", ""))))
     text = " · ".join(f"{name}: {what}" for name, what in notes.items())
@@ -363,11 +273,11 @@ def _notes(cells: Sequence[_Cells]) -> str:
 # --- Figures -------------------------------------------------------------------------
 
 
-def _roc(cells: Sequence[_Cells], out_set: str, score: str) -> str:
+def _roc(cells: Sequence[ood_cells.Cells], out_set: str, score: str) -> str:
     lines = [
         (i, own[out_set, score]["auroc"].extra["roc"])
         for i, own in enumerate(cells)
-        if _has("roc", own, out_set, score)
+        if ood_cells.has("roc", own, out_set, score)
     ]
     if not lines:
         return ""
