@@ -32,7 +32,7 @@ import numpy as np
 import rich.console
 
 from apr_jax import config as config_lib
-from apr_jax import data, metrics, parallel, presets, process, tuning
+from apr_jax import data, metrics, parallel, process, tuning
 from apr_jax.console import say
 from apr_jax.errors import ConfigError
 from apr_jax.evaluate import classifier as classifier_lib
@@ -44,7 +44,7 @@ from apr_jax.runs import records as records_lib
 from apr_jax.runs.records import Record
 from apr_jax.train import loop
 from apr_jax.train import plan as plan_lib
-from experiments import drawing, measures, recipes
+from experiments import drawing, lab_options, measures, recipes
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RECORDS = "records.jsonl"
@@ -319,8 +319,8 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
         lab = Lab(
             name=name,
             size=options.size,
-            knobs=turned(sizes[options.size], options.knob),
-            base=base_of(options),
+            knobs=lab_options.turned(sizes[options.size], options.knob),
+            base=lab_options.base_of(options),
             work=options.work / options.size,
             out=options.out,
             options=options,
@@ -356,56 +356,3 @@ def networks_in(name: str) -> dict[str, Any]:
     """An option that is a folder of networks and sets under ``runs/experiments``."""
     default = pathlib.Path("runs/experiments") / name
     return {"type": places.argument, "default": default, "help": "networks and sets"}
-
-
-def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
-    """The knobs of a size, with those that the command line sets.
-
-    Raises:
-        ConfigError: no such knob, no JSON, or a value of another type.
-    """
-    found = dict(knobs)
-    for text in given:
-        name, _, value = text.partition("=")
-        if name not in knobs:
-            listed = ", ".join(knobs)
-            raise ConfigError(f"--knob is {text!r}; choose from {listed}")
-        try:
-            new = json.loads(value)
-        except json.JSONDecodeError:
-            new = value  # a word needs no quotes
-        if isinstance(new, list):
-            new = tuple(new)
-        if isinstance(knobs[name], float) and type(new) is int:
-            new = float(new)
-        if type(new) is not type(knobs[name]):
-            raise ConfigError(
-                f"--knob is {text!r}; {name} must be like {knobs[name]!r}"
-            )
-        found[name] = new
-    return found
-
-
-def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The configuration that the command line's data options describe."""
-    kind, _, where = options.set.partition(":")
-    if kind == "bundled":
-        base = presets.quickstart("standard")
-    elif kind in ("arrays", "folder", "parquet"):
-        if not where:
-            raise ConfigError(f"--set {kind}: needs a folder, {kind}:FOLDER")
-        base = presets.cifar("wrn_10_1,standard,cifar10")
-        name = pathlib.Path(where).name
-        base.data.update(
-            source=kind, name=name, data_dir=where, image_size=options.image_size
-        )
-    else:
-        try:
-            base = presets.cifar(f"wrn_10_1,standard,{kind}")
-        except ValueError as error:
-            raise ConfigError(f"--set: {error}") from error
-        base.data.data_dir = options.data_dir
-    base.seed = options.seed
-    base.data.cache_dir = options.cache_dir
-    base.train.update(tensorboard=False, watch=())
-    return base

@@ -22,7 +22,7 @@ from apr_jax.models.layers import BatchNorm, StageEnd
 from apr_jax.train import dispatch
 from apr_jax.train import plan as plan_lib
 from apr_jax.train import step as step_lib
-from experiments import lab as lab_lib
+from experiments import lab_options
 
 CLASSES = 4
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -154,7 +154,7 @@ def has_learnt(right: np.ndarray) -> bool:
 
 def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> None:
     """Lets experiments train and measure in batches that suit ``write_arrays``."""
-    base_of = lab_lib.base_of
+    base_of = lab_options.base_of
 
     def smaller(options: argparse.Namespace) -> ml_collections.ConfigDict:
         base = base_of(options)
@@ -163,7 +163,7 @@ def small_experiments(monkeypatch: pytest.MonkeyPatch, *, eval_batch: int) -> No
         base.augment.crop_pad = 1
         return base
 
-    monkeypatch.setattr(lab_lib, "base_of", smaller)
+    monkeypatch.setattr(lab_options, "base_of", smaller)
 
 
 # Of JAX, as conftest sets it: programs without the stack of each operation, and those

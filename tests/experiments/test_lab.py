@@ -11,7 +11,7 @@ from apr_jax import models, process
 from apr_jax.data import ArraySplit
 from apr_jax.errors import ConfigError
 from experiments import lab as lab_lib
-from experiments import measures, recipes
+from experiments import lab_options, measures, recipes
 from tests import toy
 
 SIZES = {"small": {"images": 3}, "paper": {"images": 300}}
@@ -129,7 +129,7 @@ def test_balanced_takes_equally_many_of_each_class(rng):
 def test_knobs_are_turned():
     sizes = {"epochs": 5.0, "images": 10, "radii": (1, 2), "model": "wrn_10_1"}
     given = ["epochs=2", "radii=[3, 4]", "model=wrn_16_1"]
-    assert lab_lib.turned(sizes, given) == {
+    assert lab_options.turned(sizes, given) == {
         "epochs": 2.0,
         "images": 10,
         "radii": (3, 4),
@@ -142,4 +142,4 @@ def test_knobs_are_turned():
         ("images=true", r"images must be like 10"),
     ):
         with pytest.raises(ConfigError, match=message):
-            lab_lib.turned(sizes, [text])
+            lab_options.turned(sizes, [text])
