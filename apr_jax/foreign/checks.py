@@ -115,8 +115,9 @@ def examine(
             f"{name!r} gives probabilities: its outputs are at least 0 and sum to 1. "
             "Give the logits, what the softmax is of, or say outputs='probabilities'"
         )
-    sums = np.exp(logits).sum(1)
-    if outputs == "probabilities" and not np.allclose(sums, 1, atol=1e-3):
+    if outputs == "probabilities" and not np.allclose(
+        sums := np.exp(logits).sum(1), 1, atol=1e-3
+    ):
         raise ArgumentError(
             f"outputs is 'probabilities', but those of {name!r} sum to "
             f"{sums.min():.3g} to {sums.max():.3g}: does it give logits?"
