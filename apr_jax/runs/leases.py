@@ -102,16 +102,31 @@ class _Lease:
         while True:
             numbers = self._numbers()
             last = max(numbers, default=0)
-            if last and not self._is_stale(last, say):
+            before = self._read(last) if last else None
+            if last and not self._is_stale(last, before, say):
                 raise Taken
-            if self._path(last + 1).write_new(self._words(0)):
-                for number in numbers:
-                    self._path(number).unlink(missing_ok=True)
-                return last + 1
+            if not self._path(last + 1).write_new(self._words(0)):
+                continue
+            if self._is_met(last, before):
+                self._path(last + 1).unlink(missing_ok=True)
+                raise Taken
+            for number in numbers:
+                self._path(number).unlink(missing_ok=True)
+            return last + 1
 
-    def _is_stale(self, number: int, say: Callable[[str], None]) -> bool:
-        """Whether the holder of a claim is gone; waits until that is known."""
-        before = self._read(number)
+    def _is_met(self, last: int, before: Any) -> bool:
+        """Whether somebody else has put a claim since the ``last`` one was read.
+
+        Who finds it released counts on from it, and who lists the folder a moment
+        later begins anew: neither's number keeps the other's from being put.
+        """
+        if any(number > last + 1 for number in self._numbers()):
+            return True
+        now = self._read(last) if last else None
+        return now is not None and now != before
+
+    def _is_stale(self, number: int, before: Any, say: Callable[[str], None]) -> bool:
+        """Whether the holder of a claim, which said that, is gone; waits to know it."""
         if before is None or _is_over(before):
             return True
         said, deadline = False, time.monotonic() + STALE

@@ -128,6 +128,42 @@ def test_of_two_who_find_it_free_one_has_it(store, monkeypatch):
     assert (len(winners), len(losers)) == (1, 1)
 
 
+def test_of_two_who_find_it_released_one_has_it(store, monkeypatch):
+    """One counts on from the claim that was, the other begins anew."""
+    leave(store)
+    listed, taken = threading.Event(), threading.Event()
+    whole = leases._Lease._read
+
+    def read(self, number):
+        if threading.current_thread() is late and not listed.is_set():
+            listed.set()  # .lock-1 is in its list, and then released
+            taken.wait(timeout=10)
+        return whole(self, number)
+
+    monkeypatch.setattr(leases._Lease, "_read", read)
+    refused = []
+
+    def take():
+        try:
+            with claims.claimed(store, write=True):
+                pass
+        except ConfigError as error:
+            refused.append(error)
+
+    late = threading.Thread(target=take)
+    late.start()
+    assert listed.wait(timeout=10)
+    (store / ".lock-1").unlink()
+    with claims.claimed(store, write=True):
+        taken.set()
+        late.join(timeout=30)
+        assert held(store) == [".lock-1"]
+        leases.check(store / "a.jsonl")
+    assert len(refused) == 1
+    with claims.claimed(store, write=True):  # nothing is left behind
+        assert held(store) == [".lock-1"]
+
+
 @pytest.mark.parametrize("after", ["taken over", "taken over and done", "taken anew"])
 def test_a_process_that_slept_writes_nothing_more(store, after):
     with claims.claimed(store, write=True):
