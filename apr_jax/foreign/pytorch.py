@@ -99,7 +99,14 @@ def of_onnx(
             f"onnx2torch can't take this network: {type(error).__name__}: "
             f"{words(error)}. With on_host=True onnxruntime computes, without gradients"
         ) from error
-    return of_torch(module.eval(), layout=layout)
+    network = of_torch(module.eval(), layout=layout)
+
+    def first(variables: Any, inputs: Any) -> Any:
+        """Probabilities beside logits aren't features."""
+        found = network.apply(variables, inputs)
+        return found[0] if isinstance(found, tuple | list) else found
+
+    return network._replace(apply=first)
 
 
 def _by_onnxruntime(path: pathlib.Path | None, model: Any, layout: str) -> Network:

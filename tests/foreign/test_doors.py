@@ -1,6 +1,8 @@
 """Networks of other libraries: their own answers, and what is refused."""
 
 import dataclasses
+import sys
+import types
 from functools import partial
 
 import flax.linen as nn
@@ -16,6 +18,8 @@ from apr_jax.errors import ConfigError
 from apr_jax.evaluate import adversarial, classifier, ood
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.evaluate.context import Context
+from apr_jax.foreign import pytorch
+from apr_jax.foreign.network import Network
 
 SIZE, CLASSES = 8, 5
 ABOUT = {"classes": CLASSES, "image_size": SIZE}
@@ -271,6 +275,32 @@ def test_what_is_said_of_a_network_is_checked(matrix, about, said):
         Classifier.from_function(
             lambda x: x.mean((1, 2)) @ matrix, **{**ABOUT, **about}
         )
+
+
+def test_of_onnx_the_first_output_is_logits_and_the_second_no_features(
+    images, matrix, monkeypatch
+):
+    """Many networks give their probabilities beside."""
+
+    class Module:
+        def eval(self):
+            return self
+
+    def both(variables, inputs):
+        logits = inputs.mean((2, 3)) @ matrix
+        return [logits, jax.nn.softmax(logits)]
+
+    fake = types.SimpleNamespace(convert=lambda model: Module())
+    monkeypatch.setitem(sys.modules, "onnx", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "onnx2torch", fake)
+    monkeypatch.setattr(
+        pytorch, "of_torch", lambda module, layout: Network(both, {}, layout)
+    )
+    made = Classifier.from_onnx(object(), **ABOUT)
+    logits, features = made.predict({}, images)
+    wanted = (images / 255).mean((1, 2)) @ matrix
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
+    assert features.shape == (len(images), 3)  # what the last layer takes
 
 
 def test_numpys_numbers_of_classes_are_numbers(matrix):
