@@ -2,9 +2,9 @@
 
 Everything random is a function of (seed, step, position in the global batch), so a
 resumed run, or one on another number of devices, draws the same numbers. Only dropout
-differs between devices, and where ``augment.pair_donors`` is "device" what images take
-from one another. The views of a batch are in
-``apr_jax.train.views``, the losses in ``apr_jax.train.losses``.
+differs between devices, the images that stand in for VIPAug's fractals, and where
+``augment.pair_donors`` is "device" what images take from one another. The views of a
+batch are in ``apr_jax.train.views``, the losses in ``apr_jax.train.losses``.
 """
 
 from collections.abc import Callable
