@@ -308,12 +308,17 @@ def main(module: str, arguments: Sequence[str] | None = None) -> None:
             "metavar": "NAME=VALUE",
             "help": f"another number than the size's, VALUE as JSON: {knobs}",
         },
-        "--out": {"type": places.argument, "default": RESULTS / name},
+        "--out": {
+            "type": places.argument,
+            "help": "default: results/NAME, behind it data, size, seed if unusual",
+        },
         "--work": networks_in(name),
     }
     for flag, option in (OPTIONS | own_options | getattr(own, "OPTIONS", {})).items():
         parser.add_argument(flag, **option)
     options = parser.parse_args(arguments)
+    if options.out is None:
+        options.out = RESULTS / "_".join([name, *lab_options.unusual(options, parser)])
 
     def work() -> None:
         lab = Lab(

@@ -3,7 +3,8 @@
 import argparse
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -38,6 +39,20 @@ def turned(knobs: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
             )
         found[name] = new
     return found
+
+
+def unusual(
+    options: argparse.Namespace, parser: argparse.ArgumentParser
+) -> Iterator[str]:
+    """Words for the data, size and seed where they aren't an experiment's default.
+
+    What they give never stands beside the default's numbers in one file.
+    """
+    for flag in ("set", "size", "seed"):
+        value = getattr(options, flag)
+        if value != parser.get_default(flag):
+            word = re.sub(r"\W+", "_", str(value)).strip("_")
+            yield word if flag != "seed" else f"seed{word}"
 
 
 def base_of(options: argparse.Namespace) -> ml_collections.ConfigDict:

@@ -1,5 +1,6 @@
 """The files for clusters: what they ask for exists, and their schemas are kept."""
 
+import importlib.util
 import pathlib
 import re
 import shlex
@@ -98,3 +99,15 @@ def test_the_configuration_exists():
     (container,) = replicated()["template"]["spec"]["template"]["spec"]["containers"]
     (name,) = (w[9:] for w in container["args"] if w.startswith("--config="))
     assert (FOLDER.parents[1] / "configs" / f"{name}.py").exists()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_programs_that_are_named_can_be_started(path):
+    """``python -m MODULE``: a module, or a package that has a ``__main__``."""
+    named = re.findall(r"-m[\s\",]+([\w.]+)", path.read_text())
+    assert named
+    for module in named:
+        found = importlib.util.find_spec(module)
+        assert found is not None, module
+        if found.submodule_search_locations is not None:
+            assert importlib.util.find_spec(f"{module}.__main__"), module

@@ -18,6 +18,7 @@ from apr_jax.evaluate import card, clean, command
 from apr_jax.evaluate import classifier as classifier_lib
 from apr_jax.gates import places
 from apr_jax.models import state_dicts
+from apr_jax.report import run_view
 from apr_jax.runs import records, weights, workdir
 from experiments import zoo as writer
 from tests import toy
@@ -269,3 +270,11 @@ def test_what_comes_with_the_package_measures_as_recorded(name, shared, tmp_path
     recorded = about.number(*listing.NUMBERS["Clean"])
     # Ten images: weights are halved in precision, and bfloat16 depends on the kernels.
     assert found["error"].value == pytest.approx(recorded, abs=1.05e-3)
+
+
+def test_networks_of_the_zoo_were_trained_here():
+    """Their page says how, as their configuration does."""
+    for name in zoo.names():
+        view = run_view.view(places.zoo(f"zoo:{name}", "run"))
+        assert view.trained
+        assert view.settings["optim.epochs"] == 16.0

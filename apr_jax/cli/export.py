@@ -4,7 +4,7 @@
     apr-jax export RUN --out net.stablehlo --gradients
     apr-jax export --model FILE.py:create --to stablehlo --out net.bin
     apr-jax export --model timm:resnet18 --out net.onnx
-    apr-jax export WEIGHTS.pth --config cifar10 --classes 10 --out net.onnx
+    apr-jax export WEIGHTS.pth --config cifar10_wrn_aprsp --classes 10 --out net.onnx
 
 What can be measured can be written: networks are named by the same flags. The network
 takes images [B, H, W, 3], RGB, any number at a time: float32 pixels in [0, 1], or grey

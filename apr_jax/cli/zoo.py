@@ -17,7 +17,7 @@ def main() -> None:
     """Prints a table of names, methods and errors in percent."""
     table = rich.table.Table()
     table.add_column("Name", no_wrap=True)
-    table.add_column("Method", overflow="fold")
+    table.add_column("Method", overflow="fold", min_width=8)
     for heading in ("Epochs", *NUMBERS):
         table.add_column(heading, justify="right")
     for name in zoo.names():

@@ -180,6 +180,11 @@ def _resident(
     larger = min(raw.images.shape[1:3]) > size
     shorter = described.eval_resize if larger else 0
     fitted = images_lib.fit_all(raw.images, size, shorter or size)
+    height, width = raw.images.shape[1:3]
+    if height != width:
+        console.say(
+            f"images of {height} x {width} are resized and cropped to {size} x {size}"
+        )
     split = data.ArraySplit(fitted, raw.labels)
     names = names or tuple(map(str, range(int(raw.labels.max()) + 1)))
     digest = hashlib.sha256(split.images.tobytes() + split.labels.tobytes()).hexdigest()

@@ -166,7 +166,9 @@ def _look(classifier: Classifier, resident: data.DataSet | None) -> None:
     if best > max(own + count // 4, chance):
         raise ArgumentError(
             f"of {count} images {name!r} recognises {own} as it is given them, and "
-            f"{best} with {how}: say that of it"
+            f"{best} with {how}. That is said where it is opened: "
+            "apr_jax.Classifier.from_function(f, classes=…, image_size=…, …), which a "
+            "FILE.py may return, too"
         )
     if own <= chance:
         console.say(

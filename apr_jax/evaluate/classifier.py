@@ -24,20 +24,31 @@ from apr_jax.runs import workdir
 
 @dataclasses.dataclass(frozen=True)
 class Classifier(Doors):
-    """A trained classifier and all that is known of it."""
+    """A trained classifier and all that is known of it.
+
+    Attributes:
+        name: as pages and records call it.
+        predict: (variables, images uint8 or pixels in [0, 1] [B, H, W, C]) -> (logits
+            [B, K], penultimate features [B, F]).
+        variables: first argument of ``predict``.
+        config: of the run; of the data, for weights from elsewhere.
+        class_names: K names, in the order of the logits.
+        step: training steps; 0 where it isn't known.
+        file: of weights from elsewhere; or "".
+        differentiable: whether ``predict`` has gradients.
+        head: weight [F, K] and bias [K] of the last linear layer, where they were
+            found; else None.
+    """
 
     name: str
     predict: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
-    # (variables, images uint8 or pixels in [0, 1] [B, H, W, C])
-    # -> (logits [B, K], penultimate features [B, F])
-    variables: Any  # first argument of predict
-    config: config_lib.Config  # of the run; of the data, for weights from elsewhere
+    variables: Any
+    config: config_lib.Config
     class_names: tuple[str, ...]
-    step: int  # training steps; 0 where it isn't known
-    file: str = ""  # of weights from elsewhere
-    differentiable: bool = True  # whether predict has gradients
+    step: int
+    file: str = ""
+    differentiable: bool = True
     head: tuple[np.ndarray, np.ndarray] | None = None
-    # weight [F, K] and bias [K] of the last linear layer, where they were found
 
     @property
     def asked(self) -> programs.Asked:

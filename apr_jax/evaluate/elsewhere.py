@@ -81,7 +81,30 @@ def opened(
         return Opened(found.name, found)
     if isinstance(model, str):
         return Opened(*source.load(model))
+    if door := _door(model):
+        raise ConfigError(
+            f"model is a {type(model).__name__}: open it by apr_jax.Classifier.{door}, "
+            "whose arguments say its classes and images"
+        )
     return Opened(getattr(model, "__name__", type(model).__name__), model)
+
+
+# Base class, by its module and name -> the door of what is one.
+_DOORS = {
+    "torch.nn.modules.module.Module": "from_torch(module, …)",
+    "flax.linen.module.Module": "from_linen(module, variables, …)",
+    "flax.nnx.module.Module": "from_nnx(module, …)",
+    "equinox._module._module.Module": "from_equinox(module, …)",
+    "keras.src.models.model.Model": "from_keras(model, …)",
+}
+
+
+def _door(model: Any) -> str:
+    """The way in of a module of another library; "" of anything else."""
+    for kind in type(model).__mro__:
+        if door := _DOORS.get(f"{kind.__module__}.{kind.__qualname__}"):
+            return door
+    return ""
 
 
 def _by_name(spec: str, weights: str | None, trust_remote_code: bool) -> Opened:

@@ -113,7 +113,8 @@ def examine(
     if (logits >= 0).all() and np.allclose(logits.sum(1), 1, atol=1e-3):
         raise ArgumentError(
             f"{name!r} gives probabilities: its outputs are at least 0 and sum to 1. "
-            "Give the logits, what the softmax is of, or say outputs='probabilities'"
+            "Give the logits, what the softmax is of, or open it by "
+            "apr_jax.Classifier.from_function(f, …, outputs='probabilities')"
         )
     if outputs == "probabilities" and not np.allclose(
         sums := np.exp(logits).sum(1), 1, atol=1e-3

@@ -36,8 +36,8 @@ def check(spec: str) -> None:
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"--model {spec} needs {', '.join(missing)}, not installed here: pip "
-            "install -r requirements-torchax.txt in an environment of its own"
+            f"--model {spec} needs {', '.join(missing)}, not installed here: "
+            'pip install "apr_jax[train,torch]" in an environment of its own'
         )
     if not name:
         raise ConfigError(f"model is {spec!r}; write {library}:NAME")

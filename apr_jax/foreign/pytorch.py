@@ -17,8 +17,8 @@ from apr_jax.foreign.network import Network
 from apr_jax.gates import places
 
 _NEEDS = (
-    "{what} needs {missing}, which is not installed here: pip install -r "
-    "requirements-torchax.txt in an environment of its own. With on_host=True PyTorch "
+    "{what} needs {missing}, which is not installed here: pip install "
+    '"apr_jax[train,torch]" in an environment of its own. With on_host=True PyTorch '
     "itself computes, without gradients"
 )
 

@@ -32,6 +32,8 @@ IMAGES = ("images", "phase_from", "amplitude_from", "donors", "fractals")
 # The mean square of an image in [0, 1] is at most 1, and no recombination changes it,
 # however far single pixels ring.
 _LARGEST_SQUARE = 4.0
+# Nor does it make the mean negative, as that of standardised images often is.
+_LOWEST_MEAN = -0.25
 
 
 def check_type(images: jax.Array, takes: str, name: str = "images") -> None:
@@ -79,6 +81,11 @@ def check_values(images: jax.Array, values: str, name: str = "images") -> None:
             f"{name} must be in [0, 1], got pixels up to {float(pixels.max()):g}: for "
             f"grey levels pass {name} / 255, or {name}.astype(jnp.uint8) where uint8 "
             "is taken"
+        )
+    if (lowest := float(np.min(xp.mean(pixels, axis=(1, 2, 3))))) < _LOWEST_MEAN:
+        raise ValueError(
+            f"{name} must be in [0, 1], got one with a mean of {lowest:.2g}: augment "
+            "before normalisation, not after it"
         )
 
 

@@ -20,13 +20,22 @@ from apr_jax.models import own
 from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
 from apr_jax.models.densenet import DenseNet
-from apr_jax.models.layers import Network
-from apr_jax.models.layers import StageEnd as StageEnd
+from apr_jax.models.layers import Network, StageEnd
 from apr_jax.models.preact_resnet import PreActResNet18, PreActResNet50
 from apr_jax.models.resnet import ResNet18, ResNet50, ResNet50CIFAR
 from apr_jax.models.resnet_imagenet import ResNet18ImageNet, ResNet34ImageNet
 from apr_jax.models.resnext import ResNeXt29
 from apr_jax.models.wide_resnet import WideResNet
+
+__all__ = [
+    "MODELS",
+    "Network",
+    "StageEnd",
+    "build",
+    "check_image_size",
+    "minimum_size",
+    "variable_shapes",
+]
 
 MODELS: dict[str, Callable[..., Network]] = {
     "airbench94": Airbench94,

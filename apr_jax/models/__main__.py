@@ -10,8 +10,8 @@ from apr_jax.models.flops import multiply_adds, parameters
 def main() -> None:
     """Prints a table of names, parameters and multiply-adds."""
     table = rich.table.Table()
-    table.add_column("Name")
-    for heading in ("Image", "Classes", "Parameters", "Multiply-adds", "FLOPs"):
+    table.add_column("Name", no_wrap=True)
+    for heading in ("Image", "Classes", "Parameters", "Multiply-adds"):
         table.add_column(heading, justify="right")
     for name in MODELS:
         size, classes = build(name, num_classes=1).made_for
@@ -23,13 +23,13 @@ def main() -> None:
             f"{classes:,}",
             f"{count:,}",
             f"{adds / 1e6:,.1f} M",
-            f"{2 * adds / 1e6:,.1f} M",
         )
     console = rich.console.Console()
     console.print(table)
     console.print(
         "wrn_D_K, with depth D = 6n + 4 and width K, is there for other D and K. "
-        "Multiply-adds are those of\nconvolutions and matrix products, for one image."
+        "Multiply-adds are those of\nconvolutions and matrix products, for one image; "
+        "each is two floating-point operations."
     )
 
 

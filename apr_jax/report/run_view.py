@@ -134,7 +134,9 @@ def view(root: stores.Place) -> RunView:
         class_names=workdir.read_class_names(run) if run.classes.exists() else (),
         examples=read_examples(run.examples) if run.examples.exists() else None,
         commands=workdir.read_commands(run),
-        trained=run.curve.exists() or run.checkpoints.exists(),
+        trained=run.curve.exists()
+        or run.checkpoints.exists()
+        or workdir.is_reduced(root),
         place=run,
     )
 

@@ -236,7 +236,7 @@ def open_run(root: stores.Place) -> tuple[RunDir, config_lib.Config]:
     if config is None:
         raise ConfigError(
             f"{root} is not a run: it has no {run.config.name}. Give the --workdir "
-            "that launch.py was started with"
+            "that the training was started with"
         )
     return run, config
 

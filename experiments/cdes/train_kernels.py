@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from apr_jax import cdes
 from apr_jax.console import say
+from apr_jax.data import samples
 from apr_jax.pixels import to_pixels
 from apr_jax.runs.records import Record
 from experiments import drawing, measures
@@ -31,6 +32,7 @@ NAME = "cdes_train_kernels"
 SIZES, OPTIONS = common.KERNELS, common.OPTIONS
 # Images of each class that are timed in one step, and the least time of a timing.
 TIMED, SECONDS = 100, 2.0
+MEASURED = 500  # images of each set
 PROFILES = {
     "before": ("images", "#7f8c8d"),
     "convolved": ("convolved", "#e67e22"),
@@ -46,7 +48,9 @@ def compute(lab: Lab) -> Iterator[Record]:
     if not all(lab.part(name).done for name in names):
         made = common.kernels(lab, train)
         images = common.kernel_images(lab, train)
+        # Those of all classes lie class by class.
         mixed = np.concatenate(images[:, : -(-images.shape[1] // len(images))])
+        mixed = mixed[samples.leading(np.arange(len(mixed)), MEASURED)]
         for i, name in enumerate(names):
             own, at = (made["scr"], i) if i < len(images) else (made["wcr"], 0)
             yield from measure(lab, name, own, at, [*images, mixed][i])
@@ -59,7 +63,7 @@ def measure(
 ) -> Iterator[Record]:
     """Density before and after, losses, and the filter of one set of kernels."""
     kernels = common.one_set(own, at)
-    pixels = to_pixels(jnp.asarray(images[:500]))
+    pixels = to_pixels(jnp.asarray(images[:MEASURED]))
     profiles = _profiles(kernels, pixels)
     target = cdes.double_peak(profiles["before"].shape[-1])
     history = own["history"][:, at]

@@ -1,5 +1,6 @@
 """A network from elsewhere, measured in one call: its data, classes and records."""
 
+import dataclasses
 import sys
 
 import jax
@@ -314,3 +315,14 @@ def test_larger_arrays_are_cut_as_the_network_says(rng, resize, shorter):
         np.testing.assert_array_equal(one, other[top : top + 8, left : left + 8])
     with pytest.raises(ValueError, match="resize is 7; it must be at least"):
         classifier.Classifier.from_function(by_shade, classes=4, image_size=8, resize=7)
+
+
+def test_images_that_are_no_squares_are_said_to_be_cropped(arrays, capsys):
+    images, labels = arrays
+    wide = np.concatenate([images, images], axis=2)
+    usual = config_lib.default().data
+    about = dataclasses.replace(usual, image_size=images.shape[1])
+    resident, _ = described.of_arrays(about, wide, labels)
+    height, width = wide.shape[1:3]
+    assert f"images of {height} x {width} are resized and cr" in capsys.readouterr().err
+    assert resident.splits[about.test_split].images.shape == images.shape

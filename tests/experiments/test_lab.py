@@ -143,3 +143,37 @@ def test_knobs_are_turned():
     ):
         with pytest.raises(ConfigError, match=message):
             lab_options.turned(sizes, [text])
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        ([], "thing"),
+        (["--set", "bundled"], "thing_bundled"),
+        (["--set", "arrays:a/b"], "thing_arrays_a_b"),
+        (["--size", "paper", "--seed", "3"], "thing_paper_seed3"),
+        (["--out", "there"], "there"),
+    ],
+)
+def test_other_data_have_a_folder_of_their_own(given, folder, monkeypatch, tmp_path):
+    """So that no figure mixes them with the default's."""
+    seen = []
+
+    class Stopped(Exception):
+        pass
+
+    def lab(**fields):
+        seen.append(fields["out"])
+        raise Stopped
+
+    thing = types.SimpleNamespace(
+        NAME="thing", SIZES=lab_lib.sizes(images=(1, 2)), __doc__="x"
+    )
+    monkeypatch.setitem(sys.modules, "thing", thing)
+    monkeypatch.setattr(lab_lib, "RESULTS", tmp_path)
+    monkeypatch.setattr(lab_lib, "Lab", lab)
+    monkeypatch.setattr(lab_lib.process, "finish", lambda work: work())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Stopped):
+        lab_lib.main("thing", given)
+    assert seen[0].name == folder

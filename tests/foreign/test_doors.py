@@ -15,7 +15,7 @@ from flax import nnx
 from apr_jax import parallel
 from apr_jax.config import Adversarial, Ood
 from apr_jax.errors import ConfigError
-from apr_jax.evaluate import adversarial, classifier, ood
+from apr_jax.evaluate import adversarial, classifier, elsewhere, ood
 from apr_jax.evaluate.classifier import Classifier
 from apr_jax.evaluate.context import Context
 from apr_jax.foreign import pytorch
@@ -386,3 +386,22 @@ def test_scores_without_training_images(images, tmp_path, capsys):
     assert {"ash", "odin"} <= scores  # of the last layer, and of gradients
     assert not {"knn", "vim", "mahalanobis"} & scores
     assert "there are no training images" in capsys.readouterr().err
+
+
+def module_of_torch():
+    """What looks like one: PyTorch isn't here."""
+    base = type("Module", (), {"__module__": "torch.nn.modules.module"})
+    return type("Sequential", (base,), {"__call__": lambda self, x: x})()
+
+
+def test_modules_of_other_libraries_are_told_their_door():
+    for module, door in (
+        (Linen(), "from_linen"),
+        (Nnx(nnx.Rngs(0)), "from_nnx"),
+        (module_of_torch(), "from_torch"),
+    ):
+        with pytest.raises(
+            ConfigError, match=rf"open it by apr_jax\.Classifier\.{door}"
+        ):
+            elsewhere.opened(module)
+    assert elsewhere.opened(lambda x: x).network is not None

@@ -385,3 +385,13 @@ def test_only_levels_and_pixels_become_pixels():
     assert pixels.to_pixels(images_of(np.uint8)).dtype == jnp.float32
     with pytest.raises(TypeError, match="int32"):
         pixels.to_pixels(jnp.zeros((1, 2, 2, 3), jnp.int32))
+
+
+@pytest.mark.parametrize("function", [augment.apr_pair, augment.apr_single])
+def test_standardised_images_are_refused(function, rng, key):
+    """Augmentation comes before normalisation: the commonest mistake in a loop."""
+    pixels = np.float32(rng.uniform(0, 0.5, (4, 8, 8, 3)))
+    function(key, pixels)
+    standardised = (pixels - 0.45) / 0.25
+    with pytest.raises(ValueError, match=r"a mean of -0\.\d+: augment before norm"):
+        function(key, standardised)
