@@ -44,16 +44,20 @@ class Plan(NamedTuple):
 
 
 @functools.cache
-def make_plan(norm: str, queries: int, p_init: float, rescale: bool, size: int) -> Plan:
-    """Returns the squares of a search over images ``size`` pixels high (section 3.3).
+def make_plan(
+    norm: str, queries: int, p_init: float, rescale: bool, shape: tuple[int, int]
+) -> Plan:
+    """Returns the squares of a search over images of a height and width (section 3.3).
 
     ``rescale`` fits the schedule, made for 10,000 queries, to another number of them.
     """
+    size = min(shape)
     at = np.arange(queries)
     if rescale:
         at = at * 10_000 // queries
     share = p_init / 2.0 ** np.searchsorted(_HALVINGS, at)
-    side = np.maximum(np.round(np.sqrt(share) * size), 1).astype(np.int32)
+    side = np.round(np.sqrt(share * shape[0] * shape[1]))
+    side = np.maximum(side, 1).astype(np.int32)
     if norm != "linf":
         side = np.maximum(side, 3)
         side += side % 2 == 0
@@ -62,24 +66,40 @@ def make_plan(norm: str, queries: int, p_init: float, rescale: bool, size: int) 
     patterns = np.zeros((len(sides), sides.max(), sides.max()), np.float32)
     if norm != "linf":
         for kind, s in enumerate(sides):
-            patterns[kind, :s, :s] = pattern(int(s))
+            patterns[kind, :s, :s] = pattern(int(s), norm)
     return Plan(side, np.searchsorted(sides, side), patterns)
 
 
-def pattern(side: int) -> np.ndarray:
-    """A bump above its negative, l2 norm 1, [side, side] (equation 2 of the paper)."""
+def pattern(side: int, norm: str) -> np.ndarray:
+    """A bump above its negative, each as long as the other, length 1, [side, side].
+
+    Equation 2 of the paper; lengths, and the heights for l1, as in AutoAttack's code.
+    """
     upper = side // 2
-    both = np.concatenate([_bump(upper, side), -_bump(side - upper, side)])
-    return both / np.sqrt(np.square(both).sum())
+    first, second = (
+        _unit(_bump(height, side, norm), norm) for height in (upper, side - upper)
+    )
+    return _unit(np.concatenate([first, -second]), norm)
 
 
-def _bump(height: int, width: int) -> np.ndarray:
-    """Rectangles around the middle upon each other, the k-th 1 / k^2 high."""
+def _unit(values: np.ndarray, norm: str) -> np.ndarray:
+    if not values.size:
+        return values
+    length = np.abs(values).sum() if norm == "l1" else np.sqrt(np.square(values).sum())
+    return values / length
+
+
+def _bump(height: int, width: int, norm: str) -> np.ndarray:
+    """Rectangles around the middle upon each other, the k-th 1 / k^2 high.
+
+    For l1 1 / k^4.
+    """
     far = np.maximum(
         abs(np.arange(height)[:, None] - height // 2),
         abs(np.arange(width)[None] - width // 2),
     )
-    heights = 1.0 / np.square(np.arange(1, max(height, width) // 2 + 2))
+    power = 4 if norm == "l1" else 2
+    heights = 1.0 / np.arange(1, max(height, width) // 2 + 2) ** power
     above = np.cumsum(heights[::-1])[::-1]  # of all rectangles that reach so far
     return above[far]
 
@@ -106,7 +126,7 @@ class Square:
             signs = _signs(keys, (1, width, channels))
             start = signs * norms.column(points.eps, signs)
         else:
-            start = first_tiles(keys, points.images.shape[1:])
+            start = first_tiles(keys, points.images.shape[1:], self.norm)
         images = self._put(start, points)
         return SquareState(
             points=points,
@@ -125,8 +145,10 @@ class Square:
             images=norms.pick(better, state.proposal, state.images),
             margin=jnp.where(better, margin, state.margin),
         )
-        size = min(points.images.shape[1:3])
-        plan = make_plan(self.norm, self.queries, self.p_init, self.rescale, size)
+        height, width = points.images.shape[1:3]
+        plan = make_plan(
+            self.norm, self.queries, self.p_init, self.rescale, (height, width)
+        )
         number = jnp.minimum(state.iteration, self.queries - 1)
         side = jnp.asarray(plan.side)[number]
         keys = jax.vmap(jax.random.fold_in)(points.keys, state.iteration)
@@ -176,9 +198,9 @@ class Square:
     ) -> jax.Array:
         """Moves what the perturbation has in one square into another as a bump.
 
-        Bumps have length 1 in each channel. Each channel then gets what was freed in
-        all channels together, and its share of what was left of the ball, as in
-        torchattacks; the whole is then scaled to the ball.
+        Bumps have length 1 in each channel, which then gets what was freed in it and
+        its share of what was left of the ball; for l1 so many times as there are
+        channels, as in AutoAttack's code. The whole is then brought to the ball.
         """
         to_keys, from_keys, sign_keys, turn_keys = _split(keys, 4)
         points = state.points
@@ -197,13 +219,14 @@ class Square:
         old = jnp.where(inside, delta, 0.0)
         bump += old / (per_channel(old) + _TINY)
         bump /= per_channel(bump) + _TINY
-        freed = whole(jnp.where(inside | other, delta, 0.0))
+        freed = per_channel(jnp.where(inside | other, delta, 0.0))
         eps = norms.column(points.eps, delta)
         if self.norm == "l2":
             unused = jnp.maximum(jnp.square(eps) - jnp.square(whole(delta)), 0.0)
             length = jnp.sqrt(unused / channels + jnp.square(freed))
         else:
-            length = jnp.maximum(eps - whole(delta), 0.0) / channels + freed
+            unused = jnp.maximum(eps - whole(delta), 0.0)
+            length = unused + channels * freed
         kept = jnp.where(other, 0.0, delta)
         return self._put(jnp.where(inside, bump * length, kept), points)
 
@@ -248,12 +271,12 @@ def _square(
     return inside, inner(rows), inner(columns)
 
 
-def first_tiles(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def first_tiles(keys: jax.Array, shape: tuple[int, ...], norm: str) -> jax.Array:
     """The first perturbation [B, H, W, C]: bumps side by side, signs at random."""
     height, width, channels = shape
     side = max(min(height, width) // _TILES, 1)
     across = math.ceil(max(height, width) / side)
-    bump = jnp.asarray(pattern(side), jnp.float32)
+    bump = jnp.asarray(pattern(side, norm), jnp.float32)
     sign_keys, turn_keys = _split(keys, 2)
     signs = _signs(sign_keys, (across, across, channels))
     turned = jax.vmap(lambda k: jax.random.bernoulli(k, shape=(across, across)))(

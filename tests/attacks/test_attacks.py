@@ -362,33 +362,50 @@ def test_checks_of_the_step_come_as_the_paper_says():
 
 
 def test_squares_shrink_as_the_paper_says():
-    plan = make_plan("linf", 5000, 0.8, False, 32)
+    plan = make_plan("linf", 5000, 0.8, False, (32, 32))
     share = lambda at: round(math.sqrt(0.8 / at) * 32)
     sides = {0: share(1), 10: share(1), 11: share(2), 51: share(4), 4500: share(128)}
     assert {at: int(plan.side[at]) for at in sides} == sides
-    fitted = make_plan("linf", 500, 0.8, True, 32)
+    fitted = make_plan("linf", 500, 0.8, True, (32, 32))
     assert fitted.side[499] == share(512)
-    assert set(make_plan("l2", 5000, 0.8, False, 32).side % 2) == {1}
+    assert set(make_plan("l2", 5000, 0.8, False, (32, 32)).side % 2) == {1}
+    # The share is one of all pixels, as far as a square can cover it.
+    wide = make_plan("linf", 5000, 0.8, False, (32, 96))
+    assert (wide.side[0], wide.side[4500]) == (
+        32,
+        round(math.sqrt(0.8 / 128 * 32 * 96)),
+    )
 
 
+def length_of(values, norm, axes=None):
+    if norm == "l1":
+        return np.abs(values).sum(axes)
+    return np.sqrt(np.square(values).sum(axes))
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
 @pytest.mark.parametrize("side", [1, 3, 4, 7])
-def test_the_bump_is_the_sum_of_its_rectangles(side):
-    def bump(height, width):  # equation 2, rectangle by rectangle
+def test_the_bump_is_the_sum_of_its_rectangles(side, norm):
+    """Equation 2, rectangle by rectangle; for l1 steeper, as AutoAttack has it."""
+    power = -4 if norm == "l1" else -2
+
+    def bump(height, width):
         out = np.zeros((height, width))
         for k in range(max(height, width) // 2 + 1):
             top, left = max(height // 2 - k, 0), max(width // 2 - k, 0)
-            out[top : height // 2 + k + 1, left : width // 2 + k + 1] += (k + 1.0) ** -2
-        return out
+            rows, columns = height // 2 + k + 1, width // 2 + k + 1
+            out[top:rows, left:columns] += (k + 1.0) ** power
+        return out / length_of(out, norm) if out.size else out
 
     upper = side // 2
     wanted = np.concatenate([bump(upper, side), -bump(side - upper, side)])
-    wanted /= np.linalg.norm(wanted)
-    np.testing.assert_allclose(pattern(side), wanted, rtol=1e-12)
+    wanted /= length_of(wanted, norm)
+    np.testing.assert_allclose(pattern(side, norm), wanted, rtol=1e-12)
 
 
 def test_the_first_perturbation_of_square_fills_the_ball(key):
     keys = jax.random.split(key, 3)
-    delta = jax.jit(first_tiles, static_argnums=1)(keys, (32, 32, 3))
+    delta = jax.jit(first_tiles, static_argnums=(1, 2))(keys, (32, 32, 3), "l2")
     assert delta.shape == (3, 32, 32, 3)
     # Five tiles of 6 pixels along each side, a margin of one around them.
     assert float(jnp.abs(delta[:, 0]).max()) == 0
@@ -396,16 +413,16 @@ def test_the_first_perturbation_of_square_fills_the_ball(key):
     np.testing.assert_allclose(np.square(blocks).sum((2, 4)), 1.0, rtol=1e-5)
 
 
-@pytest.mark.slow
-def test_square_spends_its_l2_budget_as_torchattacks(key):
-    """A proposal against the arithmetic of torchattacks, written out in NumPy."""
+@pytest.mark.parametrize("norm", ["l2", pytest.param("l1", marks=pytest.mark.slow)])
+def test_square_spends_its_budget_as_autoattack(key, norm):
+    """A proposal against the arithmetic of AutoAttack's code, written out in NumPy."""
     rng = np.random.default_rng(4)
     # Far from the ends of the range, so that clipping changes nothing.
     images = rng.uniform(0.4, 0.6, (2, 9, 9, 3)).astype(np.float32)
     delta = rng.normal(size=images.shape)
     # Less than the ball holds in one image, so that there is a budget left.
     eps, lengths = 0.5, np.array([0.3, 0.5])[:, None, None, None]
-    delta *= lengths / np.sqrt(np.square(delta).sum((1, 2, 3), keepdims=True))
+    delta *= lengths / length_of(delta, norm, (1, 2, 3))[:, None, None, None]
     labels = jnp.zeros(2, jnp.int32)
     points = core.Points(
         images=jnp.asarray(images),
@@ -417,11 +434,10 @@ def test_square_spends_its_l2_budget_as_torchattacks(key):
     )
     moved = jnp.asarray(images + delta, jnp.float32)
     state = SquareState(points, jnp.zeros(2, int), moved, moved, jnp.ones(2))
-    attack, side = Square("l2", 10), 3
-    shapes = jnp.asarray([pattern(side)] * 2, jnp.float32)
+    attack, side = Square(norm, 10), 3
+    shapes = jnp.asarray([pattern(side, norm)] * 2, jnp.float32)
     sides = jnp.full(2, side)
-    proposal = attack._shift(points.keys, state, sides, shapes)
-    got = np.asarray(proposal) - images
+    got = np.asarray(attack._shift(points.keys, state, sides, shapes))
 
     to_keys, from_keys, sign_keys, turn_keys = _split(points.keys, 4)
     places = [
@@ -434,21 +450,30 @@ def test_square_spends_its_l2_budget_as_torchattacks(key):
         )
         to = np.s_[row : row + side, column : column + side]
         other = np.s_[other_row : other_row + side, other_column : other_column + side]
-        bump = pattern(side)
+        bump = pattern(side, norm)
         bump = bump.T if jax.random.bernoulli(turn_keys[n]) else bump
         old = delta[n][to]
         new = bump[:, :, None] * signs[n]
-        new = new + old / np.sqrt(np.square(old).sum((0, 1)))
-        new /= np.sqrt(np.square(new).sum((0, 1)))  # channel by channel
+        new = new + old / length_of(old, norm, (0, 1))
+        new /= length_of(new, norm, (0, 1))  # channel by channel
         in_squares = np.zeros((9, 9, 1))
         in_squares[to] = in_squares[other] = 1
-        # What is left and what is freed are of all channels together.
-        left = max(eps**2 - np.square(delta[n]).sum(), 0)
-        freed = np.square(delta[n] * in_squares).sum()
+        # What is left is of all channels together, what is freed of each.
+        freed = length_of(delta[n] * in_squares, norm, (0, 1))
+        if norm == "l2":
+            left = max(eps**2 - np.square(delta[n]).sum(), 0)
+            length = np.sqrt(left / 3 + freed**2)
+        else:
+            left = max(eps - np.abs(delta[n]).sum(), 0)
+            length = (left / 3 + freed) * 3
         wanted = delta[n].copy()
         wanted[other] = 0
-        wanted[to] = new * np.sqrt(left / 3 + freed)
-        wanted *= eps / np.sqrt(np.square(wanted).sum())
+        wanted[to] = new * length
+        if norm == "l2":
+            wanted = images[n] + wanted * eps / length_of(wanted, norm)
+        else:
+            pair = (jnp.float32(x)[None] for x in (images[n] + wanted, images[n]))
+            wanted = norms.project(*pair, jnp.full(1, eps), norm)[0]
         np.testing.assert_allclose(got[n], wanted, atol=2e-6)
 
 
