@@ -22,9 +22,12 @@ from apr_jax.attacks.core import (
 )
 from apr_jax.attacks.hyperplanes import to_hyperplane
 from apr_jax.attacks.rounds import Result, Stage, run_alone
+from apr_jax.errors import ArgumentError
 
 _START = 0xFAB0  # keeps the start's draws apart from those of the steps
 _FAR = 1e10  # farther than any image
+# Radii of random starts where eps is endless, as in the original.
+_USUAL = {"linf": 0.3, "l2": 1.0, "l1": 5.0}
 _TINY = 1e-12
 _SHORTEST = 1e-8  # of the lengths whose ratio weighs the two projections
 
@@ -60,7 +63,8 @@ class FAB:
         noise = norms.random_direction(
             fold_all(points.keys, _START), points.images, self.norm
         )
-        reach = 0.5 * points.noise * jnp.minimum(points.eps, _FAR)
+        eps = jnp.where(jnp.isinf(points.eps), _USUAL[self.norm], points.eps)
+        reach = 0.5 * points.noise * eps
         start = points.images + norms.column(reach, noise) * noise
         return FABState(
             points=points,
@@ -111,13 +115,16 @@ class FAB:
 
     def done(self, state: FABState) -> jax.Array:
         """Whether one within eps was found, unless the nearest is wanted."""
-        near = state.distance <= norms.radius(state.points.eps, self.norm)
-        return near & (not self.nearest)
+        return self._near(state) & (not self.nearest)
 
     def result(self, state: FABState) -> jax.Array:
         """The nearest misclassified image, or the clean one if that is beyond eps."""
-        near = state.distance <= norms.radius(state.points.eps, self.norm)
-        return norms.pick(near, state.adv, state.points.images)
+        return norms.pick(self._near(state), state.adv, state.points.images)
+
+    def _near(self, state: FABState) -> jax.Array:
+        """Whether one was found, and within eps, which may be endless."""
+        within = state.distance <= norms.radius(state.points.eps, self.norm)
+        return within & (state.distance < _FAR)
 
     def _to_target(
         self, logits_fn: LogitsFn, state: FABState, key: jax.Array
@@ -198,7 +205,8 @@ def fab(
         alpha_max: bound of the pull back to the image.
         eta: how far a step goes, where 1 ends on the boundary.
         beta: share of the perturbation that is kept once it succeeded.
-        nearest: go on looking after an image within eps was found.
+        nearest: go on looking after an image within eps was found; for one round
+            alone (one start, at most one target), as each attacks what is left only.
         chunk: images worked on at a time, at most.
 
     Raises:
@@ -206,6 +214,12 @@ def fab(
         ArgumentError: a setting under which nothing is done, an unknown name, or
             images, labels or logits of another shape or range.
     """
+    rounds = restarts * (targets if targeted else 1)
+    if nearest and rounds > 1:
+        raise ArgumentError(
+            f"nearest is True, which goes on in one round alone, and there are {rounds}"
+            ": give restarts=1, and targeted=False or targets=1"
+        )
     stage = Stage(
         "fab-t" if targeted else "fab",
         FAB(norm, targeted, steps, alpha_max, eta, beta, nearest),

@@ -57,6 +57,18 @@ def unit(delta: jax.Array, norm: str) -> jax.Array:
     return delta / (column(size(delta, norm), delta) + _TINY)
 
 
+def steepest(grad: jax.Array, norm: str) -> jax.Array:
+    """Returns the way of norm 1 up a gradient, "linf" or "l2", however small it is.
+
+    Zero stays zero. ``unit`` is for lengths that float32 can square.
+    """
+    if norm == "linf":
+        return jnp.sign(grad)
+    largest = jnp.abs(flat(grad)).max(1)
+    scaled = grad / column(jnp.where(largest > 0, largest, 1.0), grad)
+    return unit(scaled, norm)
+
+
 def radius(eps: jax.Array, norm: str) -> jax.Array:
     """Returns the radius to keep to, so that rounding doesn't leave the ball."""
     return eps if norm == "linf" else eps * (1.0 - _SLACK)

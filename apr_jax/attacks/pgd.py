@@ -64,7 +64,7 @@ class PGD:
         _, grad, logits = look(logits_fn, loss_fn, points, state.images, key)
         wrong = answers_wrong(logits, points.labels)
         length = norms.column(points.eps * self.step_share, grad)
-        way = jnp.sign(grad) if self.norm == "linf" else norms.unit(grad, self.norm)
+        way = norms.steepest(grad, self.norm)
         moved = norms.project(
             state.images + length * way, points.images, points.eps, self.norm
         )

@@ -184,8 +184,8 @@ def _grid(
     """The points [G, G, H, W, C] around an image [H, W, C]."""
     steps = (eps * OFFSETS)[:, None, None, None]
     one, other = steps * along, steps * aside
-    rows = [np.clip(image + step + other, 0.0, 1.0) for step in one]
-    return np.stack(rows).astype(np.float32)
+    rows = [np.float32(np.clip(image + step + other, 0.0, 1.0)) for step in one]
+    return np.stack(rows)
 
 
 def _told(points: np.ndarray, image: np.ndarray, slope: np.ndarray) -> np.ndarray:

@@ -61,8 +61,7 @@ def rows(matrix: jax.Array, planes: jax.Array) -> jax.Array:
 
 def columns(matrix: jax.Array, planes: jax.Array) -> jax.Array:
     """Applies a matrix [S, W] along the columns: [H, W, M] -> [H, S, M]."""
-    each = jnp.broadcast_to(matrix, (planes.shape[0], *matrix.shape))
-    return jnp.matmul(each, planes, precision="highest")
+    return jnp.einsum("sw,hwm->hsm", matrix, planes, precision="highest")
 
 
 def both(down: jax.Array, along: jax.Array, planes: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from apr_jax.gates import code_files
+from apr_jax.gates import code_files, knobs
 from apr_jax.models import own
 from apr_jax.models.airbench94 import Airbench94
 from apr_jax.models.allconv import AllConv
@@ -76,13 +76,15 @@ def build(
     logits stay float32. With `sync_axis` BatchNorm averages over that mapped axis.
     `dropout` in its blocks and `norm` "none" are for `wrn_D_K` only. Raises ValueError
     on an unknown name (listing the choices), `num_classes` < 1, a type that is not
-    floating, or a network that has no such variant.
+    floating, a `dropout` outside [0, 1), or a network that has no such variant.
     """
     factory = _factory(name)
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype must be a floating type, got {dtype!r}")
+    knobs.one_of("norm", norm, ("batch", "none"))
+    knobs.real("dropout", dropout, low=0, below=1)
     variant: dict[str, Any] = {}
     if dropout or norm != "batch":
         if getattr(factory, "func", None) is not WideResNet:

@@ -252,6 +252,7 @@ def test_fab_finds_the_distance_to_a_plane(norm, targeted, key):
         eps=math.inf,
         steps=25,
         targeted=targeted,
+        targets=1,
         nearest=True,
     )
     assert not result.robust.any()

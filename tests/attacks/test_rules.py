@@ -6,6 +6,7 @@ don't, and seen at images where the ball, the box or a tie decides.
 
 import functools
 import importlib
+import math
 
 import jax
 import jax.numpy as jnp
@@ -524,3 +525,62 @@ def test_square_raises_doubts_beyond_a_fifth_of_a_percent():
     for gained, doubts in ((1, 0), (3, 1)):
         after = np.arange(1000) >= gained
         assert len(checks.check_square(before, after)) == doubts
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e-25, 1e-33])
+def test_the_steepest_way_is_of_norm_one_however_small_a_gradient(rng, scale):
+    grad = np.float32(rng.normal(size=(3, 4, 4, 3)))
+    grad[2] = 0
+    way = np.asarray(norms.steepest(jnp.asarray(grad * np.float32(scale)), "l2"))
+    wanted = (
+        grad
+        / np.maximum(np.linalg.norm(grad.reshape(3, -1), axis=1), 1e-9)[
+            :, None, None, None
+        ]
+    )
+    np.testing.assert_allclose(way, wanted, rtol=1e-4, atol=1e-6)
+    signs = norms.steepest(jnp.asarray(grad), "linf")
+    np.testing.assert_array_equal(signs, np.sign(grad))
+
+
+def test_without_a_limit_fab_counts_nothing_as_near_before_it_found_something(key):
+    weights = jnp.asarray([[1.0, -1.0]] * 12)
+    net = lambda x: (x - 0.5).reshape(len(x), -1) @ weights
+    images = jnp.full((2, 2, 2, 3), 0.6).at[1].set(0.4)
+    for given in ({}, {"targeted": True, "targets": 1}):
+        found = attacks.fab(
+            key, net, images, jnp.array([0, 1]), eps=math.inf, steps=10, **given
+        )
+        assert not found.robust.any()
+    start = FAB("l2", False, 1).init(
+        core.Points(
+            images=images,
+            labels=jnp.zeros(2, int),
+            targets=jnp.ones(2, int),
+            eps=jnp.full(2, jnp.inf),
+            noise=jnp.ones(2),
+            keys=jax.random.split(key, 2),
+        )
+    )
+    away = np.asarray(start.images - images).reshape(2, -1)
+    assert (np.linalg.norm(away, axis=1) <= 0.5 + 1e-6).all()
+
+
+@pytest.mark.parametrize("given", [{"targeted": True}, {"restarts": 2}])
+def test_the_nearest_is_looked_for_in_one_round(key, given):
+    images, labels = jnp.full((2, 4, 4, 3), 0.5), jnp.zeros(2, int)
+    with pytest.raises(ValueError, match="nearest is True, which goes on in one round"):
+        attacks.fab(
+            key, lambda x: x[:, 0, 0], images, labels, eps=1.0, nearest=True, **given
+        )
+
+
+def test_a_class_that_is_left_out_hides_no_stochastic_function(rng):
+    once = rng.normal(size=(6, 4))
+    again = once + 0.05 * rng.normal(size=once.shape)
+    out = np.full((6, 1), -np.inf)
+    for answers, said in (([once, again], 1), ([once, once], 0)):
+        with_out = [np.concatenate([a, out], axis=1) for a in answers]
+        assert len(checks.check_function(answers, rand=False)) == said
+        found = checks.check_function(with_out, rand=False)
+        assert len([line for line in found if "differently" in line]) == said

@@ -286,3 +286,17 @@ def test_wide_resnets_without_batch_norm_and_with_dropout(key):
     assert np.abs(np.subtract(*noisy)).max() > 1e-3
     with pytest.raises(ValueError, match=r"norm 'none' are for wrn_D_K only; 'resnet"):
         models.build("resnet18", num_classes=3, norm="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"norm": "nonee"}, "norm is 'nonee'|unknown norm 'nonee'"),
+        ({"dropout": -0.5}, "dropout is -0.5"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"dropout": 1.0}, r"dropout is 1\.0"),
+    ],
+)
+def test_variants_that_are_none_are_refused(given, match):
+    with pytest.raises(ValueError, match=match):
+        models.build("wrn_10_1", num_classes=10, **given)
