@@ -284,7 +284,9 @@ PRESETS = {
     ),
     "cifar": Preset("the paper's recipe for any network", cifar, "MODEL,METHOD,SET"),
     "cifar10_fgsm": Preset(
-        "FGSM training of PreActResNet-18 (Table 3)", cifar10_fgsm, "METHOD"
+        f"FGSM, Table 3: {', '.join(FGSM)}",
+        cifar10_fgsm,
+        "METHOD",
     ),
     "imagenet_resnet50_aprsp": Preset(
         "ResNet-50 on ImageNet, 100 epochs, bfloat16", imagenet_resnet50, "METHOD"

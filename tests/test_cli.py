@@ -109,6 +109,9 @@ def test_help_answers_before_jax_is_there():
 # Command line -> part of the one line that says what is wrong with it.
 MISTAKES = {
     "card": "give one run directory or several, or --model FILE.py; --help",
+    "card w.pth --config quickstart": "a single measurement, such as apr-jax cle",
+    "card --model net.onnx": "ONNX: FILE.py returns apr_jax.Classifier.from_onnx(path",
+    "card --model net.pth": "Weights alone need their network: FILE.py returns Classif",
     "card nowhere": "nowhere is not a run: it has no config.json",
     "card run --adversarial.examples=-1": "eval.adversarial.examples is -1",
     "card run --ood.tdfs_dir=x": "'ood.tdfs_dir'. Did you mean: ood.tfds_dir",

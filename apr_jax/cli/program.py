@@ -82,6 +82,11 @@ def _mistake(arguments: Sequence[str], error: Exception) -> str:
             how = ", in brackets and quotes" if kind == "tuple" else ""
             return f"{flag} is {value!r}; it must be of type {kind}{how}"
     lines = [line for line in str(error).splitlines() if line.strip()]
+    if "Unknown command line flag 'config'" in str(error):
+        return (
+            "--config isn't for this; a file of weights and its --config go to a "
+            "single measurement, such as apr-jax clean or apr-jax corruption"
+        )
     if said := _OF_ABSL.fullmatch(" ".join(lines)):
         name, value, missing, choices, whole = said.groups()
         if missing:

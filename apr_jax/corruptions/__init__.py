@@ -270,7 +270,10 @@ def _as_batch(images: Any) -> tuple[Any, bool]:
     """The images as uint8 [N, H, W, 3], and whether there was a single one alone."""
     shape, kind = np.shape(images), getattr(images, "dtype", None)
     if kind != np.uint8:
-        raise ValueError(f"images must be uint8, not {kind}")
+        raise ValueError(
+            f"images must be uint8, not {kind}: of pixels in [0, 1] give (255 * images)"
+            ".round().astype(uint8)"
+        )
     single = len(shape) < 4
     whole = (*shape, 1) if len(shape) == 2 else shape
     whole = (1, *whole) if single else whole
