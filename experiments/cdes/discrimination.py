@@ -97,7 +97,7 @@ def plot(records: Sequence[Record]) -> drawing.Figures:
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="only frequencies beyond this radius", ylim=(0, 100))
         axes.set_xticks(common.RADII)
-        axes.legend(fontsize=7, loc="lower right")
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.26))
     grid[0].set_ylabel("accuracy, percent")
     return {"discrimination": figure}
 
