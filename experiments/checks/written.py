@@ -8,13 +8,15 @@ QUESTIONS; METHODS -->" and "<!-- end -->" stands a table of the runs below
 ``experiments/results``, or in the zoo, a column for each method that has records, of
 all or of those that are named; between "<!-- = RUN QUESTION -->" and "<!-- end -->" one
 number in a sentence; between "<!-- search: NAME -->" and "<!-- end -->" the runs of
-``experiments.tables search`` whose records lie there, the best first.
+``experiments.tables search`` whose records lie there, the best first; what a row had
+beside its own settings stands behind an "@" in the name of its file.
 """
 
 import argparse
 import collections
 import dataclasses
 import functools
+import json
 import pathlib
 import re
 import sys
@@ -256,21 +258,25 @@ def table(
 
 def searched(name: str) -> str:
     """Markdown: the methods of a search, and their errors on held-out images."""
-    rows = []
+    fields = {field.name for field in dataclasses.fields(Record)}
+    rows, seeds = [], set()
     for path in (RESULTS / name).glob("*.jsonl"):
-        run = re.fullmatch(r"[a-z0-9]+_[a-z0-9]+_(.+)_s(\d+)", path.stem)
-        cells = held_out_cells(records_lib.read(path))
-        if run is None or "" not in cells:
-            raise ValueError(f"{path.name} has no number of a search")
-        rows.append((cells, row_of(run[1]).label, run[2]))
-    rows.sort(key=lambda row: row[0][""])
-    heads = ["method", "mean of the 14", "C-bar's ten", "the four held out", "clean"]
-    if len({seed for *_, seed in rows}) > 1:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        cells = held_out_cells(
+            [Record(**{k: v for k, v in line.items() if k in fields}) for line in lines]
+        )
+        _, at, beside = path.stem.rpartition("_s")[0].partition("@")
+        label = row_of(lines[0]["row"]).label + at.replace("@", ", ") + beside
+        rows.append((cells, label, f"{lines[0]['epochs']:g}"))
+        seeds.add(lines[0]["seed"])
+    if len(seeds) > 1:
         raise ValueError(f"{name} has several seeds")
-    lines = [heads, ["---"] * len(heads)]
-    for cells, label, _ in rows:
+    rows.sort(key=lambda row: row[0][""])
+    heads = ["method", "epochs", "mean of the 14", "C-bar's ten", "the other four"]
+    lines = [[*heads, "clean"], ["---"] * (len(heads) + 1)]
+    for cells, label, epochs in rows:
         shown = (cells[part] for part in ("", "c_bar", "extra", "clean error"))
-        lines.append([label, *(f"{100 * value:.1f}" for value in shown)])
+        lines.append([label, epochs, *(f"{100 * value:.1f}" for value in shown)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

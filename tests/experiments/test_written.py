@@ -1,6 +1,7 @@
 """What README and documentation say of runs is what the records say."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -120,27 +121,33 @@ def test_a_search_is_a_table_of_its_runs(results):
     folder = results / "search_toy"
     folder.mkdir()
 
-    def run(method, c_bar, extra, clean, seed=0):
+    def run(method, c_bar, extra, clean, beside="", seed=0):
         means = (("mean c_bar", c_bar), ("mean extra", extra), ("clean", clean))
         bare = {"job": "evaluate.corruption", "low": None, "high": None}
         kept = [
             dataclasses.replace(RECORD, split=split, value=value, **bare)
             for split, value in (*means, ("mean", 0.9))
         ] + [dataclasses.replace(RECORD, value=clean)]
-        records.append(folder / f"cifar10_airbench94_{method}_s{seed}.jsonl", kept)
+        about = {"row": method, "column": "a b", "epochs": 6.0, "cell": "c"}
+        lines = [
+            json.dumps(dataclasses.asdict(record) | about | {"seed": seed})
+            for record in kept
+        ]
+        path = folder / f"cifar10_airbench94_{method}{beside}_s{seed}.jsonl"
+        path.write_text("\n".join(lines) + "\n")
 
     run("apr_sp", 0.2, 0.1, 0.09)
-    run("apr_sp+one_view", 0.1, 0.3, 0.08)
+    run("apr_sp+one_view", 0.1, 0.3, 0.08, "@pair_prob 0.15")
     page = results / "page.md"
     page.write_text("<!-- search: search_toy -->\n<!-- end -->\n")
     with pytest.raises(SystemExit):
         written.main([])
     # (10 * 0.2 + 4 * 0.1) / 14 and (10 * 0.1 + 4 * 0.3) / 14.
     assert page.read_text().splitlines()[1:-1] == [
-        "| method | mean of the 14 | C-bar's ten | the four held out | clean |",
-        "| --- | --- | --- | --- | --- |",
-        "| APR-SP + one view | 15.7 | 10.0 | 30.0 | 8.0 |",
-        "| APR-SP | 17.1 | 20.0 | 10.0 | 9.0 |",
+        "| method | epochs | mean of the 14 | C-bar's ten | the other four | clean |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| APR-SP + one view, pair_prob 0.15 | 6 | 15.7 | 10.0 | 30.0 | 8.0 |",
+        "| APR-SP | 6 | 17.1 | 20.0 | 10.0 | 9.0 |",
     ]
     run("apr_s", 0.1, 0.1, 0.1, seed=1)
     with pytest.raises(ValueError, match="several seeds"):
