@@ -337,7 +337,7 @@ def test_what_is_not_there(torch, tiny, monkeypatch, spec, said):
 @pytest.mark.parametrize("spec", ["timm:resnet18", "torchvision:resnet18", "hf:a/b"])
 def test_without_the_libraries_it_is_said_what_to_do(monkeypatch, spec):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs torchax, torch.*torchax\.txt"):
+    with pytest.raises(ConfigError, match=r"needs torchax, torch.*\[train,torch\]"):
         named.load(spec)
 
 
