@@ -98,7 +98,7 @@ def test_blending_is_left_out_by_chance(tmp_path, batch):
     assert 3 <= changed <= 13
 
 
-@pytest.mark.parametrize("method", ["apr_sp", "apr_p_noised"])
+@pytest.mark.parametrize("method", ["apr_p", "apr_p_noised"])
 def test_one_view_has_the_pair_in_place_of_the_image(tmp_path, batch, method):
     """Bit for bit the second view of the method itself, with its labels."""
     changes = {"pair_per": "image", "pair_prob": 0.5}
