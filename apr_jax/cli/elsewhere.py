@@ -100,7 +100,7 @@ def _check(model: str, weights: str | None) -> None:
     elif model.startswith(places.ZOO):
         places.zoo(model, "--model")
     else:
-        code_files.find(model, "--model", named.OTHERS)
+        code_files.find(model, "--model", named.others(model))
     if weights and not (path := places.local(weights, "--weights")).is_file():
         raise ConfigError(f"--weights is {str(path)!r}, which is no file")
 

@@ -30,19 +30,19 @@ def subset(count: int, examples: int, seed: int) -> np.ndarray:
     return np.sort(_order(count, _EVALUATED, seed)[:examples])
 
 
-def leading(labels: np.ndarray, examples: int) -> np.ndarray:
-    """Rising places int64 of the first so many examples; all for 0.
+def leading(split: data.ArraySplit, examples: int) -> data.ArraySplit:
+    """The first so many examples of a split; all for 0, or where there are no more.
 
     A set that lies in the order of its classes, as a folder does, would be no sample of
     them: of such a set as many at even distances, so that every class has its share.
     """
+    images, labels = split
     count = len(labels)
     if not knobs.whole("examples", examples, low=0) or examples >= count:
-        return np.arange(count)
-    classes = np.asarray(labels)
-    if classes[0] != classes[-1] and np.all(classes[1:] >= classes[:-1]):
-        return np.arange(examples) * count // examples
-    return np.arange(examples)
+        return split
+    in_order = labels[0] != labels[-1] and np.all(labels[1:] >= labels[:-1])
+    places = np.arange(examples) * count // examples if in_order else slice(examples)
+    return data.ArraySplit(images[places], labels[places])
 
 
 def watched(split: data.ArraySplit, count: int) -> data.ArraySplit:

@@ -42,8 +42,7 @@ def load(
         size = len(split.labels)
     count = min(examples, size) if examples else size
     if resident is not None:
-        places = samples.leading(split.labels, count)
-        images, labels = np.asarray(split.images[places]), split.labels[places]
+        images, labels = samples.leading(split, count)
     else:
         # All of them on every process.
         images, labels = samples.joined(
@@ -55,7 +54,7 @@ def load(
                 rows=min(count, 100),
             )
         )
-    return images.astype(np.float32) / 255, np.asarray(labels, np.int32)
+    return np.asarray(images).astype(np.float32) / 255, np.asarray(labels, np.int32)
 
 
 def restore(

@@ -159,7 +159,7 @@ class _Clean:
         else:
             if resident is None:
                 resident = data.load(config.data, splits=(name,))
-            self.split = leading(resident.splits[name], examples)
+            self.split = samples.leading(resident.splits[name], examples)
             total = len(resident.splits[name].labels)
         self.count = min(examples, total) if examples else total
         self.total = total
@@ -237,7 +237,7 @@ class Source:
 
     def from_arrays(self, split: str, arrays: data.ArraySplit) -> Iterator[data.Batch]:
         """Batches of a set in memory."""
-        arrays = leading(arrays, self.examples)
+        arrays = samples.leading(arrays, self.examples)
         self.sizes[split] = len(arrays.labels)
         size = self.config.eval.batch_size
         return share(data.eval_batches(arrays, size), self.rows)
@@ -374,13 +374,3 @@ def _say_few_classes(described: config_lib.Data, split: str, examples: int) -> N
             f"the first {examples:,} images of a streamed folder are of {there} of "
             f"its {every} classes; corruption.examples=0 measures all"
         )
-
-
-def leading(split: data.ArraySplit, examples: int) -> data.ArraySplit:
-    """The examples of a split that ``samples.leading`` names."""
-    places = samples.leading(split.labels, examples)
-    if len(places) == len(split.labels):
-        return split
-    if places[-1] == len(places) - 1:  # no copy of the images
-        return data.ArraySplit(split.images[: len(places)], split.labels[: len(places)])
-    return data.ArraySplit(split.images[places], split.labels[places])

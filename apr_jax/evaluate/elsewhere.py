@@ -3,9 +3,8 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from apr_jax import console
 from apr_jax.errors import ConfigError
@@ -57,7 +56,7 @@ class Opened(NamedTuple):
                 name=re.sub(r"\W+", "", self.name) or "model",
             )
             return Opened(self.name, made)
-        if classes is None or isinstance(classes, int | np.integer):
+        if classes is None or isinstance(classes, int | Integral):
             return self
         return Opened(self.name, _renamed(self.network, classes))
 

@@ -11,7 +11,16 @@ from apr_jax.foreign.preprocessing import Given
 
 LIBRARIES = ("timm", "torchvision", "hf")
 # How a message goes on that asks for a file of Python.
-OTHERS = ", timm:NAME, torchvision:NAME, hf:REPO, or zoo:NAME"
+_OTHERS = ", timm:NAME, torchvision:NAME, hf:REPO, or zoo:NAME"
+# What to do with files that somebody might give instead, by their endings.
+_WEIGHTS = (
+    ". Weights alone need their network: FILE.py returns Classifier.from_torch(module, "
+    "…) with them loaded, or of a network here apr-jax clean FILE --config NAME"
+)
+_DOORS = {
+    ".onnx": ". ONNX: FILE.py returns apr_jax.Classifier.from_onnx(path, classes=…, …)",
+    **dict.fromkeys((".pth", ".pt", ".safetensors"), _WEIGHTS),
+}
 # What each needs beside torchax.
 _NEEDS = {
     "timm": ("torch", "timm"),
@@ -23,6 +32,11 @@ _NEEDS = {
 def is_named(spec: str) -> bool:
     """Whether a text names a network of one of the libraries."""
     return spec.partition(":")[0] in LIBRARIES and ":" in spec
+
+
+def others(spec: str) -> str:
+    """What could be written instead of a file of Python, as the end of a message."""
+    return _OTHERS + _DOORS.get(pathlib.Path(spec).suffix, "")
 
 
 def check(spec: str) -> None:

@@ -17,7 +17,7 @@ def load(spec: str) -> tuple[str, Any]:
     Raises:
         ConfigError: there is no such function, or it returns no network.
     """
-    name, create = code_files.load(spec, "model", named.OTHERS)
+    name, create = code_files.load(spec, "model", named.others(spec))
     try:
         inspect.signature(create).bind()
     except TypeError as error:

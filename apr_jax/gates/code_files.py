@@ -11,15 +11,6 @@ from apr_jax.errors import ConfigError
 from apr_jax.gates import places
 
 FUNCTION = "create"
-# What to do with files that somebody might give instead, by their endings.
-_WEIGHTS = (
-    ". Weights alone need their network: FILE.py returns Classifier.from_torch(module, "
-    "…) with them loaded, or of a network here apr-jax clean FILE --config NAME"
-)
-_DOORS = {
-    ".onnx": ". ONNX: FILE.py returns apr_jax.Classifier.from_onnx(path, classes=…, …)",
-    **dict.fromkeys((".pth", ".pt", ".safetensors"), _WEIGHTS),
-}
 
 
 def named(spec: str) -> bool:
@@ -40,9 +31,8 @@ def find(spec: str, field: str, others: str = "") -> tuple[pathlib.Path, str]:
     file, colon, name = spec.partition(".py:")
     path = places.local(file + ".py" if colon else spec, field)
     if path.suffix != ".py":
-        how = _DOORS.get(path.suffix, "")
         raise ConfigError(
-            f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}{others}{how}"
+            f"{field} is {spec!r}; write FILE.py or FILE.py:{FUNCTION}{others}"
         )
     if not path.is_file():
         raise ConfigError(f"{field} is {spec!r}, and {path} isn't there")

@@ -16,7 +16,6 @@ import argparse
 import collections
 import dataclasses
 import functools
-import json
 import pathlib
 import re
 import sys
@@ -29,8 +28,8 @@ from apr_jax.gates import places
 from apr_jax.runs import records as records_lib
 from apr_jax.runs import workdir
 from apr_jax.runs.records import Record
+from experiments.tables import page as page_lib
 from experiments.tables.cells import held_out_cells
-from experiments.tables.rows import row_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "experiments" / "results"
@@ -258,17 +257,13 @@ def table(
 
 def searched(name: str) -> str:
     """Markdown: the methods of a search, and their errors on held-out images."""
-    fields = {field.name for field in dataclasses.fields(Record)}
     rows, seeds = [], set()
     for path in (RESULTS / name).glob("*.jsonl"):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        cells = held_out_cells(
-            [Record(**{k: v for k, v in line.items() if k in fields}) for line in lines]
-        )
+        run = page_lib.read_kept(path)
         _, at, beside = path.stem.rpartition("_s")[0].partition("@")
-        label = row_of(lines[0]["row"]).label + at.replace("@", ", ") + beside
-        rows.append((cells, label, f"{lines[0]['epochs']:g}"))
-        seeds.add(lines[0]["seed"])
+        label = run.label + at.replace("@", ", ") + beside
+        rows.append((held_out_cells(run.records), label, f"{run.epochs:g}"))
+        seeds.add(run.seed)
     if len(seeds) > 1:
         raise ValueError(f"{name} has several seeds")
     rows.sort(key=lambda row: row[0][""])

@@ -125,6 +125,17 @@ def keep(out: pathlib.Path, run: plan.Run, root: pathlib.Path) -> None:
         files_lib.write_text(out / f"{run.name}.jsonl", "".join(lines))
 
 
+def read_kept(path: pathlib.Path) -> Kept:
+    """What ``keep`` wrote of a run."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    about = {f.name: lines[0].get(f.name) for f in dataclasses.fields(Kept)}
+    own = [
+        Record(**{f: line[f] for f in _FIELDS if f in line}, seed=line["seed"])
+        for line in lines
+    ]
+    return Kept(**about | {"records": own})
+
+
 def kept(out: pathlib.Path) -> dict[str, Kept]:
     """Name of a run -> what ``keep`` wrote of it.
 
@@ -134,13 +145,7 @@ def kept(out: pathlib.Path) -> dict[str, Kept]:
     found: dict[str, Kept] = {}
     newest: dict[tuple[str, str], Kept] = {}
     for path in sorted(out.glob("*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        about = {f.name: lines[0].get(f.name) for f in dataclasses.fields(Kept)}
-        own = [
-            Record(**{f: line[f] for f in _FIELDS if f in line}, seed=line["seed"])
-            for line in lines
-        ]
-        run = Kept(**about | {"records": own})
+        run = read_kept(path)
         with contextlib.suppress(ValueError):  # of a row that there is no more
             row_of(run.row)
             found[path.stem] = run

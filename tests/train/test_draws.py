@@ -390,7 +390,10 @@ def test_examples_are_drawn_by_the_seed():
     ],
 )
 def test_leading_examples_are_of_all_classes(labels, examples, wanted):
-    assert samples.leading(np.array(labels), examples).tolist() == wanted
+    split = data.ArraySplit(np.arange(len(labels)), np.array(labels))
+    found = samples.leading(split, examples)
+    assert found.images.tolist() == wanted
+    assert found.labels.tolist() == [labels[place] for place in wanted]
 
 
 def test_one_step_of_pgd_is_that_of_fgsm(tmp_path, rng):
